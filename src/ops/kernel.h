@@ -1,0 +1,70 @@
+// The contract between a plan and the code that computes: kernels as plain rows of functions. Target `kernels`.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/deadline.h"
+#include "device/cpu/thread_pool.h"
+#include "graph/op_def.h"
+
+namespace tandem {
+
+class Group;
+
+// Weights in the layout a kernel wants, made once at load and shared by all bound shapes of a step.
+struct Packed {
+  virtual ~Packed() = default;
+  virtual std::size_t size_bytes() const = 0;
+};
+
+struct PrepareArgs {
+  const OpCall& call;                         // bound: every Dim is a number
+  std::span<const std::byte* const> weights;  // per operand: its memory if it is a weight, else null
+  const Packed* packed = nullptr;             // what pack() returned, if anything
+  int threads = 1;
+  Group* group = nullptr;                     // of a collective's axis or rank list; null elsewhere
+};
+
+struct RunArgs {
+  std::span<const std::byte* const> operands;  // null where absent, or where the kernel has packed the weight
+  std::span<std::byte* const> results;
+  std::byte* workspace = nullptr;              // workspace_bytes() of it, aligned to 64
+  ThreadPool& pool;
+  Deadline deadline;
+};
+
+// One step bound to shapes. run() may be called many times, by one thread at a time; it allocates nothing of note.
+class PreparedKernel {
+ public:
+  virtual ~PreparedKernel() = default;
+  virtual std::size_t workspace_bytes() const { return 0; }
+  virtual void run(const RunArgs& args) const = 0;
+};
+
+struct KernelDef {
+  std::string_view name;  // unique: "onednn_matmul"
+  std::string_view op;
+  // Null if it can run this call (its Dims may still be symbols), else the reason it cannot, as half a sentence.
+  std::optional<std::string> (*refuse)(const OpCall& call) = nullptr;
+  std::unique_ptr<PreparedKernel> (*prepare)(const PrepareArgs& args) = nullptr;
+  // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs); null result: it reads them as they are.
+  std::unique_ptr<Packed> (*pack)(const OpCall& call, std::span<const std::byte* const> weights) = nullptr;
+  // Operands that pack() copied, so that the plain weight need not stay in memory.
+  bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;
+  // Lower goes first where nothing was timed.
+  int rank = 0;
+  // Result 0 may lie in the memory of this operand; -1: never.
+  int in_place_operand = -1;
+};
+
+// All kernels of the CPU, in the order of kernels.def.
+std::span<const KernelDef* const> cpu_kernels();
+// Null if there is none.
+const KernelDef* find_kernel(std::string_view name);
+
+}  // namespace tandem
