@@ -1,0 +1,106 @@
+// Plan: a compiled program for all ranks, as plain data. One Plan per engine file; the same on every rank but for
+// coordinate symbols (@tp), which are bound when a Context is made.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace tandem {
+
+// A value of the plan: an input, a weight, or a result of a step.
+struct PlanValue {
+  std::string name;
+  enum class Kind : std::uint8_t { input, weight, temporary } kind = Kind::temporary;
+  Type type;                // local: what one rank holds
+  int weight = -1;          // index into Plan::weights
+  int alias_of = -1;        // lies in the memory of this value (Reshape, in-place steps); -1: its own
+  int first_step = -1;      // lifetime of a temporary: written first here …
+  int last_step = -1;       // … read last here; outputs live to the end
+};
+
+struct Step {
+  std::string kernel;       // KernelDef::name
+  std::string op;           // OpDef::name
+  std::string node;         // name in the model, for messages and traces
+  Attributes attributes;
+  std::vector<int> operands;  // indices into values; -1: absent
+  std::vector<int> results;
+  std::string note;           // why the step is here, for `inspect`
+  double microseconds = 0;    // measured at build for the opt shapes; 0: by rule
+  bool communicates = false;
+};
+
+// An input or output as the caller sees it.
+struct Binding {
+  std::string name;
+  int value = -1;
+  Type type;                // global
+  Sharding sharding;
+};
+
+struct Program {
+  std::string name;
+  std::vector<PlanValue> values;
+  std::vector<Step> steps;
+  std::vector<Binding> inputs;
+  std::vector<Binding> outputs;
+  std::vector<Profile> profiles;
+  std::vector<Constraint> constraints;
+};
+
+struct PlanWeight {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;              // local
+  RecipePtr recipe;         // over sources of the imported model; holds @axis symbols where sharded
+  std::vector<std::string> axes;  // mesh axes its content depends on, in mesh order: one tensor per distinct slice
+  bool frozen = false;
+};
+
+// One collective as `inspect` prints it and as fingerprints compare it.
+struct CollectiveUse {
+  int program = 0;
+  int step = 0;
+  std::string operation;    // all_reduce, …; attention for an exchange inside Attention
+  std::string reduce;
+  DType dtype = DType::f32;
+  Dim count;                // elements of the local input
+  std::string axis;         // mesh axis, or empty
+  RankLists groups;         // explicit rank lists; empty with an empty axis: the whole world
+  int root = -1;
+  Dim bytes;                // sent by each rank
+};
+
+struct Plan {
+  int format = 1;
+  std::string tool;         // "tandem 0.1.0"
+  std::string device = "cpu";
+  std::vector<std::string> features;  // CPU features or SM the chosen kernels need
+  Mesh mesh;
+  std::string strategy;     // what was asked for, like "tp=2"
+  bool refittable = false;
+  std::vector<Program> programs;
+  std::vector<PlanWeight> weights;
+  std::vector<CollectiveUse> collectives;
+  std::vector<std::string> notices;
+  std::map<std::string, std::string> built_with;  // library → version
+
+  int world_size() const { return mesh.size(); }
+};
+
+// The name under which an engine file stores the slice of a weight at these mesh coordinates: "w@tp=0".
+std::string slice_name(const PlanWeight& weight, const Mesh& mesh, int rank);
+
+// JSON text and back. Reading trusts nothing: every index, name and count is checked; Error(invalid_engine).
+std::string to_json(const Plan& plan);
+Plan plan_from_json(std::string_view text, const OpSet& ops);
+
+// 64-bit digest of what all ranks must agree on: programs, mesh, weights' recipes.
+std::uint64_t digest(const Plan& plan);
+
+}  // namespace tandem
