@@ -1,0 +1,37 @@
+# The two commands: `make demo` and `make test`. Both do all set-up first and may be run again at any time.
+BUILD := build/cpu
+JOBS ?= $(shell nproc)
+PYTHON := .venv/bin/python
+
+.PHONY: demo test build build-all setup check clean distclean
+
+demo: build
+	@echo "[demo] all-MiniLM-L6-v2 on two CPU ranks"
+	@$(PYTHON) examples/minilm/demo.py --tandem $(BUILD)/bin/tandem --work build/demo
+
+test: build-all
+	@echo "[test] running the tests"
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE ctest --preset cpu -j$(JOBS)
+
+build: setup
+	@echo "[build] the program tandem in $(BUILD)/bin"
+	@cmake --preset cpu >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@cmake --build $(BUILD) -j $(JOBS) --target cli
+
+build-all: setup
+	@echo "[build] everything in $(BUILD)"
+	@cmake --preset cpu >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@cmake --build $(BUILD) -j $(JOBS)
+
+setup:
+	@tools/setup.sh
+	@mkdir -p build
+
+check: setup
+	@$(PYTHON) tools/check_layers.py
+
+clean:
+	rm -rf build
+
+distclean: clean
+	rm -rf .venv .cache
