@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/deadline.h"
 #include "device/cpu/thread_pool.h"
@@ -48,7 +49,7 @@ class PreparedKernel {
 
 struct KernelDef {
   std::string_view name;  // unique: "onednn_matmul"
-  std::string_view op;
+  std::string_view op;    // empty: any op (the plain fallback)
   // Null if it can run this call (its Dims may still be symbols), else the reason it cannot, as half a sentence.
   std::optional<std::string> (*refuse)(const OpCall& call) = nullptr;
   std::unique_ptr<PreparedKernel> (*prepare)(const PrepareArgs& args) = nullptr;
@@ -64,6 +65,8 @@ struct KernelDef {
 
 // All kernels of the CPU, in the order of kernels.def.
 std::span<const KernelDef* const> cpu_kernels();
+// Those that name this op or any op, lowest rank first; whether each can run a call says its refuse().
+std::vector<const KernelDef*> kernels_of(std::string_view op);
 // Null if there is none.
 const KernelDef* find_kernel(std::string_view name);
 

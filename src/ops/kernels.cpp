@@ -1,0 +1,33 @@
+#include <algorithm>
+
+#include "ops/kernel.h"
+
+namespace tandem {
+namespace kernels {
+#define TANDEM_KERNEL(name) extern const KernelDef name;
+#include "ops/kernels.def"
+}  // namespace kernels
+
+std::span<const KernelDef* const> cpu_kernels() {
+  static const KernelDef* const list[] = {
+#define TANDEM_KERNEL(name) &kernels::name,
+#include "ops/kernels.def"
+  };
+  return list;
+}
+
+std::vector<const KernelDef*> kernels_of(std::string_view op) {
+  std::vector<const KernelDef*> found;
+  for (const KernelDef* kernel : cpu_kernels())
+    if (kernel->op == op || kernel->op.empty()) found.push_back(kernel);
+  std::stable_sort(found.begin(), found.end(), [](const KernelDef* a, const KernelDef* b) { return a->rank < b->rank; });
+  return found;
+}
+
+const KernelDef* find_kernel(std::string_view name) {
+  for (const KernelDef* kernel : cpu_kernels())
+    if (kernel->name == name) return kernel;
+  return nullptr;
+}
+
+}  // namespace tandem
