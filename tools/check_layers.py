@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks the include table of docs/architecture.md: every #include of every source file, and every link line of CMakeLists.txt.
 
-    tools/check_layers.py              check this repository; exit 1 and one line per violation
-    tools/check_layers.py --self-test  check that each kind of violation is found, on files made for it
+tools/check_layers.py              check this repository; exit 1 and one line per violation
+tools/check_layers.py --self-test  check that each kind of violation is found, on files made for it
 """
 
 import argparse
