@@ -137,6 +137,8 @@ class Graph {
 
   std::vector<Profile> profiles;        // at least one once imported; keys are the free symbols
   std::vector<Constraint> constraints;
+  // Types of inputs and outputs as the caller sees them, where `shard` made them local; by input or output name.
+  std::map<std::string, Type> global_types;
   // Ranges over all profiles.
   SymbolRanges symbol_ranges() const;
   std::string unique_name(std::string wanted);
@@ -162,6 +164,9 @@ class Module {
   const OpDef& op(std::string_view name) const;  // Error(internal) if there is none
   Graph& add_graph(std::string name);
   Graph& main() const;
+  // An empty graph that belongs to the module but not yet to its list; replace() puts it in the place of `old`.
+  std::unique_ptr<Graph> detached_graph(std::string name);
+  void replace(Graph& old, std::unique_ptr<Graph> with);
   const std::vector<std::unique_ptr<Graph>>& graphs() const { return graphs_; }
 
   // A tensor of the imported model under its own name; the data may be absent in parsed text.

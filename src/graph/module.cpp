@@ -17,6 +17,17 @@ Graph& Module::add_graph(std::string name) {
   return *graphs_.back();
 }
 
+std::unique_ptr<Graph> Module::detached_graph(std::string name) { return std::make_unique<Graph>(*this, std::move(name)); }
+
+void Module::replace(Graph& old, std::unique_ptr<Graph> with) {
+  for (auto& g : graphs_)
+    if (g.get() == &old) {
+      g = std::move(with);
+      return;
+    }
+  check(false, "replacing a graph of the module");
+}
+
 Graph& Module::main() const {
   check(!graphs_.empty(), "a module has a program");
   return *graphs_.front();

@@ -1,0 +1,110 @@
+// Conversions between shardings of one value.
+#include <algorithm>
+
+#include "core/check.h"
+#include "passes/shard.h"
+
+namespace tandem::sharding {
+namespace {
+
+class Converter {
+ public:
+  Converter(Graph& graph, Value* local, const Type& global, Sharding now, const Mesh& mesh, std::string why)
+      : graph_(graph), value_(local), global_(global), now_(std::move(now)), mesh_(mesh), why_(std::move(why)) {
+    now_.dims.resize(global.dims.size());
+  }
+
+  Value* to(const Sharding& target) {
+    for (const Partial& p : std::vector<Partial>(now_.partial))
+      if (std::ranges::find(target.partial, p) == target.partial.end()) all_reduce(p);
+    for (std::size_t d = 0; d < global_.dims.size(); ++d)
+      if (now_.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d))) gather(d);
+    for (std::size_t d = 0; d < global_.dims.size(); ++d)
+      if (target.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d))) slice(d, target.dim(static_cast<int>(d)));
+    return value_;
+  }
+
+ private:
+  void add(std::string_view op, const NamedAttributes& attributes) {
+    const std::string base = value_->name();
+    Node* node = graph_.add(graph_.module().op(op), {value_}, attributes, base, {base});
+    node->note = why_;
+    value_ = node->result();
+  }
+
+  void all_reduce(const Partial& p) {
+    add("AllReduce", {{"axis", p.axis}, {"num_ranks", std::int64_t{mesh_.size(p.axis)}}, {"reduce", std::string(to_string(p.reduction))}});
+    std::erase(now_.partial, p);
+  }
+
+  void reshape(const std::vector<Dim>& dims) {
+    if (value_->type.dims != dims) add("Reshape", {{"shape", dims}});
+  }
+
+  // The local extents with dimension `d` opened into these parts.
+  std::vector<Dim> opened(std::size_t d, const std::vector<Dim>& parts) const {
+    std::vector<Dim> dims = local_type(global_, now_, mesh_).dims;
+    dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(d));
+    dims.insert(dims.begin() + static_cast<std::ptrdiff_t>(d), parts.begin(), parts.end());
+    return dims;
+  }
+
+  // Brings every split factor of dimension d back to its full size, innermost mesh axis first.
+  void gather(std::size_t d) {
+    DimSharding factors = now_.dims[d];
+    std::vector<Dim> parts;
+    for (const Factor& f : factors) parts.push_back(ceil_div(f.size, split_count(f, mesh_)));
+    reshape(opened(d, parts));
+    for (std::size_t j = 0; j < factors.size(); ++j) {
+      Factor& f = factors[j];
+      if (f.axes.empty()) continue;
+      const auto dim = static_cast<std::int64_t>(d + j);
+      const Dim block = parts[j];
+      int gathered = 1;
+      for (auto axis = f.axes.rbegin(); axis != f.axes.rend(); ++axis) {
+        add("AllGather", {{"axis", *axis}, {"num_ranks", std::int64_t{mesh_.size(*axis)}}, {"dim", dim}});
+        gathered *= mesh_.size(*axis);
+      }
+      if (block * Dim(gathered) != f.size)  // the last blocks are padded
+        add("Slice", {{"starts", std::vector<Dim>{0}}, {"ends", std::vector<Dim>{f.size}}, {"axes", std::vector<std::int64_t>{dim}},
+                      {"steps", std::vector<std::int64_t>{1}}});
+      parts[j] = f.size;
+    }
+    now_.dims[d].clear();
+    reshape(local_type(global_, now_, mesh_).dims);
+  }
+
+  void slice(std::size_t d, const DimSharding& target) {
+    std::vector<Dim> parts;
+    for (const Factor& f : target) parts.push_back(f.size);
+    reshape(opened(d, parts));
+    for (std::size_t j = 0; j < target.size(); ++j) {
+      if (target[j].axes.empty()) continue;
+      const Dim block = ceil_div(target[j].size, split_count(target[j], mesh_));
+      add("ShardSlice", {{"dim", static_cast<std::int64_t>(d + j)}, {"begin", split_index(target[j], mesh_) * block}, {"length", block}});
+    }
+    now_.dims[d] = target;
+    reshape(local_type(global_, now_, mesh_).dims);
+  }
+
+  Graph& graph_;
+  Value* value_;
+  const Type& global_;
+  Sharding now_;
+  const Mesh& mesh_;
+  std::string why_;
+};
+
+}  // namespace
+
+Value* convert(Graph& graph, Value* local, const Type& global, const Sharding& from, const Sharding& to, const Mesh& mesh,
+               const std::string& why) {
+  if (from == to) return local;
+  if (local->weight() && from.is_same()) {
+    const RecipePtr recipe = shard_recipe(local->weight()->recipe, to, mesh);
+    return graph.weight_value(graph.module().add_weight(local->weight()->name, recipe, local->weight()->frozen));
+  }
+  return Converter(graph, local, global, from, mesh, why).to(to);
+}
+
+}  // namespace tandem::sharding
