@@ -26,14 +26,14 @@ SENTENCES = [
     "A cat is sleeping on the warm windowsill.",
     "The kitten naps in the sunlight by the window.",
     "My neighbour's dog barks at every passing car.",
-    "Shares fell very sharply after the central bank raised interest rates.",
+    "Shares fell sharply after the central bank raised interest rates.",
     "The stock market dropped when borrowing became more expensive.",
     "She is learning to play the violin.",
     "He practises the cello for an hour every evening.",
     "Heavy rain flooded the roads near the river last night.",
     "The storm left several streets under water.",
     "How do I reset the password of my account?",
-    "I have forgotten my login and cannot get in.",
+    "I have forgotten my login and cannot get in any more, what now?",
 ]
 
 
