@@ -33,7 +33,7 @@ SENTENCES = [
     "Heavy rain flooded the roads near the river last night.",
     "The storm left several streets under water.",
     "How do I reset the password of my account?",
-    "I have forgotten my login and cannot get in any more, what now?",
+    "I have forgotten my login and cannot get in any more, what now",
 ]
 
 
