@@ -57,10 +57,10 @@ Shape collective_output_dims(const CollectiveCall& call, int size) {
 
 void check_call(const CollectiveCall& call, int size) {
   const CollectiveInfo& row = info(call.kind);
-  std::size_t elements = 1;
+  std::int64_t elements = 1;
   for (const std::int64_t extent : call.dims) {
     if (extent < 0) fail(ErrorCode::invalid_argument, "{}: negative extent in {}", row.name, to_string(shape_of(call)));
-    elements *= static_cast<std::size_t>(extent);
+    elements = checked_multiply(elements, extent);
   }
   if (row.reduces != call.reduction.has_value())
     fail(ErrorCode::invalid_argument, "{} {}", row.name, row.reduces ? "needs a reduction" : "takes no reduction");
