@@ -65,7 +65,8 @@ DType same_dtype(const OpCall& call, std::size_t first) {
     if (!call.operands[i]) continue;
     if (!dtype) dtype = call.operands[i]->dtype;
     if (*dtype != call.operands[i]->dtype)
-      fail(ErrorCode::invalid_model, "operand {} is {}, expected {} like operand {}", i, to_string(call.operands[i]->dtype), to_string(*dtype), first);
+      fail(ErrorCode::invalid_model, "operand {} is {}, expected {} as the others", i, to_string(call.operands[i]->dtype),
+           to_string(*dtype));
   }
   check(dtype.has_value(), "same_dtype of no operands");
   return *dtype;
