@@ -108,8 +108,10 @@ ShardingRule rule_div(const OpCall& call) {
 
 const OpDef Add = with_imports(
     binary<[](Number auto a, Number auto b) { return scalar::plus(a, b); }, kNumbers>("Add", "y = a + b; integers wrap.", fold<plus>),
-    {{"Add", 7, import_binary}, {"Sum", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Add", n, b); }}});
-const OpDef And = binary<[](Number auto a, Number auto b) { return a != 0 && b != 0; }, kBooleans, true>("And", "y = a and b.", fold<times>);
+    {{"Add", 7, import_binary},
+     {"Sum", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Add", n, b); }}});
+const OpDef And =
+    binary<[](Number auto a, Number auto b) { return a != 0 && b != 0; }, kBooleans, true>("And", "y = a and b.", fold<times>);
 const OpDef Div = with_rule(
     binary<[](Number auto a, Number auto b) { return scalar::divide(a, b); }, kNumbers>(
         "Div", "y = a/b; integers truncate toward zero.", fold<divide>),

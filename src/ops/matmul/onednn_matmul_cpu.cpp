@@ -1,0 +1,295 @@
+// MatMul by oneDNN: one single-threaded primitive per tile, tiles spread over our own threads.
+#include <omp.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "core/check.h"
+#include "core/numeric.h"
+#include "ops/convert_cpu.h"
+#include "ops/kernel.h"
+#include "ops/matmul/highway_matmul_cpu.h"
+#include "ops/matmul/onednn_shim.h"
+#include "ops/matmul/problem_cpu.h"
+
+namespace tandem::kernels {
+namespace {
+
+using dnnl::memory;
+
+constexpr std::int64_t kColumnBlock = 64;  // oneDNN packs weights in panels of this many columns
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+// oneDNN is built on OpenMP here, whose pool collapses beside a busy neighbour; with one thread it starts none.
+void keep_single_threaded() {
+  thread_local const bool done = (omp_set_num_threads(1), true);
+  (void)done;
+}
+
+bool has_native_bf16() {
+  return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;
+}
+
+// What oneDNN computes in: f16, and bf16 on CPUs without such instructions, are converted to f32 tile by tile.
+DType compute_type(DType dtype) { return dtype == DType::bf16 && has_native_bf16() ? DType::bf16 : DType::f32; }
+
+memory::desc plain_matrix(std::int64_t rows, std::int64_t columns, DType type) {
+  return {{rows, columns}, type == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32, memory::format_tag::ab};
+}
+
+memory::desc any_matrix(std::int64_t rows, std::int64_t columns, DType type) {
+  return {{rows, columns}, type == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32, memory::format_tag::any};
+}
+
+dnnl::primitive_attr attributes(Activation activation, const memory::desc* residual) {
+  using dnnl::algorithm;
+  dnnl::post_ops ops;
+  switch (activation) {
+    case Activation::none: break;
+    case Activation::gelu: onednn::append_eltwise(ops, algorithm::eltwise_gelu_erf, 0); break;
+    case Activation::gelu_tanh: onednn::append_eltwise(ops, algorithm::eltwise_gelu_tanh, 0); break;
+    case Activation::silu: onednn::append_eltwise(ops, algorithm::eltwise_swish, 1); break;
+    case Activation::relu: onednn::append_eltwise(ops, algorithm::eltwise_relu, 0); break;
+    case Activation::tanh: onednn::append_eltwise(ops, algorithm::eltwise_tanh, 0); break;
+    case Activation::sigmoid: onednn::append_eltwise(ops, algorithm::eltwise_logistic, 0); break;
+  }
+  if (residual) ops.append_binary(algorithm::binary_add, *residual);
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attr.set_post_ops(ops);
+  return attr;
+}
+
+struct PackedWeights final : Packed {
+  memory weights;
+  std::size_t size_bytes() const override { return weights.get_desc().get_size(); }
+};
+
+// One primitive with its argument list, used by one thread at a time.
+struct Tile {
+  dnnl::matmul primitive;
+  std::unordered_map<int, memory> arguments;
+};
+
+// One way to cut: `rows` x `columns` of the result, columns starting at `first_column`. One Tile per thread.
+struct TileKind {
+  std::int64_t rows = 0, first_column = 0, columns = 0;
+  std::vector<Tile> per_thread;
+};
+
+class OneDnnMatMul final : public PreparedKernel {
+ public:
+  explicit OneDnnMatMul(const PrepareArgs& args)
+      : p_(matmul_problem(args.call)), threads_(args.threads), packed_(dynamic_cast<const PackedWeights*>(args.packed)) {
+    keep_single_threaded();
+    type_ = compute_type(p_.dtype);
+    converts_ = type_ != p_.dtype;
+    cut();
+    // The scratchpad's size is known once the primitives are.
+    const std::int64_t last_rows = p_.m % tile_rows_;
+    for (std::int64_t column = 0; column < p_.n; column += tile_columns_) {
+      const std::int64_t columns = std::min(tile_columns_, p_.n - column);
+      if (p_.m >= tile_rows_) add_kind(tile_rows_, column, columns);
+      if (last_rows != 0) add_kind(last_rows, column, columns);
+    }
+    lay_out_workspace();
+  }
+
+  std::size_t workspace_bytes() const override { return static_cast<std::size_t>(threads_) * per_thread_bytes_; }
+
+  void run(const RunArgs& args) const override {
+    keep_single_threaded();
+    const std::int64_t row_tiles = ceil_divide(p_.m, tile_rows_), column_tiles = ceil_divide(p_.n, tile_columns_);
+    const auto products = static_cast<std::int64_t>(p_.products.size());
+    args.pool.each(products * row_tiles * column_tiles, [&](std::int64_t task, int thread) {
+      keep_single_threaded();
+      const std::int64_t column = task % column_tiles * tile_columns_;
+      const std::int64_t row = task / column_tiles % row_tiles * tile_rows_;
+      run_tile(args, p_.products[static_cast<std::size_t>(task / column_tiles / row_tiles)], row, column, thread);
+    });
+  }
+
+ private:
+  // Rows first; columns only where there are too few rows to go round (decoding).
+  void cut() {
+    const auto products = static_cast<std::int64_t>(p_.products.size());
+    tile_columns_ = p_.n;
+    tile_rows_ = p_.m;
+    if (products < threads_) {
+      const std::int64_t share = ceil_divide(p_.m, threads_);
+      if (share >= 8 || !packed_) tile_rows_ = std::min(p_.m, round_up(share, 8));
+      else tile_columns_ = std::min(p_.n, round_up(ceil_divide(p_.n, threads_), kColumnBlock));
+    }
+    if (converts_) tile_rows_ = std::min<std::int64_t>(tile_rows_, 64);  // so that the f32 copies stay in the cache
+    // oneDNN's fast kernels write dense results only.
+    direct_ = !converts_ && (tile_columns_ == p_.n || p_.m == 1);
+  }
+
+  memory::desc weights_desc(std::int64_t column, std::int64_t columns) const {
+    if (!packed_) return plain_matrix(p_.k, p_.n, type_);
+    const memory::desc all = packed_->weights.get_desc();
+    return columns == p_.n ? all : all.submemory_desc({p_.k, columns}, {0, column});
+  }
+
+  void add_kind(std::int64_t rows, std::int64_t column, std::int64_t columns) {
+    const memory::desc a = plain_matrix(rows, p_.k, type_), c = plain_matrix(rows, columns, type_);
+    const memory::desc b = weights_desc(column, columns);
+    const memory::desc bias = p_.bias ? plain_matrix(1, columns, type_) : memory::desc();
+    const dnnl::primitive_attr attr = attributes(p_.activation, p_.residual && direct_ ? &c : nullptr);
+    const auto desc = onednn::matmul_desc(engine(), a, b, bias, c, attr);
+    scratch_bytes_ = std::max(scratch_bytes_, desc.scratchpad_desc().get_size());
+    const dnnl::matmul primitive(desc);
+    TileKind kind{rows, column, columns, {}};
+    for (int i = 0; i < threads_; ++i) {
+      Tile tile{primitive, {}};
+      tile.arguments.emplace(DNNL_ARG_SRC, memory(a, engine(), nullptr));
+      tile.arguments.emplace(DNNL_ARG_WEIGHTS, memory(b, engine(), packed_ ? packed_->weights.get_data_handle() : nullptr));
+      tile.arguments.emplace(DNNL_ARG_DST, memory(c, engine(), nullptr));
+      tile.arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), engine(), nullptr));
+      if (p_.bias) tile.arguments.emplace(DNNL_ARG_BIAS, memory(bias, engine(), nullptr));
+      if (p_.residual && direct_) tile.arguments.emplace(residual_argument(), memory(c, engine(), nullptr));
+      kind.per_thread.push_back(std::move(tile));
+    }
+    kinds_.push_back(std::move(kind));
+  }
+
+  int residual_argument() const {
+    return DNNL_ARG_ATTR_MULTIPLE_POST_OP(p_.activation == Activation::none ? 0 : 1) | DNNL_ARG_SRC_1;
+  }
+
+  // Per thread: scratchpad, f32 copies of a, b and bias, the tile of the result.
+  void lay_out_workspace() {
+    std::size_t at = 0;
+    const auto place = [&at](std::size_t bytes) {
+      const std::size_t here = at;
+      at += (bytes + 63) / 64 * 64;
+      return here;
+    };
+    const auto floats = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
+    place(scratch_bytes_);
+    a_at_ = place(converts_ ? floats(tile_rows_ * p_.k) : 0);
+    b_at_ = place(converts_ && !packed_ ? floats(p_.k * p_.n) : 0);
+    bias_at_ = place(converts_ && p_.bias ? floats(p_.n) : 0);
+    c_at_ = place(direct_ ? 0 : floats(tile_rows_ * tile_columns_));
+    per_thread_bytes_ = at;
+  }
+
+  const TileKind& kind_of(std::int64_t rows, std::int64_t column) const {
+    for (const TileKind& kind : kinds_)
+      if (kind.rows == rows && kind.first_column == column) return kind;
+    fail(ErrorCode::internal, "no tile of {} rows at column {}", rows, column);
+  }
+
+  // `count` elements of `from` as the type oneDNN computes in.
+  std::byte* readable(const std::byte* from, std::int64_t count, std::byte* copy) const {
+    if (!converts_) return const_cast<std::byte*>(from);
+    to_floats(p_.dtype, from, reinterpret_cast<float*>(copy), count);
+    return copy;
+  }
+
+  void run_tile(const RunArgs& args, const MatMulProblem::Offsets& product, std::int64_t row, std::int64_t column, int thread) const {
+    const std::int64_t rows = std::min(tile_rows_, p_.m - row);
+    const TileKind& kind = kind_of(rows, column);
+    Tile& tile = const_cast<Tile&>(kind.per_thread[static_cast<std::size_t>(thread)]);  // this thread's own
+    std::byte* work = args.workspace + static_cast<std::size_t>(thread) * per_thread_bytes_;
+    const auto offset = [this](std::int64_t elements) { return static_cast<std::size_t>(bytes(p_.dtype, elements)); };
+    const auto set = [&tile](int name, const std::byte* at) { tile.arguments.at(name).set_data_handle(const_cast<std::byte*>(at)); };
+
+    const std::size_t c_offset = offset(product.c + row * p_.n + column);
+    set(DNNL_ARG_SCRATCHPAD, work);
+    set(DNNL_ARG_SRC, readable(args.operands[kMatMulA] + offset(product.a + row * p_.k), rows * p_.k, work + a_at_));
+    if (!packed_) set(DNNL_ARG_WEIGHTS, readable(args.operands[kMatMulB] + offset(product.b), p_.k * p_.n, work + b_at_));
+    if (p_.bias) set(DNNL_ARG_BIAS, readable(args.operands[kMatMulBias] + offset(column), kind.columns, work + bias_at_));
+    if (direct_ && p_.residual) set(residual_argument(), args.operands[kMatMulResidual] + c_offset);
+    set(DNNL_ARG_DST, direct_ ? args.results[0] + c_offset : work + c_at_);
+    static thread_local dnnl::stream stream(engine());
+    tile.primitive.execute(stream, tile.arguments);
+    if (!direct_) write_back(args, kind, c_offset, work + c_at_);
+  }
+
+  void write_back(const RunArgs& args, const TileKind& kind, std::size_t c_offset, const std::byte* c) const {
+    const std::size_t line = static_cast<std::size_t>(bytes(type_, kind.columns)), stride = static_cast<std::size_t>(bytes(p_.dtype, p_.n));
+    for (std::int64_t i = 0; i < kind.rows; ++i) {
+      const std::size_t at = c_offset + static_cast<std::size_t>(i) * stride;
+      const std::byte* add = p_.residual ? args.operands[kMatMulResidual] + at : nullptr;
+      const std::byte* from = c + static_cast<std::size_t>(i) * line;
+      if (type_ == DType::f32)
+        from_floats_plus(p_.dtype, reinterpret_cast<const float*>(from), add, args.results[0] + at, kind.columns);
+      else
+        add_bf16(from, add, args.results[0] + at, kind.columns);
+    }
+  }
+
+  static void add_bf16(const std::byte* from, const std::byte* add, std::byte* to, std::int64_t count) {
+    constexpr std::int64_t kBlock = 256;
+    float block[kBlock];
+    for (std::int64_t i = 0; i < count; i += kBlock) {
+      const std::int64_t length = std::min(kBlock, count - i);
+      to_floats(DType::bf16, from + 2 * i, block, length);
+      from_floats_plus(DType::bf16, block, add ? add + 2 * i : nullptr, to + 2 * i, length);
+    }
+  }
+
+  MatMulProblem p_;
+  int threads_;
+  const PackedWeights* packed_;
+  DType type_ = DType::f32;
+  bool converts_ = false, direct_ = false;
+  std::int64_t tile_rows_ = 0, tile_columns_ = 0;
+  std::vector<TileKind> kinds_;
+  std::size_t scratch_bytes_ = 0, a_at_ = 0, b_at_ = 0, bias_at_ = 0, c_at_ = 0, per_thread_bytes_ = 0;
+};
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  const MatMulProblem p = matmul_problem(args.call);
+  if (p.m == 0 || p.n == 0 || p.k == 0 || p.products.empty()) return prepare_highway_matmul(args);
+  return std::make_unique<OneDnnMatMul>(args);
+}
+
+// The packed layout does not depend on the rows, so one serves all shapes.
+std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+  const Type& b = call.operand(kMatMulB);
+  if (weights.size() <= kMatMulB || !weights[kMatMulB] || !is_single_matrix(b)) return nullptr;
+  keep_single_threaded();
+  const std::int64_t k = b.dims[b.dims.size() - 2].constant(), n = b.dims.back().constant();
+  if (k == 0 || n == 0) return nullptr;
+  constexpr std::int64_t kRows = 256;
+  const DType type = compute_type(b.dtype);
+  const auto desc = onednn::matmul_desc(engine(), plain_matrix(kRows, k, type), any_matrix(k, n, type), memory::desc(),
+                                        plain_matrix(kRows, n, type), attributes(Activation::none, nullptr));
+  auto packed = std::make_unique<PackedWeights>();
+  packed->weights = memory(desc.weights_desc(), engine());
+  std::vector<float> floats;
+  const std::byte* from = weights[kMatMulB];
+  if (type != b.dtype) {
+    floats.resize(static_cast<std::size_t>(k * n));
+    to_floats(b.dtype, from, floats.data(), k * n);
+    from = reinterpret_cast<const std::byte*>(floats.data());
+  }
+  dnnl::stream stream(engine());
+  memory plain(plain_matrix(k, n, type), engine(), const_cast<std::byte*>(from));
+  dnnl::reorder(plain, packed->weights).execute(stream, plain, packed->weights);
+  stream.wait();
+  return packed;
+}
+
+bool packs_operand(const OpCall& call, std::size_t operand) { return operand == kMatMulB && is_single_matrix(call.operand(kMatMulB)); }
+
+}  // namespace
+
+extern const KernelDef onednn_matmul;
+const KernelDef onednn_matmul = {
+    .name = "onednn_matmul",
+    .op = "MatMul",
+    .refuse = matmul_refusal,
+    .prepare = prepare,
+    .pack = pack,
+    .packs_operand = packs_operand,
+    .rank = 0,
+};
+
+}  // namespace tandem::kernels
