@@ -4,7 +4,8 @@
     minilm.py [--rounds 5] [--seconds 2] [--rows WORD…] [--out build/bench/minilm.json]
 
 A round runs both sides of a row, one after the other and in turns first. A spin probe goes before and after each; where a core lost
-more than 3 % the run is thrown away and tried again. The figure of a side is the median over rounds of its median step; the ratio is peer / ours.
+more than 3 % the run is thrown away and tried again. The figure of a side is the median over rounds of its median step; the ratio is
+the peer's figure divided by ours.
 Token ids are random; the outputs of every round are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
 """
 
