@@ -1,4 +1,5 @@
 // The position of the largest or smallest element along an axis.
+#include "core/check.h"
 #include "core/tensor.h"
 #include "graph/builder.h"
 #include "ops/ops.h"

@@ -1,3 +1,4 @@
+#include "core/check.h"
 #include "core/tensor.h"
 #include "graph/builder.h"
 #include "ops/ops.h"

@@ -124,17 +124,16 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional<DimContent>> contents) {
   const std::string& kind = call.attributes.text("kind");
   const auto shape = known_shape(call.operand(0).dims);
-  if (!contents[0] || !shape || shape->size() != 1 || call.attributes.integers("axes").size() != 1 || contents[0]->empty()) return std::nullopt;
+  const bool followed = kind == "sum" || kind == "prod" || kind == "max" || kind == "min";
+  if (!followed || !contents[0] || contents[0]->empty() || !shape || shape->size() != 1 || axes_of(call).size() != 1) return std::nullopt;
   Dim result = contents[0]->front();
   for (std::size_t i = 1; i < contents[0]->size(); ++i) {
     const Dim& next = (*contents[0])[i];
     if (kind == "sum") result = result + next;
     else if (kind == "prod") result = result * next;
     else if (kind == "max") result = max(result, next);
-    else if (kind == "min") result = min(result, next);
-    else return std::nullopt;
+    else result = min(result, next);
   }
-  if (contents[0]->size() == 1 && !combined_by(kind)) return std::nullopt;
   return DimContent{result};
 }
 
