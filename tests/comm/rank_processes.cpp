@@ -1,0 +1,118 @@
+#include "comm/rank_processes.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "core/check.h"
+
+namespace tandem {
+namespace {
+
+struct Report {
+  bool ok;
+  ErrorCode code;
+  int rank;
+  double seconds;
+  char text[1200];
+};
+static_assert(sizeof(Report) < 4096, "a pipe takes it in one piece");
+
+Report run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& body, std::chrono::nanoseconds rendezvous) {
+  const std::int64_t start = monotonic_ns();
+  Report report = {.ok = true};
+  const auto failed = [&](ErrorCode code, int about, const char* text) {
+    report.ok = false;
+    report.code = code;
+    report.rank = about;
+    std::strncpy(report.text, text, sizeof report.text - 1);
+    region.mark_failed(rank, text);
+  };
+  try {
+    const std::unique_ptr<Group> group = region.attach(rank, Deadline::after(rendezvous));
+    try {
+      body(*group);
+    } catch (const Error& error) {
+      failed(error.code(), error.rank(), error.what());
+    }
+  } catch (const Error& error) {
+    failed(error.code(), error.rank(), error.what());
+  } catch (const std::exception& error) {
+    failed(ErrorCode::internal, -1, error.what());
+  }
+  report.seconds = static_cast<double>(monotonic_ns() - start) * 1e-9;
+  return report;
+}
+
+}  // namespace
+
+RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options, std::chrono::nanoseconds rendezvous)
+    : region_(ShmRegion::create(world, options)) {
+  const pid_t parent = getpid();
+  for (int rank = 0; rank < world; ++rank) {
+    int ends[2];
+    check(pipe(ends) == 0, "pipe");
+    const pid_t pid = fork();
+    check(pid >= 0, "fork");
+    if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != parent) _exit(2);
+      // As in an exec'd rank, all that comes from the parent is the descriptor.
+      const auto region = ShmRegion::open(region_->fd());
+      const Report report = run_body(*region, rank, body, rendezvous);
+      const bool told = write(ends[1], &report, sizeof report) == sizeof report;
+      _exit(told && report.ok ? 0 : 1);
+    }
+    close(ends[1]);
+    pids_.push_back(pid);
+    pipes_.push_back(ends[0]);
+  }
+}
+
+RankProcesses::~RankProcesses() {
+  for (const pid_t pid : pids_)
+    if (pid > 0) {
+      kill(pid, SIGKILL);
+      waitpid(pid, nullptr, 0);
+    }
+  for (const int fd : pipes_) close(fd);
+}
+
+void RankProcesses::signal(int rank, int number) {
+  if (const pid_t pid = pids_.at(static_cast<std::size_t>(rank)); pid > 0) kill(pid, number);
+}
+
+std::vector<RankOutcome> RankProcesses::wait(std::chrono::nanoseconds limit) {
+  const Deadline deadline = Deadline::after(limit);
+  std::vector<RankOutcome> outcomes(pids_.size());
+  for (std::size_t r = 0; r < pids_.size(); ++r) {
+    pollfd poller = {pipes_[r], POLLIN, 0};
+    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining()).count();
+    Report report;
+    if (poll(&poller, 1, static_cast<int>(milliseconds)) > 0 && read(pipes_[r], &report, sizeof report) == sizeof report)
+      outcomes[r] = {true, report.ok, report.code, report.rank, report.text, report.seconds};
+  }
+  for (std::size_t r = 0; r < pids_.size(); ++r) {
+    if (!outcomes[r].finished) kill(pids_[r], SIGKILL);
+    waitpid(pids_[r], nullptr, 0);
+    pids_[r] = 0;
+  }
+  return outcomes;
+}
+
+void run_rank_processes(int world, const std::function<void(Group&)>& body, const ShmOptions& options) {
+  RankProcesses ranks(world, body, options);
+  const std::vector<RankOutcome> outcomes = ranks.wait();
+  for (int pass = 0; pass < 2; ++pass)  // first those that failed by themselves
+    for (std::size_t r = 0; r < outcomes.size(); ++r) {
+      const RankOutcome& o = outcomes[r];
+      if (!o.finished) throw Error(ErrorCode::rank_failed, "its process was killed or did not end", {}, static_cast<int>(r));
+      if (!o.ok && (pass == 1 || o.code != ErrorCode::rank_failed)) throw Error(o.code, o.text, {}, o.rank);
+    }
+}
+
+}  // namespace tandem
