@@ -1,0 +1,153 @@
+// Vectors of floats for the kernels: loads and stores of f32, f16 and bf16, and the functions Highway lacks.
+// Included once per target through foreach_target.h, hence the guard that toggles.
+#if defined(TANDEM_VECTOR_CPU_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TANDEM_VECTOR_CPU_INL
+#undef TANDEM_VECTOR_CPU_INL
+#else
+#define TANDEM_VECTOR_CPU_INL
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "hwy/highway.h"
+#include "ops/half_types_cpu.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tandem {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F32 = hn::ScalableTag<float>;
+using V32 = hn::Vec<F32>;
+
+// --- Loads and stores of whole vectors.
+HWY_INLINE V32 load(F32 d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE void store(F32 d, V32 v, float* p) { hn::StoreU(v, d, p); }
+
+HWY_INLINE V32 load(F32 d, const Bf16* p) {
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const hn::Rebind<std::uint32_t, F32> d32;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)))));
+}
+HWY_INLINE void store(F32 d, V32 v, Bf16* p) {
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d32;
+  const hn::Rebind<std::int32_t, F32> di;
+  const auto u = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(d32, 1u));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(d32, 0x7fffu))));
+  const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(d32, 0x40u));
+  const auto bits = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
+  (void)d;
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bits)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+HWY_INLINE V32 load(F32 d, const F16* p) {
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+HWY_INLINE void store(F32 d, V32 v, F16* p) {
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  (void)d;
+  hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
+}
+
+// --- The first `count` lanes (fewer than a vector); the others read as zero and are not written.
+HWY_INLINE V32 load_part(F32 d, const float* p, std::size_t count) { return hn::MaskedLoad(hn::FirstN(d, count), d, p); }
+HWY_INLINE void store_part(F32 d, V32 v, float* p, std::size_t count) { hn::BlendedStore(v, hn::FirstN(d, count), d, p); }
+template <typename T>
+HWY_INLINE V32 load_part(F32 d, const T* p, std::size_t count) {
+  T buffer[HWY_MAX_BYTES / sizeof(float)] = {};
+  std::memcpy(buffer, p, count * sizeof(T));
+  return load(d, buffer);
+}
+template <typename T>
+HWY_INLINE void store_part(F32 d, V32 v, T* p, std::size_t count) {
+  T buffer[HWY_MAX_BYTES / sizeof(float)];
+  store(d, v, buffer);
+  std::memcpy(p, buffer, count * sizeof(T));
+}
+
+// --- Functions. NaN in gives NaN out; the order of Min's and Max's operands sees to it.
+
+// Relative error about 1e-7; 0 below the normal floats.
+HWY_INLINE V32 fast_exp(F32 d, V32 x) {
+  const hn::RebindToSigned<F32> di;
+  const V32 low = hn::Set(d, -86.6f);
+  const V32 clamped = hn::Min(hn::Set(d, 88.8f), hn::Max(low, x));
+  const V32 n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504088896341f)));
+  V32 r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
+  V32 p = hn::Set(d, 1.9875691500e-4f);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.3981999507e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
+  p = hn::Add(hn::MulAdd(hn::Mul(p, r), r, r), hn::Set(d, 1.0f));
+  // 2^n as 2 · 2^(n-1), so that n = 128 stays representable.
+  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 126)));
+  const V32 y = hn::Mul(hn::Add(p, p), hn::BitCast(d, power));
+  return hn::IfThenZeroElse(hn::Lt(x, low), y);
+}
+
+// Rational approximation on [-4, 4] (the one of Eigen and XLA); absolute error below 1e-6.
+HWY_INLINE V32 erf(F32 d, V32 x) {
+  x = hn::Min(hn::Set(d, 4.0f), hn::Max(hn::Set(d, -4.0f), x));
+  const V32 x2 = hn::Mul(x, x);
+  V32 a = hn::Set(d, -2.72614225801306e-10f);
+  a = hn::MulAdd(a, x2, hn::Set(d, 2.77068142495902e-08f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -2.10102402082508e-06f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -5.69250639462346e-05f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -7.34990630326855e-04f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -2.95459980854025e-03f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -1.60960333262415e-02f));
+  V32 b = hn::Set(d, -1.45660718464996e-05f);
+  b = hn::MulAdd(b, x2, hn::Set(d, -2.13374055278905e-04f));
+  b = hn::MulAdd(b, x2, hn::Set(d, -1.68282697438203e-03f));
+  b = hn::MulAdd(b, x2, hn::Set(d, -7.37332916720468e-03f));
+  b = hn::MulAdd(b, x2, hn::Set(d, -1.42647390514189e-02f));
+  return hn::Div(hn::Mul(x, a), b);
+}
+
+// Rational approximation on [-9, 9] (the one of Eigen).
+HWY_INLINE V32 tanh(F32 d, V32 v) {
+  const V32 x = hn::Min(hn::Set(d, 7.90531110763549805f), hn::Max(hn::Set(d, -7.90531110763549805f), v));
+  const V32 x2 = hn::Mul(x, x);
+  V32 a = hn::Set(d, -2.76076847742355e-16f);
+  a = hn::MulAdd(a, x2, hn::Set(d, 2.00018790482477e-13f));
+  a = hn::MulAdd(a, x2, hn::Set(d, -8.60467152213735e-11f));
+  a = hn::MulAdd(a, x2, hn::Set(d, 5.12229709037114e-08f));
+  a = hn::MulAdd(a, x2, hn::Set(d, 1.48572235717979e-05f));
+  a = hn::MulAdd(a, x2, hn::Set(d, 6.37261928875436e-04f));
+  a = hn::MulAdd(a, x2, hn::Set(d, 4.89352455891786e-03f));
+  V32 b = hn::Set(d, 1.19825839466702e-06f);
+  b = hn::MulAdd(b, x2, hn::Set(d, 1.18534705686654e-04f));
+  b = hn::MulAdd(b, x2, hn::Set(d, 2.26843463243900e-03f));
+  b = hn::MulAdd(b, x2, hn::Set(d, 4.89352518554385e-03f));
+  return hn::IfThenElse(hn::Lt(hn::Abs(v), hn::Set(d, 0.0004f)), v, hn::Div(hn::Mul(x, a), b));
+}
+
+HWY_INLINE V32 sigmoid(F32 d, V32 x) {
+  const V32 one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, fast_exp(d, hn::Neg(x))));
+}
+HWY_INLINE V32 silu(F32 d, V32 x) { return hn::Mul(x, sigmoid(d, x)); }
+HWY_INLINE V32 gelu(F32 d, V32 x) {
+  const V32 half = hn::Mul(x, hn::Set(d, 0.5f));
+  return hn::MulAdd(half, erf(d, hn::Mul(x, hn::Set(d, 0.70710678118654752f))), half);
+}
+HWY_INLINE V32 gelu_tanh(F32 d, V32 x) {
+  const V32 half = hn::Mul(x, hn::Set(d, 0.5f));
+  const V32 cubic = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
+  return hn::MulAdd(half, tanh(d, hn::Mul(hn::Mul(x, cubic), hn::Set(d, 0.79788456080286536f))), half);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace tandem
+HWY_AFTER_NAMESPACE();
+
+#endif
