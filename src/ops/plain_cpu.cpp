@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "core/check.h"
-#include "ops/call_cpu.h"
+#include "ops/shape_rules.h"
 #include "ops/kernel.h"
 
 namespace tandem::kernels {
@@ -20,13 +20,13 @@ class Plain final : public PreparedKernel {
         continue;
       }
       const Type& type = call_.operand(i);
-      operands.emplace_back(type.dtype, bound_shape(type), args.operands[i], nullptr);
+      operands.emplace_back(type.dtype, shape_of(type), args.operands[i], nullptr);
     }
     const std::vector<Tensor> results = call_.op->evaluate(call_, operands);
     check(results.size() == call_.results.size(), "an evaluator gives one tensor per result");
     for (std::size_t i = 0; i < results.size(); ++i) {
       const Type& type = call_.results[i];
-      check(results[i].dtype() == type.dtype && results[i].shape() == bound_shape(type), "an evaluator gives what was inferred");
+      check(results[i].dtype() == type.dtype && results[i].shape() == shape_of(type), "an evaluator gives what was inferred");
       if (results[i].size_bytes() != 0) std::memcpy(args.results[i], results[i].data(), results[i].size_bytes());
     }
   }

@@ -1,12 +1,11 @@
 #include "ops/matmul/problem_cpu.h"
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "core/check.h"
-#include "ops/call_cpu.h"
 #include "ops/half_types_cpu.h"
+#include "ops/shape_rules.h"
 
 namespace tandem {
 namespace {
@@ -48,9 +47,7 @@ std::optional<std::string> matmul_refusal(const OpCall& call) {
 
 MatMulProblem matmul_problem(const OpCall& call) {
   MatMulProblem p;
-  Shape a = bound_shape(call.operand(kMatMulA)), b = bound_shape(call.operand(kMatMulB));
-  if (a.size() == 1) a.insert(a.begin(), 1);
-  if (b.size() == 1) b.push_back(1);
+  const Shape a = shape_of(call.operand(kMatMulA)), b = shape_of(call.operand(kMatMulB));
   p.dtype = call.results.at(0).dtype;
   p.m = a[a.size() - 2];
   p.k = a.back();
@@ -65,22 +62,10 @@ MatMulProblem matmul_problem(const OpCall& call) {
     p.products.push_back({0, 0, 0});
     return p;
   }
-  Shape batch(std::max(a_batch.size(), b_batch.size()), 1);
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    const auto from_back = [i, &batch](const Shape& s) { return i + s.size() < batch.size() ? 1 : s[i + s.size() - batch.size()]; };
-    batch[i] = from_back(a_batch) == 1 ? from_back(b_batch) : from_back(a_batch);
-  }
-  const auto a_strides = broadcast_strides(a_batch, batch), b_strides = broadcast_strides(b_batch, batch);
-  const std::int64_t count = element_count(batch);
-  for (std::int64_t i = 0; i < count; ++i) {
-    MatMulProblem::Offsets at{0, 0, i * p.m * p.n};
-    std::int64_t rest = i;
-    for (std::size_t d = batch.size(); d-- > 0; rest /= batch[d]) {
-      at.a += rest % batch[d] * a_strides[d] * p.m * p.k;
-      at.b += rest % batch[d] * b_strides[d] * p.k * p.n;
-    }
-    p.products.push_back(at);
-  }
+  const Shape batch = batch_of(shape_of(call.results[0]));
+  for_each_offset<2>(batch, {strides_over(a_batch, batch), strides_over(b_batch, batch)}, [&](std::int64_t i, const auto& at) {
+    p.products.push_back({at[0] * p.m * p.k, at[1] * p.k * p.n, i * p.m * p.n});
+  });
   return p;
 }
 
