@@ -12,6 +12,7 @@
 
 #include "core/collective.h"
 #include "core/deadline.h"
+#include "tandem/error.h"
 #include "tandem/types.h"
 
 namespace tandem {

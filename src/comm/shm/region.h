@@ -10,7 +10,6 @@
 #include "comm/group.h"
 #include "comm/shm/layout.h"
 #include "core/shared_memory.h"
-#include "tandem/error.h"
 
 namespace tandem {
 
