@@ -9,7 +9,7 @@ namespace {
 std::vector<Type> infer(const OpCall& call) {
   require_dtype(call, 0, is_boolean, "bool");
   const DType dtype = same_dtype(call, 1);
-  const Broadcast values = broadcast_dims(call.operand(1).dims, call.operand(2).dims);
+  const auto values = broadcast_dims(call.operand(1).dims, call.operand(2).dims);
   return {{dtype, broadcast_dims(call.operand(0).dims, values.dims).dims}};
 }
 
@@ -35,7 +35,8 @@ std::optional<Dim> choose(const Dim& condition, const Dim& x, const Dim& y) {
 
 std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
   Value *condition = node.required(0), *x = node.required(1), *y = node.required(2);
-  const Broadcast values = broadcast_dims(x->type.dims, y->type.dims), all = broadcast_dims(condition->type.dims, values.dims);
+  const auto values = broadcast_dims(x->type.dims, y->type.dims);
+  const auto all = broadcast_dims(condition->type.dims, values.dims);
   for (const auto& [a, b] : values.equal) builder.require_equal(a, b);
   for (const auto& [a, b] : all.equal) builder.require_equal(a, b);
   return {builder.add("Where", {condition, x, y})};
