@@ -1,0 +1,73 @@
+// fuse_epilogue: bias, activation and residual move into the product that makes their operand, if nobody else wants it
+// before. A product that is a partial sum goes to a collective first and so is never the operand of such a step.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "passes/match.h"
+#include "passes/passes.h"
+
+namespace tandem::passes {
+namespace {
+
+constexpr std::size_t kBias = 2, kResidual = 3;
+constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kActivations = {
+    {{"Gelu", "gelu"}, {"Silu", "silu"}, {"Relu", "relu"}, {"Tanh", "tanh"}, {"Sigmoid", "sigmoid"}}};
+
+std::string activation_of(const Node& node) {
+  for (const auto& [op, word] : kActivations)
+    if (node.is(op)) return std::string(node.is("Gelu") && node.attributes.text("approximate") == "tanh" ? "gelu_tanh" : word);
+  return {};
+}
+
+// The product whose result only this node uses, as a whole (not partial).
+Node* fusable_product(const Value* value) {
+  Node* product = made_by(value, "MatMul");
+  return product && has_one_use(value) && value->sharding.partial.empty() ? product : nullptr;
+}
+
+// The last step in `node`'s place: it takes operands that come after the product.
+bool replace(Node& node, const Node& product, std::vector<Value*> operands, NamedAttributes attributes) {
+  Value* fused = builder_before(node).add("MatMul", std::move(operands), attributes);
+  fused->sharding = node.result()->sharding;
+  fused->producer()->note = product.note;
+  node.graph().replace_uses(node.result(), fused);
+  return true;
+}
+
+bool fuse_add(Node& node) {
+  for (std::size_t i : {0u, 1u}) {
+    const Value* value = node.operand(i);
+    Node* product = fusable_product(value);
+    if (!product || value->type != node.result()->type) continue;
+    Value* other = node.operand(1 - i);
+    if (!other->sharding.partial.empty() || other->type.dtype != value->type.dtype) continue;
+    const bool plain = product->attributes.text("activation") == "none";
+    const bool bias = other->type.rank() == 1 && other->type.dims[0] == *last_dim(value) && plain && !product->operand(kBias) && !product->operand(kResidual);
+    const bool residual = other->type == value->type && !product->operand(kResidual);
+    if (!bias && !residual) continue;
+    std::vector<Value*> operands = product->operands();
+    operands.resize(std::max(operands.size(), bias ? kBias + 1 : kResidual + 1), nullptr);
+    operands[bias ? kBias : kResidual] = other;
+    return replace(node, *product, operands, named(product->attributes));
+  }
+  return false;
+}
+
+bool rewrite(Node& node) {
+  if (node.is("Add")) return fuse_add(node);
+  const std::string activation = activation_of(node);
+  if (activation.empty()) return false;
+  Node* product = fusable_product(node.operand(0));
+  if (!product || product->operand(kResidual) || product->attributes.text("activation") != "none") return false;
+  NamedAttributes attributes = named(product->attributes);
+  for (auto& [name, value] : attributes)
+    if (name == "activation") value = activation;
+  return replace(node, *product, product->operands(), attributes);
+}
+
+}  // namespace
+
+bool fuse_epilogue(Module& module, const PassOptions&) { return for_each_node(module, rewrite); }
+
+}  // namespace tandem::passes

@@ -1,0 +1,32 @@
+// Every pass, one function and one file each. A pass keeps what the module computes, says whether it changed anything,
+// and may leave dead nodes behind. The list, with order and documentation, is pipeline.cpp.
+#pragma once
+
+#include "graph/graph.h"
+
+namespace tandem {
+
+struct PassOptions;
+
+namespace passes {
+
+// simplify
+bool fold_constants(Module& module, const PassOptions& options);
+bool fold_shapes(Module& module, const PassOptions& options);
+bool fold_weights(Module& module, const PassOptions& options);
+bool cleanup(Module& module, const PassOptions& options);
+bool merge_equal(Module& module, const PassOptions& options);
+bool remove_dead(Module& module, const PassOptions& options);
+bool unflatten_products(Module& module, const PassOptions& options);
+bool split_packed(Module& module, const PassOptions& options);
+bool recognise_gelu(Module& module, const PassOptions& options);
+bool recognise_silu(Module& module, const PassOptions& options);
+bool recognise_norm(Module& module, const PassOptions& options);
+bool recognise_attention(Module& module, const PassOptions& options);
+
+// fuse
+bool fuse_add_norm(Module& module, const PassOptions& options);
+bool fuse_epilogue(Module& module, const PassOptions& options);
+
+}  // namespace passes
+}  // namespace tandem
