@@ -1,0 +1,167 @@
+#include "build/build.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "core/check.h"
+#include "ops/kernel.h"
+
+namespace tandem {
+namespace {
+
+const KernelDef& choose_kernel(const Node& node) {
+  const OpCall call = node.call();
+  std::string reasons;
+  for (const KernelDef* kernel : kernels_of(node.op().name)) {
+    const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt;
+    if (!reason) return *kernel;
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", kernel->name, *reason);
+  }
+  throw Error(ErrorCode::unsupported, fmt::format("no kernel of this build can run it ({})", reasons.empty() ? "there is none" : reasons), node.label());
+}
+
+class ProgramBuilder {
+ public:
+  ProgramBuilder(Module& module, Graph& graph, Plan& plan, std::map<std::string, int>& weights)
+      : module_(module), graph_(graph), plan_(plan), weights_(weights) {}
+
+  Program build() {
+    program_.name = graph_.name();
+    program_.profiles = graph_.profiles;
+    program_.constraints = graph_.constraints;
+    for (const auto& input : graph_.inputs()) {
+      index_[input.get()] = add_value({input->name(), PlanValue::Kind::input, input->type});
+      program_.inputs.push_back(binding(input->name(), input.get()));
+    }
+    for (const auto& value : graph_.weight_values()) add_weight(value.get(), *value->weight());
+    for (const auto& node : graph_.nodes()) add_node(*node);
+    for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
+    find_lifetimes();
+    share_memory();
+    return std::move(program_);
+  }
+
+ private:
+  int add_value(PlanValue value) {
+    program_.values.push_back(std::move(value));
+    return static_cast<int>(program_.values.size()) - 1;
+  }
+
+  Binding binding(const std::string& name, const Value* value) {
+    const auto global = graph_.global_types.find(name);
+    return {name, index_.at(value), global == graph_.global_types.end() ? value->type : global->second, value->sharding};
+  }
+
+  void add_weight(const Value* value, const Weight& weight) {
+    const auto [at, fresh] = weights_.try_emplace(weight.name, static_cast<int>(plan_.weights.size()));
+    if (fresh) {
+      std::set<std::string> symbols;
+      weight.recipe->collect_symbols(symbols);
+      PlanWeight added{weight.name, weight.recipe->dtype, weight.recipe->shape, weight.recipe, {}, weight.frozen};
+      for (const MeshAxis& axis : plan_.mesh.axes())
+        if (symbols.contains("@" + axis.name)) added.axes.push_back(axis.name);
+      plan_.weights.push_back(std::move(added));
+    }
+    index_[value] = add_value({value->name(), PlanValue::Kind::weight, value->type, at->second});
+  }
+
+  void add_constant(const Node& node) {
+    const Tensor& data = node.attributes.get<Tensor>("value");
+    std::string name = fmt::format("constant/{}", node.result()->name());
+    for (int i = 1; module_.has_source(name); ++i) name = fmt::format("constant/{}.{}", node.result()->name(), i);
+    module_.add_source(name, data);
+    add_weight(node.result(), module_.add_weight(name, Recipe::from_source(name, data.dtype(), data.shape()), true));
+  }
+
+  void add_node(Node& node) {
+    if (!node.regions().empty()) throw Error(ErrorCode::unsupported, "control flow cannot be run yet", node.label());
+    if (node.is("Constant")) return add_constant(node);
+    const int number = static_cast<int>(program_.steps.size());
+    if (node.is("Reshape")) {
+      PlanValue alias{node.result()->name(), PlanValue::Kind::temporary, node.result()->type};
+      alias.alias_of = index_.at(node.operand(0));
+      index_[node.result()] = add_value(std::move(alias));
+      return;
+    }
+    const KernelDef& kernel = choose_kernel(node);
+    Step step;
+    step.kernel = kernel.name;
+    step.op = node.op().name;
+    step.node = node.name().empty() ? node.result()->name() : node.name();
+    step.attributes = node.attributes;
+    step.note = node.note;
+    step.communicates = communicates(node);
+    for (const Value* operand : node.operands()) step.operands.push_back(operand ? index_.at(operand) : -1);
+    for (const auto& result : node.results()) {
+      index_[result.get()] = add_value({result->name(), PlanValue::Kind::temporary, result->type});
+      step.results.push_back(index_[result.get()]);
+    }
+    if (step.communicates) {
+      CollectiveUse use = collective_use(node, plan_.mesh);
+      use.program = static_cast<int>(plan_.programs.size());
+      use.step = number;
+      plan_.collectives.push_back(std::move(use));
+    }
+    program_.steps.push_back(std::move(step));
+  }
+
+  int root(int value) const {
+    while (program_.values[static_cast<std::size_t>(value)].alias_of >= 0) value = program_.values[static_cast<std::size_t>(value)].alias_of;
+    return value;
+  }
+  PlanValue& root_value(int value) { return program_.values[static_cast<std::size_t>(root(value))]; }
+
+  void find_lifetimes() {
+    for (std::size_t s = 0; s < program_.steps.size(); ++s) {
+      const int number = static_cast<int>(s);
+      for (int result : program_.steps[s].results) root_value(result).first_step = root_value(result).last_step = number;
+      for (int operand : program_.steps[s].operands)
+        if (operand >= 0) root_value(operand).last_step = number;
+    }
+    for (const Binding& output : program_.outputs) root_value(output.value).last_step = static_cast<int>(program_.steps.size());
+  }
+
+  // Lets the result of an in-place kernel lie in the memory of an operand that dies there.
+  void share_memory() {
+    for (std::size_t s = 0; s < program_.steps.size(); ++s) {
+      const Step& step = program_.steps[s];
+      const int place = find_kernel(step.kernel)->in_place_operand;
+      if (place < 0 || static_cast<std::size_t>(place) >= step.operands.size() || step.operands[static_cast<std::size_t>(place)] < 0) continue;
+      const int operand = step.operands[static_cast<std::size_t>(place)];
+      PlanValue& from = root_value(operand);
+      PlanValue& result = program_.values[static_cast<std::size_t>(step.results[0])];
+      const Type& type = program_.values[static_cast<std::size_t>(operand)].type;
+      if (from.kind != PlanValue::Kind::temporary || from.last_step != static_cast<int>(s) || result.alias_of >= 0) continue;
+      if (type.dims != result.type.dims || bits(type.dtype) != bits(result.type.dtype)) continue;
+      // Another operand may not read, through a different view, memory that is being overwritten.
+      const auto same_root = [&](int other) { return other >= 0 && other != operand && root(other) == root(operand); };
+      if (std::ranges::any_of(step.operands, same_root)) continue;
+      from.last_step = result.last_step;
+      result.alias_of = operand;
+    }
+  }
+
+  Module& module_;
+  Graph& graph_;
+  Plan& plan_;
+  std::map<std::string, int>& weights_;
+  Program program_;
+  std::map<const Value*, int> index_;
+};
+
+}  // namespace
+
+Plan build_plan(Module& module, const PlanOptions& options) {
+  Plan plan;
+  plan.tool = "tandem 0.1.0";
+  plan.mesh = module.mesh;
+  plan.strategy = options.strategy;
+  plan.refittable = options.refittable;
+  plan.notices = module.notices;
+  std::map<std::string, int> weights;
+  for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights).build());
+  return plan;
+}
+
+}  // namespace tandem

@@ -1,0 +1,262 @@
+#include "runtime/context.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/check.h"
+#include "runtime/symbols.h"
+
+namespace tandem {
+namespace {
+
+std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
+
+const CollectiveUse* use_of(const Plan& plan, std::size_t program, std::size_t step) {
+  for (const CollectiveUse& use : plan.collectives)
+    if (use.program == static_cast<int>(program) && use.step == static_cast<int>(step)) return &use;
+  return nullptr;
+}
+
+std::string group_key(const CollectiveUse& use) { return use.axis.empty() ? fmt::format("{}", use.groups) : use.axis; }
+
+std::vector<std::vector<int>> rank_lists(const CollectiveUse& use, const Mesh& mesh) {
+  if (!use.axis.empty()) return mesh.groups(use.axis);
+  std::vector<std::vector<int>> lists;
+  for (const auto& list : use.groups) lists.emplace_back(list.begin(), list.end());
+  if (lists.empty()) {
+    lists.emplace_back();
+    for (int rank = 0; rank < mesh.size(); ++rank) lists.back().push_back(rank);
+  }
+  return lists;
+}
+
+bool is_world(const std::vector<std::vector<int>>& lists, int size) {
+  if (lists.size() != 1 || static_cast<int>(lists[0].size()) != size) return false;
+  for (int rank = 0; rank < size; ++rank)
+    if (lists[0][static_cast<std::size_t>(rank)] != rank) return false;
+  return true;
+}
+
+}  // namespace
+
+struct Context::Bound {
+  SymbolValues symbols;
+  MemoryPlan memory;
+  std::size_t workspace_bytes = 0;
+  std::vector<std::unique_ptr<PreparedKernel>> kernels;
+};
+
+// Holds the Context for one call.
+class Context::Turn {
+ public:
+  explicit Turn(std::atomic<bool>& busy) : busy_(busy) {
+    if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
+  }
+  ~Turn() { busy_ = false; }
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
+Context::Context(std::shared_ptr<const RankEngine> engine, ContextOptions options)
+    : engine_(std::move(engine)), options_(options), pool_(options.threads), direct_(direct_outputs(engine_->program(options.program))),
+      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(nullptr, std::free),
+      address_(program().values.size(), nullptr) {}
+
+Context::~Context() = default;
+
+const Program& Context::program() const { return engine_->program(options_.program); }
+
+void Context::set_communicator(Group* group) {
+  const Turn turn(busy_);
+  if (group && group->size() != engine_->plan().world_size())
+    fail(ErrorCode::mismatch, "the engine is for {} ranks, the group has {}", engine_->plan().world_size(), group->size());
+  if (group && group->rank() != engine_->rank())
+    fail(ErrorCode::mismatch, "the engine is loaded for rank {}, the group says {}", engine_->rank(), group->rank());
+  bounds_.clear();  // prepared collectives keep their group
+  groups_.clear();
+  group_ = group;
+  joined_ = false;
+}
+
+void Context::set_input_shape(const std::string& name, Shape shape) {
+  const Turn turn(busy_);
+  for (std::size_t i = 0; i < program().inputs.size(); ++i) {
+    if (program().inputs[i].name != name) continue;
+    shapes_[i] = std::move(shape);
+    shape_set_[i] = true;
+    symbols_.reset();
+    return;
+  }
+  fail(ErrorCode::invalid_argument, "there is no input '{}'", name);
+}
+
+void Context::bind(const SymbolValues& symbols) {
+  const Turn turn(busy_);
+  symbols_ = symbols;
+  for (const auto& [axis, position] : coordinates(engine_->plan().mesh, engine_->rank())) (*symbols_)[axis] = position;
+}
+
+void Context::require_bound() {
+  if (symbols_) return;
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    if (shape_set_[i]) continue;
+    for (const Dim& dim : program().inputs[i].type.dims)
+      if (!dim.is_constant()) fail(ErrorCode::invalid_argument, "the shape of input '{}' ({}) is not set", program().inputs[i].name, program().inputs[i].type.to_string());
+    shapes_[i] = bound_dims(program().inputs[i].type.dims, {});
+    shape_set_[i] = true;
+  }
+  SymbolValues symbols = bind_symbols(program(), shapes_);
+  symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
+  symbols_ = std::move(symbols);
+}
+
+Shape Context::input_shape(std::size_t index) {
+  require_bound();
+  return bound_dims(program().values.at(static_cast<std::size_t>(program().inputs.at(index).value)).type.dims, *symbols_);
+}
+
+Shape Context::output_shape(std::size_t index) {
+  require_bound();
+  return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
+}
+
+// The collective point: agreement first, then every group in the order in which the plan first uses it.
+void Context::join_group() {
+  if (joined_) return;
+  const Plan& plan = engine_->plan();
+  if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
+    throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
+  if (group_ && group_->size() > 1) {
+    const std::uint64_t values[] = {options_.same_plan ? digest(plan) : 0, options_.program};
+    const std::string names[] = {"the plan", "the program"};
+    require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
+    for (const CollectiveUse& use : plan.collectives) {
+      if (groups_.contains(group_key(use))) continue;
+      const auto lists = rank_lists(use, plan.mesh);
+      groups_[group_key(use)] = is_world(lists, group_->size()) ? nullptr : group_->split(lists, Deadline::after(options_.rendezvous_deadline));
+    }
+  }
+  joined_ = true;
+}
+
+Group* Context::group_of(std::size_t step) {
+  const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
+  if (!use || !group_) return nullptr;
+  if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
+  return groups_[group_key(*use)].get();
+}
+
+std::unique_ptr<Context::Bound> Context::prepare_bound() {
+  auto bound = std::make_unique<Bound>();
+  bound->symbols = *symbols_;
+  std::vector<bool> outside;
+  for (int output : direct_) outside.push_back(output >= 0);
+  bound->memory = plan_memory(program(), *symbols_, outside);
+  for (std::size_t s = 0; s < program().steps.size(); ++s) {
+    const Step& step = program().steps[s];
+    try {
+      const OpCall call = engine_->call(options_.program, s).bound(*symbols_);
+      std::vector<const std::byte*> weights;
+      for (int v : step.operands) {
+        const int root = v < 0 ? -1 : bound->memory.root[static_cast<std::size_t>(v)];
+        const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
+        weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
+      }
+      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr};
+      bound->kernels.push_back(engine_->kernel(options_.program, s).prepare(args));
+      bound->workspace_bytes = std::max(bound->workspace_bytes, bound->kernels.back()->workspace_bytes());
+    } catch (const Error& error) {
+      throw error.at_node(label(step));
+    }
+  }
+  return bound;
+}
+
+Context::Bound& Context::bound() {
+  require_bound();
+  for (auto it = bounds_.begin(); it != bounds_.end(); ++it)
+    if ((*it)->symbols == *symbols_) {
+      bounds_.splice(bounds_.begin(), bounds_, it);
+      return *bounds_.front();
+    }
+  join_group();
+  bounds_.push_front(prepare_bound());
+  if (bounds_.size() > options_.kept_shapes) bounds_.pop_back();
+  return *bounds_.front();
+}
+
+void Context::prepare() {
+  const Turn turn(busy_);
+  bound();
+}
+
+void Context::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  const std::size_t needed = bound.memory.arena_bytes + bound.workspace_bytes + kAlignment;
+  if (needed > arena_bytes_) {
+    arena_.reset();
+    arena_bytes_ = 0;
+    arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, (needed + kAlignment - 1) / kAlignment * kAlignment)));
+    if (!arena_) fail(ErrorCode::out_of_memory, "no memory for {} bytes of activations", needed);
+    arena_bytes_ = needed;
+  }
+  for (std::size_t v = 0; v < address_.size(); ++v) {
+    const auto root = static_cast<std::size_t>(bound.memory.root[v]);
+    const PlanValue& value = program().values[root];
+    if (root != v)
+      continue;
+    else if (value.weight >= 0)
+      address_[v] = const_cast<std::byte*>(engine_->weight(static_cast<std::size_t>(value.weight)));
+    else if (direct_[v] >= 0)
+      address_[v] = outputs[static_cast<std::size_t>(direct_[v])];
+    else
+      address_[v] = arena_.get() + bound.memory.offset[v];
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
+  for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
+}
+
+void Context::run_steps(Bound& bound) {
+  std::vector<const std::byte*> operands;
+  std::vector<std::byte*> results;
+  std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
+  std::int64_t begin = hook_ ? monotonic_ns() : 0;
+  for (std::size_t s = 0; s < program().steps.size(); ++s) {
+    const Step& step = program().steps[s];
+    operands.clear();
+    results.clear();
+    for (int v : step.operands) operands.push_back(v < 0 ? nullptr : address_[static_cast<std::size_t>(v)]);
+    for (int v : step.results) results.push_back(address_[static_cast<std::size_t>(v)]);
+    try {
+      bound.kernels[s]->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
+    } catch (const Error& error) {
+      throw error.at_node(label(step));
+    }
+    if (group_) group_->mark(static_cast<std::int64_t>(s));
+    if (!hook_) continue;
+    const std::int64_t end = monotonic_ns();
+    hook_(s, begin, end);
+    begin = monotonic_ns();
+  }
+}
+
+void Context::copy_outputs(const Bound& bound, std::span<std::byte* const> outputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const auto v = static_cast<std::size_t>(program().outputs[i].value);
+    if (direct_[static_cast<std::size_t>(bound.memory.root[v])] < 0 && bound.memory.size[v] > 0)
+      std::memcpy(outputs[i], address_[v], bound.memory.size[v]);
+  }
+}
+
+void Context::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  const Turn turn(busy_);
+  if (inputs.size() != program().inputs.size() || outputs.size() != program().outputs.size())
+    fail(ErrorCode::invalid_argument, "{} inputs and {} outputs given, the program has {} and {}", inputs.size(), outputs.size(),
+         program().inputs.size(), program().outputs.size());
+  Bound& ready = bound();
+  place(ready, inputs, outputs);
+  run_steps(ready);
+  copy_outputs(ready, outputs);
+}
+
+}  // namespace tandem

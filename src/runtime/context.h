@@ -1,0 +1,87 @@
+// Context: runs one program of a RankEngine on one rank; owns activations and prepared kernels.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/group.h"
+#include "runtime/memory.h"
+#include "runtime/rank_engine.h"
+
+namespace tandem {
+
+struct ContextOptions {
+  int threads = 1;
+  std::chrono::nanoseconds step_deadline = kStepDeadline;
+  std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
+  std::size_t program = 0;
+  bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
+  std::size_t kept_shapes = 4;  // bound shapes whose prepared kernels are kept; the least recently used goes
+};
+
+// Serves one thread at a time; a second concurrent call is Error(invalid_argument).
+class Context {
+ public:
+  // Called after each step with its number and its begin and end on monotonic_ns().
+  using StepHook = std::function<void(std::size_t step, std::int64_t begin_ns, std::int64_t end_ns)>;
+
+  Context(std::shared_ptr<const RankEngine> engine, ContextOptions options);
+  ~Context();
+
+  const Program& program() const;
+  // `group` is borrowed and must outlive its use; null releases it. Never waits.
+  void set_communicator(Group* group);
+  void set_step_hook(StepHook hook) { hook_ = std::move(hook); }
+
+  // The global shape of an input, by name. What it means for the symbols is checked at the next prepare() or run().
+  void set_input_shape(const std::string& name, Shape shape);
+  // Instead of shapes: the symbols as bind_symbols() gave them, the same on every rank.
+  void bind(const SymbolValues& symbols);
+  // Local shapes under the bound symbols.
+  Shape input_shape(std::size_t index);
+  Shape output_shape(std::size_t index);
+
+  // All first-time work for the bound shapes. With several ranks the first one is collective: groups are made and fingerprints compared.
+  void prepare();
+  // One pointer per input and output, dense and local; inputs are only read, outputs are written completely.
+  void run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  // Bytes of activations and workspace in use at present.
+  std::size_t arena_bytes() const { return arena_bytes_; }
+
+ private:
+  struct Bound;
+  class Turn;
+  void require_bound();
+  Bound& bound();
+  std::unique_ptr<Bound> prepare_bound();
+  void join_group();
+  Group* group_of(std::size_t step);
+  void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  void run_steps(Bound& bound);
+  void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
+
+  std::shared_ptr<const RankEngine> engine_;
+  ContextOptions options_;
+  ThreadPool pool_;
+  std::vector<int> direct_;               // direct_outputs(program)
+  std::vector<Shape> shapes_;
+  std::vector<bool> shape_set_;
+  std::optional<SymbolValues> symbols_;
+  std::list<std::unique_ptr<Bound>> bounds_;  // most recently used first
+  std::unique_ptr<std::byte, void (*)(void*)> arena_;
+  std::size_t arena_bytes_ = 0;
+  std::vector<std::byte*> address_;       // per value; filled for each run
+  Group* group_ = nullptr;
+  bool joined_ = false;
+  std::map<std::string, std::unique_ptr<Group>> groups_;  // by axis or rank lists
+  StepHook hook_;
+  std::atomic<bool> busy_{false};
+};
+
+}  // namespace tandem

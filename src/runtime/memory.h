@@ -1,0 +1,26 @@
+// The memory plan of one bound shape: where each temporary lies in the arena. The same on every rank.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "plan/plan.h"
+
+namespace tandem {
+
+inline constexpr std::size_t kAlignment = 64;
+
+struct MemoryPlan {
+  std::vector<int> root;            // per value: the value whose memory it lies in
+  std::vector<std::size_t> offset;  // per value: in the arena, for temporaries that are their own root
+  std::vector<std::size_t> size;    // per value, bytes
+  std::size_t arena_bytes = 0;
+};
+
+// `outside[v]`: the root v lies in memory of the caller and gets no place.
+MemoryPlan plan_memory(const Program& program, const SymbolValues& symbols, const std::vector<bool>& outside);
+std::vector<int> alias_roots(const Program& program);
+// Temporaries that an output can be written to directly: roots of exactly one output. Per value: the output's number or -1.
+std::vector<int> direct_outputs(const Program& program);
+
+}  // namespace tandem

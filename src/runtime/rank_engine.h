@@ -1,0 +1,48 @@
+// RankEngine: a Plan with the weights of one rank, packed for the kernels that want their own layout.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "ops/kernel.h"
+#include "plan/plan.h"
+
+namespace tandem {
+
+// The slice of a weight that belongs to `rank`; thread-safe where several ranks of a process load at once.
+using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
+
+// Immutable once loaded: shared by any number of contexts and threads.
+class RankEngine {
+ public:
+  // Runs KernelDef::pack; plain copies of weights that every user has packed are dropped. Throws Error(mismatch) naming a weight that
+  // is not what the plan says, Error(invalid_engine) naming a kernel this build does not have.
+  static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights);
+
+  const Plan& plan() const { return *plan_; }
+  int rank() const { return rank_; }
+  const Program& program(std::size_t index) const { return plan_->programs.at(index); }
+  // Null where it was dropped.
+  const std::byte* weight(std::size_t index) const { return weights_[index].data(); }
+  const Packed* packed(std::size_t program, std::size_t step) const { return packed_[program][step].get(); }
+  const KernelDef& kernel(std::size_t program, std::size_t step) const { return *kernels_[program][step]; }
+  // The step's call with symbolic Dims.
+  OpCall call(std::size_t program, std::size_t step) const;
+  std::size_t weight_bytes() const;
+
+ private:
+  RankEngine() = default;
+  void load_weights(const WeightSource& weights);
+  void pack_all();
+  void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
+
+  std::shared_ptr<const Plan> plan_;
+  int rank_ = 0;
+  std::vector<Tensor> weights_;
+  std::vector<std::vector<std::unique_ptr<Packed>>> packed_;
+  std::vector<std::vector<const KernelDef*>> kernels_;
+  std::vector<std::vector<const OpDef*>> ops_;
+};
+
+}  // namespace tandem

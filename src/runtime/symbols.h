@@ -1,0 +1,22 @@
+// Binding of symbolic dimensions: what the shapes of the inputs say about the symbols of a program.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+
+namespace tandem {
+
+// One global shape per input. Throws Error(invalid_argument) naming the input, or the node of a broken constraint, with both values;
+// the same for values outside every optimization profile.
+SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shapes);
+// @axis → position of `rank`, for every axis of the mesh.
+SymbolValues coordinates(const Mesh& mesh, int rank);
+// Extents as numbers.
+Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols);
+
+// The `opt` values of the first profile; 1 for a symbol without one.
+SymbolValues typical_symbols(const Program& program);
+
+}  // namespace tandem
