@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "runtime/fingerprint.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
@@ -128,7 +129,7 @@ void Context::join_group() {
   if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group_ && group_->size() > 1) {
-    const std::uint64_t values[] = {options_.same_plan ? digest(plan) : 0, options_.program};
+    const std::uint64_t values[] = {options_.same_plan ? plan_fingerprint(plan) : collective_fingerprint(plan), options_.program};
     const std::string names[] = {"the plan", "the program"};
     require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
     for (const CollectiveUse& use : plan.collectives) {

@@ -162,6 +162,7 @@ class ProcessRank final : public RankLink {
   }
 
   bool direct() const override { return false; }
+  int process() const override { return pid_; }
 
   std::byte* block(std::size_t bytes) override {
     if (!mapping_ || mapping_->bytes() < bytes) {

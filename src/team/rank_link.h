@@ -47,6 +47,8 @@ class RankLink {
   virtual ~RankLink() = default;
   // True if the rank sees the leader's memory, so that whole inputs need no copy.
   virtual bool direct() const = 0;
+  // Its process, or -1 if it has none of its own.
+  virtual int process() const { return -1; }
   // At least `bytes` that leader and rank both see; contents are lost when it grows.
   virtual std::byte* block(std::size_t bytes) = 0;
   virtual void send(const RankRequest& request) = 0;

@@ -36,6 +36,8 @@ class Team {
   Team(const Team&) = delete;
 
   int size() const { return static_cast<int>(links_.size()); }
+  // The process of a rank, or -1 if it has none of its own.
+  int process(int rank) const { return links_.at(static_cast<std::size_t>(rank))->process(); }
   const Plan& plan(int rank = 0) const { return *plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)]; }
   // Runs the first program. An input that is varying takes one tensor per rank; all others take one. Throws Error(invalid_argument)
   // naming an input that is missing, unknown, of another dtype or shape, with nothing run.
