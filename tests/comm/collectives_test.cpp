@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <mutex>
 #include <random>
 
 #include "comm/oracle.h"
@@ -60,7 +61,7 @@ TEST_P(Cells, WholeGroup) {
 TEST_P(Cells, ManyPieces) {
   const std::int64_t n = GetParam();
   constexpr DType some[] = {DType::f32, DType::i8, DType::bf16};
-  run_ranks(GetParam(), [&](Group& group) { every_cell(group, {n, 7 * n, 61 * n}, some, some, 2); }, kSmall);
+  run_ranks(GetParam(), [&](Group& group) { every_cell(group, {n, 3 * n, 41 * n}, some, some, 2); }, kSmall);
 }
 
 TEST_P(Cells, NoElements) {
@@ -110,7 +111,7 @@ TEST(Collectives, SubGroups) {
                 check(group && group->rank() == static_cast<int>(i) && std::ranges::equal(group->members(), list), "place in the group");
               }
           check(listed == (group != nullptr), "a rank in no list has no group");
-          if (group) every_cell(*group, {6, 12, 5 * 12}, some, some, 6);
+          if (group) every_cell(*group, {12, 12, 24}, some, some, 6);
           run_and_check(world, {.kind = Collective::all_reduce, .reduction = Reduction::sum}, {100}, 7);
         }
       },
