@@ -122,22 +122,37 @@ class OneDnnMatMul final : public PreparedKernel {
     if (products < threads_) {
       const std::int64_t share = ceil_divide(p_.m, threads_);
       if (share >= 8 || !packed_) tile_rows_ = std::min(p_.m, round_up(share, 8));
-      else tile_columns_ = std::min(p_.n, round_up(ceil_divide(p_.n, threads_), kColumnBlock));
+      else tile_columns_ = panel_columns();
     }
     if (converts_) tile_rows_ = std::min<std::int64_t>(tile_rows_, 64);  // so that the f32 copies stay in the cache
     // oneDNN's fast kernels write dense results only.
     direct_ = !converts_ && (tile_columns_ == p_.n || p_.m == 1);
   }
 
-  memory::desc weights_desc(std::int64_t column, std::int64_t columns) const {
+  // Columns per thread; all of them unless the packed weights are panels one after the other, so that some of them are
+  // packed weights too. (oneDNN 2.6 ignores the offset of a descriptor, so a pointer must do.)
+  std::int64_t panel_columns() const {
+    if (p_.n % kColumnBlock != 0) return p_.n;
+    const std::int64_t columns = std::min(p_.n, round_up(ceil_divide(p_.n, threads_), kColumnBlock));
+    const std::size_t all = packed_->weights.get_desc().get_size();
+    const std::size_t some = weights_desc(columns).get_size();
+    return some * static_cast<std::size_t>(p_.n) == all * static_cast<std::size_t>(columns) ? columns : p_.n;
+  }
+
+  memory::desc weights_desc(std::int64_t columns) const {
     if (!packed_) return plain_matrix(p_.k, p_.n, type_);
     const memory::desc all = packed_->weights.get_desc();
-    return columns == p_.n ? all : all.submemory_desc({p_.k, columns}, {0, column});
+    return columns == p_.n ? all : all.submemory_desc({p_.k, columns}, {0, 0});
+  }
+
+  void* packed_panel(std::int64_t column) const {
+    const std::size_t panel = packed_->weights.get_desc().get_size() / static_cast<std::size_t>(p_.n) * static_cast<std::size_t>(column);
+    return static_cast<std::byte*>(packed_->weights.get_data_handle()) + (column == 0 ? 0 : panel);
   }
 
   void add_kind(std::int64_t rows, std::int64_t column, std::int64_t columns) {
     const memory::desc a = plain_matrix(rows, p_.k, type_), c = plain_matrix(rows, columns, type_);
-    const memory::desc b = weights_desc(column, columns);
+    const memory::desc b = weights_desc(columns);
     const memory::desc bias = p_.bias ? plain_matrix(1, columns, type_) : memory::desc();
     const dnnl::primitive_attr attr = attributes(p_.activation, p_.residual && direct_ ? &c : nullptr);
     const auto desc = onednn::matmul_desc(engine(), a, b, bias, c, attr);
@@ -147,7 +162,7 @@ class OneDnnMatMul final : public PreparedKernel {
     for (int i = 0; i < threads_; ++i) {
       Tile tile{primitive, {}};
       tile.arguments.emplace(DNNL_ARG_SRC, memory(a, engine(), nullptr));
-      tile.arguments.emplace(DNNL_ARG_WEIGHTS, memory(b, engine(), packed_ ? packed_->weights.get_data_handle() : nullptr));
+      tile.arguments.emplace(DNNL_ARG_WEIGHTS, memory(b, engine(), packed_ ? packed_panel(column) : nullptr));
       tile.arguments.emplace(DNNL_ARG_DST, memory(c, engine(), nullptr));
       tile.arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), engine(), nullptr));
       if (p_.bias) tile.arguments.emplace(DNNL_ARG_BIAS, memory(bias, engine(), nullptr));

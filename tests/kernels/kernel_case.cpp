@@ -1,0 +1,108 @@
+#include "kernels/kernel_case.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "core/check.h"
+#include "ops/ops.h"
+#include "ops/shape_rules.h"
+
+namespace tandem::test {
+
+OpCall call_of(const KernelCase& c) {
+  OpCall call;
+  call.op = all_ops().find(c.op);
+  check(call.op != nullptr, "the op exists");
+  call.attributes = Attributes(&call.op->fields);
+  for (const auto& [name, value] : c.attributes) call.attributes.set(name, value);
+  for (const auto& operand : c.operands) {
+    if (operand) call.operands.emplace_back(Type{operand->dtype(), dims_of_shape(operand->shape())});
+    else call.operands.emplace_back(std::nullopt);
+  }
+  call.results = call.op->infer(call);
+  return call;
+}
+
+std::vector<Tensor> run_kernel(const KernelCase& c) {
+  const KernelDef* kernel = find_kernel(c.kernel);
+  check(kernel != nullptr, "the kernel exists");
+  const OpCall call = call_of(c);
+  if (const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt) fail(ErrorCode::unsupported, "{}", *reason);
+
+  std::vector<const std::byte*> operands, weights(c.operands.size(), nullptr);
+  std::vector<Tensor> copies;
+  for (const auto& operand : c.operands) operands.push_back(operand ? operand->data() : nullptr);
+  for (const std::size_t i : c.weights) weights[i] = operands[i];
+  const std::unique_ptr<Packed> packed = kernel->pack ? kernel->pack(call, weights) : nullptr;
+  for (const std::size_t i : c.weights)
+    if (packed && kernel->packs_operand && kernel->packs_operand(call, i)) operands[i] = nullptr;
+
+  std::vector<Tensor> results;
+  for (const Type& type : call.results) results.emplace_back(type.dtype, shape_of(type));
+  std::vector<std::byte*> outputs;
+  for (Tensor& result : results) {
+    if (result.size_bytes() != 0) std::memset(result.mutable_data(), 0x5a, result.size_bytes());  // must be overwritten
+    outputs.push_back(result.mutable_data());
+  }
+  if (c.in_place) {
+    const auto from = static_cast<std::size_t>(kernel->in_place_operand);
+    check(results[0].size_bytes() == c.operands[from]->size_bytes(), "in place");
+    if (results[0].size_bytes() != 0) std::memcpy(outputs[0], operands[from], results[0].size_bytes());
+    operands[from] = outputs[0];
+  }
+  const auto prepared = kernel->prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group});
+  Tensor workspace(DType::u8, {static_cast<std::int64_t>(prepared->workspace_bytes())});
+  ThreadPool pool(c.threads);
+  prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(20))});
+  return results;
+}
+
+std::vector<Tensor> evaluate(const KernelCase& c) {
+  std::vector<Tensor> operands;
+  for (const auto& operand : c.operands) operands.push_back(operand.value_or(Tensor()));
+  const OpCall call = call_of(c);
+  return call.op->evaluate(call, operands);
+}
+
+Tensor random_tensor(DType dtype, Shape shape, unsigned seed, double scale) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal(0, scale);
+  std::vector<double> values(static_cast<std::size_t>(element_count(shape)));
+  for (double& v : values) v = normal(random);
+  return Tensor::of(dtype, std::move(shape), values);
+}
+
+void expect_close(const Tensor& actual, const Tensor& expected, double tolerance, const std::string& what) {
+  ASSERT_EQ(actual.dtype(), expected.dtype()) << what;
+  ASSERT_EQ(actual.shape(), expected.shape()) << what;
+  double largest = 1e-3, error = 0;
+  std::int64_t worst = 0;
+  for (std::int64_t i = 0; i < expected.count(); ++i)
+    if (std::isfinite(expected.at(i))) largest = std::max(largest, std::fabs(expected.at(i)));
+  for (std::int64_t i = 0; i < expected.count(); ++i) {
+    const double a = actual.at(i), e = expected.at(i);
+    ASSERT_EQ(std::isnan(a), std::isnan(e)) << what << ": element " << i << " is " << a << ", expected " << e;
+    if (std::isnan(e) || a == e) continue;
+    if (!(std::fabs(a - e) <= error)) error = std::fabs(a - e), worst = i;
+  }
+  EXPECT_LE(error, tolerance * largest) << what << ": element " << worst << " is " << actual.at(worst) << ", expected " << expected.at(worst);
+}
+
+void expect_kernel_matches_op(const KernelCase& c, double tolerance) {
+  std::string what = c.kernel;
+  for (const auto& operand : c.operands) what += operand ? fmt::format(" {}{}", to_string(operand->dtype()), to_string(operand->shape())) : " -";
+  const std::vector<Tensor> actual = run_kernel(c), expected = evaluate(c);
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  for (std::size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance, fmt::format("{} result {}", what, i));
+}
+
+double tolerance_of(DType dtype) {
+  if (dtype == DType::f16) return 2e-3;
+  if (dtype == DType::bf16) return 1.6e-2;
+  return 1e-5;
+}
+
+}  // namespace tandem::test

@@ -1,0 +1,42 @@
+// One kernel on given tensors, as a plan would run it, and comparison of its results.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/tensor.h"
+#include "ops/kernel.h"
+
+namespace tandem::test {
+
+struct KernelCase {
+  std::string kernel;
+  std::string op;
+  std::vector<std::pair<std::string, AttributeValue>> attributes;
+  std::vector<std::optional<Tensor>> operands;
+  std::vector<std::size_t> weights;  // operands given to pack()
+  int threads = 1;
+  bool in_place = false;             // result 0 in the memory of the kernel's in-place operand
+  Group* group = nullptr;
+};
+
+OpCall call_of(const KernelCase& c);
+// Throws if the kernel refuses the call.
+std::vector<Tensor> run_kernel(const KernelCase& c);
+// The op's own evaluator.
+std::vector<Tensor> evaluate(const KernelCase& c);
+
+// Normally distributed, the same for the same seed.
+Tensor random_tensor(DType dtype, Shape shape, unsigned seed, double scale = 1);
+
+// Fails the running test unless shapes, dtypes and NaN positions agree and the largest difference is at most
+// tolerance · (largest magnitude of `expected`, at least 1e-3).
+void expect_close(const Tensor& actual, const Tensor& expected, double tolerance, const std::string& what);
+// Results of the kernel against those of the evaluator.
+void expect_kernel_matches_op(const KernelCase& c, double tolerance);
+
+// What one rounding of the dtype may cost.
+double tolerance_of(DType dtype);
+
+}  // namespace tandem::test

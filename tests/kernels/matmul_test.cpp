@@ -1,0 +1,87 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/kernel_case.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+
+std::vector<std::string> matmul_kernels() {
+  std::vector<std::string> names;
+  for (const KernelDef* kernel : kernels_of("MatMul")) names.emplace_back(kernel->name);
+  return names;
+}
+
+// y = a·b + bias by a loop of its own, so that not only the op's evaluator vouches for the kernels.
+TEST(MatMul, PlainLoop) {
+  const std::int64_t m = 37, k = 29, n = 83;
+  const Tensor a = random_tensor(DType::f32, {m, k}, 1), b = random_tensor(DType::f32, {k, n}, 2), bias = random_tensor(DType::f32, {n}, 3);
+  std::vector<double> y;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = bias.at(j);
+      for (std::int64_t l = 0; l < k; ++l) sum += a.at(i * k + l) * b.at(l * n + j);
+      y.push_back(std::fmax(sum, 0));
+    }
+  for (const std::string& kernel : matmul_kernels())
+    for (const bool packed : {false, true}) {
+      const KernelCase c = {.kernel = kernel,
+                            .op = "MatMul",
+                            .attributes = {{"activation", std::string("relu")}},
+                            .operands = {a, b, bias},
+                            .weights = packed ? std::vector<std::size_t>{1, 2} : std::vector<std::size_t>{}};
+      expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {m, n}, y), 1e-5, kernel);
+    }
+}
+
+struct Row {
+  Shape a, b;
+};
+
+TEST(MatMul, ShapesTypesThreads) {
+  const Row rows[] = {{{1, 384}, {384, 200}}, {{16, 64}, {64, 192}},       {{7, 13}, {13, 5}},        {{2, 5, 33}, {33, 17}},  {{3, 4, 9, 8}, {3, 4, 8, 7}},
+                      {{2, 1, 3, 4}, {5, 4, 6}}, {{4, 3}, {2, 3, 5}},      {{100, 40}, {40, 130}},    {{0, 4}, {4, 3}},        {{3, 0}, {0, 4}},
+                      {{3, 4}, {4, 0}},          {{2, 3, 3}, {1, 3, 2}}};
+  for (const std::string& kernel : matmul_kernels())
+    for (const Row& row : rows)
+      for (const DType dtype : kFloats)
+        for (const int threads : {1, 3})
+          for (const bool packed : {false, true}) {
+            KernelCase c = {.kernel = kernel, .op = "MatMul", .operands = {random_tensor(dtype, row.a, 1), random_tensor(dtype, row.b, 2)}};
+            c.threads = threads;
+            if (packed) c.weights = {1};
+            expect_kernel_matches_op(c, tolerance_of(dtype));
+          }
+}
+
+TEST(MatMul, ActivationsAndResidual) {
+  for (const std::string& kernel : matmul_kernels())
+    for (const char* activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
+      for (const DType dtype : kFloats)
+        for (const std::int64_t m : {1, 3, 70})
+          for (const bool residual : {false, true})
+            for (const int threads : {1, 2}) {
+              KernelCase c = {.kernel = kernel,
+                              .op = "MatMul",
+                              .attributes = {{"activation", std::string(activation)}},
+                              .operands = {random_tensor(dtype, {1, m, 20}, 1), random_tensor(dtype, {20, 150}, 2, 0.3), random_tensor(dtype, {150}, 3)}};
+              if (residual) c.operands.emplace_back(random_tensor(dtype, {1, m, 150}, 4));
+              c.weights = {1, 2};
+              c.threads = threads;
+              expect_kernel_matches_op(c, tolerance_of(dtype));
+            }
+}
+
+TEST(MatMul, NotANumberAndInfinity) {
+  Tensor a = random_tensor(DType::f32, {5, 6}, 1);
+  a.mutable_as<float>()[3] = NAN;
+  a.mutable_as<float>()[6 + 2] = INFINITY;
+  for (const std::string& kernel : matmul_kernels())
+    expect_kernel_matches_op({.kernel = kernel, .op = "MatMul", .operands = {a, random_tensor(DType::f32, {6, 7}, 2)}}, 1e-5);
+}
+
+}  // namespace
+}  // namespace tandem::test

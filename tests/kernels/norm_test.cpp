@@ -1,0 +1,68 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/kernel_case.h"
+#include "tandem/error.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+
+TEST(Norm, LayerNormPlainLoop) {
+  const std::int64_t rows = 5, n = 385;
+  const Tensor x = random_tensor(DType::f32, {rows, n}, 1, 3), scale = random_tensor(DType::f32, {n}, 2), bias = random_tensor(DType::f32, {n}, 3);
+  std::vector<double> y;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double mean = 0, variance = 0;
+    for (std::int64_t i = 0; i < n; ++i) mean += x.at(r * n + i) / n;
+    for (std::int64_t i = 0; i < n; ++i) variance += std::pow(x.at(r * n + i) - mean, 2) / n;
+    for (std::int64_t i = 0; i < n; ++i) y.push_back((x.at(r * n + i) - mean) / std::sqrt(variance + 1e-12) * scale.at(i) + bias.at(i));
+  }
+  const KernelCase c = {.kernel = "layer_norm", .op = "LayerNorm", .attributes = {{"epsilon", 1e-12}}, .operands = {x, scale, bias}};
+  expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {rows, n}, y), 1e-5, "layer_norm");
+}
+
+TEST(Norm, AllForms) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t n : {1, 7, 16, 31, 384, 1000})
+      for (const std::int64_t rows : {0, 1, 9, 100})
+        for (const bool in_place : {false, true})
+          for (const int threads : {1, 2}) {
+            const Tensor x = random_tensor(dtype, {rows, n}, 1), r = random_tensor(dtype, {rows, n}, 2), s = random_tensor(dtype, {n}, 3), b = random_tensor(dtype, {n}, 4);
+            const double tolerance = n == 1 ? 1e-2 : 2 * tolerance_of(dtype);
+            const auto expect = [&](const char* kernel, const char* op, std::vector<std::optional<Tensor>> operands) {
+              KernelCase c = {.kernel = kernel, .op = op, .operands = std::move(operands), .threads = threads, .in_place = in_place};
+              expect_kernel_matches_op(c, tolerance);
+            };
+            expect("layer_norm", "LayerNorm", {x, s, b});
+            expect("layer_norm", "LayerNorm", {x, s});
+            expect("rms_norm", "RmsNorm", {x, s});
+            expect("add_layer_norm", "AddLayerNorm", {x, r, s, b});
+            expect("add_rms_norm", "AddRmsNorm", {x, r, s});
+          }
+}
+
+TEST(Softmax, AgainstTheOp) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t n : {1, 5, 16, 33, 257})
+      for (const char* op : {"Softmax", "LogSoftmax"})
+        for (const bool in_place : {false, true}) {
+          KernelCase c = {.kernel = op == std::string("Softmax") ? "softmax" : "log_softmax", .op = op, .operands = {random_tensor(dtype, {3, 2, n}, 1, 4)}};
+          c.threads = 2;
+          c.in_place = in_place;
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
+TEST(Softmax, MaskedRowsAndNaN) {
+  const double inf = INFINITY;
+  const Tensor x = Tensor::of(DType::f32, {4, 3}, std::vector<double>{1, -inf, 2, -inf, -inf, -inf, NAN, 1, 2, 1e30, -1e30, 0});
+  expect_kernel_matches_op({.kernel = "softmax", .op = "Softmax", .operands = {x}}, 1e-6);
+  const KernelCase other_axis = {.kernel = "softmax", .op = "Softmax", .attributes = {{"axis", std::int64_t{0}}}, .operands = {x}};
+  EXPECT_THROW(run_kernel(other_axis), Error);
+}
+
+}  // namespace
+}  // namespace tandem::test
