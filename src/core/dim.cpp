@@ -14,6 +14,7 @@ struct Dim::Atom {
   AtomKind kind;
   std::string name;      // symbol only
   std::vector<Dim> args;  // two of them otherwise
+  std::size_t size = 1;   // atoms in the whole expression, counted as a tree
 };
 
 // Lets the free functions of this file reach the representation.
@@ -25,12 +26,23 @@ struct DimAccess {
   }
   static Dim make(std::vector<Dim::Term> terms) { return Dim(std::move(terms)); }
   static Dim atom(Dim::Atom a) { return Dim::atom(std::move(a)); }
+  static std::size_t count(const Dim& d) { return d.terms_ ? d.terms_->size() : 1; }
 };
 
 namespace {
 
 constexpr std::array kWords = {"symbol", "floordiv", "ceildiv", "mod", "min", "max"};
 constexpr std::int64_t kSymbolLimit = std::int64_t{1} << 40;
+constexpr std::size_t kSizeLimit = 1 << 14;  // terms and atoms of one Dim; real models stay below a hundred
+
+// Keeps hostile expressions, whose products grow exponentially, from taking time and memory.
+std::size_t limited_size(const std::vector<Dim::Term>& terms) {
+  std::size_t size = terms.size();
+  for (const Dim::Term& t : terms)
+    for (const Dim::AtomPtr& a : t.atoms) size += a->size;
+  if (size > kSizeLimit) fail(ErrorCode::invalid_argument, "a dimension's expression has more than {} terms", kSizeLimit);
+  return size;
+}
 
 std::strong_ordering compare(const Dim::AtomPtr& a, const Dim::AtomPtr& b);
 
@@ -77,8 +89,8 @@ Dim::Term multiply(const Dim::Term& a, const Dim::Term& b) {
 
 // a / b for single terms, where it is exact.
 std::optional<Dim::Term> divide(const Dim::Term& a, const Dim::Term& b) {
-  if (b.factor == 0 || a.factor % b.factor != 0) return std::nullopt;
-  Dim::Term out{{}, a.factor / b.factor};
+  if (b.factor == 0 || floor_modulo(a.factor, b.factor) != 0) return std::nullopt;
+  Dim::Term out{{}, floor_divide(a.factor, b.factor)};
   auto rest = b.atoms.begin();
   for (const Dim::AtomPtr& atom : a.atoms) {
     if (rest != b.atoms.end() && compare(atom, *rest) == 0)
@@ -143,13 +155,17 @@ Dim::Dim(std::int64_t value) : constant_(value) {}
 Dim::Dim(std::vector<Term> terms) {
   terms = canonical(std::move(terms));
   if (terms.empty()) return;
+  limited_size(terms);
   if (terms.size() == 1 && terms[0].atoms.empty())
     constant_ = terms[0].factor;
   else
     terms_ = std::make_shared<const std::vector<Term>>(std::move(terms));
 }
 
-Dim Dim::atom(Atom a) { return Dim({Term{{std::make_shared<const Atom>(std::move(a))}, 1}}); }
+Dim Dim::atom(Atom a) {
+  for (const Dim& d : a.args) a.size += limited_size(DimAccess::terms(d));
+  return Dim({Term{{std::make_shared<const Atom>(std::move(a))}, 1}});
+}
 
 Dim Dim::symbol(std::string_view name) {
   const bool good = !name.empty() && is_name_start(name[0]) && std::all_of(name.begin() + 1, name.end(), is_name_part) && name != "@";
@@ -293,6 +309,7 @@ Dim operator-(const Dim& a, const Dim& b) { return a + Dim(-1) * b; }
 
 Dim operator*(const Dim& a, const Dim& b) {
   if (!a.terms_ && !b.terms_) return checked_multiply(a.constant_, b.constant_);
+  if (DimAccess::count(a) * DimAccess::count(b) > kSizeLimit) fail(ErrorCode::invalid_argument, "a dimension's expression has more than {} terms", kSizeLimit);
   std::vector<Dim::Term> terms;
   for (const Dim::Term& x : DimAccess::terms(a))
     for (const Dim::Term& y : DimAccess::terms(b)) terms.push_back(multiply(x, y));
@@ -334,11 +351,12 @@ namespace {
 
 // min and max: decided where the difference has a known sign for all non-negative symbols.
 Dim extreme(AtomKind kind, const Dim& a, const Dim& b) {
+  if (b < a) return extreme(kind, b, a);
   const Range difference = (a - b).bounds({});
   const bool low = kind == AtomKind::min;
   if (difference.min >= 0) return low ? b : a;
   if (difference.max <= 0) return low ? a : b;
-  return a < b ? binary(kind, a, b) : binary(kind, b, a);
+  return binary(kind, a, b);
 }
 
 }  // namespace
@@ -350,9 +368,10 @@ std::string Dim::to_string() const {
   if (!terms_) return std::to_string(constant_);
   std::string text;
   for (const Term& t : *terms_) {
-    if (!text.empty()) text += t.factor < 0 ? "-" : "+";
-    if (text.empty() && t.factor < 0) text += "-";
-    const std::int64_t magnitude = t.factor < 0 ? -t.factor : t.factor;
+    // "x+-9223372036854775808": the least integer has no positive counterpart that a '-' could precede.
+    if (!text.empty() && (t.factor >= 0 || t.factor == INT64_MIN)) text += "+";
+    if (t.factor < 0) text += "-";
+    const std::uint64_t magnitude = t.factor < 0 ? -static_cast<std::uint64_t>(t.factor) : static_cast<std::uint64_t>(t.factor);
     std::string part = magnitude == 1 && !t.atoms.empty() ? "" : std::to_string(magnitude);
     for (const AtomPtr& a : t.atoms) {
       if (!part.empty()) part += "*";
@@ -413,20 +432,21 @@ class Parser {
     --depth_;
     return value;
   }
+  std::int64_t number(int sign) {
+    std::int64_t value = 0;
+    while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_])))
+      value = checked_add(checked_multiply(value, 10), sign * (text_[at_++] - '0'));
+    return value;
+  }
   Dim unit_body() {
     const char c = skip();
-    if (take('-')) return Dim(-1) * unit();
+    if (take('-')) return std::isdigit(static_cast<unsigned char>(skip())) ? number(-1) : Dim(-1) * unit();
     if (take('(')) {
       const Dim value = sum();
       if (!take(')')) refuse("')' expected");
       return value;
     }
-    if (std::isdigit(static_cast<unsigned char>(c))) {
-      std::int64_t value = 0;
-      while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_])))
-        value = checked_add(checked_multiply(value, 10), text_[at_++] - '0');
-      return value;
-    }
+    if (std::isdigit(static_cast<unsigned char>(c))) return number(1);
     if (!is_name_start(c)) refuse("a number, a name or '(' expected");
     const std::size_t begin = at_++;
     while (at_ < text_.size() && is_name_part(text_[at_])) ++at_;

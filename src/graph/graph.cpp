@@ -58,11 +58,11 @@ Value* Graph::add_input(std::string name, Type type) {
   return inputs_.back().get();
 }
 
-Value* Graph::weight_value(const Weight& weight) {
+Value* Graph::weight_value(const Weight& weight, std::string name) {
   for (const auto& v : weights_)
     if (v->weight_ == &weight) return v.get();
   auto value = std::make_unique<Value>();
-  value->name_ = unique_name(weight.name);
+  value->name_ = unique_name(name.empty() ? weight.name : std::move(name));
   value->type.dtype = weight.recipe->dtype;
   for (std::int64_t extent : weight.recipe->shape) value->type.dims.emplace_back(extent);
   value->graph_ = this;

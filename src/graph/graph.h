@@ -106,8 +106,8 @@ class Graph {
   const std::string& name() const { return name_; }
 
   Value* add_input(std::string name, Type type);
-  // The value of a weight of the module; one per graph and weight.
-  Value* weight_value(const Weight& weight);
+  // The value of a weight of the module; one per graph and weight. Named like the weight unless told otherwise.
+  Value* weight_value(const Weight& weight, std::string name = {});
   // Appends, or inserts before `before`. Runs inference; throws Error(invalid_model) with the node's label.
   // Results are named `result_names`, made unique; missing names are invented.
   Node* add(const OpDef& op, std::vector<Value*> operands, const NamedAttributes& attributes = {}, std::string node_name = {},
