@@ -125,6 +125,7 @@ Value* unrepeated(GraphBuilder& builder, Value* value) {
 struct Mask {
   Value* operand = nullptr;
   std::optional<Dim> shift;
+  bool may_be_empty = false;  // a row may hold nothing but −inf
 };
 
 Mask mask_of(const Scores& s, const Dim& rows, const Dim& columns, GraphBuilder& builder) {
@@ -132,21 +133,21 @@ Mask mask_of(const Scores& s, const Dim& rows, const Dim& columns, GraphBuilder&
   std::optional<Allowed> allowed;
   if (s.additive) {
     allowed = allowed_by_additive(s.additive, rows, columns, builder);
-    if (!allowed) return {s.additive, std::nullopt};
+    if (!allowed) return {s.additive, std::nullopt, true};
   } else {
     allowed = allowed_by(s.condition, s.inverted, rows, columns, builder);
     allowed->low = s.low;
   }
   const bool never_empty = allowed->others.empty() && (!allowed->shift || allowed->shift->bounds(builder.graph().symbol_ranges()).min >= 0);
   if (std::isinf(allowed->low) || never_empty) {
-    Mask mask{nullptr, allowed->shift};
+    Mask mask{nullptr, allowed->shift, !never_empty};
     for (Value* other : allowed->others) mask.operand = mask.operand ? builder.add("And", {mask.operand, other}) : other;
     return mask;
   }
-  if (s.additive) return {s.additive, std::nullopt};
+  if (s.additive) return {s.additive};
   const DType dtype = s.product->result()->type.dtype;
   Value *zero = builder.scalar(dtype, 0), *low = builder.scalar(dtype, s.low);
-  return {builder.add("Where", s.inverted ? std::vector{s.condition, low, zero} : std::vector{s.condition, zero, low}), std::nullopt};
+  return {builder.add("Where", s.inverted ? std::vector{s.condition, low, zero} : std::vector{s.condition, zero, low})};
 }
 
 // Batch and heads fit without broadcasting.
@@ -158,8 +159,8 @@ bool fits(const Value* q, const Value* k, const Value* v, const Value* mask) {
   return !mask || mask->type.rank() <= 4;
 }
 
-NamedAttributes attributes_of(const Mask& mask, double scale, bool guarded, const Dim& rows, const Dim& columns) {
-  NamedAttributes attributes = {{"scale", scale}, {"empty_rows", std::string(guarded ? "zero" : "nan")}};
+NamedAttributes attributes_of(const Mask& mask, double scale, bool zero, const Dim& rows, const Dim& columns) {
+  NamedAttributes attributes = {{"scale", scale}, {"empty_rows", std::string(zero ? "zero" : "nan")}};
   if (!mask.shift) return attributes;
   const bool upper = *mask.shift == Dim(0), lower = *mask.shift == columns - rows;
   attributes.emplace_back("causal", std::string(upper ? "upper_left" : lower ? "lower_right" : "offset"));
@@ -190,7 +191,7 @@ bool rewrite(Node& node) {
   if (!fits(q, k, v, mask.operand)) return false;
   std::vector<Value*> operands = {q, k, v};
   if (mask.operand) operands.push_back(mask.operand);
-  const NamedAttributes attributes = attributes_of(mask, scale, weighted->guarded, rows, columns);
+  const NamedAttributes attributes = attributes_of(mask, scale, weighted->guarded || !mask.may_be_empty, rows, columns);
   if (attributes.back().first == "causal" && std::get<std::string>(attributes.back().second) == "offset") {
     operands.resize(7, nullptr);
     operands[6] = builder.dim_value({*mask.shift}, {});

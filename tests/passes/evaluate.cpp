@@ -1,0 +1,89 @@
+#include "passes/evaluate.h"
+
+#include <set>
+
+#include "core/check.h"
+
+namespace tandem::testing {
+namespace {
+
+struct Sequence {
+  std::uint64_t state = 88172645463325252ULL;
+  double next() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return static_cast<double>(state >> 11) / 9007199254740992.0;
+  }
+};
+
+Tensor random_tensor(Sequence& sequence, DType dtype, const Shape& shape) {
+  std::vector<double> values(static_cast<std::size_t>(element_count(shape)));
+  for (double& v : values) {
+    const double u = sequence.next();
+    v = is_float(dtype) ? 2 * u - 1 : dtype == DType::boolean ? u < 0.75 : static_cast<double>(static_cast<int>(4 * u));
+  }
+  return Tensor::of(dtype, shape, values);
+}
+
+Shape bound_shape(const Type& type, const SymbolValues& symbols) {
+  Shape shape;
+  for (const Dim& d : type.dims) shape.push_back(d.evaluate(symbols));
+  return shape;
+}
+
+void collect(const Recipe& recipe, std::map<std::string, const Recipe*>& into) {
+  if (recipe.kind == Recipe::Kind::source) into[recipe.source] = &recipe;
+  for (const RecipePtr& p : recipe.inputs) collect(*p, into);
+}
+
+void collect_symbols(const Graph& graph, std::set<std::string>& into) {
+  for (const auto& input : graph.inputs())
+    for (const Dim& d : input->type.dims) d.collect_symbols(into);
+}
+
+}  // namespace
+
+SymbolValues symbols_of(const Graph& graph) {
+  SymbolValues values;
+  std::set<std::string> names;
+  collect_symbols(graph, names);
+  for (const std::string& name : names) values[name] = 3;
+  if (!graph.profiles.empty())
+    for (const auto& [name, range] : graph.profiles[0]) values[name] = range.opt;
+  return values;
+}
+
+void fill_sources(Module& module) {
+  std::map<std::string, const Recipe*> sources;
+  for (const auto& weight : module.weights()) collect(*weight->recipe, sources);
+  Sequence sequence;
+  for (const auto& [name, recipe] : sources)
+    if (!module.has_source(name)) module.add_source(name, random_tensor(sequence, recipe->dtype, recipe->shape));
+}
+
+Tensors random_inputs(const Graph& graph, const SymbolValues& symbols) {
+  Sequence sequence;
+  Tensors inputs;
+  for (const auto& input : graph.inputs()) inputs[input->name()] = random_tensor(sequence, input->type.dtype, bound_shape(input->type, symbols));
+  return inputs;
+}
+
+Tensors evaluate(const Graph& graph, const Tensors& inputs, const SymbolValues& symbols) {
+  std::map<const Value*, Tensor> values;
+  for (const auto& input : graph.inputs()) values[input.get()] = inputs.at(input->name());
+  for (const auto& weight : graph.weight_values()) values[weight.get()] = graph.module().weight_data(*weight->weight());
+  for (const auto& node : graph.nodes()) {
+    if (!node->op().evaluate) fail(ErrorCode::unsupported, "{} has no evaluator", node->label());
+    OpCall call = node->call().bound(symbols);
+    std::vector<Tensor> operands;
+    for (const Value* v : node->operands()) operands.push_back(v ? values.at(v) : Tensor());
+    const std::vector<Tensor> results = node->op().evaluate(call, operands);
+    for (std::size_t i = 0; i < results.size(); ++i) values[node->result(i)] = results[i];
+  }
+  Tensors outputs;
+  for (const auto& output : graph.outputs()) outputs[output.name] = values.at(output.value);
+  return outputs;
+}
+
+}  // namespace tandem::testing

@@ -1,0 +1,114 @@
+// Runs every NAME.txt beside this file: a line `passes: a, b`, a module, a line `----`, and the module expected after those
+// passes and a last remove_dead. Both sides are also evaluated on the same random inputs.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "core/check.h"
+#include "graph/text.h"
+#include "ops/ops.h"
+#include "passes/evaluate.h"
+#include "passes/pipeline.h"
+
+namespace tandem {
+namespace {
+
+struct Case {
+  std::vector<std::string> passes;
+  std::string before, after;
+};
+
+std::filesystem::path folder() { return std::filesystem::path(TANDEM_PASS_TESTS); }
+
+Case read_case(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  check(file.good(), "a readable case");
+  Case out;
+  std::string line;
+  std::getline(file, line);
+  std::stringstream names(line.substr(line.find(':') + 1));
+  for (std::string name; std::getline(names, name, ',');) out.passes.push_back(name.substr(name.find_first_not_of(' ')));
+  for (std::string* side = &out.before; std::getline(file, line);) {
+    if (line == "----") side = &out.after;
+    else *side += line + "\n";
+  }
+  return out;
+}
+
+std::vector<std::string> case_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder()))
+    if (entry.path().extension() == ".txt") names.push_back(entry.path().stem().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, const std::string& name) {
+  ASSERT_EQ(got.shape(), wanted.shape()) << name;
+  ASSERT_EQ(got.dtype(), wanted.dtype()) << name;
+  double scale = 1e-30;
+  for (double v : wanted.to_doubles()) scale = std::isfinite(v) ? std::max(scale, std::abs(v)) : scale;
+  for (std::int64_t i = 0; i < got.count(); ++i) {
+    if (std::isnan(wanted.at(i))) EXPECT_TRUE(std::isnan(got.at(i))) << name << " at " << i;
+    else EXPECT_LE(std::abs(got.at(i) - wanted.at(i)), tolerance * scale) << name << " at " << i;
+  }
+}
+
+// The printed module less the data of its sources.
+std::string program_text(const Module& module) {
+  std::stringstream lines(print(module));
+  std::string text;
+  for (std::string line; std::getline(lines, line);)
+    if (!line.starts_with("source ")) text += line + "\n";
+  return text;
+}
+
+class PassText : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(PassText, GivesTheExpectedProgramAndTheSameResults) {
+  const Case c = read_case(folder() / (GetParam() + ".txt"));
+  const auto module = parse_module(c.before, all_ops());
+  testing::fill_sources(*module);
+  verify(*module);
+  const SymbolValues symbols = testing::symbols_of(module->main());
+  const testing::Tensors inputs = testing::random_inputs(module->main(), symbols);
+  const testing::Tensors wanted = testing::evaluate(module->main(), inputs, symbols);
+  for (const std::string& name : c.passes) pass_named(name).run(*module, {});
+  pass_named("remove_dead").run(*module, {});
+  verify(*module);
+  EXPECT_EQ(program_text(*module), c.after);
+  const testing::Tensors got = testing::evaluate(module->main(), inputs, symbols);
+  ASSERT_EQ(got.size(), wanted.size());
+  for (const auto& [name, tensor] : wanted) expect_near(got.at(name), tensor, 2e-6, name);
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(case_names()), [](const auto& info) { return info.param; });
+
+TEST(Pipeline, RefusesAnUnknownPassAndListsTheNames) {
+  Module module(all_ops());
+  module.add_graph("main");
+  try {
+    run_pipeline(module, {.disabled = {"no_such_pass"}});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(error.message().find("recognise_attention"), std::string::npos);
+  }
+}
+
+TEST(Pipeline, ADisabledPassDoesNotRun) {
+  const Case c = read_case(folder() / "recognise_silu.txt");
+  const auto module = parse_module(c.before, all_ops());
+  std::vector<std::string> ran;
+  run_pipeline(*module, {.disabled = {"recognise_silu"}, .timing = [&](const Pass& pass, double, bool) { ran.emplace_back(pass.name); }});
+  EXPECT_EQ(std::ranges::count(ran, "recognise_silu"), 0);
+  EXPECT_EQ(std::ranges::count(ran, "recognise_gelu"), 1);
+  EXPECT_EQ(print(*module).find("Silu"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tandem
