@@ -1,5 +1,6 @@
 #include "runtime/context.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -36,6 +37,29 @@ bool is_world(const std::vector<std::vector<int>>& lists, int size) {
   for (int rank = 0; rank < size; ++rank)
     if (lists[0][static_cast<std::size_t>(rank)] != rank) return false;
   return true;
+}
+
+// Files made per rank each name their own group only: the k-th groups of all ranks form one split.
+void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists, Deadline deadline) {
+  std::vector<int> mine;  // per key: length, members
+  for (const auto& key : lists) {
+    mine.push_back(static_cast<int>(key.at(0).size()));
+    mine.insert(mine.end(), key[0].begin(), key[0].end());
+  }
+  std::vector<std::vector<std::vector<int>>> merged;
+  for (const auto& blob : world.exchange(std::as_bytes(std::span(mine)), deadline)) {
+    std::vector<int> theirs(blob.size() / sizeof(int));
+    std::memcpy(theirs.data(), blob.data(), theirs.size() * sizeof(int));
+    for (std::size_t at = 0, k = 0; at < theirs.size(); ++k) {
+      const auto length = static_cast<std::size_t>(theirs[at]);
+      const auto first = theirs.begin() + static_cast<std::ptrdiff_t>(at) + 1;
+      const std::vector<int> list(first, first + static_cast<std::ptrdiff_t>(length));
+      if (merged.size() <= k) merged.resize(k + 1);
+      if (std::ranges::find(merged[k], list) == merged[k].end()) merged[k].push_back(list);
+      at += length + 1;
+    }
+  }
+  lists = std::move(merged);
 }
 
 }  // namespace
@@ -129,13 +153,21 @@ void Context::join_group() {
   if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group_ && group_->size() > 1) {
-    const std::uint64_t values[] = {options_.same_plan ? plan_fingerprint(plan) : collective_fingerprint(plan), options_.program};
+    const std::uint64_t values[] = {options_.same_plan ? plan_fingerprint(plan) : 0, options_.program};
     const std::string names[] = {"the plan", "the program"};
     require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
+    std::vector<std::string> keys;
+    std::vector<std::vector<std::vector<int>>> lists;  // per key
     for (const CollectiveUse& use : plan.collectives) {
-      if (groups_.contains(group_key(use))) continue;
-      const auto lists = rank_lists(use, plan.mesh);
-      groups_[group_key(use)] = is_world(lists, group_->size()) ? nullptr : group_->split(lists, Deadline::after(options_.rendezvous_deadline));
+      if (std::ranges::find(keys, group_key(use)) != keys.end()) continue;
+      keys.push_back(group_key(use));
+      lists.push_back(rank_lists(use, plan.mesh));
+    }
+    if (!options_.same_plan) merge_lists(*group_, lists, Deadline::after(options_.rendezvous_deadline));
+    for (std::size_t k = 0; k < lists.size(); ++k) {
+      std::unique_ptr<Group> made;
+      if (!is_world(lists[k], group_->size())) made = group_->split(lists[k], Deadline::after(options_.rendezvous_deadline));
+      if (k < keys.size()) groups_[keys[k]] = std::move(made);
     }
   }
   joined_ = true;
@@ -145,7 +177,8 @@ Group* Context::group_of(std::size_t step) {
   const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
   if (!use || !group_) return nullptr;
   if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
-  return groups_[group_key(*use)].get();
+  const auto found = groups_.find(group_key(*use));
+  return found == groups_.end() ? nullptr : found->second.get();
 }
 
 std::unique_ptr<Context::Bound> Context::prepare_bound() {

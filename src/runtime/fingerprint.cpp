@@ -39,10 +39,4 @@ std::uint64_t plan_fingerprint(const Plan& plan) {
   return hash.value();
 }
 
-std::uint64_t collective_fingerprint(const Plan& plan) {
-  Hash hash;
-  add_collectives(hash, plan);
-  return hash.value();
-}
-
 }  // namespace tandem

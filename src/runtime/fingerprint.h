@@ -9,7 +9,5 @@ namespace tandem {
 
 // Equal for equal programs, kernels, meshes and weight recipes.
 std::uint64_t plan_fingerprint(const Plan& plan);
-// Only the ordered collectives, for plans that another tool made per rank.
-std::uint64_t collective_fingerprint(const Plan& plan);
 
 }  // namespace tandem

@@ -25,7 +25,7 @@ Team::Team(std::vector<std::shared_ptr<const Plan>> plans, const WeightSource& w
   const int world = plan().world_size();
   if (plans_.size() > 1 && static_cast<int>(plans_.size()) != world)
     fail(ErrorCode::mismatch, "{} plans for a mesh of {} ranks", plans_.size(), world);
-  if (world > 1) region_ = ShmRegion::create(world);
+  region_ = ShmRegion::create(world);  // for one rank too: its progress is watched
   for (int rank = 0; rank < world; ++rank) {
     RankStart start{rank, plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], weights, {}, region_};
     start.options.threads = settings_.threads;
@@ -52,12 +52,16 @@ SymbolValues Team::check_inputs(const TeamTensors& inputs, int rank) const {
     if (given.size() != 1 && input.sharding.varying.empty())
       fail(ErrorCode::invalid_argument, "input '{}' is the same for all ranks, but is given per rank", input.name);
     const Tensor& tensor = given[given.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
+    if (!tensor.data() && tensor.count() > 0) throw Error(ErrorCode::invalid_argument, fmt::format("input '{}' is missing", input.name), {}, rank);
     if (tensor.dtype() != input.type.dtype)
       fail(ErrorCode::invalid_argument, "input '{}' has type {}, expected {}", input.name, to_string(tensor.dtype()), to_string(input.type.dtype));
     shapes.push_back(tensor.shape());
   }
+  const auto takes = [&](const std::shared_ptr<const Plan>& of, const std::string& name) {
+    return std::ranges::any_of(of->programs.at(0).inputs, [&](const Binding& b) { return b.name == name; });
+  };
   for (const auto& [name, tensors] : inputs)
-    if (std::ranges::none_of(program(rank).inputs, [&](const Binding& b) { return b.name == name; }))
+    if (std::ranges::none_of(plans_, [&](const auto& of) { return takes(of, name); }))
       fail(ErrorCode::invalid_argument, "there is no input '{}'", name);
   return bind_symbols(program(rank), shapes);
 }

@@ -1,0 +1,55 @@
+// From model files to engines, and the check that a sharded model is still the same model. Public.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tandem/team.h"
+
+namespace tandem {
+
+struct BuildOptions {
+  std::string mesh;                               // "tp=2,cp=2"; empty: one rank
+  int ranks = 0;                                  // of files that another tool has sharded; 0: the mesh says
+  std::map<std::string, std::string> strategies;  // per axis; an axis that is not named gets the strategy of its name
+  std::map<std::string, std::string> shapes;      // per input "1:8:64x1:128:512" or "8x128"
+  std::vector<std::string> disabled_passes;
+  std::string dump;                               // folder for numbered graphs; empty: none
+};
+
+// `path` is an ONNX file; "{rank}" in its name stands for one file per rank.
+Engine build(const std::string& path, const BuildOptions& options = {});
+
+struct OutputCheck {
+  std::string name;
+  std::string reference;     // "unsharded", "case0", "case0.rank1"
+  double absolute = 0;       // largest error; NaN where NaN positions differ
+  double relative = 0;       // the same over the largest magnitude of the reference
+  double tolerance = 0;
+  bool passed = false;
+  std::string note;          // "the reference is all zero", …
+};
+
+struct MeshCheck {
+  std::string mesh;
+  bool passed = false;
+  std::string error;         // why nothing could be compared
+  std::vector<OutputCheck> outputs;
+  std::vector<CollectiveReport> collectives;
+  std::vector<std::string> notices;
+};
+
+struct VerifyOptions {
+  std::vector<std::string> meshes;
+  int ranks = 0;             // instead of meshes, for files that another tool has sharded
+  std::string cases;         // recorded inputs and outputs; empty: random inputs
+  BuildOptions build;
+  TeamOptions team;
+};
+
+// Runs unsharded and on each mesh and compares. Throws Error where not even the unsharded model runs.
+std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& options);
+
+}  // namespace tandem

@@ -1,0 +1,65 @@
+// Arrays in files, and engines: a model compiled for all its ranks. Public.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tandem/error.h"
+#include "tandem/types.h"
+
+namespace tandem {
+
+// A dense row-major array on the host; copies share the memory.
+struct Array {
+  DType dtype = DType::f32;
+  Shape shape;
+  std::shared_ptr<const std::byte> data;
+  std::size_t size_bytes() const;
+};
+using Arrays = std::map<std::string, Array>;
+// One array for all ranks, or one per rank where each rank has its own.
+using RankArrays = std::map<std::string, std::vector<Array>>;
+
+// A .safetensors file with its metadata, or one array of a .npy file. Throw Error(io) or Error(invalid_argument) naming the file.
+Arrays read_arrays(const std::string& path, std::map<std::string, std::string>* metadata = nullptr);
+void write_arrays(const std::string& path, const Arrays& arrays);
+Array read_npy(const std::string& path);
+
+// An input or output as the caller sees it; extents are numbers or expressions over the dynamic dimensions.
+struct Port {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<std::string> shape;
+  std::string sharding;
+  bool per_rank = false;  // each rank has its own
+};
+
+struct CollectiveReport {
+  std::string operation, reduce, axis, node, count, bytes, note;
+};
+
+struct EngineData;
+
+// Immutable; copies share it.
+class Engine {
+ public:
+  explicit Engine(std::shared_ptr<const EngineData> data) : data_(std::move(data)) {}
+  int ranks() const;
+  std::string mesh() const;
+  std::vector<Port> inputs() const;
+  std::vector<Port> outputs() const;
+  std::vector<CollectiveReport> collectives() const;
+  std::vector<std::string> notices() const;
+  // Everything about it as JSON: mesh, ports, steps, collectives with bytes, memory per rank.
+  std::string describe() const;
+  // Arrays of the declared shapes: symbols take their `opt` values; integers are 0 and 1, floats lie in -1 … 1. The same for one seed.
+  Arrays random_inputs(unsigned seed = 0) const;
+  const EngineData& data() const { return *data_; }
+
+ private:
+  std::shared_ptr<const EngineData> data_;
+};
+
+}  // namespace tandem

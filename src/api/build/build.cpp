@@ -1,0 +1,113 @@
+#include "tandem/build.h"
+
+#include <charconv>
+
+#include "api/run/engine_data.h"
+#include "build/build.h"
+#include "core/check.h"
+#include "import/onnx/import.h"
+#include "passes/pipeline.h"
+#include "runtime/symbols.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::string_view kRankWord = "{rank}";
+
+std::int64_t whole_number(std::string_view text, std::string_view of) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value < 0) fail(ErrorCode::invalid_argument, "'{}' in shape '{}' is no extent", text, of);
+  return value;
+}
+
+std::vector<std::string_view> split(std::string_view text, char by) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const std::size_t at = text.find(by);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + 1);
+  }
+}
+
+// "1x8" or "1x8:4x128:16x512".
+std::vector<SymbolRange> parse_shape(std::string_view text) {
+  const auto parts = split(text, ':');
+  if (parts.size() != 1 && parts.size() != 3) fail(ErrorCode::invalid_argument, "shape '{}' is neither SHAPE nor MIN:OPT:MAX", text);
+  std::vector<SymbolRange> ranges;
+  for (std::size_t p = 0; p < 3; ++p) {
+    const auto extents = split(parts[parts.size() == 1 ? 0 : p], 'x');
+    ranges.resize(p == 0 ? extents.size() : ranges.size());
+    if (extents.size() != ranges.size()) fail(ErrorCode::invalid_argument, "the parts of shape '{}' have different ranks", text);
+    for (std::size_t i = 0; i < extents.size(); ++i)
+      (p == 0 ? ranges[i].min : p == 1 ? ranges[i].opt : ranges[i].max) = whole_number(extents[i], text);
+  }
+  return ranges;
+}
+
+bool is_presharded(const Module& module) {
+  for (const auto& node : module.main().nodes())
+    if (communicates(*node)) return true;
+  return false;
+}
+
+// Every rank has its own inputs and outputs.
+void mark_varying(Module& module, int ranks) {
+  module.mesh = Mesh({{"rank", ranks}});
+  for (const auto& input : module.main().inputs()) input->sharding.varying = {"rank"};
+  for (auto& output : module.main().outputs()) output.value->sharding.varying = {"rank"};
+}
+
+std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& options, const Mesh& mesh, bool per_rank) {
+  ImportOptions import;
+  import.world_size = options.ranks > 0 ? options.ranks : 1;
+  for (const auto& [name, text] : options.shapes) import.shapes[name] = parse_shape(text);
+  std::unique_ptr<Module> module = import_onnx(std::filesystem::path(path), import);
+  PipelineOptions pipeline;
+  pipeline.pass.mesh = mesh;
+  pipeline.pass.strategies = options.strategies;
+  pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
+  pipeline.dump = options.dump;
+  if (per_rank || is_presharded(*module)) {
+    if (options.ranks < 1) fail(ErrorCode::invalid_argument, "{} is sharded already; say for how many ranks with --ranks", path);
+    pipeline.phases = {Phase::simplify, Phase::fuse};
+    pipeline.pass.mesh = Mesh({{"rank", options.ranks}});
+    mark_varying(*module, options.ranks);
+  } else if (options.ranks > 0 && options.ranks != mesh.size()) {
+    fail(ErrorCode::unsupported, "{} is not sharded: give a mesh such as tp={}; choosing one by cost is not built yet", path, options.ranks);
+  }
+  const bool varying = pipeline.phases.count(Phase::shard) == 0;
+  run_pipeline(*module, pipeline);
+  if (varying) mark_varying(*module, options.ranks);  // again: passes may have put other values in the place of outputs
+  return module;
+}
+
+}  // namespace
+
+Engine build(const std::string& path, const BuildOptions& options) {
+  const Mesh mesh = Mesh::parse(options.mesh);
+  for (const MeshAxis& axis : mesh.axes())
+    if (!options.strategies.contains(axis.name) && axis.name != "tp" && axis.name != "cp" && axis.name != "dp")
+      fail(ErrorCode::invalid_argument, "mesh axis '{}' names no strategy (tp, cp, dp); give it one with --strategy", axis.name);
+  const std::size_t word = path.find(kRankWord);
+  const bool per_rank = word != std::string::npos;
+  if (per_rank && options.ranks < 1) fail(ErrorCode::invalid_argument, "{} names a file per rank; say how many with --ranks", path);
+  auto data = std::make_shared<EngineData>();
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank) {
+    std::string file = path;
+    if (per_rank) file.replace(word, kRankWord.size(), std::to_string(rank));
+    std::shared_ptr<Module> module = compile(file, options, mesh, per_rank);
+    data->plans.push_back(std::make_shared<Plan>(build_plan(*module, {.strategy = options.mesh})));
+    modules.push_back(std::move(module));
+  }
+  const Mesh built = data->plan().mesh;
+  data->weights = [modules, built](const PlanWeight& weight, int rank) {
+    const Module& module = *modules[modules.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
+    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
+  };
+  return Engine(std::move(data));
+}
+
+}  // namespace tandem

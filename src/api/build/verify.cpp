@@ -1,0 +1,159 @@
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "api/run/engine_data.h"
+#include "core/check.h"
+#include "tandem/build.h"
+
+namespace tandem {
+namespace {
+
+struct Case {
+  std::string name;
+  RankArrays inputs, outputs;  // one per rank where recorded per rank; an absent one has no data
+};
+
+double default_tolerance(DType dtype) { return dtype == DType::f16 ? 1e-2 : dtype == DType::bf16 ? 5e-2 : 1e-4; }
+
+// "case0.input.x", "case0.rank1.output.y"
+void add_recorded(std::map<std::string, Case>& cases, const std::string& key, const Array& array, int ranks) {
+  const std::size_t dot = key.find('.');
+  if (!key.starts_with("case") || dot == std::string::npos) fail(ErrorCode::invalid_argument, "'{}' is no name of a recorded case", key);
+  Case& c = cases[key.substr(0, dot)];
+  c.name = key.substr(0, dot);
+  std::string rest = key.substr(dot + 1);
+  int rank = -1;
+  if (rest.starts_with("rank")) {
+    const std::size_t next = rest.find('.');
+    rank = std::atoi(rest.substr(4, next == std::string::npos ? 0 : next - 4).c_str());
+    if (next == std::string::npos || rank < 0 || rank >= std::max(ranks, 1))
+      fail(ErrorCode::mismatch, "the cases hold '{}', but there are {} ranks", key, std::max(ranks, 1));
+    rest = rest.substr(next + 1);
+  }
+  const bool input = rest.starts_with("input.");
+  if (!input && !rest.starts_with("output.")) fail(ErrorCode::invalid_argument, "'{}' is neither an input nor an output", key);
+  auto& list = (input ? c.inputs : c.outputs)[rest.substr(input ? 6 : 7)];
+  list.resize(rank < 0 ? 1 : static_cast<std::size_t>(std::max(ranks, 1)));
+  list[rank < 0 ? 0 : static_cast<std::size_t>(rank)] = array;
+}
+
+std::vector<Case> read_cases(const std::string& path, int ranks, std::map<std::string, std::string>& metadata) {
+  std::map<std::string, Case> cases;
+  for (const auto& [key, array] : read_arrays(path, &metadata)) add_recorded(cases, key, array, ranks);
+  if (cases.empty()) fail(ErrorCode::invalid_argument, "{} holds no cases", path);
+  std::vector<Case> list;
+  for (auto& [name, c] : cases) list.push_back(std::move(c));
+  return list;
+}
+
+OutputCheck compare(const std::string& name, const std::string& reference, const Array& want_array, const Array& got_array, double tolerance) {
+  OutputCheck check{.name = name, .reference = reference, .tolerance = tolerance};
+  const Tensor want = to_tensor(want_array), got = to_tensor(got_array);
+  if (want.shape() != got.shape()) {
+    check.absolute = check.relative = std::numeric_limits<double>::infinity();
+    check.note = fmt::format("shape {} instead of {}", to_string(got.shape()), to_string(want.shape()));
+    return check;
+  }
+  double largest = 0;
+  bool same_nan = true, constant = true;
+  for (std::int64_t i = 0; i < want.count(); ++i) {
+    const double a = want.at(i), b = got.at(i);
+    same_nan = same_nan && std::isnan(a) == std::isnan(b);
+    constant = constant && a == want.at(0);
+    if (std::isnan(a) || std::isnan(b)) continue;
+    if (std::isfinite(a)) largest = std::max(largest, std::fabs(a));
+    if (a != b) check.absolute = std::max(check.absolute, std::fabs(a - b));
+  }
+  check.relative = largest > 0 ? check.absolute / largest : check.absolute;
+  check.passed = same_nan && check.relative <= tolerance;
+  if (!same_nan) {
+    check.absolute = check.relative = std::nan("");
+    check.note = "NaN positions differ";
+  } else if (constant && want.count() > 1) {
+    check.note = largest == 0 ? "the reference is all zero" : "the reference is constant";
+  }
+  return check;
+}
+
+void compare_all(MeshCheck& into, const std::string& reference, const RankArrays& want, const RankArrays& got, double tolerance) {
+  for (const auto& [name, list] : want) {
+    const auto found = got.find(name);
+    for (std::size_t r = 0; r < list.size(); ++r) {
+      if (!list[r].data) continue;
+      const std::string label = list.size() > 1 ? fmt::format("{}.rank{}", reference, r) : reference;
+      if (found == got.end()) {
+        into.outputs.push_back({.name = name, .reference = label, .note = "the model has no such output"});
+        continue;
+      }
+      const Array& value = found->second[found->second.size() == 1 ? 0 : r];
+      into.outputs.push_back(compare(name, label, list[r], value, tolerance > 0 ? tolerance : default_tolerance(list[r].dtype)));
+    }
+  }
+}
+
+MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, const std::string& mesh, const std::vector<Case>& cases,
+                     const std::vector<RankArrays>& unsharded, double tolerance) {
+  MeshCheck result;
+  result.mesh = mesh;
+  try {
+    BuildOptions build_options = options.build;
+    build_options.mesh = mesh;
+    if (options.ranks > 0) {
+      build_options.mesh.clear();
+      build_options.ranks = options.ranks;
+      result.mesh = fmt::format("ranks={}", options.ranks);
+    }
+    const Engine engine = build(path, build_options);
+    result.collectives = engine.collectives();
+    result.notices = engine.notices();
+    Model model(engine, options.team);
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const RankArrays got = model.run(cases[i].inputs);
+      if (i < unsharded.size()) compare_all(result, "unsharded " + cases[i].name, unsharded[i], got, tolerance);
+      compare_all(result, cases[i].name, cases[i].outputs, got, tolerance);
+    }
+    result.passed = !result.outputs.empty();
+    bool told = false;  // something other than zeros was compared
+    for (const OutputCheck& output : result.outputs) {
+      result.passed = result.passed && output.passed;
+      told = told || output.note.empty();
+    }
+    if (result.passed && !told) {
+      result.passed = false;
+      result.error = "every reference is zero or constant, so nothing was shown";
+    }
+  } catch (const Error& error) {
+    result.error = error.what();
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& options) {
+  std::map<std::string, std::string> metadata;
+  std::vector<Case> cases;
+  if (!options.cases.empty()) cases = read_cases(options.cases, options.ranks, metadata);
+  const double tolerance = metadata.contains("tolerance") ? std::stod(metadata["tolerance"]) : 0;
+  std::vector<RankArrays> unsharded;
+  if (options.ranks == 0) {
+    const Engine engine = build(path, options.build);
+    if (cases.empty()) {
+      Case random{.name = "random"};
+      for (auto& [name, array] : engine.random_inputs()) random.inputs[name] = {array};
+      cases.push_back(std::move(random));
+    }
+    Model model(engine, options.team);
+    for (const Case& c : cases) unsharded.push_back(model.run(c.inputs));
+  } else if (cases.empty()) {
+    fail(ErrorCode::invalid_argument, "a model that is already sharded is compared with recorded outputs; give them with --cases");
+  }
+  std::vector<std::string> meshes = options.meshes;
+  if (meshes.empty()) meshes.emplace_back();
+  std::vector<MeshCheck> results;
+  for (const std::string& mesh : meshes) results.push_back(check_mesh(path, options, mesh, cases, unsharded, tolerance));
+  return results;
+}
+
+}  // namespace tandem

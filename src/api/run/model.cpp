@@ -1,0 +1,91 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "api/run/engine_data.h"
+#include "core/check.h"
+#include "tandem/team.h"
+#include "team/team.h"
+
+namespace tandem {
+namespace {
+
+using Json = nlohmann::json;
+
+TeamTensors to_tensors(const RankArrays& arrays) {
+  TeamTensors out;
+  for (const auto& [name, list] : arrays)
+    for (const Array& array : list) out[name].push_back(to_tensor(array));
+  return out;
+}
+
+RankArrays to_arrays(const TeamTensors& tensors) {
+  RankArrays out;
+  for (const auto& [name, list] : tensors)
+    for (const Tensor& tensor : list) out[name].push_back(to_array(tensor));
+  return out;
+}
+
+Json timeline_name(int rank, int track, const char* kind, const std::string& name) {
+  return {{"ph", "M"}, {"pid", rank}, {"tid", track}, {"name", kind}, {"args", {{"name", name}}}};
+}
+
+// Per rank one track of computation and one of communication.
+Json timeline(const Team& team, const TeamTimes& times) {
+  Json events = Json::array();
+  std::int64_t first = INT64_MAX;
+  for (const auto& rank : times.trace)
+    for (const TraceEvent& event : rank) first = std::min(first, event.begin_ns);
+  for (std::size_t r = 0; r < times.trace.size(); ++r) {
+    const int rank = static_cast<int>(r);
+    events.push_back(timeline_name(rank, 0, "process_name", fmt::format("rank {}", rank)));
+    events.push_back(timeline_name(rank, 0, "thread_name", "compute"));
+    events.push_back(timeline_name(rank, 1, "thread_name", "communication"));
+    const auto& steps = team.plan(rank).programs.at(0).steps;
+    for (const TraceEvent& event : times.trace[r]) {
+      const Step& step = steps.at(static_cast<std::size_t>(event.step));
+      events.push_back({{"ph", "X"}, {"pid", rank}, {"tid", step.communicates ? 1 : 0}, {"name", step.op},
+                        {"ts", static_cast<double>(event.begin_ns - first) / 1e3}, {"dur", static_cast<double>(event.end_ns - event.begin_ns) / 1e3},
+                        {"args", {{"node", step.node}, {"kernel", step.kernel}, {"step", event.step}}}});
+    }
+  }
+  return {{"traceEvents", events}, {"displayTimeUnit", "ms"}};
+}
+
+}  // namespace
+
+Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine) {
+  if (options.step_deadline_s < 1) fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
+  if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
+  TeamSettings settings;
+  settings.processes = options.processes;
+  settings.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
+  settings.step_deadline = std::chrono::nanoseconds(static_cast<std::int64_t>(options.step_deadline_s * 1e9));
+  team_ = std::make_unique<Team>(engine.data().plans, engine.data().weights, settings);
+}
+
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+
+RankArrays Model::run(const RankArrays& inputs) {
+  TeamTimes times;
+  const TeamTensors outputs = team_->run(to_tensors(inputs), false, &times);
+  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
+  return to_arrays(outputs);
+}
+
+RankArrays Model::run(const Arrays& inputs) {
+  RankArrays lists;
+  for (const auto& [name, array] : inputs) lists[name] = {array};
+  return run(lists);
+}
+
+std::string Model::trace(const RankArrays& inputs, RankArrays* outputs) {
+  TeamTimes times;
+  const TeamTensors out = team_->run(to_tensors(inputs), true, &times);
+  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
+  if (outputs) *outputs = to_arrays(out);
+  return timeline(*team_, times).dump();
+}
+
+}  // namespace tandem

@@ -1,0 +1,71 @@
+// tandem inspect, tandem doctor
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/verbs.h"
+
+namespace tandem::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+void print(const Json& report) {
+  fmt::print("mesh {} of {} ranks, device {}, {}\n", text(report["mesh"]), text(report["world_size"]), text(report["device"]), text(report["tool"]));
+  for (const char* kind : {"inputs", "outputs"}) {
+    fmt::print("{}\n", kind);
+    for (const Json& port : report[kind]) {
+      std::string shape;
+      for (const Json& extent : port["shape"]) shape += (shape.empty() ? "" : ",") + text(extent);
+      fmt::print("  {} {}[{}] {}\n", text(port["name"]), text(port["dtype"]), shape, text(port["sharding"]));
+    }
+  }
+  fmt::print("steps\n");
+  for (const Json& step : report["steps"])
+    fmt::print("  {} \"{}\" by {}{}\n", text(step["op"]), text(step["node"]), text(step["kernel"]), step["note"] == "" ? "" : ": " + text(step["note"]));
+  fmt::print("collectives\n");
+  for (const Json& use : report["collectives"])
+    fmt::print("  {} {} over {}: {} bytes a rank, {}\n", text(use["operation"]), text(use["dtype"]), text(use["axis"]), text(use["bytes"]), text(use["node"]));
+  for (const Json& rank : report["ranks"])
+    fmt::print("rank {}: {} bytes of weights, {} bytes of activations\n", text(rank["rank"]), text(rank["weight_bytes"]), text(rank["activation_bytes"]));
+  for (const Json& notice : report["notices"]) fmt::print("notice: {}\n", text(notice));
+}
+
+}  // namespace
+
+Run add_inspect(CLI::App& app, Common& common) {
+  auto model = std::make_shared<ModelArguments>();
+  model->add(app);
+  return [model, &common] {
+    const std::string report = model->open().describe();
+    if (common.json) fmt::print("{}\n", report);
+    else print(Json::parse(report));
+    return 0;
+  };
+}
+
+Run add_doctor(CLI::App&, Common& common) {
+  return [&common] {
+    std::string cpu = "unknown", line;
+    for (std::ifstream file("/proc/cpuinfo"); std::getline(file, line);)
+      if (line.starts_with("model name")) {
+        cpu = line.substr(line.find(':') + 2);
+        break;
+      }
+    std::ifstream memory("/proc/meminfo");
+    std::getline(memory, line);
+    const long long kib = line.starts_with("MemTotal:") ? std::atoll(line.c_str() + 9) : 0;
+    const unsigned cores = std::thread::hardware_concurrency();
+    if (common.json)
+      fmt::print("{}\n", Json{{"cpu", cpu}, {"cores", cores}, {"memory_bytes", kib * 1024}, {"devices", {"cpu"}}}.dump());
+    else
+      fmt::print("cpu     {}\ncores   {}\nmemory  {:.1f} GiB\ndevices cpu\n", cpu, cores, static_cast<double>(kib) / (1 << 20));
+    return 0;
+  };
+}
+
+}  // namespace tandem::cli

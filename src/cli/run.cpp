@@ -1,0 +1,136 @@
+// tandem run, tandem bench
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cli/verbs.h"
+
+namespace tandem::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+struct InputArguments {
+  std::vector<std::string> single;
+  std::string all;
+
+  void add(CLI::App& app) {
+    app.add_option("--input", single, "NAME=FILE.npy");
+    app.add_option("--inputs", all, "a .safetensors file with the inputs under their names");
+  }
+
+  Arrays read(const Common& common, const Engine& engine) const {
+    Arrays arrays;
+    if (!all.empty()) arrays = read_arrays(all);
+    for (const std::string& text : single) {
+      const auto [name, file] = name_and_value(text, "--input");
+      arrays[name] = read_npy(file);
+    }
+    if (all.empty() && single.empty()) {
+      note(common, "no inputs given: random ones of the declared shapes");
+      arrays = engine.random_inputs();
+    }
+    return arrays;
+  }
+};
+
+RankArrays as_lists(const Arrays& arrays) {
+  RankArrays lists;
+  for (const auto& [name, array] : arrays) lists[name] = {array};
+  return lists;
+}
+
+Arrays as_file(const RankArrays& outputs) {
+  Arrays arrays;
+  for (const auto& [name, list] : outputs)
+    for (std::size_t r = 0; r < list.size(); ++r) arrays[list.size() == 1 ? name : fmt::format("rank{}.{}", r, name)] = list[r];
+  return arrays;
+}
+
+Json describe(const Arrays& arrays) {
+  Json out = Json::array();
+  for (const auto& [name, array] : arrays) out.push_back({{"name", name}, {"dtype", to_string(array.dtype)}, {"shape", array.shape}});
+  return out;
+}
+
+}  // namespace
+
+Run add_run(CLI::App& app, Common& common) {
+  struct State {
+    ModelArguments model;
+    InputArguments inputs;
+    std::string outputs, trace;
+  };
+  auto state = std::make_shared<State>();
+  state->model.add(app);
+  state->inputs.add(app);
+  app.add_option("--outputs", state->outputs, "write the outputs to this .safetensors file");
+  app.add_option("--trace", state->trace, "write a timeline of every rank for https://ui.perfetto.dev");
+  return [state, &common] {
+    const Engine engine = state->model.open();
+    for (const std::string& text : engine.notices()) note(common, text);
+    const RankArrays inputs = as_lists(state->inputs.read(common, engine));
+    Model model(engine, common.team());
+    RankArrays outputs;
+    if (state->trace.empty()) {
+      outputs = model.run(inputs);
+    } else {
+      const std::string timeline = model.trace(inputs, &outputs);
+      std::ofstream file(state->trace);
+      file << timeline;
+      if (!file.flush()) throw Error(ErrorCode::io, fmt::format("cannot write {}", state->trace));
+    }
+    const Arrays arrays = as_file(outputs);
+    if (!state->outputs.empty()) write_arrays(state->outputs, arrays);
+    if (common.json) {
+      fmt::print("{}\n", Json{{"ranks", engine.ranks()}, {"mesh", engine.mesh()}, {"seconds", model.last_seconds()}, {"outputs", describe(arrays)}}.dump());
+    } else {
+      fmt::print("ran on {} rank{} in {:.3f} ms\n", engine.ranks(), engine.ranks() == 1 ? "" : "s", model.last_seconds() * 1e3);
+      for (const auto& [name, array] : arrays) fmt::print("  {} {}{}\n", name, to_string(array.dtype), to_string(array.shape));
+    }
+    return 0;
+  };
+}
+
+Run add_bench(CLI::App& app, Common& common) {
+  struct State {
+    ModelArguments model;
+    InputArguments inputs;
+    int runs = 100, warmup = 10;
+  };
+  auto state = std::make_shared<State>();
+  state->model.add(app);
+  state->inputs.add(app);
+  app.add_option("--runs", state->runs, "timed runs")->check(CLI::Range(1, 1000000));
+  app.add_option("--warmup", state->warmup, "runs before timing")->check(CLI::Range(0, 1000000));
+  return [state, &common] {
+    const Engine engine = state->model.open();
+    const RankArrays inputs = as_lists(state->inputs.read(common, engine));
+    Model model(engine, common.team());
+    for (int i = 0; i < state->warmup; ++i) model.run(inputs);
+    std::vector<double> slowest, whole;
+    for (int i = 0; i < state->runs; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      model.run(inputs);
+      whole.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+      slowest.push_back(model.last_seconds() * 1e3);
+    }
+    const auto at = [](std::vector<double>& times, double part) {
+      std::sort(times.begin(), times.end());
+      return times[std::min(times.size() - 1, static_cast<std::size_t>(part * static_cast<double>(times.size())))];
+    };
+    const double median = at(slowest, 0.5);
+    const Json report = {{"ranks", engine.ranks()}, {"runs", state->runs}, {"min_ms", at(slowest, 0)}, {"median_ms", median}, {"p99_ms", at(slowest, 0.99)},
+                         {"call_median_ms", at(whole, 0.5)}, {"runs_per_second", 1e3 / at(whole, 0.5)}};
+    if (common.json)
+      fmt::print("{}\n", report.dump());
+    else
+      fmt::print("{} ranks, {} runs, slowest rank: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms; with scatter and gather {:.3f} ms, {:.1f} runs a second\n",
+                 engine.ranks(), state->runs, at(slowest, 0), median, at(slowest, 0.99), at(whole, 0.5), 1e3 / at(whole, 0.5));
+    return 0;
+  };
+}
+
+}  // namespace tandem::cli

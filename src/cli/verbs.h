@@ -1,0 +1,48 @@
+// The verbs of the program `tandem`: each adds its options to the command line and returns what runs it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "tandem/tandem.h"
+
+namespace tandem::cli {
+
+// What every verb knows; filled while the command line is read.
+struct Common {
+  bool json = false;
+  std::string log_level = "info";
+  std::string device = "cpu";
+  double deadline = 30;
+  int threads = 0;
+  std::string isolate = "processes";
+  TeamOptions team() const;
+  bool quiet() const { return log_level == "error" || log_level == "off"; }
+};
+
+// Returns the exit code; throws Error.
+using Run = std::function<int()>;
+Run add_build(CLI::App& app, Common& common);
+Run add_run(CLI::App& app, Common& common);
+Run add_verify(CLI::App& app, Common& common);
+Run add_inspect(CLI::App& app, Common& common);
+Run add_bench(CLI::App& app, Common& common);
+Run add_doctor(CLI::App& app, Common& common);
+
+// Options about how a model is built, shared by the verbs that take one.
+struct ModelArguments {
+  std::string model;
+  BuildOptions build;
+  std::vector<std::string> strategies, shapes;
+  bool with_mesh = true;
+  void add(CLI::App& app, bool mesh = true);
+  void finish();
+  Engine open();
+};
+
+// "a=b" → {a, b}; throws CLI::ValidationError otherwise.
+std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option);
+void note(const Common& common, const std::string& text);
+
+}  // namespace tandem::cli
