@@ -198,6 +198,7 @@ class Module {
 std::optional<Tensor> constant_of(const Value* value, std::int64_t limit = 1 << 16);
 
 // Checks types (by inference), order, uses, names, shardings; throws Error(invalid_model) naming the node.
+// A graph on its own must be a program: a region is checked with the node that owns it.
 void verify(const Module& module);
 void verify(const Graph& graph);
 
