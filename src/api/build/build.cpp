@@ -7,7 +7,6 @@
 #include "core/check.h"
 #include "import/onnx/import.h"
 #include "passes/pipeline.h"
-#include "runtime/symbols.h"
 
 namespace tandem {
 namespace {
@@ -105,7 +104,9 @@ Engine build(const std::string& path, const BuildOptions& options) {
   const Mesh built = data->plan().mesh;
   data->weights = [modules, built](const PlanWeight& weight, int rank) {
     const Module& module = *modules[modules.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
+    SymbolValues coordinates;
+    for (const MeshAxis& axis : built.axes()) coordinates["@" + axis.name] = built.coordinate(rank, axis.name);
+    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates);
   };
   return Engine(std::move(data));
 }
