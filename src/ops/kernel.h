@@ -49,7 +49,7 @@ class PreparedKernel {
 
 struct KernelDef {
   std::string_view name;  // unique: "onednn_matmul"
-  std::string_view op;    // empty: any op (the plain fallback)
+  std::string_view op;    // empty: any op that it does not refuse
   // Null if it can run this call (its Dims may still be symbols), else the reason it cannot, as half a sentence.
   std::optional<std::string> (*refuse)(const OpCall& call) = nullptr;
   std::unique_ptr<PreparedKernel> (*prepare)(const PrepareArgs& args) = nullptr;
@@ -59,7 +59,7 @@ struct KernelDef {
   bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;
   // Lower goes first where nothing was timed.
   int rank = 0;
-  // Result 0 may lie in the memory of this operand; -1: never.
+  // Result 0 may lie in the memory of this operand where both have the same number of bytes; -1: never.
   int in_place_operand = -1;
 };
 

@@ -140,10 +140,10 @@ HWY_INLINE V32 gelu(F32 d, V32 x) {
   const V32 half = hn::Mul(x, hn::Set(d, 0.5f));
   return hn::MulAdd(half, erf(d, hn::Mul(x, hn::Set(d, 0.70710678118654752f))), half);
 }
+// x/2·(1 + tanh u) = x·sigmoid(2u), which is exact where tanh nears -1.
 HWY_INLINE V32 gelu_tanh(F32 d, V32 x) {
-  const V32 half = hn::Mul(x, hn::Set(d, 0.5f));
   const V32 cubic = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
-  return hn::MulAdd(half, tanh(d, hn::Mul(hn::Mul(x, cubic), hn::Set(d, 0.79788456080286536f))), half);
+  return hn::Mul(x, sigmoid(d, hn::Mul(hn::Mul(x, cubic), hn::Set(d, 1.59576912160573072f))));
 }
 
 }  // namespace HWY_NAMESPACE

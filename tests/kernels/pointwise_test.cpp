@@ -1,0 +1,153 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "kernels/kernel_case.h"
+#include "ops/ops.h"
+#include "ops/pointwise/program.h"
+#include "tandem/error.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+
+Tensor with_specials(Tensor t) {
+  const double specials[] = {0.0, -0.0, INFINITY, -INFINITY, NAN, 1e4, -1e4, 88.0, -88.0, 1e-30};
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(t.count(), 10); ++i) store_element(t.dtype(), t.mutable_data(), i, specials[i]);
+  return t;
+}
+
+Tensor ints(DType dtype, Shape shape, std::int64_t low, std::int64_t high) {
+  std::vector<std::int64_t> values;
+  for (std::int64_t i = 0; i < element_count(shape); ++i) values.push_back(low + i * 7919 % (high - low + 1));
+  return Tensor::of_ints(dtype, std::move(shape), values);
+}
+
+// One element after the other, relative to itself: a wrong tail or special value must not hide behind a large one.
+void expect_elements_close(const KernelCase& c, double relative, double absolute) {
+  const Tensor actual = run_kernel(c)[0], expected = evaluate(c)[0];
+  ASSERT_EQ(actual.shape(), expected.shape()) << c.op;
+  ASSERT_EQ(actual.dtype(), expected.dtype()) << c.op;
+  for (std::int64_t i = 0; i < actual.count(); ++i) {
+    const double a = actual.at(i), e = expected.at(i);
+    ASSERT_EQ(std::isnan(a), std::isnan(e)) << c.op << " element " << i << ": " << a << " for " << e << ", operand " << c.operands[0]->at(i % c.operands[0]->count());
+    if (std::isnan(e) || a == e) continue;
+    ASSERT_LE(std::fabs(a - e), relative * std::fabs(e) + absolute) << c.op << " element " << i << ": " << a << " for " << e << ", operand "
+                                                                    << c.operands[0]->at(i % c.operands[0]->count());
+  }
+}
+
+double relative_of(DType dtype) { return dtype == DType::f32 ? 3e-6 : dtype == DType::f16 ? 1.1e-3 : 9e-3; }
+
+TEST(Pointwise, EveryUnaryOpOnFloats) {
+  int seen = 0;
+  for (const OpDef* op : all_ops().all()) {
+    if (!op->pointwise || op->max_operands != 1 || op->name == "Cast" || op->name == "Not") continue;
+    if (!pointwise::statement_for(op->name, Attributes(&op->fields))) continue;
+    ++seen;
+    for (const DType dtype : kFloats)
+      for (const std::int64_t n : {0, 1, 17, 3000}) {
+        KernelCase c = {.kernel = "pointwise", .op = std::string(op->name), .operands = {with_specials(random_tensor(dtype, {n}, 1, 3))}, .threads = 2};
+        expect_elements_close(c, relative_of(dtype), 1e-6);
+      }
+  }
+  EXPECT_GE(seen, 25);
+}
+
+TEST(Pointwise, EveryBinaryOp) {
+  for (const OpDef* op : all_ops().all()) {
+    if (!op->pointwise || op->max_operands != 2) continue;
+    const bool logic = op->name == "And" || op->name == "Or" || op->name == "Xor";
+    const std::pair<Shape, Shape> shapes[] = {{{3, 1000}, {3, 1000}}, {{3, 1000}, {1000}}, {{7, 1, 5}, {3, 1}}, {{}, {11}}, {{4, 1, 1, 9}, {1, 2, 3, 1}}, {{0, 3}, {1, 3}}};
+    for (const auto& [a, b] : shapes)
+      for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::i8, DType::boolean}) {
+        if (logic != (dtype == DType::boolean) && op->name != "Equal") continue;
+        const bool power = op->name == "Pow", division = op->name == "Div" || op->name == "Mod";
+        KernelCase c = {.kernel = "pointwise", .op = std::string(op->name)};
+        if (is_float(dtype)) c.operands = {with_specials(random_tensor(dtype, a, 1)), random_tensor(dtype, b, 2)};
+        else if (dtype == DType::boolean) c.operands = {ints(dtype, a, 0, 1), ints(dtype, b, 0, 1)};
+        else c.operands = {ints(dtype, a, power ? 0 : -100, 100), ints(dtype, b, power ? 0 : division ? 1 : -50, power ? 3 : 50)};
+        c.threads = 2;
+        expect_elements_close(c, relative_of(dtype), dtype == DType::f32 ? 1e-6 : 1e-3);
+      }
+  }
+}
+
+TEST(Pointwise, ErfGeluAndExpAreAccurate) {
+  std::vector<double> x;
+  for (double v = -20; v <= 20; v += 1.0 / 512) x.push_back(v);
+  const Tensor in = Tensor::of(DType::f32, {static_cast<std::int64_t>(x.size())}, x);
+  const auto largest_error = [&](const char* op, auto f, bool relative) {
+    const Tensor y = run_kernel({.kernel = "pointwise", .op = op, .operands = {in}})[0];
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double error = std::fabs(y.at(static_cast<std::int64_t>(i)) - f(x[i]));
+      worst = std::max(worst, relative ? error / std::fabs(f(x[i])) : error);
+    }
+    return worst;
+  };
+  EXPECT_LE(largest_error("Erf", [](double v) { return std::erf(v); }, false), 1e-6);
+  EXPECT_LE(largest_error("Gelu", [](double v) { return 0.5 * v * std::erfc(-v / std::numbers::sqrt2); }, false), 2e-6);
+  EXPECT_LE(largest_error("Exp", [](double v) { return std::exp(v); }, true), 3e-7);
+  EXPECT_LE(largest_error("Tanh", [](double v) { return std::tanh(v); }, false), 1e-6);
+  EXPECT_LE(largest_error("Sigmoid", [](double v) { return 1 / (1 + std::exp(-v)); }, false), 1e-6);
+}
+
+TEST(Pointwise, Casts) {
+  const DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::i8, DType::u8, DType::boolean};
+  for (const DType from : types)
+    for (const DType to : types) {
+      const Tensor x = is_float(from) ? with_specials(random_tensor(from, {5, 300}, 1, 200)) : ints(from, {5, 300}, 0, from == DType::boolean ? 1 : 120);
+      expect_elements_close({.kernel = "pointwise", .op = "Cast", .attributes = {{"to", to}}, .operands = {x}}, 0, 0);
+    }
+}
+
+TEST(Pointwise, WhereAndAttributes) {
+  const Tensor condition = ints(DType::boolean, {4, 1, 6}, 0, 1);
+  for (const DType dtype : {DType::f32, DType::f16, DType::i64, DType::boolean}) {
+    const auto value = [&](Shape shape) { return is_float(dtype) ? random_tensor(dtype, shape, 3) : ints(dtype, shape, 0, 1); };
+    expect_elements_close({.kernel = "pointwise", .op = "Where", .operands = {condition, value({5, 6}), value({})}}, 0, 0);
+  }
+  const Tensor x = with_specials(random_tensor(DType::f32, {100}, 1)), y = random_tensor(DType::f32, {100}, 2);
+  expect_elements_close({.kernel = "pointwise", .op = "Gelu", .attributes = {{"approximate", std::string("tanh")}}, .operands = {x}}, 3e-6, 1e-6);
+  expect_elements_close({.kernel = "pointwise", .op = "Elu", .attributes = {{"alpha", 0.5}}, .operands = {x}}, 3e-6, 1e-6);
+  expect_elements_close({.kernel = "pointwise", .op = "HardSigmoid", .attributes = {{"alpha", 0.5}, {"beta", 0.1}}, .operands = {x}}, 3e-6, 1e-6);
+  expect_elements_close({.kernel = "pointwise", .op = "Mod", .attributes = {{"fmod", true}}, .operands = {x, y}}, 3e-6, 1e-6);
+  expect_elements_close({.kernel = "pointwise", .op = "Not", .operands = {condition}}, 0, 0);
+  const KernelCase one_sign = {.kernel = "pointwise", .op = "IsInf", .attributes = {{"negative", false}}, .operands = {x}};
+  EXPECT_THROW(run_kernel(one_sign), Error);
+  const KernelCase double_precision = {.kernel = "pointwise", .op = "Add", .operands = {random_tensor(DType::f64, {3}, 1), random_tensor(DType::f64, {3}, 2)}};
+  EXPECT_THROW(run_kernel(double_precision), Error);
+}
+
+TEST(Program, RunsFusedChains) {
+  const Tensor x = random_tensor(DType::f32, {6, 700}, 1), row = random_tensor(DType::f32, {700}, 2), column = random_tensor(DType::f32, {6, 1}, 3);
+  const Tensor mask = ints(DType::boolean, {700}, 0, 1), index = ints(DType::i64, {6, 1}, -3, 3);
+  const auto expect = [&](const char* program, std::vector<std::optional<Tensor>> operands, bool in_place = false) {
+    KernelCase c = {.kernel = "pointwise", .op = "Pointwise", .attributes = {{"program", std::string(program)}}, .operands = std::move(operands), .threads = 2};
+    c.in_place = in_place;
+    expect_elements_close(c, 1e-5, 1e-5);
+  };
+  expect("t0=Mul(a0,a1);t1=Add(t0,a2);Gelu(t1)", {x, row, column});
+  expect("t0=Mul(a0,0.5);t1=Mul(t0,t0);t2=Add(t1,t0);t3=Sub(t2,a0);Mul(t3,t1)", {x});
+  expect("t0=Mul(a0,0.5);t1=Mul(t0,t0);t2=Add(t1,t0);t3=Sub(t2,a0);Mul(t3,t1)", {x}, true);
+  expect("t0=Where(a1,a0,-inf);Exp(t0)", {x, mask});
+  expect("t0=Greater(a0,a1);t1=Cast(a2,f32);t2=Where(t0,t1,a0);t3=Mul(a2,2);t4=Cast(t3,f32);Add(t2,t4)", {x, row, index});
+  expect("t0=Cast(a0,f16);t1=Tanh(t0);Cast(t1,f32)", {x});
+  expect("t0=Mul(a0,300);Cast(t0,i8)", {index});
+}
+
+TEST(Program, Text) {
+  using pointwise::Program;
+  for (const char* text : {"Abs(a0)", "t0=Mul(a0,0.5);t1=Cast(t0,f16);Cast(t1,f32)", "t0=Where(a1,a0,-inf);Add(t0,1e-30)"})
+    EXPECT_EQ(Program::parse(text).to_string(), text);
+  const DType one[] = {DType::f32};
+  for (const char* text : {"", "Abs", "Abs()", "Abs(a0,a1)", "Nope(a0)", "t1=Abs(a0);Abs(t1)", "t0=Abs(t0);Abs(t0)", "Abs(t0)", "Abs(a)", "Abs(a0);Abs(a0)",
+                           "Cast(a0,f99)", "Add(1,2)", "Not(a0)", "Where(a0,a0,a0)", "Add(a0,a1)", "And(a0,a0)"})
+    EXPECT_THROW(Program::parse(text).types(one), Error) << text;
+}
+
+}  // namespace
+}  // namespace tandem::test
