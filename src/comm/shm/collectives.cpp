@@ -12,6 +12,7 @@ namespace {
 
 // Up to here every rank reduces everything; beyond, each reduces its part and the parts are gathered.
 constexpr std::size_t kAtOnceBytes = 32 << 10;
+constexpr std::size_t kBlockBytes = 4 << 10;
 
 Descriptor describe(const CollectiveCall& call) {
   Descriptor d = {.activity = Activity::collective,
@@ -106,7 +107,7 @@ void ShmGroup::all_reduce(const CollectiveCall& call, std::size_t bytes) {
 void ShmGroup::all_reduce_at_once(const CollectiveCall& call, std::size_t bytes) {
   const Reducer reducer = find_reducer(call.dtype, *call.reduction);
   in_pieces(
-      bytes, slot_bytes_, [&](std::size_t begin, std::size_t end, std::byte* to) { std::memcpy(to, input(call) + begin, end - begin); },
+      bytes, slot_bytes_, [&](std::size_t begin, std::size_t end, std::byte* to) { stream_copy(to, input(call) + begin, end - begin); },
       [&](std::size_t begin, std::size_t end) {
         const void* sources[kMaxWorld];
         for (int r = 0; r < size_; ++r) sources[r] = r == rank_ ? input(call) + begin : slot(r);
@@ -114,8 +115,8 @@ void ShmGroup::all_reduce_at_once(const CollectiveCall& call, std::size_t bytes)
       });
 }
 
-// Round k holds N pieces, one for each rank to reduce. In the phase in which the raw pieces of round k are handed over, the reduced
-// ones of round k − 1 are too. A slot holds N raw pieces and then the reduced one.
+// Round k holds N pieces, one for each rank to reduce. In the phase that hands over the raw pieces of round k, the reduced ones of round
+// k − 1 are handed over too. A slot holds N raw pieces and then the reduced one.
 void ShmGroup::all_reduce_by_parts(const CollectiveCall& call, std::size_t bytes) {
   const Reducer reducer = find_reducer(call.dtype, *call.reduction);
   const auto n = static_cast<std::size_t>(size_), me = static_cast<std::size_t>(rank_);
@@ -124,22 +125,32 @@ void ShmGroup::all_reduce_by_parts(const CollectiveCall& call, std::size_t bytes
   const std::size_t piece = round_to((bytes + n * rounds - 1) / (n * rounds), kLine);
   const auto offset = [&](std::size_t round, std::size_t r) { return std::min(bytes, (round * n + r) * piece); };
   const auto length = [&](std::size_t round, std::size_t r) { return std::min(bytes - offset(round, r), piece); };
-  for (std::size_t round = 0; round <= rounds; ++round) {
-    std::byte* to = next_slot();
-    if (round > 0) std::memcpy(to + n * section, output(call) + offset(round - 1, me), length(round - 1, me));
-    if (round < rounds)
-      for (std::size_t r = 0; r < n; ++r)
-        if (r != me) std::memcpy(to + r * section, input(call) + offset(round, r), length(round, r));
-    synchronise();
-    if (round < rounds) {
+  const auto hand_over = [&](std::size_t round) {
+    for (std::size_t r = 0; r < n; ++r)
+      if (r != me) stream_copy(next_slot() + r * section, input(call) + offset(round, r), length(round, r));
+  };
+  const auto reduce_own = [&](std::size_t round) {
+    std::byte* to = output(call) + offset(round, me);
+    // In blocks, so that what has been reduced is still in the nearest cache when it is handed over.
+    for (std::size_t at = 0; at < length(round, me); at += kBlockBytes) {
+      const std::size_t block = std::min(kBlockBytes, length(round, me) - at);
       const void* sources[kMaxWorld];
       for (std::size_t r = 0; r < n; ++r)
-        sources[r] = r == me ? input(call) + offset(round, me) : slot(static_cast<int>(r)) + me * section;
-      reducer(output(call) + offset(round, me), sources, n, length(round, me) / element_bytes(call));
+        sources[r] = (r == me ? input(call) + offset(round, me) : slot(static_cast<int>(r)) + me * section) + at;
+      reducer(to + at, sources, n, block / element_bytes(call));
+      stream_copy(next_slot() + n * section + at, to + at, block);
     }
-    if (round > 0)
-      for (std::size_t r = 0; r < n; ++r)
-        if (r != me) std::memcpy(output(call) + offset(round - 1, r), slot(static_cast<int>(r)) + n * section, length(round - 1, r));
+  };
+  const auto take = [&](std::size_t round) {
+    for (std::size_t r = 0; r < n; ++r)
+      if (r != me) copy(output(call) + offset(round, r), slot(static_cast<int>(r)) + n * section, length(round, r));
+  };
+  hand_over(0);
+  for (std::size_t round = 0; round <= rounds; ++round) {
+    synchronise();
+    if (round < rounds) reduce_own(round);
+    if (round > 0) take(round - 1);
+    if (round + 1 < rounds) hand_over(round + 1);
   }
 }
 
@@ -148,7 +159,7 @@ void ShmGroup::reduce(const CollectiveCall& call, std::size_t bytes) {
   in_pieces(
       bytes, slot_bytes_,
       [&](std::size_t begin, std::size_t end, std::byte* to) {
-        if (rank_ != call.root) std::memcpy(to, input(call) + begin, end - begin);
+        if (rank_ != call.root) stream_copy(to, input(call) + begin, end - begin);
       },
       [&](std::size_t begin, std::size_t end) {
         if (rank_ != call.root) return;
@@ -181,7 +192,7 @@ void ShmGroup::gather(const CollectiveCall& call, std::size_t bytes) {
   in_pieces(
       bytes, slot_bytes_,
       [&](std::size_t begin, std::size_t end, std::byte* to) {
-        if (call.kind == Collective::all_gather || rank_ != call.root) std::memcpy(to, input(call) + begin, end - begin);
+        if (call.kind == Collective::all_gather || rank_ != call.root) stream_copy(to, input(call) + begin, end - begin);
       },
       [&](std::size_t begin, std::size_t end) {
         for (int r = 0; takes && r < size_; ++r) unpack(r == rank_ ? input(call) + begin : slot(r), place_in_output(call, size_, r), begin, end);
@@ -193,7 +204,7 @@ void ShmGroup::broadcast(const CollectiveCall& call, std::size_t bytes) {
   in_pieces(
       bytes, slot_bytes_,
       [&](std::size_t begin, std::size_t end, std::byte* to) {
-        if (rank_ == call.root) std::memcpy(to, input(call) + begin, end - begin);
+        if (rank_ == call.root) stream_copy(to, input(call) + begin, end - begin);
       },
       [&](std::size_t begin, std::size_t end) {
         copy(output(call) + begin, rank_ == call.root ? input(call) + begin : slot(call.root), end - begin);
@@ -233,7 +244,7 @@ void ShmGroup::all_to_all(const CollectiveCall& call, std::size_t bytes) {
 void ShmGroup::shift(const CollectiveCall& call, std::size_t bytes) {
   const int from = ((rank_ - call.shift % size_) % size_ + size_) % size_;
   in_pieces(
-      bytes, slot_bytes_, [&](std::size_t begin, std::size_t end, std::byte* to) { std::memcpy(to, input(call) + begin, end - begin); },
+      bytes, slot_bytes_, [&](std::size_t begin, std::size_t end, std::byte* to) { stream_copy(to, input(call) + begin, end - begin); },
       [&](std::size_t begin, std::size_t end) { std::memcpy(output(call) + begin, slot(from), end - begin); });
 }
 

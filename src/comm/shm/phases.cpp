@@ -5,6 +5,7 @@
 
 #include "comm/shm/futex.h"
 #include "comm/shm/shm_group.h"
+#include "comm/shm/stream_copy.h"
 #include "core/check.h"
 
 namespace tandem::shm {
@@ -77,6 +78,7 @@ void ShmGroup::disagree(int other) {
 }
 
 void ShmGroup::raise(Signal& signal, std::uint32_t count, std::uint32_t tag) {
+  end_stream();
   // Sequentially consistent, so that of "raise, look for sleepers" and "announce sleep, look at the counter" one sees the other.
   signal.value.exchange(count | static_cast<std::uint64_t>(tag) << 32);
   if (signal.sleepers.load() != 0) futex_wake_all(low_half(signal.value));

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <span>
 
+#include "comm/shm/stream_copy.h"
+
 namespace tandem::shm {
 
 template <typename Byte>
@@ -47,8 +49,9 @@ void for_pieces(const Rows<Byte>& rows, std::size_t begin, std::size_t end, Visi
   }
 }
 
+// Into a slot.
 inline void pack(const Rows<const std::byte>& from, std::size_t begin, std::size_t end, std::byte* to) {
-  for_pieces(from, begin, end, [&](const std::byte* piece, std::size_t offset, std::size_t n) { std::memcpy(to + offset, piece, n); });
+  for_pieces(from, begin, end, [&](const std::byte* piece, std::size_t offset, std::size_t n) { stream_copy(to + offset, piece, n); });
 }
 
 inline void unpack(const std::byte* from, const Rows<std::byte>& to, std::size_t begin, std::size_t end) {
