@@ -38,9 +38,9 @@ const Type& require_rank(const OpCall& call, std::size_t operand, int min_rank, 
 DType same_dtype(const OpCall& call, std::size_t first = 0);
 // Refuses a dtype for which `allowed` does not hold, saying what is `expected`: "a float type".
 void require_dtype(const OpCall& call, std::size_t operand, bool (*allowed)(DType), std::string_view expected);
-bool is_number(DType type);   // float or integer
+bool is_number(DType type);  // float or integer
 bool is_boolean(DType type);
-bool is_index(DType type);    // i32 or i64
+bool is_index(DType type);  // i32 or i64
 
 // The extents as numbers, if all are.
 std::optional<Shape> known_shape(const std::vector<Dim>& dims);

@@ -62,7 +62,9 @@ TEST(Collective, Errors) {
   EXPECT_EQ(infer(ops::AllReduce, {f32("")}, over(2))[0], f32(""));
 }
 
-NamedAttributes slice(std::int64_t dim, const Dim& begin, const Dim& length) { return {{"dim", dim}, {"begin", begin}, {"length", length}}; }
+NamedAttributes slice(std::int64_t dim, const Dim& begin, const Dim& length) {
+  return {{"dim", dim}, {"begin", begin}, {"length", length}};
+}
 
 TEST(ShardSlice, ZerosPastTheEnd) {
   const Tensor x = numbers({2, 3}, {1, 2, 3, 4, 5, 6});
@@ -104,7 +106,10 @@ TEST(DistCollective, AllOperations) {
 
 TEST(DistCollective, GroupsAndGlobalRoots) {
   Imported program("DistCollective", 17);
-  distributed(program, "broadcast").with("root", std::int64_t{3}).with("groups", std::vector<std::int64_t>{2, 3}).with("group_size", std::int64_t{2});
+  distributed(program, "broadcast")
+      .with("root", std::int64_t{3})
+      .with("groups", std::vector<std::int64_t>{2, 3})
+      .with("group_size", std::int64_t{2});
   program.run_rule();
   const Attributes& attributes = program.find("Broadcast")->attributes;
   EXPECT_EQ(attributes.integer("num_ranks"), 2);

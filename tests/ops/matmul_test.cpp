@@ -12,7 +12,8 @@ TEST(MatMul, Values) {
 }
 
 TEST(MatMul, BiasActivationResidual) {
-  const Tensor a = numbers({1, 2}, {1, -1}), b = numbers({2, 2}, {1, 2, 3, 1}), bias = numbers({2}, {0.5, 0.5}), residual = numbers({1, 2}, {10, 20});
+  const Tensor a = numbers({1, 2}, {1, -1}), b = numbers({2, 2}, {1, 2, 3, 1}), bias = numbers({2}, {0.5, 0.5}),
+               residual = numbers({1, 2}, {10, 20});
   expect_near(evaluate(ops::MatMul, {a, b, bias}), {-1.5, 1.5});
   expect_near(evaluate(ops::MatMul, {a, b, bias}, {{"activation", std::string("relu")}}), {0, 1.5});
   expect_near(evaluate(ops::MatMul, {a, b, bias, residual}, {{"activation", std::string("relu")}}), {10, 21.5});
@@ -53,7 +54,9 @@ TEST(MatMul, InferenceErrors) {
   expect_error(ErrorCode::invalid_model, "bias and columns differ", [&] { infer(ops::MatMul, {f32("4,8"), f32("8,3"), f32("4")}); });
   expect_error(ErrorCode::invalid_model, "residual", [&] { infer(ops::MatMul, {f32("4,8"), f32("8,3"), std::nullopt, f32("3")}); });
   expect_error(ErrorCode::invalid_model, "is f16", [&] { infer(ops::MatMul, {f32("4,8"), type_of(DType::f16, "8,3")}); });
-  expect_error(ErrorCode::invalid_model, "not one of", [&] { infer(ops::MatMul, {f32("4,8"), f32("8,3")}, {{"activation", std::string("cube")}}); });
+  expect_error(ErrorCode::invalid_model, "not one of", [&] {
+    infer(ops::MatMul, {f32("4,8"), f32("8,3")}, {{"activation", std::string("cube")}});
+  });
 }
 
 TEST(MatMul, Rule) {
@@ -93,7 +96,11 @@ TEST(MatMulImport, RecordsWhatMustAgree) {
 
 TEST(MatMulImport, Gemm) {
   Imported program("Gemm", 13);
-  program.input(waves(1, {3, 2})).input(waves(2, {4, 3})).input(waves(3, {4})).with("transA", std::int64_t{1}).with("transB", std::int64_t{1});
+  program.input(waves(1, {3, 2}))
+      .input(waves(2, {4, 3}))
+      .input(waves(3, {4}))
+      .with("transA", std::int64_t{1})
+      .with("transB", std::int64_t{1});
   program.with("alpha", 0.5).with("beta", 2.0);
   expect_near(program.evaluate(), {0.887331, -1.524541, -2.03892, -1.249729, 0.866884, -1.141268, -2.405462, -1.262908});
   Imported plain("Gemm", 13);

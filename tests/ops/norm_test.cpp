@@ -41,7 +41,9 @@ TEST(Norm, InferenceErrorsAndRule) {
   expect_error(ErrorCode::invalid_model, "do not broadcast", [&] { infer(ops::LayerNorm, {f32("B,S,8"), f32("7")}); });
   expect_error(ErrorCode::invalid_model, "expected to broadcast", [&] { infer(ops::LayerNorm, {f32("B,S,8"), f32("S,8")}); });
   expect_error(ErrorCode::invalid_model, "axis 3 is outside rank 3", [&] { infer(ops::RmsNorm, {f32("B,S,8"), f32("8")}, axis(3)); });
-  expect_error(ErrorCode::invalid_model, "expected a float", [&] { infer(ops::RmsNorm, {type_of(DType::i32, "8"), type_of(DType::i32, "8")}); });
+  expect_error(ErrorCode::invalid_model, "expected a float", [&] {
+    infer(ops::RmsNorm, {type_of(DType::i32, "8"), type_of(DType::i32, "8")});
+  });
   EXPECT_EQ(rule_text(ops::LayerNorm, {f32("B,S,8"), f32("8"), f32("8")}), "a b c!, c!, c! -> a b c!");
   EXPECT_EQ(rule_text(ops::LayerNorm, {f32("B,S,8"), f32("S,8")}, axis(1)), "a b! c!, b! c! -> a b! c!");
   EXPECT_EQ(rule_text(ops::AddRmsNorm, {f32("B,S,8"), f32("B,S,8"), f32("8")}), "a b c!, a b c!, c! -> a b c!, a b c!");
@@ -92,9 +94,10 @@ NamedAttributes reduction(const char* kind, std::vector<std::int64_t> axes, bool
 
 TEST(Reduce, Values) {
   const std::vector<std::pair<const char*, std::vector<double>>> cases = {
-      {"sum", {0.575804, 1.879022, 0.06294}},      {"mean", {0.143951, 0.469755, 0.015735}},   {"max", {0.991665, 0.850437, 0.989358}},
-      {"min", {-0.883455, 0.041581, -0.97753}},    {"prod", {0.275624, 0.007441, 0.392308}},   {"l1", {3.090467, 1.879022, 3.241715}},
-      {"l2", {1.616091, 1.13061, 1.657798}},       {"sum_square", {2.611748, 1.27828, 2.748293}},
+      {"sum", {0.575804, 1.879022, 0.06294}},         {"mean", {0.143951, 0.469755, 0.015735}},
+      {"max", {0.991665, 0.850437, 0.989358}},        {"min", {-0.883455, 0.041581, -0.97753}},
+      {"prod", {0.275624, 0.007441, 0.392308}},       {"l1", {3.090467, 1.879022, 3.241715}},
+      {"l2", {1.616091, 1.13061, 1.657798}},          {"sum_square", {2.611748, 1.27828, 2.748293}},
       {"log_sum_exp", {1.811057, 1.904135, 1.713552}}};
   for (const auto& [kind, expected] : cases) {
     SCOPED_TRACE(kind);

@@ -19,10 +19,14 @@ namespace {
 
 std::vector<Dim> parse_dims(const std::string& text) {
   std::vector<Dim> dims;
-  for (std::size_t start = 0; start < text.size();) {
-    const std::size_t comma = std::min(text.find(',', start), text.size());
-    dims.push_back(Dim::parse(text.substr(start, comma - start)));
-    start = comma + 1;
+  std::string word;
+  int depth = 0;
+  for (const char c : text + ",") {
+    depth += (c == '(') - (c == ')');
+    if (c == ',' && depth == 0 && !word.empty())
+      dims.push_back(Dim::parse(word)), word.clear();
+    else
+      word += c;
   }
   return dims;
 }
@@ -106,8 +110,10 @@ void expect_near(const Tensor& actual, const std::vector<double>& expected, doub
   ASSERT_EQ(actual.count(), static_cast<std::int64_t>(expected.size()));
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const double value = actual.at(static_cast<std::int64_t>(i));
-    if (std::isnan(expected[i]) || std::isinf(expected[i])) EXPECT_TRUE(value == expected[i] || (value != value && expected[i] != expected[i])) << i;
-    else EXPECT_NEAR(value, expected[i], tolerance) << "element " << i;
+    if (std::isnan(expected[i]) || std::isinf(expected[i]))
+      EXPECT_TRUE(value == expected[i] || (value != value && expected[i] != expected[i])) << i;
+    else
+      EXPECT_NEAR(value, expected[i], tolerance) << "element " << i;
   }
 }
 

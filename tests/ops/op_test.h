@@ -35,7 +35,8 @@ Tensor evaluate(const OpDef& op, std::vector<std::optional<Tensor>> operands, co
 std::string rule_text(const OpDef& op, std::vector<std::optional<Type>> operands, const NamedAttributes& attributes = {});
 
 // Contents as Dims, written like "S,4"; "?" where they are unknown. Contents without a shape are vectors.
-std::string folded(const OpDef& op, const std::vector<std::string>& contents, const NamedAttributes& attributes = {}, DType dtype = DType::i64);
+std::string folded(const OpDef& op, const std::vector<std::string>& contents, const NamedAttributes& attributes = {},
+                   DType dtype = DType::i64);
 
 void expect_near(const Tensor& actual, const std::vector<double>& expected, double tolerance = 2e-6);
 // Runs f and expects an Error of this code whose text contains `part`.

@@ -6,8 +6,8 @@ namespace tandem::testing {
 namespace {
 
 TEST(PointwiseImport, SameNamesAndAttributes) {
-  for (const char* name : {"Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "HardSwish", "IsNaN", "Log", "Neg", "Reciprocal", "Relu", "Round", "Sigmoid",
-                           "Sign", "Sin", "Softplus", "Sqrt", "Tanh"}) {
+  for (const char* name : {"Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "HardSwish", "IsNaN", "Log", "Neg", "Reciprocal", "Relu", "Round",
+                           "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Tanh"}) {
     Imported program(name, 23);
     EXPECT_EQ(program.input(type_of(DType::f32, "B,4")).run_rule(), std::vector<std::string>{name});
   }
@@ -18,14 +18,18 @@ TEST(PointwiseImport, SameNamesAndAttributes) {
   Imported hard("HardSigmoid", 6);
   expect_near(hard.input(numbers({2}, {1, 9})).with("beta", 0.25).evaluate(), {0.45, 1});
   Imported infinite("IsInf", 20);
-  EXPECT_EQ(infinite.input(numbers({2}, {-std::numeric_limits<double>::infinity(), 1})).with("detect_negative", std::int64_t{0}).evaluate().to_ints(),
+  EXPECT_EQ(infinite.input(numbers({2}, {-std::numeric_limits<double>::infinity(), 1}))
+                .with("detect_negative", std::int64_t{0})
+                .evaluate()
+                .to_ints(),
             (std::vector<std::int64_t>{0, 0}));
   Imported gelu("Gelu", 20);
   expect_near(gelu.input(numbers({1}, {1})).with("approximate", std::string("tanh")).evaluate(), {0.841192});
   Imported swish("Swish", 24);
   expect_near(swish.input(numbers({1}, {1})).with("alpha", 2.0).evaluate(), {0.880797});
   Imported wrong("Gelu", 20);
-  expect_error(ErrorCode::invalid_model, "not one of", [&] { wrong.input(numbers({1}, {1})).with("approximate", std::string("fast")).run_rule(); });
+  expect_error(ErrorCode::invalid_model, "not one of",
+               [&] { wrong.input(numbers({1}, {1})).with("approximate", std::string("fast")).run_rule(); });
 }
 
 TEST(PointwiseImport, ChainsAndBounds) {
@@ -64,7 +68,8 @@ TEST(PointwiseImport, BroadcastingRecordsAssumptions) {
   where.input(type_of(DType::boolean, "A")).input(type_of(DType::f32, "B")).input(type_of(DType::f32, "1")).run_rule();
   EXPECT_EQ(where.graph.constraints.size(), 1u);
   Imported wrong("Mul", 14);
-  expect_error(ErrorCode::invalid_model, "do not broadcast", [&] { wrong.input(type_of(DType::f32, "2")).input(type_of(DType::f32, "3")).run_rule(); });
+  expect_error(ErrorCode::invalid_model, "do not broadcast",
+               [&] { wrong.input(type_of(DType::f32, "2")).input(type_of(DType::f32, "3")).run_rule(); });
 }
 
 TEST(PointwiseImport, ShapeArithmeticIsFollowed) {
@@ -84,7 +89,8 @@ TEST(OpList, EveryOpIsComplete) {
     EXPECT_NE(op->infer, nullptr) << op->name;
     EXPECT_EQ(all_ops().find(op->name), op) << op->name << " is listed twice";
     EXPECT_EQ(op->evaluate == nullptr, op->collective) << op->name;
-    for (const Field& field : op->fields) EXPECT_EQ(field.initial.index(), static_cast<std::size_t>(field.kind)) << op->name << " " << field.name;
+    for (const Field& field : op->fields)
+      EXPECT_EQ(field.initial.index(), static_cast<std::size_t>(field.kind)) << op->name << " " << field.name;
   }
 }
 

@@ -71,8 +71,12 @@ TEST(Pointwise, TestsGiveBooleans) {
 TEST(Pointwise, RefusesOtherTypes) {
   expect_error(ErrorCode::invalid_model, "expected a float type", [] { infer(ops::Exp, {type_of(DType::i64, "2")}); });
   expect_error(ErrorCode::invalid_model, "expected bool", [] { infer(ops::Not, {type_of(DType::f32, "2")}); });
-  expect_error(ErrorCode::invalid_model, "expected a number type", [] { infer(ops::Add, {type_of(DType::boolean, "2"), type_of(DType::boolean, "2")}); });
-  expect_error(ErrorCode::invalid_model, "operand 1 is i64, expected f32", [] { infer(ops::Add, {type_of(DType::f32, "2"), type_of(DType::i64, "2")}); });
+  expect_error(ErrorCode::invalid_model, "expected a number type", [] {
+    infer(ops::Add, {type_of(DType::boolean, "2"), type_of(DType::boolean, "2")});
+  });
+  expect_error(ErrorCode::invalid_model, "operand 1 is i64, expected f32", [] {
+    infer(ops::Add, {type_of(DType::f32, "2"), type_of(DType::i64, "2")});
+  });
   expect_error(ErrorCode::invalid_model, "do not broadcast", [] { infer(ops::Mul, {type_of(DType::f32, "2"), type_of(DType::f32, "3")}); });
   expect_error(ErrorCode::invalid_model, "expected bool", [] {
     infer(ops::Where, {type_of(DType::i64, "2"), type_of(DType::f32, "2"), type_of(DType::f32, "2")});
@@ -159,13 +163,13 @@ TEST(Pointwise, SixteenBitResultsAreRounded) {
 }
 
 TEST(Pointwise, FoldFollowsDims) {
-  EXPECT_EQ(folded(ops::Add, {"S,2", "1"}), "S + 1,3");
+  EXPECT_EQ(folded(ops::Add, {"S,2", "1"}), "S+1,3");
   EXPECT_EQ(folded(ops::Sub, {"S", "S"}), "0");
   EXPECT_EQ(folded(ops::Mul, {"S,B", "4,B"}), Dim::parse("4*S").to_string() + "," + Dim::parse("B*B").to_string());
   EXPECT_EQ(folded(ops::Div, {"4*S", "4"}), "S");
   EXPECT_EQ(folded(ops::Div, {"S", "2"}), floor_div(Dim::parse("S"), 2).to_string());
   EXPECT_EQ(folded(ops::Div, {"-7", "2"}), "-3");
-  EXPECT_EQ(folded(ops::Div, {"S - 8", "2"}), (Dim::parse("S - 8").exact_divide(2) ? "exact" : "?"));
+  EXPECT_EQ(folded(ops::Div, {"S - 8", "2"}), "?");
   EXPECT_EQ(folded(ops::Div, {"S", "0"}), "?");
   EXPECT_EQ(folded(ops::Mod, {"S", "2"}), mod(Dim::parse("S"), 2).to_string());
   EXPECT_EQ(folded(ops::Mod, {"-5", "3"}), "1");

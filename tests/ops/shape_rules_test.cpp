@@ -37,7 +37,8 @@ TEST(ShapeRules, BroadcastAssumesEqualExtentsThatMayBeEqual) {
 
 TEST(ShapeRules, OffsetsFollowStrides) {
   std::vector<std::array<std::int64_t, 2>> seen;
-  for_each_offset<2>({2, 3}, {row_major_strides({2, 3}), strides_over({3}, {2, 3})}, [&](std::int64_t, const auto& at) { seen.push_back(at); });
+  for_each_offset<2>({2, 3}, {row_major_strides({2, 3}), strides_over({3}, {2, 3})},
+                     [&](std::int64_t, const auto& at) { seen.push_back(at); });
   EXPECT_EQ(seen, (std::vector<std::array<std::int64_t, 2>>{{0, 0}, {1, 1}, {2, 2}, {3, 0}, {4, 1}, {5, 2}}));
   int visits = 0;
   for_each_offset<1>({2, 0}, {Shape{0, 1}}, [&](std::int64_t, const auto&) { ++visits; });

@@ -131,8 +131,10 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
       s *= scale;
       if (softcap > 0) s = softcap * std::tanh(s / softcap);
       const std::int64_t at = b * mask_steps[0] + h * mask_steps[1] + i * mask_steps[2] + j * mask_steps[3];
-      if (additive) s += in[kMask].at(at);
-      else if (masked && in[kMask].int_at(at) == 0) s = -INFINITY;
+      if (additive)
+        s += in[kMask].at(at);
+      else if (masked && in[kMask].int_at(at) == 0)
+        s = -INFINITY;
       scores[static_cast<std::size_t>(j)] = s;
       top = scalar::larger(s, top);
     }
@@ -142,10 +144,12 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
       const double weight = std::exp(scores[static_cast<std::size_t>(j)] - top);
       total += weight;
       // A weight of zero attends to nothing, whatever lies there: padding may hold NaN.
-      for (std::int64_t d = 0; d < value_size && weight != 0; ++d) sums[static_cast<std::size_t>(d)] += weight * v.at((kv + j) * value_size + d);
+      for (std::int64_t d = 0; d < value_size && weight != 0; ++d)
+        sums[static_cast<std::size_t>(d)] += weight * v.at((kv + j) * value_size + d);
     }
     for (std::int64_t d = 0; d < value_size; ++d)
-      store_element(out.dtype(), out.mutable_data(), line * value_size + d, top == -INFINITY ? empty : sums[static_cast<std::size_t>(d)] / total);
+      store_element(out.dtype(), out.mutable_data(), line * value_size + d,
+                    top == -INFINITY ? empty : sums[static_cast<std::size_t>(d)] / total);
   }
   return {out};
 }
@@ -154,20 +158,26 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 
 const OpDef Attention = {
     .name = "Attention",
-    .doc = "softmax(scale·q·kᵀ, capped and masked)·v per head, for q [B,Hq,Sq,D], k [B,Hkv,Skv,D], v [B,Hkv,Skv,Dv], Hq a multiple of Hkv; "
-           "further operands: mask, query lengths, key lengths, past.",
-    .fields = {{"scale", FieldKind::real, 1.0, {}, "factor of q·kᵀ; importers write 1/√D where a file leaves it out"},
-               {"causal", FieldKind::text, std::string("none"), {"none", "upper_left", "lower_right", "offset"}, "j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past"},
-               {"softcap", FieldKind::real, 0.0, {}, "c: scores become c·tanh(score/c) before the mask; 0: they stay"},
-               {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"},
-               {"axis", FieldKind::text, std::string(), {}, "mesh axis over which the sequence is split; empty: none, or `groups`, or all ranks"},
-               {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit groups of ranks instead of an axis"},
-               {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
-               {"split", FieldKind::text, std::string("qkv"), {"qkv", "kv"}, "what the ranks hold parts of"},
-               {"layout", FieldKind::text, std::string("contiguous"), {"contiguous", "zigzag"}, "which positions a rank holds"},
-               {"algorithm", FieldKind::text, std::string("auto"), {"auto", "all_gather", "all_to_all", "ring"}},
-               {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
-               {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
+    .doc =
+        "softmax(scale·q·kᵀ, capped and masked)·v per head, for q [B,Hq,Sq,D], k [B,Hkv,Skv,D], v [B,Hkv,Skv,Dv], Hq a multiple of Hkv; "
+        "further operands: mask, query lengths, key lengths, past.",
+    .fields =
+        {{"scale", FieldKind::real, 1.0, {}, "factor of q·kᵀ; importers write 1/√D where a file leaves it out"},
+         {"causal",
+          FieldKind::text,
+          std::string("none"),
+          {"none", "upper_left", "lower_right", "offset"},
+          "j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past"},
+         {"softcap", FieldKind::real, 0.0, {}, "c: scores become c·tanh(score/c) before the mask; 0: they stay"},
+         {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"},
+         {"axis", FieldKind::text, std::string(), {}, "mesh axis over which the sequence is split; empty: none, or `groups`, or all ranks"},
+         {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit groups of ranks instead of an axis"},
+         {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
+         {"split", FieldKind::text, std::string("qkv"), {"qkv", "kv"}, "what the ranks hold parts of"},
+         {"layout", FieldKind::text, std::string("contiguous"), {"contiguous", "zigzag"}, "which positions a rank holds"},
+         {"algorithm", FieldKind::text, std::string("auto"), {"auto", "all_gather", "all_to_all", "ring"}},
+         {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
+         {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
     .min_operands = 3,
     .max_operands = 7,
     .infer = infer,

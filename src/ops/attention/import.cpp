@@ -80,7 +80,8 @@ std::vector<Value*> import_attention(const ForeignNode& node, GraphBuilder& buil
   Value *q = node.required(kInputQ), *k = node.required(kInputK), *v = node.required(kInputV), *mask = node.input(kInputMask);
   const int rank = q->type.rank();
   if ((rank != 3 && rank != 4) || k->type.rank() != rank || v->type.rank() != rank)
-    fail(ErrorCode::invalid_model, "q, k, v are {}, {}, {}: expected 3 or 4 dimensions each", q->type.to_string(), k->type.to_string(), v->type.to_string());
+    fail(ErrorCode::invalid_model, "q, k, v are {}, {}, {}: expected 3 or 4 dimensions each", q->type.to_string(), k->type.to_string(),
+         v->type.to_string());
   if (rank == 3) {
     const std::int64_t heads = node.integer("q_num_heads", 0), kv_heads = node.integer("kv_num_heads", heads);
     q = split_heads(builder, q, heads);

@@ -26,8 +26,8 @@ std::vector<Type> infer(const OpCall& call) {
     const Type& angle = require_rank(call, i, 3, 3);
     const bool batch = angle.dims[0] == Dim(1) || may_be_equal(angle.dims[0], x.dims[0]);
     if (!batch || !may_be_equal(angle.dims[1], x.dims[2]) || !may_be_equal(angle.dims[2], floor_div(size, 2)))
-      fail(ErrorCode::invalid_model, "operand {} is {}, expected [{} or 1,{},{}]", i, angle.to_string(), x.dims[0].to_string(), x.dims[2].to_string(),
-           floor_div(size, 2).to_string());
+      fail(ErrorCode::invalid_model, "operand {} is {}, expected [{} or 1,{},{}]", i, angle.to_string(), x.dims[0].to_string(),
+           x.dims[2].to_string(), floor_div(size, 2).to_string());
   }
   return {x};
 }
@@ -70,9 +70,12 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 
 const OpDef RotaryEmbedding = {
     .name = "RotaryEmbedding",
-    .doc = "Rotates pairs (x₁, x₂) of each head of x [B,H,S,D] to (x₁·cos − x₂·sin, x₂·cos + x₁·sin), with cos and sin [B or 1, S, R/2], R the "
-           "rotated elements; pairs are (j, j + R/2), or neighbours if interleaved.",
-    .fields = {{"interleaved", FieldKind::boolean, false}, {"rotary_dim", FieldKind::integer, std::int64_t{0}, {}, "rotated elements of a head; 0: all"}},
+    .doc =
+        "Rotates pairs (x₁, x₂) of each head of x [B,H,S,D] to (x₁·cos − x₂·sin, x₂·cos + x₁·sin), with cos and sin [B or 1, S, R/2], R "
+        "the "
+        "rotated elements; pairs are (j, j + R/2), or neighbours if interleaved.",
+    .fields = {{"interleaved", FieldKind::boolean, false},
+               {"rotary_dim", FieldKind::integer, std::int64_t{0}, {}, "rotated elements of a head; 0: all"}},
     .min_operands = 3,
     .max_operands = 3,
     .infer = infer,

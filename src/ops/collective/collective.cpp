@@ -9,7 +9,8 @@
 namespace tandem::ops {
 namespace {
 
-constexpr DType kCarried[] = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2, DType::i8, DType::u8, DType::i32, DType::i64};
+constexpr DType kCarried[] = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2,
+                              DType::i8,  DType::u8,  DType::i32,  DType::i64};
 
 void check_dtype(const CollectiveInfo& collective, DType dtype) {
   if (dtype == DType::boolean && !collective.reduces) return;
@@ -38,8 +39,7 @@ Dim block(const Dim& extent, int dim, std::int64_t num_ranks) {
 Dim trimmed(const OpCall& call, const Dim& extent) {
   const Dim& trim = call.attributes.dim("trim");
   if (trim == Dim(0)) return extent;
-  if ((extent - trim).bounds({}).max < 0)
-    fail(ErrorCode::invalid_model, "cannot trim {} rows to {}", extent.to_string(), trim.to_string());
+  if ((extent - trim).bounds({}).max < 0) fail(ErrorCode::invalid_model, "cannot trim {} rows to {}", extent.to_string(), trim.to_string());
   return trim;
 }
 
@@ -53,7 +53,8 @@ std::vector<Type> infer(const OpCall& call) {
   const std::int64_t num_ranks = a.integer("num_ranks");
   if (num_ranks < 1) fail(ErrorCode::invalid_model, "num_ranks is {}", num_ranks);
   check_groups(a.get<RankLists>("groups"), num_ranks);
-  if (!a.text("axis").empty() && !a.get<RankLists>("groups").empty()) fail(ErrorCode::invalid_model, "an axis and groups exclude each other");
+  if (!a.text("axis").empty() && !a.get<RankLists>("groups").empty())
+    fail(ErrorCode::invalid_model, "an axis and groups exclude each other");
   if (collective.rooted && (a.integer("root") < 0 || a.integer("root") >= num_ranks))
     fail(ErrorCode::invalid_model, "root {} is outside the group of {} ranks", a.integer("root"), num_ranks);
 

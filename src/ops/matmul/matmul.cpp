@@ -18,8 +18,8 @@ std::vector<Type> infer(const OpCall& call) {
   const Type &a = call.operand(kA), &b = call.operand(kB);
   if (a.rank() < 2 || b.rank() < 2) fail(ErrorCode::invalid_model, "operands {} and {} must be matrices", a.to_string(), b.to_string());
   if (!may_be_equal(extent(a, 1), extent(b, 2)))
-    fail(ErrorCode::invalid_model, "cannot multiply {} by {}: {} columns meet {} rows", a.to_string(), b.to_string(), extent(a, 1).to_string(),
-         extent(b, 2).to_string());
+    fail(ErrorCode::invalid_model, "cannot multiply {} by {}: {} columns meet {} rows", a.to_string(), b.to_string(),
+         extent(a, 1).to_string(), extent(b, 2).to_string());
   std::vector<Dim> dims = broadcast_dims(leading(a), leading(b)).dims;
   dims.push_back(extent(a, 2));
   dims.push_back(extent(b, 1));
@@ -54,8 +54,10 @@ std::vector<std::int64_t> matrix_offsets(const Shape& operand, const Shape& resu
 
 template <typename T>
 T load(const Tensor& t, std::int64_t i) {
-  if constexpr (std::is_same_v<T, double>) return t.at(i);
-  else return t.int_at(i);
+  if constexpr (std::is_same_v<T, double>)
+    return t.at(i);
+  else
+    return t.int_at(i);
 }
 
 template <typename T>
@@ -75,8 +77,10 @@ Tensor product_of(const OpCall& call, std::span<const Tensor> in) {
     if (call.has_operand(kBias)) sum = scalar::plus(sum, load<T>(in[kBias], column));
     if constexpr (std::is_same_v<T, double>) sum = activate(sum);
     if (call.has_operand(kResidual)) sum = scalar::plus(sum, load<T>(in[kResidual], i));
-    if constexpr (std::is_same_v<T, double>) store_element(out.dtype(), data, i, sum);
-    else store_int(out.dtype(), data, i, sum);
+    if constexpr (std::is_same_v<T, double>)
+      store_element(out.dtype(), data, i, sum);
+    else
+      store_int(out.dtype(), data, i, sum);
   }
   return out;
 }

@@ -22,7 +22,8 @@ struct Norm {
     Type x = call.operand(0);
     if (kAdds) {
       const Type& residual = call.operand(1);
-      if (residual.rank() != x.rank()) fail(ErrorCode::invalid_model, "the residual is {}, expected {}", residual.to_string(), x.to_string());
+      if (residual.rank() != x.rank())
+        fail(ErrorCode::invalid_model, "the residual is {}, expected {}", residual.to_string(), x.to_string());
       for (std::size_t i = 0; i < x.dims.size(); ++i) x.dims[i] = merge_equal(x.dims[i], residual.dims[i], "the extents of x and residual");
     }
     const std::vector<Dim> normalized(x.dims.begin() + axis(call), x.dims.end());
@@ -127,11 +128,13 @@ std::vector<Value*> import_rms_norm(const ForeignNode& node, GraphBuilder& build
 
 const OpDef AddLayerNorm = Norm<true, true>::define(
     "AddLayerNorm", "Layer normalization of the sum of x and a residual, with scale and optional bias; results: the norm, and the sum.");
-const OpDef AddRmsNorm =
-    Norm<false, true>::define("AddRmsNorm", "RMS normalization of the sum of x and a residual, with scale; results: the norm, and the sum.");
-const OpDef LayerNorm = Norm<true, false>::define("LayerNorm", "y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.",
-                                                  {{"LayerNormalization", 17, import_layer_norm}});
-const OpDef RmsNorm = Norm<false, false>::define("RmsNorm", "y = x/√(mean of x² + epsilon)·scale over the last dimensions.",
-                                                 {{"RMSNormalization", 23, import_rms_norm}, {"SimplifiedLayerNormalization", 1, import_rms_norm}});
+const OpDef AddRmsNorm = Norm<false, true>::define(
+    "AddRmsNorm", "RMS normalization of the sum of x and a residual, with scale; results: the norm, and the sum.");
+const OpDef LayerNorm =
+    Norm<true, false>::define("LayerNorm", "y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.",
+                              {{"LayerNormalization", 17, import_layer_norm}});
+const OpDef RmsNorm =
+    Norm<false, false>::define("RmsNorm", "y = x/√(mean of x² + epsilon)·scale over the last dimensions.",
+                               {{"RMSNormalization", 23, import_rms_norm}, {"SimplifiedLayerNormalization", 1, import_rms_norm}});
 
 }  // namespace tandem::ops

@@ -87,9 +87,8 @@ auto mod_formula(const Attributes& attributes) {
 // C's remainder is Python's where nothing is negative.
 std::optional<DimContent> fold_mod(const OpCall& call, std::span<const std::optional<DimContent>> contents) {
   if (!call.attributes.boolean("fmod")) return fold<modulo>(call, contents);
-  return fold<[](const Dim& a, const Dim& b) {
-    return a.bounds({}).min >= 0 && b.bounds({}).min >= 0 ? modulo(a, b) : std::nullopt;
-  }>(call, contents);
+  return fold<[](const Dim& a, const Dim& b) { return a.bounds({}).min >= 0 && b.bounds({}).min >= 0 ? modulo(a, b) : std::nullopt; }>(
+      call, contents);
 }
 
 ShardingRule rule_mul(const OpCall& call) {
@@ -108,30 +107,27 @@ ShardingRule rule_div(const OpCall& call) {
 
 const OpDef Add = with_imports(
     binary<[](Number auto a, Number auto b) { return scalar::plus(a, b); }, kNumbers>("Add", "y = a + b; integers wrap.", fold<plus>),
-    {{"Add", 7, import_binary},
-     {"Sum", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Add", n, b); }}});
+    {{"Add", 7, import_binary}, {"Sum", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Add", n, b); }}});
 const OpDef And =
     binary<[](Number auto a, Number auto b) { return a != 0 && b != 0; }, kBooleans, true>("And", "y = a and b.", fold<times>);
-const OpDef Div = with_rule(
-    binary<[](Number auto a, Number auto b) { return scalar::divide(a, b); }, kNumbers>(
-        "Div", "y = a/b; integers truncate toward zero.", fold<divide>),
-    rule_div);
-const OpDef Equal = binary<[](Number auto a, Number auto b) { return a == b; }, kAnything, true>(
-    "Equal", "y = whether a = b.", fold<dim_rules::equal>);
+const OpDef Div = with_rule(binary<[](Number auto a, Number auto b) { return scalar::divide(a, b); }, kNumbers>(
+                                "Div", "y = a/b; integers truncate toward zero.", fold<divide>),
+                            rule_div);
+const OpDef Equal =
+    binary<[](Number auto a, Number auto b) { return a == b; }, kAnything, true>("Equal", "y = whether a = b.", fold<dim_rules::equal>);
 const OpDef Greater = comparison<[](Number auto a, Number auto b) { return b < a; }>("Greater", "y = whether a > b.", fold<greater>);
 const OpDef GreaterOrEqual =
     comparison<[](Number auto a, Number auto b) { return b <= a; }>("GreaterOrEqual", "y = whether a ≥ b.", fold<greater_or_equal>);
 const OpDef Less = comparison<[](Number auto a, Number auto b) { return a < b; }>("Less", "y = whether a < b.", fold<less>);
 const OpDef LessOrEqual =
     comparison<[](Number auto a, Number auto b) { return a <= b; }>("LessOrEqual", "y = whether a ≤ b.", fold<less_or_equal>);
-const OpDef Max = with_imports(
-    binary<[](Number auto a, Number auto b) { return scalar::larger(a, b); }, kNumbers>(
-        "Max", "y = the larger of a and b; NaN if one is NaN.", fold<larger>),
-    {{"Max", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Max", n, b); }}, {"Clip", 6, import_clip}});
-const OpDef Min = with_imports(
-    binary<[](Number auto a, Number auto b) { return scalar::smaller(a, b); }, kNumbers>(
-        "Min", "y = the smaller of a and b; NaN if one is NaN.", fold<smaller>),
-    {{"Min", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Min", n, b); }}});
+const OpDef Max =
+    with_imports(binary<[](Number auto a, Number auto b) { return scalar::larger(a, b); }, kNumbers>(
+                     "Max", "y = the larger of a and b; NaN if one is NaN.", fold<larger>),
+                 {{"Max", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Max", n, b); }}, {"Clip", 6, import_clip}});
+const OpDef Min = with_imports(binary<[](Number auto a, Number auto b) { return scalar::smaller(a, b); }, kNumbers>(
+                                   "Min", "y = the smaller of a and b; NaN if one is NaN.", fold<smaller>),
+                               {{"Min", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Min", n, b); }}});
 const OpDef Mod = with_imports(
     with_fields(binary<mod_formula, kNumbers>("Mod", "y = the remainder of a/b, with the sign of b, or with fmod that of a.", fold_mod),
                 {{"fmod", FieldKind::boolean, false}}),

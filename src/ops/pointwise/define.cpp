@@ -7,9 +7,7 @@ Value* add_broadcast(GraphBuilder& builder, std::string_view op, Value* a, Value
   return builder.add(op, {a, b}, attributes);
 }
 
-std::vector<Value*> import_unary(const ForeignNode& node, GraphBuilder& builder) {
-  return {builder.add(node.op_type, {node.required(0)})};
-}
+std::vector<Value*> import_unary(const ForeignNode& node, GraphBuilder& builder) { return {builder.add(node.op_type, {node.required(0)})}; }
 
 std::vector<Value*> import_binary(const ForeignNode& node, GraphBuilder& builder) {
   return {add_broadcast(builder, node.op_type, node.required(0), node.required(1))};

@@ -32,8 +32,14 @@ inline double power(double a, double b) { return std::pow(a, b); }
 std::int64_t power(std::int64_t a, std::int64_t b);
 
 // NaN if one of them is.
-template <typename T> T smaller(T a, T b) { return a != a || a < b ? a : b; }
-template <typename T> T larger(T a, T b) { return a != a || a > b ? a : b; }
+template <typename T>
+T smaller(T a, T b) {
+  return a != a || a < b ? a : b;
+}
+template <typename T>
+T larger(T a, T b) {
+  return a != a || a > b ? a : b;
+}
 
 inline double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 inline double silu(double x) { return x * sigmoid(x); }

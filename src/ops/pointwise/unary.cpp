@@ -53,6 +53,17 @@ OpDef import_as(OpDef op, std::vector<OnnxRule> rules) {
   return op;
 }
 
+auto infinite(const Attributes& attributes) {
+  return [negative = attributes.boolean("negative"), positive = attributes.boolean("positive")](double x) {
+    return std::isinf(x) && (x < 0 ? negative : positive);
+  };
+}
+
+std::vector<Value*> import_is_inf(const ForeignNode& node, GraphBuilder& builder) {
+  const bool negative = node.integer("detect_negative", 1) != 0, positive = node.integer("detect_positive", 1) != 0;
+  return {builder.add("IsInf", {node.required(0)}, {{"negative", negative}, {"positive", positive}})};
+}
+
 std::vector<Value*> import_swish(const ForeignNode& node, GraphBuilder& builder) {
   Value* x = node.required(0);
   const double alpha = node.real("alpha", 1);
@@ -74,8 +85,9 @@ const OpDef Cos = unary<[](double x) { return std::cos(x); }>("Cos", "y = cos x.
 const OpDef Elu = with_fields(
     unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * std::expm1(x) : x; }; }>(
         "Elu", "y = x where x > 0, else alpha·(exp x − 1)."),
-    {{"alpha", FieldKind::real, 1.0}},
-    [](const ForeignNode& n, GraphBuilder& b) { return std::vector{b.add("Elu", {n.required(0)}, {{"alpha", n.real("alpha", 1)}})}; });
+    {{"alpha", FieldKind::real, 1.0}}, [](const ForeignNode& n, GraphBuilder& b) {
+      return std::vector{b.add("Elu", {n.required(0)}, {{"alpha", n.real("alpha", 1)}})};
+    });
 const OpDef Erf = unary<[](double x) { return std::erf(x); }>("Erf", "y = erf x, the error function.");
 const OpDef Exp = unary<[](double x) { return std::exp(x); }>("Exp", "y = exp x.");
 const OpDef Floor = unary<[](double x) { return std::floor(x); }>("Floor", "y = the largest whole number that is at most x.");
@@ -86,36 +98,29 @@ const OpDef Gelu = import_as(
     {{"Gelu", 20, import_gelu}, {"Gelu", 1, import_gelu, "com.microsoft"}});
 const OpDef HardSigmoid = with_fields(
     unary<[](const Attributes& a) {
-      return [alpha = a.real("alpha"), beta = a.real("beta")](double x) { return scalar::larger(0.0, scalar::smaller(1.0, alpha * x + beta)); };
+      return [alpha = a.real("alpha"), beta = a.real("beta")](double x) {
+        return scalar::larger(0.0, scalar::smaller(1.0, alpha * x + beta));
+      };
     }>("HardSigmoid", "y = max(0, min(1, alpha·x + beta))."),
     {{"alpha", FieldKind::real, 0.2}, {"beta", FieldKind::real, 0.5}}, [](const ForeignNode& n, GraphBuilder& b) {
       return std::vector{b.add("HardSigmoid", {n.required(0)}, {{"alpha", n.real("alpha", 0.2)}, {"beta", n.real("beta", 0.5)}})};
     });
 const OpDef HardSwish = unary<[](double x) { return x * scalar::larger(0.0, scalar::smaller(1.0, x / 6 + 0.5)); }>(
     "HardSwish", "y = x·max(0, min(1, x/6 + 1/2)).");
-const OpDef IsInf = with_fields(
-    unary<[](const Attributes& a) {
-      return [negative = a.boolean("negative"), positive = a.boolean("positive")](double x) {
-        return std::isinf(x) && (x < 0 ? negative : positive);
-      };
-    }, kFloats, true>("IsInf", "y = whether x is infinite, of a sign that is asked for."),
-    {{"negative", FieldKind::boolean, true}, {"positive", FieldKind::boolean, true}}, [](const ForeignNode& n, GraphBuilder& b) {
-      return std::vector{b.add("IsInf", {n.required(0)},
-                               {{"negative", n.integer("detect_negative", 1) != 0}, {"positive", n.integer("detect_positive", 1) != 0}})};
-    });
+const OpDef IsInf = with_fields(unary<infinite, kFloats, true>("IsInf", "y = whether x is infinite, of a sign that is asked for."),
+                                {{"negative", FieldKind::boolean, true}, {"positive", FieldKind::boolean, true}}, import_is_inf);
 const OpDef IsNaN = unary<[](double x) { return std::isnan(x); }, kFloats, true>("IsNaN", "y = whether x is not a number.");
-const OpDef LeakyRelu = with_fields(
-    unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * x : x; }; }>(
-        "LeakyRelu", "y = x where x ≥ 0, else alpha·x."),
-    {{"alpha", FieldKind::real, 0.01}},
-    [](const ForeignNode& n, GraphBuilder& b) {
-      return std::vector{b.add("LeakyRelu", {n.required(0)}, {{"alpha", n.real("alpha", 0.01)}})};
-    });
+const OpDef LeakyRelu =
+    with_fields(unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * x : x; }; }>(
+                    "LeakyRelu", "y = x where x ≥ 0, else alpha·x."),
+                {{"alpha", FieldKind::real, 0.01}}, [](const ForeignNode& n, GraphBuilder& b) {
+                  return std::vector{b.add("LeakyRelu", {n.required(0)}, {{"alpha", n.real("alpha", 0.01)}})};
+                });
 const OpDef Log = unary<[](double x) { return std::log(x); }>("Log", "y = ln x.");
 const OpDef Neg = with_fold(linear(unary<[](Number auto x) { return scalar::negate(x); }, kNumbers>("Neg", "y = −x; integers wrap.")),
                             dim_rules::fold<dim_rules::negative>);
-const OpDef Not = with_fold(unary<[](double x) { return x == 0; }, kBooleans, true>("Not", "y = not x."),
-                            dim_rules::fold<dim_rules::negated>);
+const OpDef Not =
+    with_fold(unary<[](double x) { return x == 0; }, kBooleans, true>("Not", "y = not x."), dim_rules::fold<dim_rules::negated>);
 const OpDef Reciprocal = unary<[](double x) { return 1 / x; }>("Reciprocal", "y = 1/x.");
 const OpDef Relu = unary<[](Number auto x) { return x < 0 ? 0 : x; }, kNumbers>("Relu", "y = max(0, x).");
 const OpDef Round = unary<[](double x) { return std::nearbyint(x); }>("Round", "y = the nearest whole number, the even one of two.");

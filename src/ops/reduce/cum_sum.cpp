@@ -47,8 +47,10 @@ void accumulate(const OpCall& call, const Tensor& x, Tensor& y) {
 
 std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   Tensor y(in[0].dtype(), in[0].shape());
-  if (is_float(y.dtype())) accumulate<double>(call, in[0], y);
-  else accumulate<std::int64_t>(call, in[0], y);
+  if (is_float(y.dtype()))
+    accumulate<double>(call, in[0], y);
+  else
+    accumulate<std::int64_t>(call, in[0], y);
   return {y};
 }
 
@@ -67,7 +69,9 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
 const OpDef CumSum = {
     .name = "CumSum",
     .doc = "y[i] = the sum of x[0 … i] along `axis`; exclusive: of x[0 … i−1]; reverse: from the end.",
-    .fields = {{"axis", FieldKind::integer, std::int64_t{0}}, {"exclusive", FieldKind::boolean, false}, {"reverse", FieldKind::boolean, false}},
+    .fields = {{"axis", FieldKind::integer, std::int64_t{0}},
+               {"exclusive", FieldKind::boolean, false},
+               {"reverse", FieldKind::boolean, false}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

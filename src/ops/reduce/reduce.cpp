@@ -23,8 +23,10 @@ std::vector<Type> infer(const OpCall& call) {
   const std::vector<int> axes = axes_of(call);
   Type y{x.dtype, {}};
   for (int d = 0; d < x.rank(); ++d) {
-    if (!contains(axes, d)) y.dims.push_back(x.dims[static_cast<std::size_t>(d)]);
-    else if (call.attributes.boolean("keepdims")) y.dims.emplace_back(1);
+    if (!contains(axes, d))
+      y.dims.push_back(x.dims[static_cast<std::size_t>(d)]);
+    else if (call.attributes.boolean("keepdims"))
+      y.dims.emplace_back(1);
   }
   return {y};
 }
@@ -46,11 +48,16 @@ ShardingRule rule(const OpCall& call) {
   ShardingRule rule{.operands = {{}}, .results = {{}}, .linear = {kind == "sum" || (kind == "mean" && is_float(call.operand(0).dtype))}};
   for (int d = 0; d < call.operand(0).rank(); ++d) {
     const bool reduced = contains(axes, d);
-    const int factor = rule.add(call.operand(0).dims[static_cast<std::size_t>(d)], !reduced ? Role::parallel : combined ? Role::contract : Role::whole,
+    const int factor = rule.add(call.operand(0).dims[static_cast<std::size_t>(d)],
+                                !reduced   ? Role::parallel
+                                : combined ? Role::contract
+                                           : Role::whole,
                                 combined.value_or(Reduction::sum));
     rule.operands[0].push_back({factor});
-    if (!reduced) rule.results[0].push_back({factor});
-    else if (call.attributes.boolean("keepdims")) rule.results[0].emplace_back();
+    if (!reduced)
+      rule.results[0].push_back({factor});
+    else if (call.attributes.boolean("keepdims"))
+      rule.results[0].emplace_back();
   }
   return rule;
 }
@@ -111,11 +118,15 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
     std::vector<double> values;
     std::vector<std::int64_t> ints;
     for_each_offset<1>(lost, {lost_strides}, [&](std::int64_t, const auto& at) {
-      if (exact) ints.push_back(x.int_at(start[0] + at[0]));
-      else values.push_back(x.at(start[0] + at[0]));
+      if (exact)
+        ints.push_back(x.int_at(start[0] + at[0]));
+      else
+        values.push_back(x.at(start[0] + at[0]));
     });
-    if (exact) store_int(y.dtype(), y.mutable_data(), i, reduced(kind, ints));
-    else store_element(y.dtype(), y.mutable_data(), i, reduced(kind, values));
+    if (exact)
+      store_int(y.dtype(), y.mutable_data(), i, reduced(kind, ints));
+    else
+      store_element(y.dtype(), y.mutable_data(), i, reduced(kind, values));
   });
   return {y};
 }
@@ -129,10 +140,14 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
   Dim result = contents[0]->front();
   for (std::size_t i = 1; i < contents[0]->size(); ++i) {
     const Dim& next = (*contents[0])[i];
-    if (kind == "sum") result = result + next;
-    else if (kind == "prod") result = result * next;
-    else if (kind == "max") result = max(result, next);
-    else result = min(result, next);
+    if (kind == "sum")
+      result = result + next;
+    else if (kind == "prod")
+      result = result * next;
+    else if (kind == "max")
+      result = max(result, next);
+    else
+      result = min(result, next);
   }
   return DimContent{result};
 }
@@ -141,15 +156,18 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
 std::vector<Value*> import_reduce(const char* kind, const ForeignNode& node, GraphBuilder& builder) {
   Value* x = node.required(0);
   std::vector<std::int64_t> axes;
-  if (Value* given = node.input(1)) axes = builder.require_ints(given, "axes");
-  else axes = node.integers("axes", {});
+  if (Value* given = node.input(1))
+    axes = builder.require_ints(given, "axes");
+  else
+    axes = node.integers("axes", {});
   if (axes.empty()) {
     if (node.integer("noop_with_empty_axes", 0) != 0) return {x};
     for (int d = 0; d < x->type.rank(); ++d) axes.push_back(d);
   }
   const std::vector<int> sorted = normalize_axes(axes, x->type.rank());
-  const NamedAttributes attributes = {
-      {"kind", std::string(kind)}, {"axes", std::vector<std::int64_t>(sorted.begin(), sorted.end())}, {"keepdims", node.integer("keepdims", 1) != 0}};
+  const NamedAttributes attributes = {{"kind", std::string(kind)},
+                                      {"axes", std::vector<std::int64_t>(sorted.begin(), sorted.end())},
+                                      {"keepdims", node.integer("keepdims", 1) != 0}};
   return {builder.add("Reduce", {x}, attributes)};
 }
 
