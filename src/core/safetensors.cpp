@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/atomic_file.h"
 #include "core/check.h"
+#include "core/json_text.h"
 #include "core/mapped_file.h"
 #include "core/numeric.h"
 
@@ -25,27 +26,8 @@ constexpr std::array<std::pair<DType, std::string_view>, 15> kWords = {{
     {DType::i16, "I16"}, {DType::u16, "U16"}, {DType::i8, "I8"}, {DType::u8, "U8"}, {DType::boolean, "BOOL"},
 }};
 
-// Refuses brackets nested deeper than the format needs, before a parser sees them.
-void check_depth(std::string_view text, ErrorCode damaged) {
-  std::size_t depth = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      else if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kDepthLimit) fail(damaged, "safetensors header is nested more than {} deep", kDepthLimit);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-}
-
 Json parse_header(std::string_view text, ErrorCode damaged) {
-  check_depth(text, damaged);
+  check_json_depth(text, kDepthLimit, "safetensors header", damaged);
   std::set<std::string> names;
   std::string twice;
   const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
@@ -180,18 +162,10 @@ void write_safetensors(const std::filesystem::path& path, std::span<const std::p
   std::vector<SafetensorsItem> items;
   for (const auto& [name, tensor] : tensors) items.push_back({name, tensor.dtype(), tensor.shape()});
   const std::string header = safetensors_header(items, metadata);
-  const std::filesystem::path part = path.string() + ".part";
-  std::ofstream file(part, std::ios::binary | std::ios::trunc);
-  file.write(header.data(), static_cast<std::streamsize>(header.size()));
-  for (const auto& [name, tensor] : tensors) file.write(reinterpret_cast<const char*>(tensor.data()), static_cast<std::streamsize>(tensor.size_bytes()));
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(part, path, error);
-  if (!file || error) {
-    std::error_code ignored;
-    std::filesystem::remove(part, ignored);
-    fail(ErrorCode::io, "cannot write {}{}{}", path.string(), error ? ": " : "", error ? error.message() : "");
-  }
+  AtomicFile file(path);
+  file.write(header);
+  for (const auto& [name, tensor] : tensors) file.write(tensor.bytes());
+  file.commit();
 }
 
 }  // namespace tandem

@@ -1,0 +1,197 @@
+#include "plan/plan_check.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/check.h"
+
+namespace tandem {
+namespace {
+
+template <typename... Args>
+void require(bool holds, fmt::format_string<Args...> format, Args&&... args) {
+  if (!holds) fail(ErrorCode::invalid_engine, format, std::forward<Args>(args)...);
+}
+
+// A sharding of a value of `rank` dimensions: known axes, each at most once.
+void check_sharding(const Sharding& s, std::size_t rank, const Mesh& mesh, const std::string& name) {
+  require(s.dims.empty() || s.dims.size() == rank, "'{}': a sharding of {} dimensions, expected {}", name, s.dims.size(), rank);
+  std::set<std::string_view> seen;
+  const auto use = [&](const std::string& axis) {
+    require(mesh.has(axis) && seen.insert(axis).second, "'{}': sharding {} and mesh ({}) do not fit", name, s.to_string(), mesh.to_string());
+  };
+  for (const DimSharding& d : s.dims)
+    for (const Factor& f : d)
+      for (const std::string& axis : f.axes) use(axis);
+  for (const Partial& p : s.partial) use(p.axis);
+  for (const std::string& axis : s.varying) use(axis);
+}
+
+class ProgramCheck {
+ public:
+  ProgramCheck(const Plan& plan, const Program& program, const OpSet& ops) : plan_(plan), program_(program), ops_(ops) {}
+
+  void run() {
+    values();
+    for (std::size_t s = 0; s < program_.steps.size(); ++s) step(s);
+    bindings(program_.inputs, "input");
+    bindings(program_.outputs, "output");
+    for (const Binding& o : program_.outputs) require(is_written(o.value), "output '{}' is never written", o.name);
+    for (const Profile& p : program_.profiles)
+      for (const auto& [symbol, r] : p)
+        require(0 <= r.min && r.min <= r.opt && r.opt <= r.max, "symbol '{}' ranges over {}:{}:{}", symbol, r.min, r.opt, r.max);
+  }
+
+ private:
+  const PlanValue& value(int index, std::string_view what) const {
+    require(index >= 0 && static_cast<std::size_t>(index) < program_.values.size(), "{}: value {} of {}", what, index, program_.values.size());
+    return program_.values[static_cast<std::size_t>(index)];
+  }
+
+  int root(int index) const { return root_[static_cast<std::size_t>(index)]; }
+
+  void values() {
+    const auto steps = static_cast<int>(program_.steps.size());
+    for (std::size_t i = 0; i < program_.values.size(); ++i) {
+      const PlanValue& v = program_.values[i];
+      const bool weight = v.kind == PlanValue::Kind::weight;
+      require(weight == (v.weight >= 0) && v.weight < static_cast<int>(plan_.weights.size()), "value '{}': weight {} of {}", v.name, v.weight,
+              plan_.weights.size());
+      // Aliases point backwards, so that following them ends.
+      require(v.alias_of >= -1 && v.alias_of < static_cast<int>(i), "value '{}' (number {}) is an alias of number {}", v.name, i, v.alias_of);
+      require(v.alias_of < 0 || v.kind == PlanValue::Kind::temporary, "value '{}' is an alias, expected a temporary", v.name);
+      require(v.first_step >= -1 && v.first_step < std::max(steps, 1) && v.last_step >= -1 && v.last_step <= steps && v.first_step <= v.last_step,
+              "value '{}' lives from step {} to {} of {}", v.name, v.first_step, v.last_step, steps);
+      for (const Dim& d : v.type.dims) require(!d.is_constant() || d.constant() >= 0, "value '{}' is {}", v.name, v.type.to_string());
+      if (weight) weight_type(v);
+      if (v.alias_of >= 0) alias(v);
+      written_.push_back(v.kind != PlanValue::Kind::temporary);
+      root_.push_back(v.alias_of < 0 ? static_cast<int>(i) : root(v.alias_of));
+    }
+  }
+
+  void weight_type(const PlanValue& v) const {
+    const PlanWeight& w = plan_.weights[static_cast<std::size_t>(v.weight)];
+    const Type expected{w.dtype, std::vector<Dim>(w.shape.begin(), w.shape.end())};
+    require(v.type == expected, "value '{}' is {}, its weight is {}", v.name, v.type.to_string(), expected.to_string());
+  }
+
+  // Extents that hold symbols may need a constraint to agree; the runtime compares them once they are bound.
+  void alias(const PlanValue& v) const {
+    const Type& of = value(v.alias_of, "alias").type;
+    const auto is_number = [](const Dim& d) { return d.is_constant(); };
+    if (v.type == of || !std::ranges::all_of(v.type.dims, is_number) || !std::ranges::all_of(of.dims, is_number)) return;
+    const auto size = [](const Type& t) { return product(t.dims) * Dim(bits(t.dtype)); };
+    require(size(v.type) == size(of), "value '{}' is {}, an alias of {}", v.name, v.type.to_string(), of.to_string());
+  }
+
+  bool is_written(int index) const {
+    return written_[static_cast<std::size_t>(index)] || written_[static_cast<std::size_t>(root(index))];
+  }
+
+  void step(std::size_t number) {
+    const Step& s = program_.steps[number];
+    const std::string label = fmt::format("program '{}', step {} ({} \"{}\")", program_.name, number, s.op, s.node);
+    const OpDef* op = ops_.find(s.op);
+    require(op != nullptr, "{}: this build has no such op", label);
+    const auto count = static_cast<int>(s.operands.size());
+    require(count >= op->min_operands && (op->max_operands < 0 || count <= op->max_operands), "{}: {} operands, expected {} to {}", label, count,
+            op->min_operands, op->max_operands);
+    OpCall call{op, s.attributes, {}, {}};
+    for (int i = 0; i < count; ++i) {
+      const int operand = s.operands[static_cast<std::size_t>(i)];
+      require(operand >= 0 || (operand == -1 && i >= op->min_operands), "{}: operand {} is absent", label, i);
+      call.operands.push_back(operand < 0 ? std::nullopt : std::optional(value(operand, label).type));
+      require(operand < 0 || is_written(operand), "{}: operand {} is read before it is written", label, i);
+    }
+    for (const int result : s.results) {
+      const PlanValue& v = value(result, label);
+      require(v.kind == PlanValue::Kind::temporary && !written_[static_cast<std::size_t>(result)], "{}: result '{}' is written twice", label, v.name);
+      const PlanValue& base = program_.values[static_cast<std::size_t>(root(result))];
+      require(base.kind == PlanValue::Kind::temporary, "{}: result '{}' lies in an input or a weight", label, v.name);
+      written_[static_cast<std::size_t>(result)] = true;
+      call.results.push_back(v.type);
+    }
+    types(call, label);
+  }
+
+  static void types(const OpCall& call, const std::string& label) {
+    std::vector<Type> expected;
+    try {
+      expected = call.op->infer(call);
+    } catch (const Error& error) {
+      fail(ErrorCode::invalid_engine, "{}: {}", label, error.message());
+    }
+    require(expected.size() == call.results.size(), "{}: {} results, expected {}", label, call.results.size(), expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      require(call.results[i] == expected[i], "{}: result {} is {}, expected {}", label, i, call.results[i].to_string(), expected[i].to_string());
+  }
+
+  void bindings(const std::vector<Binding>& list, std::string_view what) const {
+    std::set<std::string_view> names;
+    for (const Binding& b : list) {
+      const PlanValue& v = value(b.value, fmt::format("program '{}', {}", program_.name, what));
+      require(!b.name.empty() && names.insert(b.name).second, "two {}s are named '{}'", what, b.name);
+      require((what == "input") <= (v.kind == PlanValue::Kind::input), "input '{}' is bound to a value of another kind", b.name);
+      check_sharding(b.sharding, b.type.dims.size(), plan_.mesh, b.name);
+      require(b.type.dtype == v.type.dtype && b.type.dims.size() == v.type.dims.size(), "{} '{}' is {}, its value {}", what, b.name,
+              b.type.to_string(), v.type.to_string());
+    }
+  }
+
+  const Plan& plan_;
+  const Program& program_;
+  const OpSet& ops_;
+  std::vector<bool> written_;  // by a step so far, or from the start
+  std::vector<int> root_;      // per value: whose memory it lies in
+};
+
+void check_weight(const PlanWeight& w, const Mesh& mesh) {
+  require(!w.name.empty(), "a weight has no name");
+  require(w.recipe->dtype == w.dtype && w.recipe->shape == w.shape, "weight '{}' is {}{}, its recipe makes {}{}", w.name, to_string(w.dtype),
+          to_string(w.shape), to_string(w.recipe->dtype), to_string(w.recipe->shape));
+  std::set<std::string> symbols;
+  w.recipe->collect_symbols(symbols);
+  std::vector<std::string> expected;
+  for (const MeshAxis& a : mesh.axes())
+    if (symbols.erase("@" + a.name)) expected.push_back(a.name);
+  require(symbols.empty(), "weight '{}': the recipe has the symbol {}, expected coordinates of the mesh ({})", w.name,
+          symbols.empty() ? "" : *symbols.begin(), mesh.to_string());
+  require(w.axes == expected, "weight '{}' depends on axes [{}], its recipe on [{}]", w.name, fmt::join(w.axes, ","), fmt::join(expected, ","));
+}
+
+void check_collective(const CollectiveUse& use, const Plan& plan) {
+  require(use.program >= 0 && static_cast<std::size_t>(use.program) < plan.programs.size(), "a collective of program {} of {}", use.program,
+          plan.programs.size());
+  const auto& steps = plan.programs[static_cast<std::size_t>(use.program)].steps;
+  require(use.step >= 0 && static_cast<std::size_t>(use.step) < steps.size(), "a collective of step {} of {}", use.step, steps.size());
+  require(use.axis.empty() || plan.mesh.has(use.axis), "a collective over axis '{}' in the mesh ({})", use.axis, plan.mesh.to_string());
+  for (const auto& group : use.groups)
+    for (const std::int64_t rank : group)
+      require(rank >= 0 && rank < plan.world_size(), "a collective with rank {} of {}", rank, plan.world_size());
+}
+
+void check_parts(const Plan& plan, const OpSet& ops) {
+  std::set<std::string_view> names;
+  for (const PlanWeight& w : plan.weights) {
+    check_weight(w, plan.mesh);
+    require(names.insert(w.name).second, "two weights are named '{}'", w.name);
+  }
+  for (const Program& p : plan.programs) ProgramCheck(plan, p, ops).run();
+  for (const CollectiveUse& use : plan.collectives) check_collective(use, plan);
+}
+
+}  // namespace
+
+void check_plan(const Plan& plan, const OpSet& ops) {
+  require(plan.format == kPlanFormat, "plan format {}, expected {}", plan.format, kPlanFormat);
+  require(!plan.programs.empty(), "a plan without a program");
+  try {
+    check_parts(plan, ops);
+  } catch (const Error& error) {  // overflow in an extent, for instance
+    if (error.code() == ErrorCode::internal) throw;
+    fail(ErrorCode::invalid_engine, "{}", error.message());
+  }
+}
+
+}  // namespace tandem
