@@ -129,6 +129,13 @@ Tensor Safetensors::tensor(const std::string& name) const {
   return Tensor(found->second.dtype, found->second.shape, data_.data() + found->second.begin, owner_);
 }
 
+Tensor Safetensors::viewed(const std::string& name, DType dtype, Shape shape) const {
+  const Tensor stored = tensor(name);
+  const Tensor view(dtype, std::move(shape), stored.data(), owner_);
+  check(view.size_bytes() == stored.size_bytes(), "a view of equal size");
+  return view;
+}
+
 std::string_view safetensors_word(DType dtype) {
   for (const auto& [known, word] : kWords)
     if (known == dtype) return word;

@@ -35,6 +35,8 @@ class Safetensors {
   bool has(const std::string& name) const { return entries_.contains(name); }
   // Shares the file's memory. Throws Error(invalid_argument) naming the tensor if there is none.
   Tensor tensor(const std::string& name) const;
+  // The same bytes under another type of equal size (packed 4-bit elements).
+  Tensor viewed(const std::string& name, DType dtype, Shape shape) const;
   // Where the data starts in the file.
   std::uint64_t data_offset() const { return data_offset_; }
 
