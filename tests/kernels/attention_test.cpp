@@ -1,0 +1,118 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/kernel_case.h"
+#include "ops/attention/operands.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+
+struct Sizes {
+  std::int64_t batch, heads, kv_heads, rows, columns, size, value_size;
+};
+
+KernelCase attention_case(DType dtype, const Sizes& s) {
+  return {.kernel = "attention",
+          .op = "Attention",
+          .attributes = {{"scale", 1 / std::sqrt(static_cast<double>(s.size))}},
+          .operands = {random_tensor(dtype, {s.batch, s.heads, s.rows, s.size}, 1), random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.size}, 2),
+                       random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.value_size}, 3), std::nullopt, std::nullopt, std::nullopt, std::nullopt}};
+}
+
+Tensor random_bools(Shape shape, int one_in) {
+  std::vector<std::int64_t> values;
+  for (std::int64_t i = 0; i < element_count(shape); ++i) values.push_back(i * 2654435761 % 97 % one_in != 0);
+  return Tensor::of_ints(DType::boolean, std::move(shape), values);
+}
+
+const Sizes kSizes[] = {{2, 3, 3, 17, 17, 8, 8}, {1, 4, 2, 130, 130, 32, 32}, {2, 6, 2, 5, 300, 20, 7}, {1, 8, 1, 1, 257, 64, 64}, {1, 2, 2, 1, 1, 4, 4},
+                        {1, 2, 1, 40, 3, 16, 33}, {0, 2, 2, 4, 4, 8, 8},  {1, 2, 2, 0, 4, 8, 8},      {1, 2, 2, 4, 0, 8, 8}};
+
+TEST(Attention, PlainLoop) {
+  const std::int64_t rows = 9, columns = 150, size = 12;
+  const KernelCase c = attention_case(DType::f32, {1, 1, 1, rows, columns, size, size});
+  const Tensor &q = *c.operands[0], &k = *c.operands[1], &v = *c.operands[2];
+  std::vector<double> out;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    std::vector<double> weight;
+    double total = 0;
+    for (std::int64_t j = 0; j < columns; ++j) {
+      double s = 0;
+      for (std::int64_t d = 0; d < size; ++d) s += q.at(i * size + d) * k.at(j * size + d);
+      weight.push_back(std::exp(s / std::sqrt(12.0)));
+      total += weight.back();
+    }
+    for (std::int64_t d = 0; d < size; ++d) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < columns; ++j) sum += weight[static_cast<std::size_t>(j)] * v.at(j * size + d);
+      out.push_back(sum / total);
+    }
+  }
+  expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, 1, rows, size}, out), 1e-5, "attention");
+}
+
+TEST(Attention, SizesAndCausal) {
+  for (const Sizes& s : kSizes)
+    for (const DType dtype : kFloats)
+      for (const char* causal : {"none", "upper_left", "lower_right", "offset"})
+        for (const int threads : {1, 3}) {
+          KernelCase c = attention_case(dtype, s);
+          c.attributes.emplace_back("causal", std::string(causal));
+          if (causal == std::string("offset")) c.operands[attention::kPast] = Tensor::of_ints(DType::i64, {}, std::vector<std::int64_t>{2});
+          c.threads = threads;
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
+TEST(Attention, Masks) {
+  const Sizes s = {2, 4, 2, 19, 150, 16, 16};
+  for (const Shape& shape : {Shape{2, 4, 19, 150}, Shape{2, 1, 1, 150}, Shape{19, 150}, Shape{1, 4, 19, 1}, Shape{2, 1, 19, 1}, Shape{}, Shape{4, 1, 150}})
+    for (const DType dtype : kFloats)
+      for (const bool additive : {false, true})
+        for (const char* causal : {"none", "lower_right"})
+          for (const char* empty : {"zero", "nan"}) {
+            KernelCase c = attention_case(dtype, s);
+            c.attributes.emplace_back("causal", std::string(causal));
+            c.attributes.emplace_back("empty_rows", std::string(empty));
+            c.operands[attention::kMask] = additive ? random_tensor(dtype, shape, 5, 2) : random_bools(shape, 3);
+            expect_kernel_matches_op(c, tolerance_of(dtype));
+          }
+}
+
+TEST(Attention, EmptyRowsMinusInfinityAndNaN) {
+  KernelCase c = attention_case(DType::f32, {1, 2, 2, 5, 140, 8, 8});
+  Tensor mask(DType::f32, {5, 140});
+  for (std::int64_t j = 0; j < 140; ++j) mask.mutable_as<float>()[2 * 140 + j] = -INFINITY;   // row 2 attends to nothing
+  for (std::int64_t j = 0; j < 130; ++j) mask.mutable_as<float>()[3 * 140 + j] = -INFINITY;   // row 3 only in the second block
+  for (std::int64_t i = 0; i < 5; ++i) mask.mutable_as<float>()[i * 140 + 7] = -INFINITY;      // column 7 is for nobody
+  c.operands[attention::kMask] = mask;
+  expect_kernel_matches_op(c, 1e-5);
+  Tensor v = random_tensor(DType::f32, {1, 2, 140, 8}, 9);
+  v.mutable_as<float>()[7 * 8 + 2] = NAN;  // masked: must not be seen
+  c.operands[attention::kV] = v;
+  expect_kernel_matches_op(c, 1e-5);
+  c.operands[attention::kMask] = std::nullopt;  // now it is
+  expect_kernel_matches_op(c, 1e-5);
+  Tensor q = random_tensor(DType::f32, {1, 2, 5, 8}, 9);
+  q.mutable_as<float>()[3] = NAN;
+  c.operands[attention::kQ] = q;
+  expect_kernel_matches_op(c, 1e-5);
+}
+
+TEST(Attention, LengthsAndSoftcap) {
+  for (const DType dtype : kFloats)
+    for (const DType index : {DType::i32, DType::i64}) {
+      KernelCase c = attention_case(dtype, {3, 2, 1, 20, 140, 16, 16});
+      c.attributes.emplace_back("softcap", 2.0);
+      c.operands[attention::kQueryLengths] = Tensor::of_ints(index, {3}, std::vector<std::int64_t>{20, 0, 7});
+      c.operands[attention::kKeyLengths] = Tensor::of_ints(index, {3}, std::vector<std::int64_t>{0, 140, 133});
+      c.attributes.emplace_back("causal", std::string("lower_right"));
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+    }
+}
+
+}  // namespace
+}  // namespace tandem::test
