@@ -68,7 +68,9 @@ def run_side(side: str, program: pathlib.Path, prefix: list[str]) -> list[dict]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "cpu", help="CMake build folder that holds bin/bench_collectives")
+    parser.add_argument(
+        "--build", type=pathlib.Path, default=ROOT / "build" / "cpu", help="CMake build folder that holds bin/bench_collectives"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="accepted rows wanted per side and size")
     parser.add_argument("--tries", type=int, default=10, help="runs per side at most")
     parser.add_argument("--sides", default="tandem,spin,openmpi,gloo")

@@ -6,7 +6,7 @@
 A round runs both sides of a row, one after the other and in turns first. A spin probe goes before and after each; where a core lost
 more than 3 % the run is thrown away and tried again. The figure of a side is the median over rounds of its median step; the ratio is
 the peer's figure divided by ours.
-Token ids are random; the outputs of every round are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
+A step is a whole call, with scatter and gather. Token ids are random; the outputs of the engine timed and of the peer are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
 """
 
 import argparse
@@ -38,14 +38,15 @@ class Row:
     where: list[str]  # how Tandem spreads the model
     peer_threads: int
     bar: float
+    runs: int  # timed steps of one of our runs
 
 
 ROWS = [
-    Row("8x128, 1 rank", 8, 128, ["--ranks", "1"], 1, 1.15),
-    Row("8x128, tp=2", 8, 128, ["--mesh", "tp=2"], 2, 0.95),
-    Row("8x128, dp=2", 8, 128, ["--mesh", "dp=2"], 2, 1.1),
-    Row("1x16, 1 rank", 1, 16, ["--ranks", "1"], 1, 1.1),
-    Row("1x16, tp=2", 1, 16, ["--mesh", "tp=2"], 2, 0.9),
+    Row("8x128, 1 rank", 8, 128, ["--ranks", "1"], 1, 1.15, 20),
+    Row("8x128, tp=2", 8, 128, ["--mesh", "tp=2"], 2, 0.95, 30),
+    Row("8x128, dp=2", 8, 128, ["--mesh", "dp=2"], 2, 1.1, 30),
+    Row("1x16, 1 rank", 1, 16, ["--ranks", "1"], 1, 1.1, 400),
+    Row("1x16, tp=2", 1, 16, ["--mesh", "tp=2"], 2, 0.9, 600),
 ]
 
 
@@ -57,18 +58,23 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
 
+def once(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
+    if done.returncode != 0:
+        sys.exit(f"bench: exit status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
 def timed(command: list[str]) -> dict:
     """One process between two probes; its JSON report."""
     before = max(spin_probe.measure(0.3))
     if before > LIMIT:
         raise Contaminated
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
-    if done.returncode != 0:
-        sys.exit(f"bench: exit status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+    report = json.loads(once(command))
     after = max(spin_probe.measure(0.3))
     if after > LIMIT:
         raise Contaminated
-    return {**json.loads(done.stdout), "lost_percent": [before, after]}
+    return {**report, "lost_percent": [before, after]}
 
 
 def clean(command: list[str], give_up: float) -> dict:
@@ -96,20 +102,14 @@ def measure_row(row: Row, args: argparse.Namespace) -> dict:
     inputs, ours_out, peer_out = (args.work / name for name in ("inputs.safetensors", "ours.safetensors", "peer.safetensors"))
     ids = np.random.default_rng(7).integers(1000, 30000, (row.batch, row.sequence), np.int64)
     save_file({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}, inputs)
-    model = str(args.work / "minilm.onnx")
-    seconds = ["--seconds", str(args.seconds)]
-    files = ["--inputs", str(inputs), "--outputs"]
+    model, engine = str(args.work / "minilm.onnx"), str(args.work / "minilm.tandem")
+    tandem, files = str(args.tandem), ["--inputs", str(inputs), "--threads", "1"]
+    once([tandem, "build", model, "-o", engine, *row.where, "--threads", "1"])
+    once([tandem, "run", engine, *files, "--outputs", str(ours_out)])
+    peer = [sys.executable, str(ROOT / "bench/minilm_onnxruntime.py"), model, "--inputs", str(inputs), "--outputs", str(peer_out)]
     sides = {
-        "ours": [str(args.tandem), "bench", model, *row.where, "--threads", "1", *seconds, *files, str(ours_out), "--json"],
-        "peer": [
-            sys.executable,
-            str(ROOT / "bench/minilm_onnxruntime.py"),
-            model,
-            *("--threads", str(row.peer_threads)),
-            *seconds,
-            *files,
-            str(peer_out),
-        ],
+        "ours": [tandem, "bench", engine, *files, "--runs", str(row.runs), "--json"],
+        "peer": [*peer, "--threads", str(row.peer_threads), "--seconds", str(args.seconds)],
     }
     runs: dict[str, list[dict]] = {"ours": [], "peer": []}
     difference = 0.0
@@ -117,7 +117,7 @@ def measure_row(row: Row, args: argparse.Namespace) -> dict:
         for side in sorted(sides, reverse=number % 2 == 1):
             runs[side].append(clean(sides[side], time.monotonic() + args.patience))
         difference = max(difference, worst_difference(ours_out, peer_out))
-    medians = {side: statistics.median(run["latency_ms"]["median"] for run in runs[side]) for side in runs}
+    medians = {side: statistics.median(run["call_median_ms"] for run in runs[side]) for side in runs}
     ratio = medians["peer"] / medians["ours"]
     return {
         "row": row.name,
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build/bench")
     parser.add_argument("--out", type=Path, help="the figures as JSON (default: minilm.json in the work folder)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds of a run")
+    parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds of a peer's run")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a clean run")
     parser.add_argument("--rows", nargs="*", default=[], help="only rows whose name holds one of these words")
     args = parser.parse_args()

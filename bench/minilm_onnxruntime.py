@@ -39,8 +39,8 @@ def main() -> None:
         outputs = session.run(names, inputs)
         times.append(1e3 * (time.perf_counter() - begin))
     save_file(dict(zip(names, map(np.ascontiguousarray, outputs), strict=True)), args.outputs)
-    report = {"min": min(times), "median": float(np.median(times)), "p99": float(np.percentile(times, 99))}
-    print(json.dumps({"latency_ms": report, "steps": len(times), "version": onnxruntime.__version__}))
+    report = {"min_ms": min(times), "call_median_ms": float(np.median(times)), "p99_ms": float(np.percentile(times, 99))}
+    print(json.dumps({**report, "runs": len(times), "version": onnxruntime.__version__}))
 
 
 if __name__ == "__main__":

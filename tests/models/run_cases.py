@@ -21,6 +21,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 MESHES = ["tp=2", "tp=4", "cp=2", "dp=2", "dp=2,tp=2", "cp=2,tp=2"]
 WHOLE = ["mlp", "bert", "gpt2", "llama", "qwen", "sdpa"]  # unsharded models: every mesh
+DEATH = re.compile(r"signal|killed|exited|no answer|deadline|timed out|our bug|internal", re.I)  # errors that are no refusal
 SHARDED = ["collective", "sharded"]  # files that other tools sharded
 GROUPS = [*WHOLE, *SHARDED, "others"]
 
@@ -93,6 +94,7 @@ def read_results(job: Job, done: subprocess.CompletedProcess) -> list[Cell]:
         cell = Cell(job.group, job.model, mesh, bool(result["passed"]))
         if not cell.passed and result.get("error"):
             cell.error = message_of(result["error"])
+            cell.broken = cell.error if DEATH.search(cell.error) else ""
         elif not cell.passed:
             cell.broken = "wrong result: " + json.dumps(result.get("outputs", result))[:400]
         cells.append(cell)

@@ -25,8 +25,8 @@ struct ImportOptions {
 // which become Constants. Shape arithmetic follows the inputs' symbolic extents; extents of the outputs are inferred, what
 // the file says about them is ignored. If with a known predicate and functions of the model are inlined.
 //
-// Symbols without a range from `shapes` get min 1 (0 if "past" is part of the name), opt 8, max 65536; lowered where a table
-// of fixed size is shorter, and derived where a constraint ties a symbol to others (total = past + new).
+// Symbols without a range from `shapes` get min 1, opt 8, max 65536 (min 0 if "past" is part of the name; opt and max twice that
+// if "total" is); lowered where a table of fixed size is shorter, derived where a constraint ties a symbol to others.
 //
 // Throws Error: io (file), invalid_model (breaks ONNX's rules), unsupported (with node, op, domain and opset), invalid_argument
 // (`shapes` does not fit), out_of_memory. Hostile files are refused, never followed out of their folder.

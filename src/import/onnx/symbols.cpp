@@ -27,7 +27,12 @@ std::optional<Dim> parse(const std::string& text) {
   }
 }
 
-SymbolRange default_range(const std::string& symbol) { return {.min = symbol.find("past") != std::string::npos ? 0 : 1, .opt = 8, .max = 65536}; }
+// Caches start empty, and a total is past and new together: exporters name these extents so, and often tie them by nothing else.
+SymbolRange default_range(const std::string& symbol) {
+  if (symbol.find("past") != std::string::npos) return {.min = 0, .opt = 8, .max = 65536};
+  if (symbol.find("total") != std::string::npos) return {.min = 1, .opt = 16, .max = 131072};
+  return {.min = 1, .opt = 8, .max = 65536};
+}
 
 }  // namespace
 
@@ -42,7 +47,7 @@ Dim Symbols::named(const std::string& text) {
   if (const auto found = by_text_.find(text); found != by_text_.end()) return found->second;
   std::string name;
   for (const char c : text.substr(0, kExpressionLimit)) name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '_';
-  if (name.empty() || !std::isalpha(static_cast<unsigned char>(name[0]))) name = "_" + name;
+  if (name.empty() || (!std::isalpha(static_cast<unsigned char>(name[0])) && name[0] != '_')) name = "_" + name;
   const std::string wanted = name;
   for (int i = 1; !taken_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
   return by_text_[text] = Dim::symbol(name);
