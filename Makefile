@@ -11,7 +11,7 @@ demo: build
 
 test: build-all
 	@echo "[test] running the tests"
-	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE ctest --preset cpu -j$(JOBS)
+	@JOBS=$(JOBS) tools/run_tests.sh cpu
 
 build: setup
 	@echo "[build] the program tandem in $(BUILD)/bin"

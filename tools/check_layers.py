@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the include table of docs/architecture.md: every #include of every source file, and every link line of CMakeLists.txt.
+"""Checks the include table of docs/architecture.md: the table itself, every #include of every source file, every link line of CMakeLists.txt.
 
 tools/check_layers.py              check this repository; exit 1 and one line per violation
 tools/check_layers.py --self-test  check that each kind of violation is found, on files made for it
@@ -128,7 +128,7 @@ def check_file(path: str, text: str) -> list[str]:
 
 
 def check_links(text: str) -> list[str]:
-    """A target links what its row allows; libraries from outside are not looked at."""
+    """A target links its row, all of it and nothing else of ours; libraries from outside are not looked at."""
     found = []
     for match in re.finditer(r"^\s*tandem_library\(\s*(\S+)\s(.*?)\)\s*$", text, re.M | re.S):
         row = match.group(1).replace("_", "/") if match.group(1).startswith("api_") else match.group(1)
@@ -137,10 +137,29 @@ def check_links(text: str) -> list[str]:
         if base not in ROWS:
             found.append(f"CMakeLists.txt: target {row} has no row in the include table")
             continue
-        for link in links.group(1).split() if links else []:
-            name = link.replace("_", "/") if link.startswith("api_") else link
+        names = [link.replace("_", "/") if link.startswith("api_") else link for link in (links.group(1).split() if links else [])]
+        for name in names:
             if name in ROWS and name != base and name not in ROWS[base] and base not in FRONT_ENDS:
                 found.append(f"CMakeLists.txt: {row} links {name}, which its row does not allow")
+        missing = [name for name in ROWS[base] if name not in names]
+        if row == base and missing:
+            found.append(f"CMakeLists.txt: {row} does not link {' '.join(missing)}, which its row lists")
+    return found
+
+
+def check_table(text: str) -> list[str]:
+    """The table in docs/architecture.md says what ROWS says. Two columns of "X, Y ← A B", set apart by two blanks or more."""
+    written = {}
+    for cell in re.findall(r"(?:^|  )((?:[a-z/]+, )*[a-z/]+) +← ([^\n]+?)(?=  +\S|$)", text, re.M):
+        for name in cell[0].split(", "):
+            written[name] = cell[1]
+    found = []
+    for row, allowed in ROWS.items():
+        words = re.findall(r"[a-z/]+", written.get(row, "").replace("include/tandem", "")) if row not in FRONT_ENDS else []
+        if row not in written:
+            found.append(f"docs/architecture.md: the table has no row {row}")
+        elif row not in FRONT_ENDS and sorted(words) != sorted(allowed):
+            found.append(f"docs/architecture.md: row {row} is '{' '.join(words)}', the check has '{' '.join(allowed)}'")
     return found
 
 
@@ -152,6 +171,9 @@ def check(root: Path) -> tuple[list[str], int]:
     cmake = root / "CMakeLists.txt"
     if cmake.exists():
         found += check_links(cmake.read_text(encoding="utf-8"))
+    table = root / "docs" / "architecture.md"
+    if table.exists():
+        found += check_table(table.read_text(encoding="utf-8"))
     return found, len(files)
 
 
@@ -191,7 +213,8 @@ SELF_TEST = [
     ("include/tandem/stray.h", "\n", "no row"),
     ("tests/a.cpp", '#include "passes/pipeline.h"\n', None),
     ("CMakeLists.txt", "tandem_library(graph SOURCES src/graph LINKS core)\n", None),
-    ("CMakeLists.txt", "tandem_library(api/run SOURCES src/api/run\n  LINKS team)\n", None),
+    ("CMakeLists.txt", "tandem_library(api_run SOURCES src/api/run\n  LINKS core graph device comm plan runtime team x::y)\n", None),
+    ("CMakeLists.txt", "tandem_library(ops SOURCES src/ops LINKS graph EXCLUDE core)\n", "ops does not link core"),
     ("CMakeLists.txt", "tandem_library(graph SOURCES src/graph LINKS core ops)\n", "graph links ops"),
     ("CMakeLists.txt", "tandem_library(misc SOURCES src/misc)\n", "target misc has no row"),
 ]
