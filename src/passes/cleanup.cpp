@@ -1,6 +1,8 @@
 // cleanup: drops steps that change nothing and joins neighbours of one kind.
 #include <algorithm>
+#include <numeric>
 
+#include "ops/shape_rules.h"
 #include "passes/match.h"
 #include "passes/passes.h"
 
@@ -44,22 +46,22 @@ Value* simpler_transpose(Node& node) {
 }
 
 // Reshape(Transpose(Reshape(x))) that only merges and splits leading dimensions around a swap of the last two: the form
-// [B,H,S,D] → [B·H,S,D] → [B·H,D,S] → [B,H,D,S].
+// [B,H,S,D] → [B·H,S,D] → [B·H,D,S] → [B,H,D,S], also from [B,H,G,S,D].
 Value* batched_transpose(Node& node) {
   Node* transpose = made_by(node.operand(0), "Transpose");
   Node* flatten = transpose ? made_by(transpose->operand(0), "Reshape") : nullptr;
   if (!flatten || transpose->attributes.integers("permutation") != std::vector<std::int64_t>{0, 2, 1}) return nullptr;
   const auto &from = flatten->operand(0)->type.dims, &flat = flatten->result()->type.dims, &to = node.result()->type.dims;
-  const std::size_t rank = from.size();
-  if (rank < 3 || to.size() != rank || from[rank - 1] != to[rank - 2] || from[rank - 2] != to[rank - 1]) return nullptr;
+  const std::size_t rank = from.size(), out = to.size();
+  if (rank < 3 || out < 3 || from[rank - 1] != to[out - 2] || from[rank - 2] != to[out - 1]) return nullptr;
   if (flat[1] != from[rank - 2] || flat[2] != from[rank - 1]) return nullptr;
-  std::vector<std::int64_t> permutation;
-  for (std::size_t i = 0; i < rank; ++i) {
-    if (i + 2 < rank && from[i] != to[i]) return nullptr;
-    permutation.push_back(static_cast<std::int64_t>(i));
-  }
-  std::swap(permutation[rank - 1], permutation[rank - 2]);
-  return builder_before(node).add("Transpose", {flatten->operand(0)}, {{"permutation", permutation}});
+  std::vector<Dim> open = to;
+  std::swap(open[out - 2], open[out - 1]);
+  std::vector<std::int64_t> permutation(out);
+  std::iota(permutation.begin(), permutation.end(), 0);
+  std::swap(permutation[out - 1], permutation[out - 2]);
+  GraphBuilder builder = builder_before(node);
+  return builder.add("Transpose", {reshape(builder, flatten->operand(0), open)}, {{"permutation", permutation}});
 }
 
 Value* simpler_reshape(Node& node) {
@@ -72,6 +74,12 @@ Value* simpler_reshape(Node& node) {
   return batched_transpose(node);
 }
 
+Value* simpler_expand(Node& node) {
+  if (node.operand(0)->type.dims == node.result()->type.dims) return node.operand(0);
+  Node* inner = made_by(node.operand(0), "Expand");
+  return inner ? builder_before(node).add("Expand", {inner->operand(0)}, named(node.attributes)) : nullptr;
+}
+
 Value* simpler_where(Node& node) {
   const auto condition = number_of(node.operand(0));
   if (!condition) return nullptr;
@@ -79,19 +87,46 @@ Value* simpler_where(Node& node) {
   return chosen->type == node.result()->type ? chosen : nullptr;
 }
 
-// Operations with a number that leaves the other operand as it is.
+bool is_neutral(const Node& node, std::size_t operand, std::optional<double> number) {
+  if (!number) return false;
+  if (node.is("Add") || node.is("Or")) return *number == 0;
+  if (node.is("Mul")) return *number == 1;
+  if (node.is("And")) return *number != 0;
+  return operand == 1 && ((node.is("Sub") && *number == 0) || ((node.is("Div") || node.is("Pow")) && *number == 1));
+}
+
+// Operations with a number that leaves the other operand as it is, but for broadcasting.
 Value* neutral(Node& node) {
-  const std::size_t count = node.operands().size();
-  if (count != 2) return nullptr;
-  const auto right = number_beside(node.operand(1), node.operand(0));
-  const bool on_right = right && ((node.is("Mul") && *right == 1) || (node.is("Div") && *right == 1) || (node.is("Sub") && *right == 0) ||
-                                  (node.is("Add") && *right == 0) || (node.is("And") && *right != 0) || (node.is("Or") && *right == 0) ||
-                                  (node.is("Pow") && *right == 1));
-  if (on_right && node.operand(0)->type == node.result()->type) return node.operand(0);
-  const auto left = number_beside(node.operand(0), node.operand(1));
-  const bool on_left = left && ((node.is("Mul") && *left == 1) || (node.is("Add") && *left == 0) || (node.is("And") && *left != 0) ||
-                                (node.is("Or") && *left == 0));
-  return on_left && node.operand(1)->type == node.result()->type ? node.operand(1) : nullptr;
+  if (node.operands().size() != 2) return nullptr;
+  for (const std::size_t i : {1u, 0u}) {
+    Value* other = node.operand(1 - i);
+    if (other->type.dtype != node.result()->type.dtype || !is_neutral(node, i, number_of(node.operand(i)))) continue;
+    if (other->type == node.result()->type) return other;
+    return builder_before(node).add("Expand", {other}, {{"shape", node.result()->type.dims}});
+  }
+  return nullptr;
+}
+
+// A pointwise op over expanded operands works on what they were expanded from; its result is expanded if it must be.
+Value* before_expand(Node& node) {
+  std::vector<Value*> operands = node.operands();
+  std::vector<Dim> dims;
+  bool found = false;
+  for (Value*& v : operands) {
+    if (Node* expand = made_by(v, "Expand")) {
+      v = expand->operand(0);
+      found = true;
+    }
+    dims = broadcast_dims(dims, v->type.dims).dims;
+  }
+  const std::vector<Dim>& wanted = node.result()->type.dims;
+  for (std::size_t i = 0; i < dims.size(); ++i)
+    if (dims[i] != Dim(1) && dims[i] != wanted[wanted.size() - dims.size() + i]) return nullptr;
+  if (!found) return nullptr;
+  GraphBuilder builder = builder_before(node);
+  Value* small = builder.add(node.op().name, operands, named(node.attributes));
+  if (small->type == node.result()->type) return small;
+  return builder.add("Expand", {small}, {{"shape", node.result()->type.dims}});
 }
 
 // Where of a condition or its negation: Not(Not(x)), Where(Not(c), a, b).
@@ -107,15 +142,18 @@ Value* simpler(Node& node) {
   if (node.is("Cast")) return simpler_cast(node);
   if (node.is("Transpose")) return simpler_transpose(node);
   if (node.is("Reshape")) return simpler_reshape(node);
-  if (node.is("Expand")) return node.operand(0)->type.dims == node.result()->type.dims ? node.operand(0) : nullptr;
+  if (node.is("Expand")) return simpler_expand(node);
   if (node.is("Slice") || node.is("Pad")) return nullptr;
   if (node.is("Concat")) return node.operands().size() == 1 ? node.operand(0) : nullptr;
   if (node.is("Not")) return without_not(node);
   if (node.is("Where")) {
     Value* chosen = simpler_where(node);
-    return chosen ? chosen : without_not(node);
+    if (!chosen) chosen = without_not(node);
+    return chosen ? chosen : before_expand(node);
   }
-  return node.op().pointwise ? neutral(node) : nullptr;
+  if (!node.op().pointwise) return nullptr;
+  Value* same = neutral(node);
+  return same ? same : before_expand(node);
 }
 
 bool rewrite(Node& node) {

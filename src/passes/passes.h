@@ -13,6 +13,7 @@ namespace passes {
 // simplify
 bool fold_constants(Module& module, const PassOptions& options);
 bool fold_shapes(Module& module, const PassOptions& options);
+bool fold_positions(Module& module, const PassOptions& options);
 bool fold_weights(Module& module, const PassOptions& options);
 bool cleanup(Module& module, const PassOptions& options);
 bool merge_equal(Module& module, const PassOptions& options);
@@ -23,6 +24,8 @@ bool recognise_gelu(Module& module, const PassOptions& options);
 bool recognise_silu(Module& module, const PassOptions& options);
 bool recognise_norm(Module& module, const PassOptions& options);
 bool recognise_attention(Module& module, const PassOptions& options);
+bool refine_attention(Module& module, const PassOptions& options);
+bool recognise_rotary(Module& module, const PassOptions& options);
 
 // fuse
 bool fuse_add_norm(Module& module, const PassOptions& options);

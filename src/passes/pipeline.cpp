@@ -22,8 +22,9 @@ bool run_shard(Module& module, const PassOptions& options) {
 // Cleaning passes appear again where others leave something to clean; each row is one run.
 constexpr Pass kPasses[] = {
     {"remove_dead", Phase::simplify, remove_dead, "drops nodes, weights and sources nobody needs"},
-    {"fold_constants", Phase::simplify, fold_constants, "computes nodes whose operands are all known"},
     {"fold_shapes", Phase::simplify, fold_shapes, "integer values that follow from the input shapes become Dims"},
+    {"fold_constants", Phase::simplify, fold_constants, "computes nodes whose operands are all known"},
+    {"fold_positions", Phase::simplify, fold_positions, "counting, comparing and looking up positions becomes Iota, constants, slices"},
     {"fold_weights", Phase::simplify, fold_weights, "Transpose, Reshape, Slice, Concat and Cast of weights become recipes"},
     {"cleanup", Phase::simplify, cleanup, "drops steps that change nothing and joins neighbours of one kind"},
     {"merge_equal", Phase::simplify, merge_equal, "computes equal things once"},
@@ -34,6 +35,8 @@ constexpr Pass kPasses[] = {
     {"split_packed", Phase::simplify, split_packed, "a product that is sliced along its columns becomes several products"},
     {"recognise_attention", Phase::simplify, recognise_attention, "product, mask, softmax, product becomes Attention"},
     {"fold_weights", Phase::simplify, fold_weights, "again, for the weights that were split"},
+    {"refine_attention", Phase::simplify, refine_attention, "causal masks and repeated heads become attributes of Attention"},
+    {"recognise_rotary", Phase::simplify, recognise_rotary, "x * cos + rotated x * sin becomes RotaryEmbedding"},
     {"cleanup", Phase::simplify, cleanup, "again, after recognition"},
     {"merge_equal", Phase::simplify, merge_equal, "again, after recognition"},
     {"remove_dead", Phase::simplify, remove_dead, "again, after recognition"},

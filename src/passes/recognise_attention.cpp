@@ -1,5 +1,6 @@
 // recognise_attention: q·kᵀ, scale, mask, softmax, ·v over [B,H,S,D]. Rows that mask everything keep the file's result: NaN
-// after −inf unless the file guards it, an even average after finite lows (such a mask stays additive).
+// after −inf unless the file guards it, an even average after finite lows (such a mask stays additive). refine_attention then
+// reads causal masks and repeated heads off the operands.
 #include <algorithm>
 #include <cmath>
 
@@ -108,46 +109,13 @@ Value* untransposed(GraphBuilder& builder, Value* kt, double& scale) {
   return std::ranges::is_sorted(rest) ? from : builder.add("Transpose", {from}, {{"permutation", rest}});
 }
 
-// [B,Hkv,S,D] from heads repeated as [B,Hkv,1,S,D] → [B,Hkv,G,S,D] → [B,Hkv·G,S,D]; null if they are not.
-Value* unrepeated(GraphBuilder& builder, Value* value) {
-  Node* merge = made_by(value, "Reshape");
-  Node* expand = merge ? made_by(merge->operand(0), "Expand") : nullptr;
-  if (!expand || expand->operand(0)->type.rank() != 5 || expand->result()->type.rank() != 5) return nullptr;
-  const auto &from = expand->operand(0)->type.dims, &wide = expand->result()->type.dims, &to = value->type.dims;
-  const bool repeats = from[2] == Dim(1) && from[0] == wide[0] && from[1] == wide[1] && from[3] == wide[3] && from[4] == wide[4];
-  if (!repeats || to != std::vector<Dim>{wide[0], wide[1] * wide[2], wide[3], wide[4]}) return nullptr;
-  const std::vector<Dim> narrow = {from[0], from[1], from[3], from[4]};
-  Node* open = made_by(expand->operand(0), "Reshape");
-  if (open && open->operand(0)->type.dims == narrow) return open->operand(0);
-  return reshape(builder, expand->operand(0), narrow);
-}
-
-struct Mask {
-  Value* operand = nullptr;
-  std::optional<Dim> shift;
-  bool may_be_empty = false;  // a row may hold nothing but −inf
-};
-
-Mask mask_of(const Scores& s, const Dim& rows, const Dim& columns, GraphBuilder& builder) {
-  if (!s.additive && !s.condition) return {};
-  std::optional<Allowed> allowed;
-  if (s.additive) {
-    allowed = allowed_by_additive(s.additive, rows, columns, builder);
-    if (!allowed) return {s.additive, std::nullopt, true};
-  } else {
-    allowed = allowed_by(s.condition, s.inverted, rows, columns, builder);
-    allowed->low = s.low;
-  }
-  const bool never_empty = allowed->others.empty() && (!allowed->shift || allowed->shift->bounds(builder.graph().symbol_ranges()).min >= 0);
-  if (std::isinf(allowed->low) || never_empty) {
-    Mask mask{nullptr, allowed->shift, !never_empty};
-    for (Value* other : allowed->others) mask.operand = mask.operand ? builder.add("And", {mask.operand, other}) : other;
-    return mask;
-  }
-  if (s.additive) return {s.additive};
+// The mask operand: what is added, or a condition. Where a condition chooses a finite number, rows without any attend evenly.
+Value* mask_of(const Scores& s, GraphBuilder& builder) {
+  if (!s.condition) return s.additive;
+  if (std::isinf(s.low)) return s.inverted ? builder.add("Not", {s.condition}) : s.condition;
   const DType dtype = s.product->result()->type.dtype;
   Value *zero = builder.scalar(dtype, 0), *low = builder.scalar(dtype, s.low);
-  return {builder.add("Where", s.inverted ? std::vector{s.condition, low, zero} : std::vector{s.condition, zero, low})};
+  return builder.add("Where", s.inverted ? std::vector{s.condition, low, zero} : std::vector{s.condition, zero, low});
 }
 
 // Batch and heads fit without broadcasting.
@@ -157,14 +125,6 @@ bool fits(const Value* q, const Value* k, const Value* v, const Value* mask) {
   if (dq[1] != dk[1] && !dq[1].exact_divide(dk[1])) return false;
   if (q->type.dtype != k->type.dtype || q->type.dtype != v->type.dtype) return false;
   return !mask || mask->type.rank() <= 4;
-}
-
-NamedAttributes attributes_of(const Mask& mask, double scale, bool zero, const Dim& rows, const Dim& columns) {
-  NamedAttributes attributes = {{"scale", scale}, {"empty_rows", std::string(zero ? "zero" : "nan")}};
-  if (!mask.shift) return attributes;
-  const bool upper = *mask.shift == Dim(0), lower = *mask.shift == columns - rows;
-  attributes.emplace_back("causal", std::string(upper ? "upper_left" : lower ? "lower_right" : "offset"));
-  return attributes;
 }
 
 bool rewrite(Node& node) {
@@ -177,25 +137,16 @@ bool rewrite(Node& node) {
   Node& product = *scores->product;
   Value* v = weighted->product->operand(1);
   if (product.operand(0)->type.rank() != 4 || product.operand(1)->type.rank() != 4 || v->type.rank() != 4) return false;
-  const Dim rows = product.result()->type.dims[2], columns = product.result()->type.dims[3];
   if (product.result()->type.dims != node.result()->type.dims) return false;  // a mask with a larger batch
   GraphBuilder builder = builder_before(*weighted->product);
   double scale = scores->scale;
   Value* q = without_scale(product.operand(0), scale);
   Value* k = untransposed(builder, product.operand(1), scale);
-  if (Value *k_few = unrepeated(builder, k), *v_few = unrepeated(builder, v); k_few && v_few && k_few->type.dims[1] == v_few->type.dims[1]) {
-    k = k_few;
-    v = v_few;
-  }
-  Mask mask = mask_of(*scores, rows, columns, builder);
-  if (!fits(q, k, v, mask.operand)) return false;
+  Value* mask = mask_of(*scores, builder);
+  if (!fits(q, k, v, mask)) return false;
   std::vector<Value*> operands = {q, k, v};
-  if (mask.operand) operands.push_back(mask.operand);
-  const NamedAttributes attributes = attributes_of(mask, scale, weighted->guarded || !mask.may_be_empty, rows, columns);
-  if (attributes.back().first == "causal" && std::get<std::string>(attributes.back().second) == "offset") {
-    operands.resize(7, nullptr);
-    operands[6] = builder.dim_value({*mask.shift}, {});
-  }
+  if (mask) operands.push_back(mask);
+  const NamedAttributes attributes = {{"scale", scale}, {"empty_rows", std::string(weighted->guarded || !mask ? "zero" : "nan")}};
   Value* result = builder.add("Attention", operands, attributes);
   if (result->type.dtype != weighted->product->result()->type.dtype)
     result = builder.add("Cast", {result}, {{"to", weighted->product->result()->type.dtype}});
