@@ -66,13 +66,14 @@ constexpr int kVectors = HWY_MAX_BYTES >= 64 && HWY_TARGET == HWY_AVX3 ? 4 : 2; 
 
 // c[kRows, n] (+)= a[kRows, k]·b[k, n] for kCount vectors of columns; the last `part` lanes of them if that is not 0.
 template <int kRows, int kCount>
-HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step, float* HWY_RESTRICT c,
-                         std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
+HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step,
+                         float* HWY_RESTRICT c, std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   V32 sum[kRows][kCount];
   const auto at = [&](const float* p, int j) {
-    return part != 0 && j == kCount - 1 ? load_part(d, p + static_cast<std::size_t>(j) * lanes, part) : hn::LoadU(d, p + static_cast<std::size_t>(j) * lanes);
+    return part != 0 && j == kCount - 1 ? load_part(d, p + static_cast<std::size_t>(j) * lanes, part)
+                                        : hn::LoadU(d, p + static_cast<std::size_t>(j) * lanes);
   };
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kCount; ++j) sum[i][j] = add ? at(c + i * c_step, j) : hn::Zero(d);
@@ -87,14 +88,16 @@ HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kCount; ++j) {
       float* to = c + i * c_step + static_cast<std::size_t>(j) * lanes;
-      if (part != 0 && j == kCount - 1) store_part(d, sum[i][j], to, part);
-      else hn::StoreU(sum[i][j], d, to);
+      if (part != 0 && j == kCount - 1)
+        store_part(d, sum[i][j], to, part);
+      else
+        hn::StoreU(sum[i][j], d, to);
     }
 }
 
 template <int kRows>
-void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::int64_t b_step, float* c, std::int64_t c_step, std::int64_t k,
-                      std::int64_t n, bool add) {
+void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::int64_t b_step, float* c, std::int64_t c_step,
+                      std::int64_t k, std::int64_t n, bool add) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(F32()));
   std::int64_t j = 0;
   for (; j + kVectors * lanes <= n; j += kVectors * lanes) multiply<kRows, kVectors>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
@@ -106,8 +109,8 @@ void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::
 }
 
 // c[rows, n] (+)= a[rows, k]·b[k, n] for rows ≤ kTile.
-void multiply_tile(std::int64_t rows, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step, float* c, std::int64_t c_step,
-                   std::int64_t k, std::int64_t n, bool add) {
+void multiply_tile(std::int64_t rows, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step, float* c,
+                   std::int64_t c_step, std::int64_t k, std::int64_t n, bool add) {
   if (rows == kTile) return multiply_columns<kTile>(a, a_step, b, b_step, c, c_step, k, n, add);
   std::int64_t i = 0;
   for (; i + 2 <= rows; i += 2) multiply_columns<2>(a + i * a_step, a_step, b, b_step, c + i * c_step, c_step, k, n, add);
@@ -178,14 +181,17 @@ void load_bias(const AttentionProblem& p, const std::byte* row, std::int64_t beg
 class Lines {
  public:
   Lines(const AttentionProblem& p, const Task& task) : p_(p), task_(task) {
-    columns_ = p.column_counts.empty() ? p.columns : std::clamp<std::int64_t>(p.column_counts[static_cast<std::size_t>(task.batch)], 0, p.columns);
+    columns_ =
+        p.column_counts.empty() ? p.columns : std::clamp<std::int64_t>(p.column_counts[static_cast<std::size_t>(task.batch)], 0, p.columns);
     rows_ = p.row_counts.empty() ? p.rows : std::clamp<std::int64_t>(p.row_counts[static_cast<std::size_t>(task.batch)], 0, p.rows);
   }
   std::int64_t head(std::int64_t line) const { return task_.kv_head * (p_.heads / p_.kv_heads) + (task_.first_line + line) / p_.rows; }
   std::int64_t row(std::int64_t line) const { return (task_.first_line + line) % p_.rows; }
   bool counts(std::int64_t line) const { return row(line) < rows_; }
   // Columns this line may attend to, as far as diagonal and lengths say.
-  std::int64_t end(std::int64_t line) const { return counts(line) ? std::clamp<std::int64_t>(row(line) + p_.diagonal + 1, 0, columns_) : 0; }
+  std::int64_t end(std::int64_t line) const {
+    return counts(line) ? std::clamp<std::int64_t>(row(line) + p_.diagonal + 1, 0, columns_) : 0;
+  }
   std::int64_t offset(std::int64_t line, const Steps& s) const { return task_.batch * s.batch + head(line) * s.head + row(line) * s.row; }
 
  private:
@@ -195,7 +201,8 @@ class Lines {
 };
 
 // Keys or values of a block as f32: in place, or converted into `copy`.
-const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t rows, std::int64_t size, float* copy, std::int64_t& out_step) {
+const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t rows, std::int64_t size, float* copy,
+                      std::int64_t& out_step) {
   if (type == DType::f32) {
     out_step = step;
     return reinterpret_cast<const float*>(base);
@@ -216,7 +223,8 @@ void careful_line(const AttentionProblem& p, const Task& task, const Lines& line
   float total = 0;
   for (std::int64_t j = 0; j < end; ++j) {
     float score = 0;
-    for (std::int64_t d = 0; d < p.size; ++d) score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
+    for (std::int64_t d = 0; d < p.size; ++d)
+      score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
     if (p.softcap > 0) score = p.softcap * std::tanh(score / p.softcap);
     if (p.mask) {
       const std::int64_t at = lines.offset(line, p.mask_steps) + j * p.mask_column_step;
@@ -249,8 +257,11 @@ void store_lines(const AttentionProblem& p, const Task& task, const Lines& lines
       if (check != 0 || std::isnan(check)) careful_line(p, task, lines, line, s, out);
     }
     from_floats(p.out_dtype, out, p.out + bytes(p.out_dtype, lines.offset(line, p.out_steps)), p.value_size);
-    if (p.log_sums)
-      p.log_sums[(task.batch * p.heads + lines.head(line)) * p.rows + lines.row(line)] = empty ? -std::numeric_limits<float>::infinity() : top + std::log(total);
+    if (p.tops) {
+      const std::int64_t at = (task.batch * p.heads + lines.head(line)) * p.rows + lines.row(line);
+      p.tops[at] = top;
+      p.totals[at] = total;
+    }
   }
 }
 
@@ -273,7 +284,8 @@ void attend_tile(const AttentionProblem& p, const Lines& lines, const Scratch& s
       if (row != bias_row) load_bias(p, row, begin, count, s.bias);
       bias_row = row;
     }
-    const float kept = update_row(s.scores + i * kColumns, ends[static_cast<std::size_t>(i)], longest, p.mask ? s.bias : nullptr, p.softcap, s.tops[line], s.totals[line]);
+    const float kept = update_row(s.scores + i * kColumns, ends[static_cast<std::size_t>(i)], longest, p.mask ? s.bias : nullptr, p.softcap,
+                                  s.tops[line], s.totals[line]);
     if (begin > 0 && kept != 1.0f) scale_row(s.sums + line * sum_step, p.value_size, kept);
   }
   multiply_tile(rows, s.scores, kColumns, v, v_step, s.sums + first * sum_step, sum_step, longest, p.value_size, begin > 0);
@@ -319,37 +331,19 @@ std::size_t attention_workspace(const AttentionProblem& problem, int threads) {
   return static_cast<std::size_t>(threads * round_up(Scratch::floats(problem), 16)) * sizeof(float);
 }
 
-void run_attention(const AttentionProblem& p, ThreadPool& pool, std::byte* workspace) {
+void run_attention(const AttentionProblem& p, ThreadPool& pool, std::byte* workspace, const std::function<void()>& beside) {
   const std::int64_t all = p.kv_heads == 0 ? 0 : p.heads / p.kv_heads * p.rows, groups = p.batch * p.kv_heads;
-  if (all == 0 || groups == 0) return;
+  if (all == 0 || groups == 0) return beside ? beside() : void();
   // Fewer lines per task where there are too few tasks to go round.
   const std::int64_t fair = round_up(ceil_divide(all * groups, pool.threads()), kTile);
   const std::int64_t lines = std::clamp<std::int64_t>(fair, kTile, kLines), chunks = ceil_divide(all, lines);
   const std::int64_t floats = round_up(Scratch::floats(p), 16);
-  pool.each(groups * chunks, [&](std::int64_t index, int thread) {
+  pool.each(groups * chunks + (beside ? 1 : 0), [&](std::int64_t index, int thread) {
+    if (beside && index-- == 0) return beside();
     const std::int64_t group = index / chunks, first = index % chunks * lines;
     const Task task = {group / p.kv_heads, group % p.kv_heads, first, std::min(lines, all - first)};
     HWY_DYNAMIC_DISPATCH(attend)(p, task, reinterpret_cast<float*>(workspace) + thread * floats);
   });
-}
-
-void merge_parts(std::span<const float* const> parts, std::span<const float* const> log_sums, std::int64_t rows, std::int64_t size, float empty,
-                 float* merged, float* merged_log_sums) {
-  constexpr float kNothing = -std::numeric_limits<float>::infinity();
-  for (std::int64_t row = 0; row < rows; ++row) {
-    float top = kNothing, total = 0;
-    for (const float* sums : log_sums) top = std::isnan(sums[row]) ? sums[row] : std::max(sums[row], top);
-    float* out = merged + row * size;
-    std::fill(out, out + size, top == kNothing ? empty : 0.0f);
-    if (merged_log_sums) merged_log_sums[row] = top;
-    if (top == kNothing) continue;
-    for (const float* sums : log_sums) total += std::exp(sums[row] - top);
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      const float weight = std::exp(log_sums[i][row] - top) / total;
-      for (std::int64_t d = 0; d < size && weight != 0; ++d) out[d] += weight * parts[i][row * size + d];
-    }
-    if (merged_log_sums) merged_log_sums[row] = top + std::log(total);
-  }
 }
 
 }  // namespace tandem::attention

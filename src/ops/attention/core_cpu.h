@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <span>
 
@@ -24,12 +25,13 @@ struct AttentionProblem {
 
   std::byte* out = nullptr;
   DType out_dtype = DType::f32;
-  // Natural logarithm of each row's sum of exponentials [batch, heads, rows], −∞ for rows that attend to nothing; or null.
-  float* log_sums = nullptr;
+  // Both or neither, [batch, heads, rows]: each row's largest score and its sum of exp(score − top), for merging with the results of
+  // other columns. −∞ and 0 for rows that attend to nothing. (A logarithm of the sum would drown in the −1e38 of padded rows' masks.)
+  float *tops = nullptr, *totals = nullptr;
 
   const std::byte* mask = nullptr;  // null: none
   DType mask_dtype = DType::boolean;
-  Steps mask_steps;                 // 0 where the mask broadcasts
+  Steps mask_steps;  // 0 where the mask broadcasts
   std::int64_t mask_column_step = 0;
 
   // Row i may attend to columns j ≤ i + diagonal; kNoDiagonal: to all.
@@ -43,12 +45,7 @@ struct AttentionProblem {
 
 // Bytes that run_attention needs, aligned to 64.
 std::size_t attention_workspace(const AttentionProblem& problem, int threads);
-void run_attention(const AttentionProblem& problem, ThreadPool& pool, std::byte* workspace);
-
-// Merges partial results of the same rows over different columns, in the order given: out = Σ wᵢ·partᵢ / Σ wᵢ with
-// wᵢ = exp(log_sumᵢ − max). `parts` are f32 [rows, size], `log_sums` [rows]; a row without any gives `empty`.
-// `merged` is f32 [rows, size]; merged_log_sums may be null.
-void merge_parts(std::span<const float* const> parts, std::span<const float* const> log_sums, std::int64_t rows, std::int64_t size, float empty,
-                 float* merged, float* merged_log_sums);
+// `beside`, if any, runs once on one of the pool's threads while the others begin; its exception comes out here.
+void run_attention(const AttentionProblem& problem, ThreadPool& pool, std::byte* workspace, const std::function<void()>& beside = {});
 
 }  // namespace tandem::attention

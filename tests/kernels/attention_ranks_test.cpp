@@ -1,0 +1,434 @@
+// Attention spread over ranks, that are threads here, against plain loops in double over the whole sequences.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "comm/ranks.h"
+#include "core/check.h"
+#include "kernels/kernel_case.h"
+#include "ops/attention/operands.h"
+
+namespace tandem::test {
+namespace {
+
+using namespace attention;
+
+// One attention as a single device would be given it.
+struct Whole {
+  DType dtype = DType::f32;
+  std::int64_t batch = 1, heads = 4, kv_heads = 4, rows = 8, columns = 8, size = 8, value_size = 8;
+  std::string causal = "none", empty_rows = "zero";
+  double softcap = 0;
+  std::int64_t past = 0;
+  std::optional<Tensor> mask;
+  std::vector<std::int64_t> row_counts, column_counts;
+  Tensor q, k, v;
+
+  void fill(unsigned seed) {
+    q = random_tensor(dtype, {batch, heads, rows, size}, seed);
+    k = random_tensor(dtype, {batch, kv_heads, columns, size}, seed + 1);
+    v = random_tensor(dtype, {batch, kv_heads, columns, value_size}, seed + 2);
+  }
+  double scale() const { return 1 / std::sqrt(static_cast<double>(size)); }
+};
+
+// How it is spread.
+struct Spreading {
+  std::string kernel, layout = "contiguous", split = "qkv";
+  int ranks = 2, threads = 1;
+};
+
+// Rows a rank holds, and where row `local` of a rank lies in the whole sequence.
+std::int64_t local_rows(std::int64_t extent, const Spreading& s) {
+  const std::int64_t parts = s.layout == "zigzag" ? 2 * s.ranks : s.ranks;
+  return (extent + parts - 1) / parts * (parts / s.ranks);
+}
+
+std::int64_t position(std::int64_t local, std::int64_t rows, int rank, const Spreading& s) {
+  if (s.layout != "zigzag") return rank * rows + local;
+  const std::int64_t chunk = rows / 2;
+  return local < chunk ? rank * chunk + local : (2 * s.ranks - 1 - rank) * chunk + (local - chunk);
+}
+
+// The mask's element for (b, h, i, j): 0 or the number to add, −∞ where it forbids.
+double mask_at(const Whole& w, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
+  if (!w.mask) return 0;
+  const std::int64_t index[] = {b, h, i, j};
+  const Shape& shape = w.mask->shape();
+  std::int64_t at = 0;
+  for (std::size_t d = 0; d < shape.size(); ++d) at = at * shape[d] + (shape[d] == 1 ? 0 : index[4 - shape.size() + d]);
+  if (w.mask->dtype() == DType::boolean) return w.mask->int_at(at) != 0 ? 0 : -INFINITY;
+  return w.mask->at(at);
+}
+
+std::int64_t last_column(const Whole& w, std::int64_t i) {
+  if (w.causal == "upper_left") return i;
+  if (w.causal == "lower_right") return i + w.columns - w.rows;
+  if (w.causal == "offset") return i + w.past;
+  return w.columns - 1;
+}
+
+std::vector<double> row_of(const Whole& w, std::int64_t b, std::int64_t h, std::int64_t i) {
+  std::vector<double> out(static_cast<std::size_t>(w.value_size), 0.0), scores;
+  if (!w.row_counts.empty() && i >= w.row_counts[static_cast<std::size_t>(b)]) return out;
+  const std::int64_t kv = b * w.kv_heads + h / (w.heads / w.kv_heads);
+  double top = -INFINITY, total = 0;
+  for (std::int64_t j = 0; j < w.columns; ++j) {
+    double s = 0;
+    for (std::int64_t d = 0; d < w.size; ++d)
+      s += w.q.at(((b * w.heads + h) * w.rows + i) * w.size + d) * w.k.at((kv * w.columns + j) * w.size + d);
+    s *= w.scale();
+    if (w.softcap > 0) s = w.softcap * std::tanh(s / w.softcap);
+    const double more = mask_at(w, b, h, i, j);
+    const bool allowed =
+        j <= last_column(w, i) && (w.column_counts.empty() || j < w.column_counts[static_cast<std::size_t>(b)]) && more != -INFINITY;
+    scores.push_back(allowed ? s + more : -INFINITY);
+    if (std::isnan(scores.back())) top = NAN;
+    if (!std::isnan(top)) top = std::max(top, scores.back());
+  }
+  if (top == -INFINITY) {
+    std::fill(out.begin(), out.end(), w.empty_rows == "nan" ? NAN : 0.0);
+    return out;
+  }
+  for (std::int64_t j = 0; j < w.columns; ++j) {
+    const double weight = std::exp(scores[static_cast<std::size_t>(j)] - top);
+    if (weight == 0) continue;
+    total += weight;
+    for (std::int64_t d = 0; d < w.value_size; ++d)
+      out[static_cast<std::size_t>(d)] += weight * w.v.at((kv * w.columns + j) * w.value_size + d);
+  }
+  for (double& x : out) x /= total;
+  return out;
+}
+
+Tensor expected_of(const Whole& w) {
+  std::vector<double> all;
+  for (std::int64_t b = 0; b < w.batch; ++b)
+    for (std::int64_t h = 0; h < w.heads; ++h)
+      for (std::int64_t i = 0; i < w.rows; ++i)
+        for (const double x : row_of(w, b, h, i)) all.push_back(x);
+  return Tensor::of(w.dtype, {w.batch, w.heads, w.rows, w.value_size}, all);
+}
+
+// Dimension `dim` of a tensor as a rank holds it; padding is NaN, or true, which nothing may take notice of.
+Tensor part_of(const Tensor& whole, std::size_t dim, int rank, const Spreading& s) {
+  Shape shape = whole.shape();
+  const std::int64_t extent = shape[dim], rows = local_rows(extent, s);
+  shape[dim] = rows;
+  std::int64_t inner = 1;
+  for (std::size_t d = dim + 1; d < shape.size(); ++d) inner *= shape[d];
+  Tensor part(whole.dtype(), shape);
+  for (std::int64_t at = 0; at < part.count(); ++at) {
+    const std::int64_t outer = at / inner / rows, p = position(at / inner % rows, rows, rank, s);
+    const bool real = p < extent;
+    const std::int64_t from = (outer * extent + p) * inner + at % inner;
+    if (whole.dtype() == DType::boolean)
+      part.mutable_data()[at] = real ? whole.data()[from] : std::byte{1};
+    else
+      store_element(part.dtype(), part.mutable_data(), at, real ? whole.at(from) : NAN);
+  }
+  return part;
+}
+
+KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
+  const int rank = group.rank();
+  const bool all_rows = s.split == "kv";
+  KernelCase c;
+  c.kernel = s.kernel;
+  c.op = "Attention";
+  c.threads = s.threads;
+  c.group = &group;
+  c.attributes = {{"scale", w.scale()},
+                  {"causal", w.causal},
+                  {"softcap", w.softcap},
+                  {"empty_rows", w.empty_rows},
+                  {"axis", std::string("cp")},
+                  {"layout", s.layout},
+                  {"split", s.split},
+                  {"extent", Dim(w.rows)},
+                  {"kv_extent", Dim(w.columns)},
+                  {"num_ranks", std::int64_t{s.ranks}}};
+  c.operands = {all_rows ? w.q : part_of(w.q, 2, rank, s), part_of(w.k, 2, rank, s), part_of(w.v, 2, rank, s)};
+  c.operands.resize(7);
+  if (w.mask) {
+    const std::size_t dims = w.mask->shape().size();
+    const bool split = !all_rows && dims >= 2 && w.mask->shape()[dims - 2] == w.rows && (w.rows > 1 || local_rows(1, s) == 1);
+    c.operands[kMask] = split ? part_of(*w.mask, dims - 2, rank, s) : *w.mask;
+  }
+  if (!w.row_counts.empty()) c.operands[kQueryLengths] = Tensor::of_ints(DType::i64, {w.batch}, w.row_counts);
+  if (!w.column_counts.empty()) c.operands[kKeyLengths] = Tensor::of_ints(DType::i32, {w.batch}, w.column_counts);
+  if (w.causal == "offset") c.operands[kPast] = Tensor::of_ints(DType::i64, {}, std::vector<std::int64_t>{w.past});
+  return c;
+}
+
+// Results of all ranks, of each case.
+std::vector<std::vector<Tensor>> run(const std::vector<Whole>& cases, const Spreading& s) {
+  std::vector<std::vector<Tensor>> results(cases.size(), std::vector<Tensor>(static_cast<std::size_t>(s.ranks)));
+  run_ranks(s.ranks, [&](Group& group) {
+    for (std::size_t i = 0; i < cases.size(); ++i)
+      results[i][static_cast<std::size_t>(group.rank())] = run_kernel(case_of(cases[i], s, group))[0];
+  });
+  return results;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && a.dtype() == b.dtype() && (a.size_bytes() == 0 || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+}
+
+// The whole result, and that padding holds zeros.
+Tensor join(const Whole& w, const Spreading& s, const std::vector<Tensor>& parts, const std::string& what) {
+  if (s.split == "kv") {
+    for (const Tensor& part : parts) EXPECT_TRUE(same_bits(part, parts[0])) << what << ": ranks differ";
+    return parts[0];
+  }
+  Tensor whole(w.dtype, {w.batch, w.heads, w.rows, w.value_size});
+  const std::int64_t rows = local_rows(w.rows, s);
+  for (int r = 0; r < s.ranks; ++r) {
+    const Tensor& part = parts[static_cast<std::size_t>(r)];
+    for (std::int64_t at = 0; at < part.count(); ++at) {
+      const std::int64_t outer = at / w.value_size / rows, p = position(at / w.value_size % rows, rows, r, s);
+      if (p >= w.rows) {
+        EXPECT_EQ(part.at(at), 0) << what << ": padding on rank " << r;
+        if (part.at(at) != 0) return whole;
+      } else {
+        store_element(w.dtype, whole.mutable_data(), (outer * w.rows + p) * w.value_size + at % w.value_size, part.at(at));
+      }
+    }
+  }
+  return whole;
+}
+
+std::string text_of(const Whole& w, const Spreading& s) {
+  return fmt::format("{} {} {} on {} ranks: {} b{} h{}/{} rows {} columns {} causal {} mask {} past {}", s.kernel, s.layout, s.split,
+                     s.ranks, to_string(w.dtype), w.batch, w.heads, w.kv_heads, w.rows, w.columns, w.causal,
+                     w.mask ? fmt::format("{}{}", to_string(w.mask->dtype()), to_string(w.mask->shape())) : "none", w.past);
+}
+
+void expect_right(const std::vector<Whole>& cases, const std::vector<Tensor>& expected, const Spreading& s) {
+  const auto first = run(cases, s), second = run(cases, s);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const std::string what = text_of(cases[i], s);
+    expect_close(join(cases[i], s, first[i], what), expected[i], tolerance_of(cases[i].dtype), what);
+    for (std::size_t r = 0; r < first[i].size(); ++r)
+      EXPECT_TRUE(same_bits(first[i][r], second[i][r])) << what << ": runs differ on rank " << r;
+  }
+}
+
+void expect_right(const std::vector<Whole>& cases, const std::vector<Spreading>& spreadings) {
+  std::vector<Tensor> expected;
+  for (const Whole& w : cases) expected.push_back(expected_of(w));
+  for (const Spreading& s : spreadings) expect_right(cases, expected, s);
+}
+
+std::vector<Spreading> all_spreadings(int ranks, bool heads_divide = true) {
+  std::vector<Spreading> list;
+  for (const char* layout : {"contiguous", "zigzag"})
+    for (const char* kernel : {"attention_all_gather", "attention_ring", "attention_all_to_all"})
+      if (heads_divide || std::string(kernel) != "attention_all_to_all") list.push_back({kernel, layout, "qkv", ranks, 1 + ranks % 2});
+  return list;
+}
+
+Tensor random_bools(Shape shape, unsigned seed, int one_in) {
+  std::vector<std::int64_t> values;
+  for (std::int64_t i = 0; i < element_count(shape); ++i) values.push_back((i + seed) * 2654435761 % 97 % one_in != 0);
+  return Tensor::of_ints(DType::boolean, std::move(shape), values);
+}
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+const std::int64_t kSizes[] = {1, 2, 3, 7, 64, 129};
+
+class AttentionRanks : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(World, AttentionRanks, testing::Values(2, 3, 4), testing::PrintToStringParamName());
+
+// Self-attention: {full, causal, bool mask, additive mask, both} × {MHA, GQA} × dtypes × sizes, for every kernel and layout.
+TEST_P(AttentionRanks, EveryCell) {
+  const int n = GetParam();
+  for (const DType dtype : kFloats) {
+    std::vector<Whole> cases;
+    for (const std::int64_t rows : kSizes)
+      for (const int group : {1, 2})
+        for (const char* form : {"full", "causal", "bool", "additive", "causal and additive"}) {
+          Whole w{.dtype = dtype, .heads = n * group, .kv_heads = n, .rows = rows, .columns = rows};
+          const std::string f = form;
+          if (f.starts_with("causal")) w.causal = "upper_left";
+          if (f == "bool") w.mask = random_bools({1, 1, rows, rows}, static_cast<unsigned>(rows), 3);
+          if (f.ends_with("additive")) w.mask = random_tensor(dtype, {rows, rows}, 9, 2);
+          w.fill(static_cast<unsigned>(cases.size()));
+          cases.push_back(std::move(w));
+        }
+    expect_right(cases, all_spreadings(n));
+  }
+}
+
+// Fewer kv heads than ranks, or heads that do not divide.
+TEST_P(AttentionRanks, HeadsThatDoNotDivide) {
+  const int n = GetParam();
+  std::vector<Whole> cases;
+  for (const auto& [heads, kv_heads] : {std::pair{5, 1}, {5, 5}, {6, 1}})
+    for (const std::int64_t rows : {5, 33}) {
+      Whole w{.heads = heads, .kv_heads = kv_heads, .rows = rows, .columns = rows, .causal = "upper_left"};
+      w.fill(static_cast<unsigned>(heads));
+      cases.push_back(std::move(w));
+    }
+  expect_right(cases, all_spreadings(n, false));
+}
+
+// Masks that broadcast in every dimension, over a batch and over more or fewer keys than queries.
+TEST_P(AttentionRanks, MasksBroadcast) {
+  const int n = GetParam();
+  for (const std::int64_t rows : {2, 21}) {
+    std::vector<Whole> cases;
+    const std::int64_t columns = 3 * rows - 1, heads = 2 * n;
+    for (const Shape& shape : {Shape{2, heads, rows, columns}, Shape{2, 1, 1, columns}, Shape{heads, rows, columns}, Shape{1, heads, 1, 1},
+                               Shape{rows, 1}, Shape{columns}, Shape{}, Shape{2, heads, 1, columns}, Shape{1, heads, rows, 1}})
+      for (const char* causal : {"none", "lower_right"})
+        for (const bool additive : {false, true}) {
+          Whole w{.batch = 2,
+                  .heads = heads,
+                  .kv_heads = n,
+                  .rows = rows,
+                  .columns = columns,
+                  .value_size = 5,
+                  .causal = causal,
+                  .empty_rows = "nan"};
+          w.mask = additive ? random_tensor(DType::f32, shape, 3) : random_bools(shape, 1, 3);
+          w.fill(static_cast<unsigned>(cases.size()));
+          cases.push_back(std::move(w));
+        }
+    expect_right(cases, all_spreadings(n));
+  }
+}
+
+TEST_P(AttentionRanks, CausalFormsLengthsAndSoftcap) {
+  const int n = GetParam();
+  std::vector<Whole> cases;
+  for (const auto& [rows, columns] : {std::pair{7, 7}, {5, 40}, {40, 5}, {1, 9}, {9, 1}, {0, 4}, {4, 0}})
+    for (const char* causal : {"none", "upper_left", "lower_right", "offset"})
+      for (const bool lengths : {false, true})
+        for (const char* empty : {"zero", "nan"}) {
+          Whole w{.batch = 3,
+                  .heads = n,
+                  .kv_heads = n,
+                  .rows = rows,
+                  .columns = columns,
+                  .causal = causal,
+                  .empty_rows = empty,
+                  .softcap = 1.5,
+                  .past = 3};
+          if (lengths) w.row_counts = {rows, 0, rows / 2};
+          if (lengths) w.column_counts = {columns / 2, columns, 0};
+          w.fill(static_cast<unsigned>(cases.size()));
+          cases.push_back(std::move(w));
+        }
+  expect_right(cases, all_spreadings(n));
+}
+
+// Rows without any column, −∞ and the lowest float in masks, NaN where nothing attends and where something does.
+TEST_P(AttentionRanks, NothingToAttendToAndNoNumbers) {
+  const int n = GetParam();
+  const std::int64_t rows = 11;
+  std::vector<Whole> cases;
+  for (const float low : {-INFINITY, std::numeric_limits<float>::lowest()})
+    for (const char* empty : {"zero", "nan"}) {
+      Whole w{.heads = n, .kv_heads = n, .rows = rows, .columns = rows, .empty_rows = empty};
+      Tensor mask(DType::f32, {rows, rows});
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < rows; ++j)
+          if (i == 2 || (i == 3 && j < 8) || (i == 10 && j > 0) || j == 6) mask.mutable_as<float>()[i * rows + j] = low;
+      w.mask = mask;
+      w.fill(1);
+      cases.push_back(w);
+      w.v.mutable_as<float>()[6 * 8 + 2] = NAN;  // column 6 is for nobody but rows whose columns are all as low
+      w.v.mutable_as<float>()[6 * 8 + 3] = INFINITY;
+      cases.push_back(w);
+      w.k.mutable_as<float>()[6 * 8 + 1] = NAN;
+      if (low == -INFINITY) cases.push_back(w);
+      w.mask = std::nullopt;
+      cases.push_back(w);
+      w.causal = "upper_left";
+      cases.push_back(w);
+      w.q.mutable_as<float>()[5] = NAN;
+      cases.push_back(w);
+    }
+  expect_right(cases, all_spreadings(n));
+}
+
+// Queries on all ranks, keys in parts.
+TEST_P(AttentionRanks, KeysInParts) {
+  const int n = GetParam();
+  for (const DType dtype : kFloats) {
+    std::vector<Whole> cases;
+    for (const std::int64_t rows : {1, 5})
+      for (const std::int64_t columns : {0, 1, 2, 7, 64, 301})
+        for (const int kv_heads : {1, 6})
+          for (const char* form : {"full", "lower_right", "offset", "bool", "additive", "lengths"}) {
+            Whole w{.dtype = dtype, .batch = 2, .heads = 6, .kv_heads = kv_heads, .rows = rows, .columns = columns, .past = columns / 2};
+            const std::string f = form;
+            if (f == "lower_right" || f == "offset") w.causal = f;
+            if (f == "bool") w.mask = random_bools({2, 1, rows, columns}, 1, 3);
+            if (f == "additive") w.mask = random_tensor(dtype, {rows, columns}, 9, 2);
+            if (f == "lengths") w.column_counts = {columns / 3, columns};
+            w.fill(static_cast<unsigned>(cases.size()));
+            cases.push_back(std::move(w));
+          }
+    expect_right(cases, {{"attention_parts", "contiguous", "kv", n, 1}, {"attention_parts", "zigzag", "kv", n, 2}});
+  }
+}
+
+OpCall call_with(std::vector<std::pair<std::string, AttributeValue>> attributes, std::int64_t heads, std::int64_t kv_heads) {
+  const Shape q = {1, heads, 4, 8}, k = {1, kv_heads, 4, 8};
+  return call_of({.kernel = "",
+                  .op = "Attention",
+                  .attributes = std::move(attributes),
+                  .operands = {Tensor(DType::f32, q), Tensor(DType::f32, k), Tensor(DType::f32, k)}});
+}
+
+std::string refusal(std::string_view kernel, const OpCall& call) { return find_kernel(kernel)->refuse(call).value_or(""); }
+
+TEST(AttentionRefusals, SayWhy) {
+  const AttributeValue three = std::int64_t{3};
+  EXPECT_EQ(refusal("attention_all_to_all", call_with({{"num_ranks", three}}, 6, 2)),
+            "its 6 query and 2 kv heads do not divide by 3 ranks");
+  EXPECT_EQ(refusal("attention_all_to_all", call_with({{"num_ranks", three}}, 6, 3)), "");
+  EXPECT_EQ(refusal("attention_ring", call_with({}, 6, 3)), "it is for several ranks");
+  EXPECT_EQ(refusal("attention_ring", call_with({{"num_ranks", three}, {"split", std::string("kv")}}, 6, 3)), "it is for split='qkv'");
+  EXPECT_EQ(refusal("attention_parts", call_with({{"num_ranks", three}}, 6, 3)), "it is for split='kv'");
+  for (const char* algorithm : {"all_gather", "all_to_all", "ring"})
+    for (const char* kernel : {"all_gather", "all_to_all", "ring"}) {
+      const OpCall call = call_with({{"num_ranks", three}, {"algorithm", std::string(algorithm)}}, 6, 3);
+      const std::string expected = std::string(algorithm) == kernel ? "" : fmt::format("algorithm='{}' is asked for", algorithm);
+      EXPECT_EQ(refusal(fmt::format("attention_{}", kernel), call), expected);
+    }
+}
+
+void expect_error(ErrorCode code, const std::string& words, const std::function<void(KernelCase&)>& change) {
+  Whole w{.rows = 6, .columns = 6};
+  w.fill(1);
+  try {
+    run_ranks(2, [&](Group& group) {
+      KernelCase c = case_of(w, {"attention_all_gather"}, group);
+      change(c);
+      run_kernel(c);
+    });
+    ADD_FAILURE() << "no error with " << words;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.message();
+    EXPECT_NE(std::string(error.message()).find(words), std::string::npos) << error.message();
+  }
+}
+
+TEST(AttentionRefusals, AtPrepare) {
+  expect_error(ErrorCode::invalid_argument, "outside their groups", [](KernelCase& c) { c.group = nullptr; });
+  expect_error(ErrorCode::mismatch, "over 3 ranks, its group has 2",
+               [](KernelCase& c) { c.attributes.emplace_back("num_ranks", std::int64_t{3}); });
+  expect_error(ErrorCode::invalid_argument, "7 rows do not fit 2 ranks with 3 each",
+               [](KernelCase& c) { c.attributes.emplace_back("extent", Dim(7)); });
+  expect_error(ErrorCode::invalid_argument, "even number of rows on each rank, not 3",
+               [](KernelCase& c) { c.attributes.emplace_back("layout", std::string("zigzag")); });
+  expect_error(ErrorCode::invalid_argument, "a column for each of the 6 keys",
+               [](KernelCase& c) { c.operands[kMask] = Tensor(DType::boolean, {3, 3}); });
+}
+
+}  // namespace
+}  // namespace tandem::test
