@@ -42,9 +42,11 @@ PUBLIC_OWNER = {
     "comm": "comm",
     "engine": "api/run",
     "team": "api/run",
+    "machine": "api/run",
     "network": "api/build",
     "onnx": "api/build",
     "build": "api/build",
+    "bench": "api/build",
     "tensorrt": "api/build",
     "tandem": "api/build",
 }

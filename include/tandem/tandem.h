@@ -1,8 +1,10 @@
 // All of Tandem's C++ interface. Public.
 #pragma once
 
+#include "tandem/bench.h"
 #include "tandem/build.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
+#include "tandem/machine.h"
 #include "tandem/team.h"
 #include "tandem/types.h"

@@ -1,9 +1,7 @@
-// tandem inspect, tandem doctor
+// tandem inspect
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "cli/verbs.h"
 
@@ -44,26 +42,6 @@ Run add_inspect(CLI::App& app, Common& common) {
     const std::string report = model->open().describe();
     if (common.json) fmt::print("{}\n", report);
     else print(Json::parse(report));
-    return 0;
-  };
-}
-
-Run add_doctor(CLI::App&, Common& common) {
-  return [&common] {
-    std::string cpu = "unknown", line;
-    for (std::ifstream file("/proc/cpuinfo"); std::getline(file, line);)
-      if (line.starts_with("model name")) {
-        cpu = line.substr(line.find(':') + 2);
-        break;
-      }
-    std::ifstream memory("/proc/meminfo");
-    std::getline(memory, line);
-    const long long kib = line.starts_with("MemTotal:") ? std::atoll(line.c_str() + 9) : 0;
-    const unsigned cores = std::thread::hardware_concurrency();
-    if (common.json)
-      fmt::print("{}\n", Json{{"cpu", cpu}, {"cores", cores}, {"memory_bytes", kib * 1024}, {"devices", {"cpu"}}}.dump());
-    else
-      fmt::print("cpu     {}\ncores   {}\nmemory  {:.1f} GiB\ndevices cpu\n", cpu, cores, static_cast<double>(kib) / (1 << 20));
     return 0;
   };
 }

@@ -1,11 +1,10 @@
 // The program `tandem`. Results go to stdout, everything else to stderr; exit codes: 0 done, 1 the answer is no, 2 wrong usage,
 // 130 and 143 on signals.
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
+#include "cli/signals.h"
 #include "cli/verbs.h"
 
 namespace {
@@ -26,9 +25,6 @@ constexpr Verb kVerbs[] = {
     {"doctor", "what this machine offers", cli::add_doctor},
 };
 
-// Rank processes die with this one, so ending is all there is to do.
-void end_on_signal(int signal) { ::_exit(128 + signal); }
-
 void add_common(CLI::App& app, cli::Common& common) {
   app.add_flag("--json", common.json, "machine-readable results");
   app.add_option("--log-level", common.log_level, "what to say on stderr")->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
@@ -46,14 +42,14 @@ int report(const cli::Common& common, const Error& error) {
     fmt::print("{}\n", nlohmann::json{{"error", out}}.dump());
   }
   fmt::print(stderr, "tandem: {}\n", error.what());
-  return 1;
+  return error.code() == ErrorCode::interrupted && cli::signal_caught() ? 128 + cli::signal_caught() : 1;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  ::signal(SIGINT, end_on_signal);
-  ::signal(SIGTERM, end_on_signal);
+  if (argc == 3 && argv[1] == cli::kRankVerb) return serve_rank(argv[2]);
+  cli::catch_signals();
   CLI::App app("Shards one model over several ranks, compiles it and runs it as if the ranks were one device.", "tandem");
   app.set_version_flag("--version", "tandem 0.1.0");
   app.require_subcommand(1);

@@ -2,11 +2,16 @@
 
 #include <cstdio>
 
+#include "cli/signals.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
 
-TeamOptions Common::team() const { return {.processes = isolate == "processes", .threads = threads, .step_deadline_s = deadline}; }
+TeamOptions Common::team() const {
+  TeamOptions options{.threads = threads, .step_deadline_s = deadline, .stop = stop_requested};
+  if (isolate == "processes") options.rank_command = {"/proc/self/exe", std::string(kRankVerb)};
+  return options;
+}
 
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option) {
   const std::size_t at = text.find('=');

@@ -103,9 +103,18 @@ Run add_bench(CLI::App& app, Common& common) {
   auto state = std::make_shared<State>();
   state->model.add(app);
   state->inputs.add(app);
+  app.get_option("MODEL")->required(false);
+  app.require_subcommand(0, 1);
+  CLI::App* collectives = app.add_subcommand("collectives", "time the collectives instead of a model")->fallthrough();
+  CLI::App* attention = app.add_subcommand("attention", "time attention, on one rank and with its sequence split")->fallthrough();
+  const Run time_collectives = add_bench_collectives(*collectives, common), time_attention = add_bench_attention(*attention, common);
   app.add_option("--runs", state->runs, "timed runs")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", state->warmup, "runs before timing")->check(CLI::Range(0, 1000000));
-  return [state, &common] {
+  app.footer("Examples:\n  tandem bench model.onnx --mesh tp=2 --shape input_ids=8x128\n  tandem bench collectives --ranks 2\n  tandem bench attention --ranks 2 --sequence 2048");
+  return [=, &common] {
+    if (collectives->parsed()) return time_collectives();
+    if (attention->parsed()) return time_attention();
+    if (state->model.model.empty()) throw CLI::RequiredError("MODEL");
     const Engine engine = state->model.open();
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
     Model model(engine, common.team());

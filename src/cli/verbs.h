@@ -28,6 +28,8 @@ Run add_run(CLI::App& app, Common& common);
 Run add_verify(CLI::App& app, Common& common);
 Run add_inspect(CLI::App& app, Common& common);
 Run add_bench(CLI::App& app, Common& common);
+Run add_bench_collectives(CLI::App& app, Common& common);
+Run add_bench_attention(CLI::App& app, Common& common);
 Run add_doctor(CLI::App& app, Common& common);
 
 // Options about how a model is built, shared by the verbs that take one.

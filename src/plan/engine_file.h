@@ -20,6 +20,11 @@ struct WriteOptions {
 // The slice of a weight that belongs to `rank`, of the dtype and shape that the plan says.
 using SliceSource = std::function<Tensor(const PlanWeight&, int rank)>;
 
+using ByteSink = std::function<void(std::span<const std::byte>)>;
+
+// Gives the bytes of the file to `sink`, from first to last.
+void write_engine(const ByteSink& sink, const Plan& plan, const SliceSource& slice_of, const WriteOptions& options = {});
+
 // Asks for each distinct slice once and holds one at a time. The file appears whole or not at all. Throws Error(io),
 // Error(mismatch) for a slice of another dtype or shape, Error(invalid_argument) for weights whose names clash.
 void write_engine(const std::filesystem::path& path, const Plan& plan, const SliceSource& slice_of, const WriteOptions& options = {});

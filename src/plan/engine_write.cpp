@@ -106,32 +106,37 @@ std::string header_of(const Layout& layout, const std::map<std::string, std::str
   return header.replace(at + key.size(), sum.size(), sum);
 }
 
-void write_padding(AtomicFile& file, std::int64_t size) {
+void write_padding(const ByteSink& sink, std::int64_t size) {
   static constexpr std::array<std::byte, kPage> zeros{};
-  file.write(std::span(zeros).first(static_cast<std::size_t>(size)));
+  sink(std::span(zeros).first(static_cast<std::size_t>(size)));
 }
 
-void write_slice(AtomicFile& file, const Entry& entry, const SliceSource& slice_of) {
+void write_slice(const ByteSink& sink, const Entry& entry, const SliceSource& slice_of) {
   const PlanWeight& w = *entry.weight;
   const Tensor slice = slice_of(w, entry.rank);
   if (slice.dtype() != w.dtype || slice.shape() != w.shape)
     fail(ErrorCode::mismatch, "weight '{}' of rank {} is {}{}, the plan has {}{}", w.name, entry.rank, to_string(slice.dtype()), to_string(slice.shape()),
          to_string(w.dtype), to_string(w.shape));
-  file.write(slice.bytes());
+  sink(slice.bytes());
 }
 
 }  // namespace
 
-void write_engine(const std::filesystem::path& path, const Plan& plan, const SliceSource& slice_of, const WriteOptions& options) {
+void write_engine(const ByteSink& sink, const Plan& plan, const SliceSource& slice_of, const WriteOptions& options) {
   const std::string plan_text = to_json(plan);
   const Layout layout(plan, static_cast<std::int64_t>(plan_text.size()), options);
-  AtomicFile file(path);
-  file.write(header_of(layout, metadata_of(plan, plan_text, options)));
+  const auto text = [&](const std::string& words) { sink(std::as_bytes(std::span(words))); };
+  text(header_of(layout, metadata_of(plan, plan_text, options)));
   for (const Entry& entry : layout.entries()) {
-    if (entry.weight) write_slice(file, entry, slice_of);
-    else if (entry.item.name == kPlanTensor) file.write(plan_text);
-    else write_padding(file, entry.size);
+    if (entry.weight) write_slice(sink, entry, slice_of);
+    else if (entry.item.name == kPlanTensor) text(plan_text);
+    else write_padding(sink, entry.size);
   }
+}
+
+void write_engine(const std::filesystem::path& path, const Plan& plan, const SliceSource& slice_of, const WriteOptions& options) {
+  AtomicFile file(path);
+  write_engine([&](std::span<const std::byte> bytes) { file.write(bytes); }, plan, slice_of, options);
   file.commit();
 }
 

@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "ops/ops.h"
+#include "plan/engine_file.h"
 #include "runtime/memory.h"
 
 namespace tandem {
@@ -26,6 +27,11 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   engine->load_weights(weights);
   engine->pack_all();
   return engine;
+}
+
+std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank) {
+  const EngineFile file = EngineFile::open(engine_file, all_ops());
+  return load(file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); });
 }
 
 void RankEngine::load_weights(const WeightSource& source) {

@@ -1,6 +1,7 @@
 // RankEngine: a Plan with the weights of one rank, packed for the kernels that want their own layout.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -19,6 +20,9 @@ class RankEngine {
   // Runs KernelDef::pack; plain copies of weights that every user has packed are dropped. Throws Error(mismatch) naming a weight that
   // is not what the plan says, Error(invalid_engine) naming a kernel this build does not have.
   static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights);
+
+  // The same from an engine file, whose slices stay mapped where kernels use them as they are.
+  static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank);
 
   const Plan& plan() const { return *plan_; }
   int rank() const { return rank_; }

@@ -1,40 +1,64 @@
+#include <new>
+
 #include "core/check.h"
 #include "team/rank_link.h"
 
 namespace tandem {
 
-RankWorker::RankWorker(const RankStart& start) : rank_(start.rank), region_(start.region) {
-  auto engine = RankEngine::load(start.plan, start.rank, start.weights);
-  context_ = std::make_unique<Context>(std::move(engine), start.options);
-  if (!region_) return;
-  group_ = region_->attach(start.rank, Deadline::after(start.options.rendezvous_deadline));
+Error current_error(int rank) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error.at_rank(rank);
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::out_of_memory, "out of memory", {}, rank);
+  } catch (const std::exception& error) {
+    return Error(ErrorCode::internal, error.what(), {}, rank);
+  }
+}
+
+RankWorker::RankWorker(std::shared_ptr<const RankEngine> engine, const ContextOptions& options, std::shared_ptr<ShmRegion> region)
+    : rank_(engine->rank()), rendezvous_(options.rendezvous_deadline), context_(std::make_unique<Context>(std::move(engine), options)) {
+  join(std::move(region));
+}
+
+void RankWorker::join(std::shared_ptr<ShmRegion> region) {
+  context_->set_communicator(nullptr);
+  group_.reset();
+  region_ = std::move(region);
+  group_ = region_->attach(rank_, Deadline::after(rendezvous_));
   context_->set_communicator(group_.get());
 }
 
-RankReply RankWorker::serve(const RankRequest& request) {
+RankReply RankWorker::guarded(const std::function<void(RankReply&)>& work) {
   RankReply reply;
   try {
+    work(reply);
+  } catch (...) {
+    reply.error = current_error(rank_);
+    region_->abort(ErrorCode::rank_failed, rank_, reply.error->what());
+  }
+  return reply;
+}
+
+RankReply RankWorker::serve(const RankRequest& request) {
+  RankReply reply = guarded([&](RankReply& into) {
+    context_->set_step_hook({});
     if (request.trace)
       context_->set_step_hook([&](std::size_t step, std::int64_t begin, std::int64_t end) {
-        reply.trace.push_back({static_cast<int>(step), begin, end});
+        into.trace.push_back({static_cast<int>(step), begin, end});
       });
-    else
-      context_->set_step_hook({});
     context_->bind(request.symbols);
     const std::int64_t begin = monotonic_ns();
     context_->run(request.inputs, request.outputs);
-    reply.nanoseconds = monotonic_ns() - begin;
-  } catch (const Error& error) {
-    reply.error = error;
-  } catch (const std::exception& error) {
-    reply.error = Error(ErrorCode::internal, error.what());
-  }
-  if (reply.error) {
-    reply.error = reply.error->at_rank(rank_);
-    if (region_) region_->abort(ErrorCode::rank_failed, rank_, reply.error->what());
-  }
+    into.nanoseconds = monotonic_ns() - begin;
+  });
   context_->set_step_hook({});
   return reply;
+}
+
+RankReply RankWorker::rejoin(std::shared_ptr<ShmRegion> region) {
+  return guarded([&](RankReply&) { join(std::move(region)); });
 }
 
 }  // namespace tandem

@@ -1,9 +1,15 @@
 #include "team/team.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "core/check.h"
 #include "team/blocks.h"
+#include "team/channel.h"
+#include "team/engine_image.h"
 
 namespace tandem {
 namespace {
@@ -15,30 +21,68 @@ std::size_t local_bytes(const Program& program, const Binding& binding, const Sy
   return bytes(type.dtype, element_count(bound_dims(type.dims, symbols)));
 }
 
-// An error that only repeats what happened elsewhere.
-bool is_echo(const Error& error) { return error.code() == ErrorCode::rank_failed || error.code() == ErrorCode::aborted; }
+int open_file(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(ErrorCode::io, "cannot open {}: {}", path.string(), std::strerror(errno));
+  return fd;
+}
 
 }  // namespace
 
 Team::Team(std::vector<std::shared_ptr<const Plan>> plans, const WeightSource& weights, TeamSettings settings)
-    : plans_(std::move(plans)), settings_(settings) {
+    : plans_(std::move(plans)), settings_(std::move(settings)) {
   const int world = plan().world_size();
   if (plans_.size() > 1 && static_cast<int>(plans_.size()) != world)
     fail(ErrorCode::mismatch, "{} plans for a mesh of {} ranks", plans_.size(), world);
   region_ = ShmRegion::create(world);  // for one rank too: its progress is watched
-  for (int rank = 0; rank < world; ++rank) {
-    RankStart start{rank, plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], weights, {}, region_};
+  start(weights);
+  try {
+    wait_for_all(settings_.load_deadline, false);
+  } catch (const Error& error) {
+    const Deadline deadline = Deadline::after(spawner_ ? std::chrono::seconds(0) : settings_.drain_deadline);
+    for (auto& link : links_) link->close(deadline);
+    throw;
+  }
+}
+
+void Team::start(const WeightSource& weights) {
+  const bool processes = !settings_.rank_command.empty(), whole_file = !settings_.engine_file.empty() && plans_.size() == 1;
+  if (processes) spawner_ = std::make_unique<Spawner>(settings_.rank_command);
+  std::optional<Descriptor> file;
+  if (processes && whole_file) file.emplace(open_file(settings_.engine_file));
+  std::optional<SharedMemory> image;
+  for (int rank = 0; rank < plan().world_size(); ++rank) {
+    RankStart start{.rank = rank, .plan = plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], .weights = weights, .region = region_};
     start.options.threads = settings_.threads;
     start.options.step_deadline = settings_.step_deadline;
+    start.options.rendezvous_deadline = settings_.rendezvous_deadline;
     start.options.same_plan = plans_.size() == 1;
-    links_.push_back(settings_.processes ? start_process_rank(std::move(start)) : start_thread_rank(std::move(start)));
+    if (!processes) {
+      links_.push_back(start_thread_rank(std::move(start)));
+      continue;
+    }
+    if (!file && (rank == 0 || plans_.size() > 1)) {
+      image.reset();
+      image.emplace(make_engine_image(*start.plan, weights, plans_.size() == 1 ? -1 : rank));
+    }
+    start.engine_file = file ? file->get() : image->fd();
+    links_.push_back(start_process_rank(start, *spawner_));
   }
-  wait_for_all(settings_.load_deadline, false);
 }
 
 Team::~Team() {
   const Deadline deadline = Deadline::after(settings_.drain_deadline);
-  for (auto& link : links_) link->close(broken_ && settings_.processes ? Deadline::after(std::chrono::seconds(0)) : deadline);
+  for (auto& link : links_) link->close(deadline);
+}
+
+// After an error of a rank: a new world for the same ranks, for one that has failed stays so.
+void Team::regroup() {
+  if (!regroup_) return;
+  running_ = false;
+  region_ = ShmRegion::create(size());
+  for (auto& link : links_) link->rejoin(region_);
+  wait_for_all(settings_.rendezvous_deadline, false);
+  regroup_ = false;
 }
 
 SymbolValues Team::check_inputs(const TeamTensors& inputs, int rank) const {
@@ -81,6 +125,7 @@ RankRequest Team::place(int rank, const TeamTensors& inputs, const SymbolValues&
     const Tensor& tensor = given[given.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
     if (direct(input)) {
       request.inputs.push_back(tensor.data());
+      request.held.push_back(tensor);
       continue;
     }
     if (tensor.size_bytes() > 0) BlockMap(input.type, input.sharding, plan(rank).mesh, rank, symbols).scatter(tensor.data(), at);
@@ -92,55 +137,6 @@ RankRequest Team::place(int rank, const TeamTensors& inputs, const SymbolValues&
     at += padded(local_bytes(p, output, symbols));
   }
   return request;
-}
-
-void Team::fail_all(const std::vector<std::optional<RankReply>>& replies, const std::vector<int>& silent, std::chrono::nanoseconds limit) {
-  const Error* found = nullptr;
-  for (const auto& reply : replies)
-    if (reply && reply->error && (!found || (is_echo(*found) && !is_echo(*reply->error)))) found = &*reply->error;
-  if (found) {
-    broken_ = *found;
-  } else {
-    const int rank = silent.at(0);
-    const std::int64_t step = region_ ? region_->progress(rank).step : -1;
-    broken_ = Error(ErrorCode::timeout, fmt::format("no progress for {:.1f} s; its last completed step is {}", std::chrono::duration<double>(limit).count(), step),
-                    {}, rank);
-  }
-  if (region_) region_->abort(ErrorCode::aborted, broken_->rank(), broken_->what());
-  throw *broken_;
-}
-
-std::vector<RankReply> Team::wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress) {
-  const Deadline start = Deadline::after(limit);
-  std::optional<Deadline> grace;  // once one rank has failed: what the others get to say why
-  std::vector<std::optional<RankReply>> replies(links_.size());
-  for (;;) {
-    std::vector<int> silent;
-    bool failed = false;
-    for (std::size_t r = 0; r < links_.size(); ++r) {
-      if (!replies[r]) replies[r] = links_[r]->receive(silent.empty() ? std::chrono::milliseconds(20) : std::chrono::milliseconds(0));
-      if (!replies[r]) silent.push_back(static_cast<int>(r));
-      if (replies[r] && replies[r]->error) {
-        failed = true;
-        if (region_) region_->abort(ErrorCode::rank_failed, static_cast<int>(r), replies[r]->error->message());
-      }
-    }
-    if (failed && !grace) grace = Deadline::after(std::chrono::seconds(1));
-    if (failed && (silent.empty() || grace->expired())) fail_all(replies, silent, limit);
-    if (silent.empty()) break;
-    const auto late = [&](int rank) {
-      return (counted_from_progress && region_ ? start.counted_from(region_->progress(rank).marked_at_ns) : start).expired();
-    };
-    // A rank that sleeps for another is not the laggard.
-    std::vector<int> laggards;
-    for (int rank : silent)
-      if (late(rank) && (!region_ || region_->progress(rank).waiting_for < 0)) laggards.push_back(rank);
-    const bool all_late = std::ranges::all_of(silent, late);
-    if (!laggards.empty() || (all_late && !silent.empty())) fail_all(replies, laggards.empty() ? silent : laggards, limit);
-  }
-  std::vector<RankReply> out;
-  for (auto& reply : replies) out.push_back(std::move(*reply));
-  return out;
 }
 
 void Team::collect(int rank, const RankRequest& request, const SymbolValues& symbols, TeamTensors& outputs) const {
@@ -166,11 +162,14 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times) {
   if (broken_) throw *broken_;
   std::vector<SymbolValues> symbols;
   for (int rank = 0; rank < size(); ++rank) symbols.push_back(plans_.size() == 1 && rank > 0 ? symbols[0] : check_inputs(inputs, rank));
+  regroup();
   std::vector<RankRequest> requests;
   for (int rank = 0; rank < size(); ++rank) {
     requests.push_back(place(rank, inputs, symbols[static_cast<std::size_t>(rank)]));
     requests.back().trace = trace;
   }
+  running_ = true;
+  for (int rank = 0; rank < size(); ++rank) region_->page(rank).step = -1;  // so that what is told is of this run
   for (std::size_t r = 0; r < links_.size(); ++r) links_[r]->send(requests[r]);
   std::vector<RankReply> replies = wait_for_all(settings_.step_deadline, true);
   TeamTensors outputs;

@@ -1,6 +1,7 @@
 // Team: the ranks of an engine used as one: scatters inputs by their declared sharding, starts every rank, gathers outputs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,11 +11,17 @@
 namespace tandem {
 
 struct TeamSettings {
-  bool processes = false;  // else ranks are threads of this process
-  int threads = 1;         // per rank
+  // The program, with arguments, that serves as a rank process (serve_rank_process); empty: ranks are threads of this process.
+  std::vector<std::string> rank_command;
+  int threads = 1;  // per rank
+  std::filesystem::path engine_file;  // holds the one plan and all its weights; empty: rank processes get a copy in memory
+  std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::chrono::nanoseconds load_deadline = kLoadDeadline;
   std::chrono::nanoseconds step_deadline = kStepDeadline;
   std::chrono::nanoseconds drain_deadline = kDrainDeadline;
+  // Asked several times a second while a call waits; once true, what runs may take the drain deadline to end, then the call throws
+  // Error(interrupted).
+  std::function<bool()> stop;
 };
 
 // One tensor for all ranks, or one per rank for values that are each rank's own.
@@ -25,7 +32,8 @@ struct TeamTimes {
   std::vector<std::vector<TraceEvent>> trace;  // per rank, if asked for
 };
 
-// Serves one thread at a time. After a rank has failed every call repeats the error.
+// Serves one thread at a time. An error that a rank reports ends the call and leaves the team usable. Once a rank has died or made no
+// progress for the step deadline, the team is closed for good: its processes are ended and every call repeats the error.
 class Team {
  public:
   // One plan for all ranks, or one per rank (files sharded by other tools). Waits until every rank has loaded and joined.
@@ -44,17 +52,36 @@ class Team {
   TeamTensors run(const TeamTensors& inputs, bool trace = false, TeamTimes* times = nullptr);
 
  private:
+  using Replies = std::vector<std::optional<RankReply>>;
+  struct Failure {
+    Error error;
+    bool fatal = false;  // a rank is gone or stuck
+  };
+
+  // team.cpp
   const Program& program(int rank) const { return plan(rank).programs.at(0); }
+  void start(const WeightSource& weights);
+  void regroup();
   SymbolValues check_inputs(const TeamTensors& inputs, int rank) const;
   RankRequest place(int rank, const TeamTensors& inputs, const SymbolValues& symbols);
-  std::vector<RankReply> wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress);
-  [[noreturn]] void fail_all(const std::vector<std::optional<RankReply>>& replies, const std::vector<int>& silent, std::chrono::nanoseconds limit);
   void collect(int rank, const RankRequest& request, const SymbolValues& symbols, TeamTensors& outputs) const;
+
+  // team_wait.cpp
+  std::vector<RankReply> wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress);
+  bool receive_some(Replies& replies);
+  std::vector<int> late_ranks(const Replies& replies, Deadline start, bool counted_from_progress) const;
+  Failure judge(const Replies& replies, const std::vector<int>& late, std::chrono::nanoseconds limit) const;
+  std::string whereabouts(int rank, const Replies& replies) const;
+  [[noreturn]] void fail_all(Replies& replies, const std::vector<int>& late, std::chrono::nanoseconds limit);
+  [[noreturn]] void end_for_good(const Error& error);
 
   std::vector<std::shared_ptr<const Plan>> plans_;
   TeamSettings settings_;
   std::shared_ptr<ShmRegion> region_;
+  std::unique_ptr<Spawner> spawner_;  // outlives the processes
   std::vector<std::unique_ptr<RankLink>> links_;
+  bool running_ = false;  // a step, not a start
+  bool regroup_ = false;  // the world ended with an error, the ranks live
   std::optional<Error> broken_;
 };
 

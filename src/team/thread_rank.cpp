@@ -2,7 +2,6 @@
 #include <mutex>
 #include <thread>
 
-#include "core/check.h"
 #include "team/rank_link.h"
 
 namespace tandem {
@@ -13,6 +12,7 @@ struct Desk {
   std::mutex mutex;
   std::condition_variable changed;
   std::optional<RankRequest> request;
+  std::shared_ptr<ShmRegion> region;  // to rejoin
   std::optional<RankReply> reply;
   Tensor memory;
   bool closing = false;
@@ -25,29 +25,30 @@ struct Desk {
   }
 };
 
-RankReply failure(const Error& error, int rank) { return {.error = error.at_rank(rank)}; }
-
-void serve(const std::shared_ptr<Desk>& desk, const RankStart& start) {
+void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
   std::unique_ptr<RankWorker> worker;
   try {
-    worker = std::make_unique<RankWorker>(start);
+    auto engine = RankEngine::load(start.plan, start.rank, start.weights);
+    start.weights = {};
+    worker = std::make_unique<RankWorker>(std::move(engine), start.options, start.region);
     desk->answer({});
-  } catch (const std::exception& error) {
-    const auto* known = dynamic_cast<const Error*>(&error);
-    const RankReply reply = failure(known ? *known : Error(ErrorCode::internal, error.what()), start.rank);
-    if (start.region) start.region->abort(ErrorCode::rank_failed, start.rank, reply.error->what());
-    desk->answer(reply);
+  } catch (...) {
+    const Error error = current_error(start.rank);
+    start.region->abort(ErrorCode::rank_failed, start.rank, error.what());
+    desk->answer({.error = error});
   }
+  start.region.reset();  // the worker has it as long as it needs it
   while (worker) {
-    RankRequest request;
+    std::optional<RankRequest> request;
+    std::shared_ptr<ShmRegion> region;
     {
       std::unique_lock lock(desk->mutex);
-      desk->changed.wait(lock, [&] { return desk->closing || desk->request; });
+      desk->changed.wait(lock, [&] { return desk->closing || desk->request || desk->region; });
       if (desk->closing) break;
-      request = std::move(*desk->request);
-      desk->request.reset();
+      request.swap(desk->request);
+      region.swap(desk->region);
     }
-    desk->answer(worker->serve(request));
+    desk->answer(region ? worker->rejoin(std::move(region)) : worker->serve(*request));
   }
   worker.reset();
   const std::lock_guard lock(desk->mutex);
@@ -68,9 +69,15 @@ class ThreadRank final : public RankLink {
     return memory.mutable_data();
   }
 
-  void send(const RankRequest& request) override {
+  void send(RankRequest request) override {
     const std::lock_guard lock(desk_->mutex);
-    desk_->request = request;
+    desk_->request = std::move(request);
+    desk_->changed.notify_all();
+  }
+
+  void rejoin(std::shared_ptr<ShmRegion> region) override {
+    const std::lock_guard lock(desk_->mutex);
+    desk_->region = std::move(region);
     desk_->changed.notify_all();
   }
 

@@ -2,7 +2,6 @@
 
 #include <set>
 
-#include "core/check.h"
 
 namespace tandem::testing {
 namespace {
@@ -67,23 +66,6 @@ Tensors random_inputs(const Graph& graph, const SymbolValues& symbols) {
   Tensors inputs;
   for (const auto& input : graph.inputs()) inputs[input->name()] = random_tensor(sequence, input->type.dtype, bound_shape(input->type, symbols));
   return inputs;
-}
-
-Tensors evaluate(const Graph& graph, const Tensors& inputs, const SymbolValues& symbols) {
-  std::map<const Value*, Tensor> values;
-  for (const auto& input : graph.inputs()) values[input.get()] = inputs.at(input->name());
-  for (const auto& weight : graph.weight_values()) values[weight.get()] = graph.module().weight_data(*weight->weight());
-  for (const auto& node : graph.nodes()) {
-    if (!node->op().evaluate) fail(ErrorCode::unsupported, "{} has no evaluator", node->label());
-    OpCall call = node->call().bound(symbols);
-    std::vector<Tensor> operands;
-    for (const Value* v : node->operands()) operands.push_back(v ? values.at(v) : Tensor());
-    const std::vector<Tensor> results = node->op().evaluate(call, operands);
-    for (std::size_t i = 0; i < results.size(); ++i) values[node->result(i)] = results[i];
-  }
-  Tensors outputs;
-  for (const auto& output : graph.outputs()) outputs[output.name] = values.at(output.value);
-  return outputs;
 }
 
 }  // namespace tandem::testing

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -52,15 +54,30 @@ Json timeline(const Team& team, const TeamTimes& times) {
   return {{"traceEvents", events}, {"displayTimeUnit", "ms"}};
 }
 
+std::chrono::nanoseconds nanoseconds(const char* name, double seconds) {
+  if (!(seconds >= 0 && seconds < 1e9)) fail(ErrorCode::invalid_argument, "a {} deadline of {} s is none", name, seconds);
+  return std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
+}
+
 }  // namespace
+
+int serve_rank(const std::string& argument) {
+  int socket = -1;
+  const auto [end, error] = std::from_chars(argument.data(), argument.data() + argument.size(), socket);
+  return error == std::errc{} && *end == '\0' && socket >= 0 ? serve_rank_process(socket) : 2;
+}
 
 Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine) {
   if (options.step_deadline_s < 1) fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
   TeamSettings settings;
-  settings.processes = options.processes;
+  settings.rank_command = options.rank_command;
   settings.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
-  settings.step_deadline = std::chrono::nanoseconds(static_cast<std::int64_t>(options.step_deadline_s * 1e9));
+  settings.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
+  settings.load_deadline = nanoseconds("load", options.load_deadline_s);
+  settings.step_deadline = nanoseconds("step", options.step_deadline_s);
+  settings.drain_deadline = nanoseconds("drain", options.drain_deadline_s);
+  settings.stop = options.stop;
   team_ = std::make_unique<Team>(engine.data().plans, engine.data().weights, settings);
 }
 

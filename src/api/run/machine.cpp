@@ -1,0 +1,112 @@
+#include "tandem/machine.h"
+
+#include <link.h>
+#include <sched.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+namespace tandem {
+namespace {
+
+struct Wanted {
+  const char *part, *name, *purpose, *how_to_get;
+};
+
+// `part`: how the file's name starts.
+constexpr Wanted kWanted[] = {
+    {"libdnnl", "oneDNN", "matrix products on CPUs", "apt install libdnnl-dev, then build with TANDEM_ONEDNN=ON; without it the plain kernels serve, slowly"},
+    {"libprotobuf", "protobuf", "reading ONNX files", "apt install libprotobuf-dev"},
+    {"libhwy", "Highway", "vector kernels", "apt install libhwy-dev"},
+    {"libfmt", "fmt", "text", "apt install libfmt-dev"},
+    {"libcudart", "CUDA runtime", "NVIDIA GPUs", "this build is for CPU ranks"},
+    {"libnccl", "NCCL", "collectives between GPUs", "this build is for CPU ranks"},
+};
+
+std::vector<std::string> loaded_files() {
+  std::vector<std::string> files;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* into) {
+        static_cast<std::vector<std::string>*>(into)->emplace_back(info->dlpi_name ? info->dlpi_name : "");
+        return 0;
+      },
+      &files);
+  return files;
+}
+
+std::vector<LibraryReport> find_libraries() {
+  std::vector<LibraryReport> reports;
+  const auto files = loaded_files();
+  for (const Wanted& wanted : kWanted) {
+    LibraryReport report{wanted.name, "", wanted.purpose, ""};
+    std::error_code none;
+    for (const std::string& file : files)
+      if (std::filesystem::path(file).filename().string().starts_with(wanted.part)) report.path = std::filesystem::canonical(file, none).string();
+    if (report.path.empty()) report.how_to_get = wanted.how_to_get;
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+// The value behind "key :" in a file of such lines; empty if there is none.
+std::string value_in(const char* path, const std::string& key) {
+  std::string line;
+  for (std::ifstream file(path); std::getline(file, line);)
+    if (line.starts_with(key)) {
+      const std::size_t at = line.find_first_not_of(" \t", line.find(':') + 1);
+      return at == std::string::npos ? "" : line.substr(at);
+    }
+  return "";
+}
+
+std::vector<std::string> find_features() {
+  constexpr std::array kKnown = {"sse4_2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"};
+  std::istringstream words(value_in("/proc/cpuinfo", "flags"));
+  std::set<std::string> flags;
+  for (std::string word; words >> word;) flags.insert(word);
+  std::vector<std::string> features;
+  for (const char* known : kKnown)
+    if (flags.contains(known)) features.emplace_back(known);
+  return features;
+}
+
+double find_cpu_limit() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
+  return std::atof(quota.c_str()) / period;
+}
+
+std::vector<std::string> find_hints(const MachineReport& report) {
+  std::vector<std::string> hints;
+  if (report.cpu_limit > 0 && report.cpu_limit < report.cores)
+    hints.push_back("the container allows less CPU time than it shows cores: give --threads so that ranks × threads fits");
+  for (const char* name : {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"})
+    if (const char* value = std::getenv(name)) hints.push_back(std::string(name) + "=" + value + " is set in the environment and may change how fast kernels are");
+  if (std::filesystem::exists("/dev/nvidia0")) hints.push_back("there is an NVIDIA GPU, which this build does not use");
+  return hints;
+}
+
+}  // namespace
+
+MachineReport inspect_machine() {
+  MachineReport report;
+  report.cpu = value_in("/proc/cpuinfo", "model name");
+  report.features = find_features();
+  cpu_set_t cores;
+  report.cores = ::sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  report.cpu_limit = find_cpu_limit();
+  report.memory_bytes = std::atoll(value_in("/proc/meminfo", "MemTotal").c_str()) * 1024;
+  report.available_bytes = std::atoll(value_in("/proc/meminfo", "MemAvailable").c_str()) * 1024;
+  report.devices = {"cpu"};
+  report.libraries = find_libraries();
+  report.hints = find_hints(report);
+  return report;
+}
+
+}  // namespace tandem

@@ -1,0 +1,33 @@
+#include "team/engine_image.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "core/check.h"
+#include "plan/engine_file.h"
+
+namespace tandem {
+namespace {
+
+void write_all(int fd, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) fail(errno == ENOSPC ? ErrorCode::out_of_memory : ErrorCode::io, "cannot hold the engine in memory: {}", std::strerror(errno));
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+}  // namespace
+
+SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, int rank) {
+  SharedMemory image = SharedMemory::create("tandem-engine", 0);
+  // Written, not mapped: what a process never maps does not count as its memory.
+  write_engine([fd = image.fd()](std::span<const std::byte> bytes) { write_all(fd, bytes); }, plan,
+               [&](const PlanWeight& weight, int asked) { return weights(weight, rank < 0 ? asked : rank); });
+  return image;
+}
+
+}  // namespace tandem

@@ -1,0 +1,61 @@
+#include "team/rank_messages.h"
+
+namespace tandem {
+
+using Json = nlohmann::json;
+
+Json to_json(const RankReply& reply) {
+  Json out = {{"nanoseconds", reply.nanoseconds}};
+  if (reply.error)
+    out["error"] = {{"code", static_cast<int>(reply.error->code())}, {"message", reply.error->message()}, {"node", reply.error->node()},
+                    {"rank", reply.error->rank()}};
+  for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns});
+  return out;
+}
+
+RankReply reply_from_json(const Json& message) {
+  RankReply reply;
+  reply.nanoseconds = message.value("nanoseconds", std::int64_t{0});
+  if (message.contains("error")) {
+    const Json& e = message["error"];
+    reply.error = Error(static_cast<ErrorCode>(e.at("code").get<int>()), e.at("message"), e.at("node"), e.at("rank"));
+  }
+  if (message.contains("trace"))
+    for (const Json& event : message["trace"]) reply.trace.push_back({event[0], event[1], event[2]});
+  return reply;
+}
+
+Json to_json(const RankRequest& request, const std::byte* base, std::size_t block_bytes) {
+  Json out = {{"size", block_bytes}, {"trace", request.trace}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"symbols", Json::object()}};
+  for (const auto& [name, value] : request.symbols) out["symbols"][name] = value;
+  for (const std::byte* at : request.inputs) out["inputs"].push_back(at - base);
+  for (const std::byte* at : request.outputs) out["outputs"].push_back(at - base);
+  return out;
+}
+
+RankRequest request_from_json(const Json& message, std::byte* base) {
+  RankRequest request;
+  for (const auto& [name, value] : message.at("symbols").items()) request.symbols[name] = value.get<std::int64_t>();
+  for (const Json& offset : message.at("inputs")) request.inputs.push_back(base + offset.get<std::size_t>());
+  for (const Json& offset : message.at("outputs")) request.outputs.push_back(base + offset.get<std::size_t>());
+  request.trace = message.at("trace");
+  return request;
+}
+
+Json to_json(int rank, const ContextOptions& options) {
+  return {{"rank", rank},
+          {"threads", options.threads},
+          {"step_deadline_ns", options.step_deadline.count()},
+          {"rendezvous_deadline_ns", options.rendezvous_deadline.count()},
+          {"same_plan", options.same_plan}};
+}
+
+int start_from_json(const Json& message, ContextOptions& options) {
+  options.threads = message.at("threads");
+  options.step_deadline = std::chrono::nanoseconds(message.at("step_deadline_ns").get<std::int64_t>());
+  options.rendezvous_deadline = std::chrono::nanoseconds(message.at("rendezvous_deadline_ns").get<std::int64_t>());
+  options.same_plan = message.at("same_plan");
+  return message.at("rank");
+}
+
+}  // namespace tandem
