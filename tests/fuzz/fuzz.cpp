@@ -125,14 +125,14 @@ class Fuzzer {
   void run() {
     for (const auto& path : options_.seeds) {
       const std::string text = read_file(path);
-      try_input(text);
-      for (const std::string& seed : seeds_in(text)) try_input(seed);
+      try_input(text, true);
+      for (const std::string& seed : seeds_in(text)) try_input(seed, true);
     }
-    for (const std::string& seed : own_seeds()) try_input(seed);
+    for (const std::string& seed : own_seeds()) try_input(seed, true);
     const std::size_t seeds = corpus_.size();
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(options_.seconds);
-    while (std::chrono::steady_clock::now() < end) try_input(mutator_.changed(pick(), pick()));
-    std::printf("%zu inputs tried, %zu of them seeds that reach new code, %zu found that do; %zu edges; 0 findings\n", tried_, seeds,
+    while (std::chrono::steady_clock::now() < end) try_input(mutator_.changed(pick(), pick()), false);
+    std::printf("%zu inputs tried from %zu seeds, %zu kept for reaching new code, %zu edges, 0 findings\n", tried_, seeds,
                 corpus_.size() - seeds, edges_);
   }
 
@@ -147,7 +147,7 @@ class Fuzzer {
     return *best;
   }
 
-  void try_input(const std::string& input) {
+  void try_input(const std::string& input, bool is_seed) {
     last_.put(input);
     // A copy of its own size, so that reading past the end is seen.
     const std::vector<std::uint8_t> bytes(input.begin(), input.end());
@@ -161,7 +161,7 @@ class Fuzzer {
     expect(usage.ru_maxrss < kMostMemory, "one input took " + std::to_string(usage.ru_maxrss >> 10) + " MiB");
     const std::size_t fresh = merge_coverage();
     edges_ += fresh;
-    if (fresh > 0 || corpus_.empty()) corpus_.push_back(input);
+    if (fresh > 0 || (is_seed && edges_ == 0)) corpus_.push_back(input);  // no edges: built without coverage
   }
 
   const Options& options_;
