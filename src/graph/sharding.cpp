@@ -53,10 +53,10 @@ Sharding Sharding::normalized(const Mesh& mesh) const {
     for (const Factor& f : d) {
       Factor g{f.size, {}};
       std::copy_if(f.axes.begin(), f.axes.end(), std::back_inserter(g.axes), [&](const std::string& a) { return !alone(a); });
-      if (!kept.empty() && kept.back().axes.empty() && g.axes.empty())
-        kept.back().size = kept.back().size * g.size;
-      else
-        kept.push_back(std::move(g));
+      // Blocks of whole rows: {4:tp}{2} over two ranks is {8:tp}.
+      const bool joins = !kept.empty() && g.axes.empty() && (kept.back().axes.empty() || kept.back().size.exact_divide(split_count(kept.back(), mesh)));
+      if (joins) kept.back().size = kept.back().size * g.size;
+      else kept.push_back(std::move(g));
     }
     std::erase_if(kept, [](const Factor& f) { return f.axes.empty() && f.size == Dim(1); });
     if (kept.size() == 1 && kept[0].axes.empty()) kept.clear();

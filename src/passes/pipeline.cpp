@@ -16,7 +16,7 @@ namespace {
 using namespace passes;
 
 bool run_shard(Module& module, const PassOptions& options) {
-  return options.mesh.size() > 1 && shard(module, {options.mesh, options.strategies});
+  return options.mesh.size() > 1 && shard(module, {options.mesh, options.strategies, options.io});
 }
 
 // Cleaning passes appear again where others leave something to clean; each row is one run.

@@ -21,6 +21,8 @@ struct PassOptions {
   Mesh mesh;
   // Strategy per mesh axis; an axis that is not named gets the strategy of its name.
   std::map<std::string, std::string> strategies;
+  // Inputs and outputs that are to lie otherwise than the strategies say: name → "same" or "DIM:AXIS[,DIM:AXIS…]".
+  std::map<std::string, std::string> io;
 };
 
 struct Pass {

@@ -69,7 +69,8 @@ class Rewriter {
     std::vector<Value*> operands;
     for (std::size_t i = 0; i < node.operands().size(); ++i) {
       const Value* v = node.operand(i);
-      operands.push_back(v ? placed_as(v, decision.operands.at(i).normalized(mesh_), fmt::format("{} needs operand {} as {}", node.label(), i, decision.operands[i].to_string())) : nullptr);
+      const Sharding want = v ? decision.operands.at(i).normalized(mesh_) : Sharding{};
+      operands.push_back(v ? placed_as(v, want, fmt::format("{} needs operand {} as {}", node.label(), i, want.to_string())) : nullptr);
     }
     for (std::size_t i = 0; i < node.results().size(); ++i) node.result(i)->sharding = decision.results.at(i).normalized(mesh_);
     if (node.is("Attention")) sharding::finish_attention(local_, node, operands, mesh_, decision);
@@ -96,12 +97,14 @@ class Rewriter {
     }
   }
 
-  // Split by batch or sequence an output stays; otherwise every rank gets the whole of it, but for states that come in split alike.
-  Sharding output_sharding(const Sharding& now) const {
-    Sharding out = now;
+  // Split by batch or sequence an output stays; otherwise every rank gets the whole of it, but for caches that come in split by
+  // heads and go out alike.
+  Sharding output_sharding(const Value& output) {
+    Sharding out = have(&output);
     out.partial.clear();
-    for (DimSharding& dim : out.dims)
-      for (Factor& f : dim) std::erase_if(f.axes, [&](const std::string& axis) { return strategy(axis) == "tp" && !splits_inputs(axis); });
+    for (std::size_t d = 0; d < out.dims.size(); ++d)
+      for (Factor& f : out.dims[d])
+        std::erase_if(f.axes, [&](const std::string& axis) { return strategy(axis) == "tp" && !(is_cache(output.type, d) && caches_split(axis)); });
     return out.normalized(mesh_);
   }
 
@@ -110,12 +113,17 @@ class Rewriter {
     return named == options_.strategies.end() ? axis : named->second;
   }
 
-  bool splits_inputs(const std::string& axis) const {
-    return std::ranges::any_of(local_.inputs(), [&](const auto& i) { return i->sharding.split_dim(axis) == 1 && i->type.rank() == 4; });
+  // [batch, heads, sequence, size], by heads.
+  static bool is_cache(const Type& type, std::size_t dim) { return dim == 1 && type.rank() == 4; }
+
+  bool caches_split(const std::string& axis) const {
+    return std::ranges::any_of(local_.inputs(), [&](const auto& i) { return i->sharding.split_dim(axis) == 1 && is_cache(i->type, 1); });
   }
 
   void add_output(const Graph::Output& output) {
-    const Sharding want = output_sharding(have(output.value));
+    const auto given = options_.io.find(output.name);
+    const Sharding want = given == options_.io.end() ? output_sharding(*output.value)
+                                                     : sharding::parse_placement(output.name, given->second, output.value->type, mesh_);
     Value* value = placed_as(output.value, want, fmt::format("output '{}'", output.name));
     value->sharding = want;
     local_.outputs().push_back({output.name, value});
@@ -133,7 +141,23 @@ class Rewriter {
 
 }  // namespace
 
+namespace {
+
+// Names of `io` that are no input or output would be ignored silently otherwise.
+void check_names(const Module& module, const ShardOptions& options) {
+  for (const auto& [name, text] : options.io) {
+    const bool known = std::ranges::any_of(module.graphs(), [&](const auto& graph) {
+      return std::ranges::any_of(graph->inputs(), [&](const auto& input) { return input->name() == name; }) ||
+             std::ranges::any_of(graph->outputs(), [&](const Graph::Output& output) { return output.name == name; });
+    });
+    if (!known) fail(ErrorCode::invalid_argument, "placement of '{}': the model has no such input or output", name);
+  }
+}
+
+}  // namespace
+
 bool shard(Module& module, const ShardOptions& options) {
+  check_names(module, options);
   if (options.mesh.size() == 1) {
     module.mesh = options.mesh;
     return false;

@@ -17,6 +17,8 @@ struct ShardOptions {
   Mesh mesh;
   // Strategy per axis: "tp", "cp" or "dp". An axis that is not named gets the strategy of its name.
   std::map<std::string, std::string> strategies;
+  // Inputs and outputs by name that are to lie otherwise than the strategies say: "same" or "DIM:AXIS[,DIM:AXIS…]".
+  std::map<std::string, std::string> io;
 };
 
 // Rewrites every program of the module; afterwards types are local, Graph::global_types holds the types of inputs and
@@ -31,6 +33,9 @@ struct Seeds {
   std::map<const Value*, Sharding> values;  // graph inputs and weight values
   std::vector<std::string> notices;
 };
+
+// An `io` entry for a value of this type. Throws Error(invalid_argument).
+Sharding parse_placement(const std::string& name, const std::string& text, const Type& type, const Mesh& mesh);
 
 // What the strategies of all axes ask for.
 Seeds seed(const Graph& graph, const ShardOptions& options);

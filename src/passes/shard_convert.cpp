@@ -16,7 +16,8 @@ class Converter {
 
   Value* to(const Sharding& target) {
     for (const Partial& p : std::vector<Partial>(now_.partial))
-      if (std::ranges::find(target.partial, p) == target.partial.end()) all_reduce(p);
+      if (std::ranges::find(target.partial, p) == target.partial.end() && !reduce_scatter(p, target)) all_reduce(p);
+    for (std::size_t d = 0; d < global_.dims.size(); ++d) all_to_all(d, target);
     for (std::size_t d = 0; d < global_.dims.size(); ++d)
       if (now_.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d))) gather(d);
     for (std::size_t d = 0; d < global_.dims.size(); ++d)
@@ -36,6 +37,42 @@ class Converter {
     add("AllReduce", {{"axis", p.axis}, {"num_ranks", std::int64_t{mesh_.size(p.axis)}}, {"reduce", std::string(to_string(p.reduction))}});
     std::erase(now_.partial, p);
   }
+
+  // The dimension that `axis` alone splits in `s`, in equal blocks of whole rows; -1 if there is none.
+  int plain_split(const Sharding& s, const std::string& axis) const {
+    const int d = s.split_dim(axis);
+    return d >= 0 && s.dim(d).size() == 1 && s.dim(d)[0].axes.size() == 1 ? d : -1;
+  }
+
+  bool divides(int dim, const std::string& axis) const {
+    return global_.dims[static_cast<std::size_t>(dim)].exact_divide(mesh_.size(axis)).has_value();
+  }
+
+  // A partial sum of which the rank wants only its block.
+  bool reduce_scatter(const Partial& p, const Sharding& target) {
+    const int d = plain_split(target, p.axis);
+    if (d < 0 || now_.is_split(d) || !divides(d, p.axis)) return false;
+    add("ReduceScatter", {{"axis", p.axis}, {"num_ranks", std::int64_t{mesh_.size(p.axis)}},
+                          {"reduce", std::string(to_string(p.reduction))}, {"dim", std::int64_t{d}}});
+    now_.dims[static_cast<std::size_t>(d)] = target.dim(d);
+    std::erase(now_.partial, p);
+    return true;
+  }
+
+  // Split along dimension d by an axis that is to split another one: half the way of gathering and slicing.
+  void all_to_all(std::size_t d, const Sharding& target) {
+    if (now_.dims[d].size() != 1 || now_.dims[d][0].axes.size() != 1) return;
+    const std::string axis = now_.dims[d][0].axes[0];
+    const int to = plain_split(target, axis);
+    if (to < 0 || to == static_cast<int>(d) || now_.is_split(to) || target.is_split(static_cast<int>(d)) || !divides(to, axis)) return;
+    add("AllToAll", {{"axis", axis}, {"num_ranks", std::int64_t{mesh_.size(axis)}}, {"split_dim", std::int64_t{to}},
+                     {"concat_dim", static_cast<std::int64_t>(d)}, {"trim", trim(static_cast<int>(d), axis)}});
+    now_.dims[d].clear();
+    now_.dims[static_cast<std::size_t>(to)] = target.dim(to);
+  }
+
+  // The blocks of a dimension that does not divide end in padding.
+  Dim trim(int dim, const std::string& axis) const { return divides(dim, axis) ? Dim(0) : global_.dims[static_cast<std::size_t>(dim)]; }
 
   void reshape(const std::vector<Dim>& dims) {
     if (value_->type.dims != dims) add("Reshape", {{"shape", dims}});
@@ -62,12 +99,10 @@ class Converter {
       const Dim block = parts[j];
       int gathered = 1;
       for (auto axis = f.axes.rbegin(); axis != f.axes.rend(); ++axis) {
-        add("AllGather", {{"axis", *axis}, {"num_ranks", std::int64_t{mesh_.size(*axis)}}, {"dim", dim}});
         gathered *= mesh_.size(*axis);
+        const bool padded = axis + 1 == f.axes.rend() && block * Dim(gathered) != f.size;
+        add("AllGather", {{"axis", *axis}, {"num_ranks", std::int64_t{mesh_.size(*axis)}}, {"dim", dim}, {"trim", padded ? f.size : Dim(0)}});
       }
-      if (block * Dim(gathered) != f.size)  // the last blocks are padded
-        add("Slice", {{"starts", std::vector<Dim>{0}}, {"ends", std::vector<Dim>{f.size}}, {"axes", std::vector<std::int64_t>{dim}},
-                      {"steps", std::vector<std::int64_t>{1}}});
       parts[j] = f.size;
     }
     now_.dims[d].clear();

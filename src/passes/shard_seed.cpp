@@ -1,5 +1,6 @@
 // Seeds: which inputs and weights a strategy splits. Found by following one factor of a value back to where it comes from.
 #include <algorithm>
+#include <cctype>
 #include <set>
 
 #include "core/check.h"
@@ -116,10 +117,43 @@ void seed_chains(const Graph& graph, const std::string& axis, const Mesh& mesh, 
   }
 }
 
+// The embeddings' rows: the longest table that ids from an input choose from. 0 if there is none.
+std::int64_t vocabulary_of(const Graph& graph) {
+  std::int64_t rows = 0;
+  for (const auto& node : graph.nodes()) {
+    if (!node->is("Gather") || !node->operand(0)->weight() || node->operand(0)->type.rank() != 2 || node->attributes.integer("axis") != 0) continue;
+    const Value* ids = node->operand(1);
+    while (!ids->is_input() && ids->producer() && (ids->producer()->is("Cast") || ids->producer()->is("Reshape"))) ids = ids->producer()->operand(0);
+    if (ids->is_input()) rows = std::max(rows, node->operand(0)->type.dims[0].value().value_or(0));
+  }
+  return rows;
+}
+
+// Tables of the vocabulary by rows, products into it by columns. Tied weights are slices of the same source.
+void seed_vocabulary(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds, const std::set<const Node*>& columns) {
+  const std::int64_t rows = vocabulary_of(graph);
+  if (rows == 0) return;
+  std::map<const Value*, Sharding> found;
+  for (const auto& node : graph.nodes()) {
+    const bool table = node->is("Gather") && node->attributes.integer("axis") == 0;
+    const bool product = node->is("MatMul") && !columns.contains(node.get());
+    if (!table && !product) continue;
+    const Value* weight = node->operand(table ? 0 : 1);
+    if (!weight->weight() || weight->type.rank() != 2 || weight->type.dims[table ? 0 : 1] != Dim(rows)) continue;
+    if (rows % mesh.size(axis) != 0) {
+      seeds.notices.push_back(fmt::format("{}: a vocabulary of {} does not divide over {}={} and stays whole", node->label(), rows, axis, mesh.size(axis)));
+      continue;
+    }
+    found[weight] = Sharding::split(2, table ? 0 : 1, rows, axis);
+  }
+  merge(seeds, found);
+}
+
 void seed_tensor(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
   std::set<const Node*> columns;
   seed_heads(graph, axis, mesh, seeds, columns);
   seed_chains(graph, axis, mesh, seeds, columns);
+  seed_vocabulary(graph, axis, mesh, seeds, columns);
 }
 
 void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
@@ -145,6 +179,29 @@ void seed_batch(const Graph& graph, const std::string& axis, const Mesh& mesh, S
 
 }  // namespace
 
+Sharding parse_placement(const std::string& name, const std::string& text, const Type& type, const Mesh& mesh) {
+  if (text == "same") return {};
+  if (text == "local")
+    throw Error(ErrorCode::unsupported, "'local' values exist only in models that were sharded by hand; say same or DIM:AXIS", name);
+  Sharding s;
+  s.dims.resize(type.dims.size());
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    const std::string part = text.substr(at, end - at);
+    at = end + 1;
+    const std::size_t colon = part.find(':');
+    const bool number = colon != std::string::npos && colon > 0 && colon < 3 && std::all_of(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(colon), ::isdigit);
+    if (!number) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': expected same or DIM:AXIS[,DIM:AXIS…]", text, name);
+    const std::size_t dim = std::stoul(part.substr(0, colon));
+    const std::string axis = part.substr(colon + 1);
+    if (dim >= type.dims.size()) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': it has {} dimensions", text, name, type.dims.size());
+    if (!mesh.has(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': mesh {} has no axis '{}'", text, name, mesh.to_string(), axis);
+    if (!s.dims[dim].empty() || s.mentions(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}' names a dimension or an axis twice", text, name);
+    s.dims[dim] = {{type.dims[dim], {axis}}};
+  }
+  return s.normalized(mesh);
+}
+
 Seeds seed(const Graph& graph, const ShardOptions& options) {
   Seeds seeds;
   for (const MeshAxis& axis : options.mesh.axes()) {
@@ -156,6 +213,9 @@ Seeds seed(const Graph& graph, const ShardOptions& options) {
     else if (strategy == "cp") seed_sequence(graph, axis.name, options.mesh, seeds);
     else if (strategy == "dp") seed_batch(graph, axis.name, options.mesh, seeds);
     else fail(ErrorCode::invalid_argument, "mesh axis '{}' has no strategy: name it tp, cp or dp, or give --strategy", axis.name);
+    for (const auto& input : graph.inputs())
+      if (const auto given = options.io.find(input->name()); given != options.io.end())
+        seeds.values[input.get()] = parse_placement(input->name(), given->second, input->type, options.mesh);
     if (seeds.values == before.values)
       fail(ErrorCode::unsupported, "nothing in the model can be split over {}={} by strategy {}", axis.name, axis.size, strategy);
   }

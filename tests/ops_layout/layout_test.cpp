@@ -101,11 +101,13 @@ TEST(Gather, TakesRowsAndCountsNegativeOnesFromTheEnd) {
 }
 
 TEST(Gather, OfABlockOfATableGivesZerosElsewhere) {
-  const Tensor block = waves(1, {3, 2}), rows = ints({5}, {2, 3, 5, 6, -1});
-  expect_same(evaluate(ops::Gather, {block, rows}, {{"base", Dim(3)}, {"bound", true}}), {5, 2}, [&](const Index& i) {
-    const std::int64_t row = rows.int_at(i[0]) - 3;
+  const Tensor block = waves(1, {3, 2}), rows = ints({5}, {2, 3, 5, 6, -3});
+  const NamedAttributes part = {{"base", Dim(3)}, {"whole", Dim(8)}};
+  expect_same(evaluate(ops::Gather, {block, rows}, part), {5, 2}, [&](const Index& i) {
+    const std::int64_t row = (rows.int_at(i[0]) + 8) % 8 - 3;
     return row >= 0 && row < 3 ? at(block, {row, i[1]}) : 0.0;
   });
+  expect_error(ErrorCode::invalid_argument, "outside extent 8", [&] { evaluate(ops::Gather, {block, ints({}, {8})}, part); });
 }
 
 TEST(GatherElements, ReplacesOnePosition) {

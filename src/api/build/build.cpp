@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "api/build/auto.h"
 #include "api/run/engine_data.h"
 #include "build/build.h"
 #include "core/check.h"
@@ -66,6 +67,7 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
   PipelineOptions pipeline;
   pipeline.pass.mesh = mesh;
   pipeline.pass.strategies = options.strategies;
+  pipeline.pass.io = options.io;
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
   if (per_rank || is_presharded(*module)) {
@@ -73,8 +75,12 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
     pipeline.phases = {Phase::simplify, Phase::fuse};
     pipeline.pass.mesh = Mesh({{"rank", options.ranks}});
     mark_varying(*module, options.ranks);
+  } else if (options.ranks > 0 && options.mesh.empty()) {
+    std::string notice;
+    pipeline.pass.mesh = choose_mesh(*module, pipeline, options.ranks, notice);
+    module->notices.push_back(notice);
   } else if (options.ranks > 0 && options.ranks != mesh.size()) {
-    fail(ErrorCode::unsupported, "{} is not sharded: give a mesh such as tp={}; choosing one by cost is not built yet", path, options.ranks);
+    fail(ErrorCode::invalid_argument, "mesh {} has {} ranks, not {}", mesh.to_string(), mesh.size(), options.ranks);
   }
   const bool varying = pipeline.phases.count(Phase::shard) == 0;
   run_pipeline(*module, pipeline);

@@ -16,18 +16,17 @@ class Gather final : public PreparedKernel {
   explicit Gather(const OpCall& call)
       : view_(shape_of(call.operand(0)), normalize_axis(call.attributes.integer("axis"), call.operand(0).rank())),
         indices_(element_count(shape_of(call.operand(1)))), index_dtype_(call.operand(1).dtype),
-        row_(bytes(call.operand(0).dtype, view_.inner)), base_(call.attributes.dim("base").constant()), bound_(call.attributes.boolean("bound")) {}
+        row_(bytes(call.operand(0).dtype, view_.inner)), rows_(gather_rows(call, view_.extent)) {}
 
   void run(const RunArgs& args) const override {
     const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(row_, 1)));
     args.pool.split(view_.outer * indices_, grain, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin; i < end; ++i) {
-        std::int64_t row = load_int(index_dtype_, args.operands[1], i % indices_) - base_;
+        const auto row = rows_.find(load_int(index_dtype_, args.operands[1], i % indices_));
         std::byte* to = args.results[0] + static_cast<std::size_t>(i) * row_;
-        if (!bound_) row = checked_index(row, view_.extent);
         if (row_ == 0) continue;
-        if (row < 0 || row >= view_.extent) std::memset(to, 0, row_);  // another rank's row
-        else std::memcpy(to, args.operands[0] + static_cast<std::size_t>(i / indices_ * view_.extent + row) * row_, row_);
+        if (!row) std::memset(to, 0, row_);  // another rank's row
+        else std::memcpy(to, args.operands[0] + static_cast<std::size_t>(i / indices_ * view_.extent + *row) * row_, row_);
       }
     });
   }
@@ -37,8 +36,7 @@ class Gather final : public PreparedKernel {
   std::int64_t indices_;
   DType index_dtype_;
   std::size_t row_;
-  std::int64_t base_;
-  bool bound_;
+  GatherRows rows_;
 };
 
 }  // namespace
