@@ -116,7 +116,7 @@ Value* as_slices(Node& node) {
 // Gather of all rows in order, with an index of several dimensions: a Reshape; of some rows in order: a Slice.
 Value* as_reshape(Node& node) {
   Value* data = node.operand(0);
-  if (node.attributes.boolean("bound") || node.attributes.dim("base") != Dim(0)) return nullptr;
+  if (node.attributes.dim("whole") != Dim(0)) return nullptr;
   const auto axis = static_cast<std::size_t>(normalize_axis(node.attributes.integer("axis"), data->type.rank()));
   const Value* index = node.operand(1);
   const auto affine = affine_of(index);
