@@ -10,6 +10,17 @@ namespace {
 using sharding::convert;
 using sharding::decide;
 
+// Takes back what a decision writes into a node of the global program, which shard promises not to change.
+struct Restored {
+  explicit Restored(Node& n) : node(n), attributes(n.attributes) {}
+  ~Restored() {
+    node.attributes = attributes;
+    for (const auto& result : node.results()) result->sharding = {};
+  }
+  Node& node;
+  Attributes attributes;
+};
+
 // Builds the local program beside the global one, node by node.
 class Rewriter {
  public:
@@ -63,6 +74,7 @@ class Rewriter {
 
   void add_node(Node& node) {
     if (!node.regions().empty()) throw Error(ErrorCode::unsupported, "a node with regions cannot be sharded", node.label());
+    const Restored restored(node);
     std::vector<Sharding> now;
     for (const Value* v : node.operands()) now.push_back(have(v));
     ShardingDecision decision = node.is("Attention") ? sharding::decide_attention(node, now, mesh_) : decide(node, now, mesh_);
