@@ -175,7 +175,7 @@ const OpDef Attention = {
          {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
          {"split", FieldKind::text, std::string("qkv"), {"qkv", "kv"}, "what the ranks hold parts of"},
          {"layout", FieldKind::text, std::string("contiguous"), {"contiguous", "zigzag"}, "which positions a rank holds"},
-         {"algorithm", FieldKind::text, std::string("auto"), {"auto", "all_gather", "all_to_all", "ring"}},
+         {"algorithm", FieldKind::text, std::string("auto"), {"auto", "all_gather", "all_to_all", "ring"}, "how the ranks exchange"},
          {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
          {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
     .min_operands = 3,

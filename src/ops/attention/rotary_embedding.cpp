@@ -72,9 +72,8 @@ const OpDef RotaryEmbedding = {
     .name = "RotaryEmbedding",
     .doc =
         "Rotates pairs (x₁, x₂) of each head of x [B,H,S,D] to (x₁·cos − x₂·sin, x₂·cos + x₁·sin), with cos and sin [B or 1, S, R/2], R "
-        "the "
-        "rotated elements; pairs are (j, j + R/2), or neighbours if interleaved.",
-    .fields = {{"interleaved", FieldKind::boolean, false},
+        "the rotated elements; pairs are (j, j + R/2), or neighbours if interleaved.",
+    .fields = {{"interleaved", FieldKind::boolean, false, {}, "whether pairs are neighbours"},
                {"rotary_dim", FieldKind::integer, std::int64_t{0}, {}, "rotated elements of a head; 0: all"}},
     .min_operands = 3,
     .max_operands = 3,

@@ -70,13 +70,20 @@ std::vector<Type> infer(const OpCall& call) {
   return {y};
 }
 
+std::vector<std::string> reduction_words() {
+  return {
+#define TANDEM_REDUCTION(name) #name,
+#include "core/collective.def"
+  };
+}
+
 std::vector<Field> fields_of(const CollectiveInfo& collective) {
   std::vector<Field> fields = {
       {"axis", FieldKind::text, std::string(), {}, "mesh axis whose groups take part; empty: `groups`, or all ranks"},
       {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit disjoint groups of ranks"},
       {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
   };
-  if (collective.reduces) fields.push_back({"reduce", FieldKind::text, std::string("sum"), {"sum", "prod", "max", "min", "avg"}});
+  if (collective.reduces) fields.push_back({"reduce", FieldKind::text, std::string("sum"), reduction_words(), "how the inputs are reduced"});
   if (collective.rooted) fields.push_back({"root", FieldKind::integer, std::int64_t{-1}, {}, "position in the group"});
   const bool all_to_all = collective.kind == Collective::all_to_all;
   if (all_to_all) {

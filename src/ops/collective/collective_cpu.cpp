@@ -1,4 +1,4 @@
-// Every collective op: one call of the Group.
+// Every collective op: one call of the Group. A kernel per row of core/collective.def.
 #include <cstring>
 
 #include "comm/group.h"
@@ -66,31 +66,20 @@ class CollectiveKernel final : public PreparedKernel {
   std::optional<StridedCopy> trim_;
 };
 
-constexpr KernelDef define(std::string_view name, std::string_view op) {
+constexpr KernelDef define(Collective kind, CollectiveExtent extent, std::string_view name, std::string_view op) {
   return {
       .name = name,
       .op = op,
       .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<CollectiveKernel>(args); },
+      .in_place_operand = extent == CollectiveExtent::same && kind != Collective::all_to_all ? 0 : -1,
   };
-}
-
-constexpr KernelDef define_in_place(std::string_view name, std::string_view op) {
-  KernelDef kernel = define(name, op);
-  kernel.in_place_operand = 0;
-  return kernel;
 }
 
 }  // namespace
 
-extern const KernelDef all_gather, all_reduce, all_to_all, broadcast, gather_to, reduce_scatter, reduce_to, scatter, shift;
-const KernelDef all_gather = define("all_gather", "AllGather");
-const KernelDef all_reduce = define_in_place("all_reduce", "AllReduce");
-const KernelDef all_to_all = define("all_to_all", "AllToAll");
-const KernelDef broadcast = define_in_place("broadcast", "Broadcast");
-const KernelDef gather_to = define("gather_to", "GatherTo");
-const KernelDef reduce_scatter = define("reduce_scatter", "ReduceScatter");
-const KernelDef reduce_to = define_in_place("reduce_to", "ReduceTo");
-const KernelDef scatter = define("scatter", "Scatter");
-const KernelDef shift = define("shift", "Shift");
+#define TANDEM_COLLECTIVE(name, op, reduces, rooted, extent) \
+  extern const KernelDef group_##name;                       \
+  const KernelDef group_##name = define(Collective::name, CollectiveExtent::extent, "group_" #name, #op);
+#include "core/collective.def"
 
 }  // namespace tandem::kernels

@@ -39,7 +39,9 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 const OpDef ShardSlice = {
     .name = "ShardSlice",
     .doc = "Rows begin … begin+length of x along `dim`; rows past its end are zeros. `begin` may hold coordinates such as @tp.",
-    .fields = {{"dim", FieldKind::integer, std::int64_t{0}}, {"begin", FieldKind::dim, Dim(0)}, {"length", FieldKind::dim, Dim(0)}},
+    .fields = {{"dim", FieldKind::integer, std::int64_t{0}, {}, "the dimension that is cut"},
+               {"begin", FieldKind::dim, Dim(0), {}, "the first row"},
+               {"length", FieldKind::dim, Dim(0), {}, "how many rows"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -109,7 +109,7 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Gather = {
     .name = "Gather",
     .doc = "Rows of a table along one axis, chosen by integer indices; negative indices count from the end.",
-    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}},
+    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that is indexed"},
                {.name = "base", .kind = FieldKind::dim, .initial = Dim(0), .doc = "row of the whole table that the part begins with"},
                {.name = "whole", .kind = FieldKind::dim, .initial = Dim(0),
                 .doc = "rows of the whole table, whose indices these are; rows that the part lacks give zeros (0: the table is whole)"}},

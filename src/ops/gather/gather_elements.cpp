@@ -63,7 +63,7 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::GatherElements = {
     .name = "GatherElements",
     .doc = "result[i, j, …] = data[i, indices[i, j, …], …], the index replacing the position along one axis.",
-    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}}},
+    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that is indexed"}},
     .min_operands = 2,
     .max_operands = 2,
     .infer = infer,

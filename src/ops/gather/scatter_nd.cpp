@@ -80,7 +80,11 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::ScatterND = {
     .name = "ScatterND",
     .doc = "A copy of data with slices at index tuples replaced by, or combined with, those of updates; in order where tuples repeat.",
-    .fields = {{.name = "reduction", .kind = FieldKind::text, .initial = std::string("none"), .words = {"none", "add", "mul", "max", "min"}}},
+    .fields = {{.name = "reduction",
+                .kind = FieldKind::text,
+                .initial = std::string("none"),
+                .words = {"none", "add", "mul", "max", "min"},
+                .doc = "how updates meet data; none: they replace it"}},
     .min_operands = 3,
     .max_operands = 3,
     .infer = infer,

@@ -97,7 +97,7 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Concat = {
     .name = "Concat",
     .doc = "Joins operands of equal extents elsewhere along one axis.",
-    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}}},
+    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that grows; negative: from the end"}},
     .min_operands = 1,
     .max_operands = -1,
     .infer = infer,

@@ -213,9 +213,9 @@ Value* slice_axis(GraphBuilder& b, Value* x, int axis, const Dim& start, const D
 const OpDef ops::Slice = {
     .name = "Slice",
     .doc = "Elements start, start+step, … before end along each listed axis; bounds lie inside the extent, an end of -1 is before the first element.",
-    .fields = {{.name = "starts", .kind = FieldKind::dims, .initial = std::vector<Dim>{}},
-               {.name = "ends", .kind = FieldKind::dims, .initial = std::vector<Dim>{}},
-               {.name = "axes", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}},
+    .fields = {{.name = "starts", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the first index along each listed axis"},
+               {.name = "ends", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the index after the last"},
+               {.name = "axes", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "the dimensions that are cut"},
                {.name = "steps", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "empty: all 1"}},
     .min_operands = 1,
     .max_operands = 1,

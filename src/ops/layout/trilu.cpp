@@ -42,7 +42,8 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Trilu = {
     .name = "Trilu",
     .doc = "Keeps the elements on and above (or below) the k-th diagonal of the last two dimensions; the others become 0.",
-    .fields = {{.name = "upper", .kind = FieldKind::boolean, .initial = true}, {.name = "k", .kind = FieldKind::dim, .initial = Dim(0)}},
+    .fields = {{.name = "upper", .kind = FieldKind::boolean, .initial = true, .doc = "whether the part above is kept, else the one below"},
+               {.name = "k", .kind = FieldKind::dim, .initial = Dim(0), .doc = "the diagonal: column − row"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -134,7 +134,11 @@ std::vector<Value*> import_gemm(const ForeignNode& node, GraphBuilder& builder) 
 const OpDef MatMul = {
     .name = "MatMul",
     .doc = "y[…,m,n] = activation(Σₖ a[…,m,k]·b[…,k,n] + bias[n]) + residual[…,m,n]; leading dimensions broadcast.",
-    .fields = {{"activation", FieldKind::text, std::string("none"), {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"}}},
+    .fields = {{"activation",
+                FieldKind::text,
+                std::string("none"),
+                {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"},
+                "applied before the residual is added"}},
     .min_operands = 2,
     .max_operands = 4,
     .infer = infer,

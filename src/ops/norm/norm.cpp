@@ -81,7 +81,7 @@ struct Norm {
         .name = name,
         .doc = doc,
         .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the first of the normalized dimensions, which are the last ones"},
-                   {"epsilon", FieldKind::real, 1e-5}},
+                   {"epsilon", FieldKind::real, 1e-5, {}, "added to the variance or mean square"}},
         .min_operands = static_cast<int>(kScale) + 1,
         .max_operands = static_cast<int>(kCenters ? kBias : kScale) + 1,
         .infer = infer,

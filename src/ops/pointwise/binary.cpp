@@ -130,7 +130,7 @@ const OpDef Min = with_imports(binary<[](Number auto a, Number auto b) { return 
                                {{"Min", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Min", n, b); }}});
 const OpDef Mod = with_imports(
     with_fields(binary<mod_formula, kNumbers>("Mod", "y = the remainder of a/b, with the sign of b, or with fmod that of a.", fold_mod),
-                {{"fmod", FieldKind::boolean, false}}),
+                {{"fmod", FieldKind::boolean, false, {}, "whether the result has the sign of the dividend, not of the divisor"}}),
     {{"Mod", 10, import_mod}});
 const OpDef Mul = with_rule(
     binary<[](Number auto a, Number auto b) { return scalar::times(a, b); }, kNumbers>("Mul", "y = a·b; integers wrap.", fold<times>),

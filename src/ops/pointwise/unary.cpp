@@ -85,7 +85,7 @@ const OpDef Cos = unary<[](double x) { return std::cos(x); }>("Cos", "y = cos x.
 const OpDef Elu = with_fields(
     unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * std::expm1(x) : x; }; }>(
         "Elu", "y = x where x > 0, else alpha·(exp x − 1)."),
-    {{"alpha", FieldKind::real, 1.0}}, [](const ForeignNode& n, GraphBuilder& b) {
+    {{"alpha", FieldKind::real, 1.0, {}, "limit for large negative x, negated"}}, [](const ForeignNode& n, GraphBuilder& b) {
       return std::vector{b.add("Elu", {n.required(0)}, {{"alpha", n.real("alpha", 1)}})};
     });
 const OpDef Erf = unary<[](double x) { return std::erf(x); }>("Erf", "y = erf x, the error function.");
@@ -94,7 +94,7 @@ const OpDef Floor = unary<[](double x) { return std::floor(x); }>("Floor", "y = 
 const OpDef Gelu = import_as(
     with_fields(unary<[](const Attributes& a) { return a.text("approximate") == "tanh" ? scalar::gelu_tanh : scalar::gelu; }>(
                     "Gelu", "y = x·Φ(x), Φ the normal distribution; or its approximation x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))."),
-                {{"approximate", FieldKind::text, std::string("none"), {"none", "tanh"}}}, import_gelu),
+                {{"approximate", FieldKind::text, std::string("none"), {"none", "tanh"}, "which of the two"}}, import_gelu),
     {{"Gelu", 20, import_gelu}, {"Gelu", 1, import_gelu, "com.microsoft"}});
 const OpDef HardSigmoid = with_fields(
     unary<[](const Attributes& a) {
@@ -102,18 +102,18 @@ const OpDef HardSigmoid = with_fields(
         return scalar::larger(0.0, scalar::smaller(1.0, alpha * x + beta));
       };
     }>("HardSigmoid", "y = max(0, min(1, alpha·x + beta))."),
-    {{"alpha", FieldKind::real, 0.2}, {"beta", FieldKind::real, 0.5}}, [](const ForeignNode& n, GraphBuilder& b) {
+    {{"alpha", FieldKind::real, 0.2, {}, "slope"}, {"beta", FieldKind::real, 0.5, {}, "value at 0"}}, [](const ForeignNode& n, GraphBuilder& b) {
       return std::vector{b.add("HardSigmoid", {n.required(0)}, {{"alpha", n.real("alpha", 0.2)}, {"beta", n.real("beta", 0.5)}})};
     });
 const OpDef HardSwish = unary<[](double x) { return x * scalar::larger(0.0, scalar::smaller(1.0, x / 6 + 0.5)); }>(
     "HardSwish", "y = x·max(0, min(1, x/6 + 1/2)).");
 const OpDef IsInf = with_fields(unary<infinite, kFloats, true>("IsInf", "y = whether x is infinite, of a sign that is asked for."),
-                                {{"negative", FieldKind::boolean, true}, {"positive", FieldKind::boolean, true}}, import_is_inf);
+                                {{"negative", FieldKind::boolean, true, {}, "whether −∞ counts"}, {"positive", FieldKind::boolean, true, {}, "whether +∞ counts"}}, import_is_inf);
 const OpDef IsNaN = unary<[](double x) { return std::isnan(x); }, kFloats, true>("IsNaN", "y = whether x is not a number.");
 const OpDef LeakyRelu =
     with_fields(unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * x : x; }; }>(
                     "LeakyRelu", "y = x where x ≥ 0, else alpha·x."),
-                {{"alpha", FieldKind::real, 0.01}}, [](const ForeignNode& n, GraphBuilder& b) {
+                {{"alpha", FieldKind::real, 0.01, {}, "slope where x < 0"}}, [](const ForeignNode& n, GraphBuilder& b) {
                   return std::vector{b.add("LeakyRelu", {n.required(0)}, {{"alpha", n.real("alpha", 0.01)}})};
                 });
 const OpDef Log = unary<[](double x) { return std::log(x); }>("Log", "y = ln x.");

@@ -69,9 +69,9 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
 const OpDef CumSum = {
     .name = "CumSum",
     .doc = "y[i] = the sum of x[0 … i] along `axis`; exclusive: of x[0 … i−1]; reverse: from the end.",
-    .fields = {{"axis", FieldKind::integer, std::int64_t{0}},
-               {"exclusive", FieldKind::boolean, false},
-               {"reverse", FieldKind::boolean, false}},
+    .fields = {{"axis", FieldKind::integer, std::int64_t{0}, {}, "the dimension summed along"},
+               {"exclusive", FieldKind::boolean, false, {}, "whether x[i] itself is left out"},
+               {"reverse", FieldKind::boolean, false, {}, "whether it sums from the end"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

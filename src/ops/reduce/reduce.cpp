@@ -176,8 +176,8 @@ std::vector<Value*> import_reduce(const char* kind, const ForeignNode& node, Gra
 const OpDef Reduce = {
     .name = "Reduce",
     .doc = "The sum, mean, max, min, prod, l1, l2, sum_square, log_sum or log_sum_exp of x over some axes.",
-    .fields = {{"kind", FieldKind::text, std::string("sum"), kKinds},
-               {"axes", FieldKind::integers, std::vector<std::int64_t>{}},
+    .fields = {{"kind", FieldKind::text, std::string("sum"), kKinds, "which of them"},
+               {"axes", FieldKind::integers, std::vector<std::int64_t>{}, {}, "the dimensions reduced"},
                {"keepdims", FieldKind::boolean, true, {}, "whether a reduced dimension stays with extent 1"}},
     .min_operands = 1,
     .max_operands = 1,

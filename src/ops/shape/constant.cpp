@@ -41,7 +41,7 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Constant = {
     .name = "Constant",
     .doc = "A small tensor written in the graph; large ones are weights.",
-    .fields = {{.name = "value", .kind = FieldKind::tensor, .initial = Tensor(DType::f32, {})}},
+    .fields = {{.name = "value", .kind = FieldKind::tensor, .initial = Tensor(DType::f32, {}), .doc = "the tensor"}},
     .infer = infer,
     .evaluate = [](const OpCall& call, std::span<const Tensor>) -> std::vector<Tensor> { return {call.attributes.get<Tensor>("value")}; },
     .fold = fold,

@@ -89,9 +89,9 @@ std::vector<Value*> import_range(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Iota = {
     .name = "Iota",
     .doc = "offset, offset+1, … of the given extent; the only value that may depend on the rank's coordinates.",
-    .fields = {{.name = "offset", .kind = FieldKind::dim, .initial = Dim(0)},
-               {.name = "extent", .kind = FieldKind::dim, .initial = Dim(0)},
-               {.name = "dtype", .kind = FieldKind::dtype, .initial = DType::i64}},
+    .fields = {{.name = "offset", .kind = FieldKind::dim, .initial = Dim(0), .doc = "the first number; may hold coordinates such as @cp"},
+               {.name = "extent", .kind = FieldKind::dim, .initial = Dim(0), .doc = "how many"},
+               {.name = "dtype", .kind = FieldKind::dtype, .initial = DType::i64, .doc = "of the result"}},
     .infer = infer,
     .rule =
         [](const OpCall& call) {

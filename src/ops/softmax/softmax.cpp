@@ -59,7 +59,7 @@ OpDef softmax(std::string_view name, std::string_view doc) {
   return {
       .name = name,
       .doc = doc,
-      .fields = {{"axis", FieldKind::integer, std::int64_t{-1}}},
+      .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the dimension summed over; negative: from the end"}},
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer,
