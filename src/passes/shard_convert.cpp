@@ -27,8 +27,9 @@ class Converter {
 
  private:
   void add(std::string_view op, const NamedAttributes& attributes) {
-    const std::string base = value_->name();
-    Node* node = graph_.add(graph_.module().op(op), {value_}, attributes, base, {base});
+    const Node* maker = value_->producer();
+    const std::string base = value_->name(), name = maker && !maker->name().empty() ? maker->name() : base;
+    Node* node = graph_.add(graph_.module().op(op), {value_}, attributes, name, {base});
     node->note = why_;
     value_ = node->result();
   }
