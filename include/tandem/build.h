@@ -27,7 +27,7 @@ Engine build(const std::string& path, const BuildOptions& options = {});
 
 struct OutputCheck {
   std::string name;
-  std::string reference;     // "unsharded", "case0", "case0.rank1"
+  std::string reference;     // "unsharded random", "plain loops random", "case0", "case0.rank1"
   double absolute = 0;       // largest error; NaN where NaN positions differ
   double relative = 0;       // the same over the largest magnitude of the reference
   double tolerance = 0;
@@ -46,13 +46,14 @@ struct MeshCheck {
 
 struct VerifyOptions {
   std::vector<std::string> meshes;
-  int ranks = 0;             // instead of meshes, for files that another tool has sharded
+  int ranks = 0;             // instead of meshes: of files that another tool has sharded; others get the cheapest mesh
   std::string cases;         // recorded inputs and outputs; empty: random inputs
   BuildOptions build;
   TeamOptions team;
 };
 
-// Runs unsharded and on each mesh and compares. Throws Error where not even the unsharded model runs.
+// Runs unsharded and on each mesh and compares; without a mesh, one rank against the recorded cases or, without those, against plain
+// loops over the file's own graph. Throws Error where not even the unsharded model runs.
 std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& options);
 
 }  // namespace tandem

@@ -38,8 +38,7 @@ void print(const MachineReport& report) {
 
 }  // namespace
 
-Run add_doctor(CLI::App& app, Common& common) {
-  app.footer("Example:\n  tandem doctor\n  tandem doctor --json | jq .libraries");
+Run add_doctor(CLI::App&, Common& common) {
   return [&common] {
     const MachineReport report = inspect_machine();
     if (common.json) fmt::print("{}\n", to_json(report).dump());

@@ -1,8 +1,10 @@
 // tandem inspect
 #include <fmt/format.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "cli/inspect.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -36,10 +38,20 @@ void print(const Json& report) {
 }  // namespace
 
 Run add_inspect(CLI::App& app, Common& common) {
-  auto model = std::make_shared<ModelArguments>();
-  model->add(app);
-  return [model, &common] {
-    const std::string report = model->open().describe();
+  struct State {
+    ModelArguments model;
+    std::string html;
+  };
+  auto state = std::make_shared<State>();
+  state->model.add(app);
+  app.add_option("--html", state->html, "write the report as a page to this file");
+  return [state, &common] {
+    const std::string report = state->model.open().describe();
+    if (!state->html.empty()) {
+      std::ofstream file(state->html);
+      file << inspect_page(state->model.model, Json::parse(report));
+      if (!file.flush()) throw Error(ErrorCode::io, fmt::format("cannot write {}", state->html));
+    }
     if (common.json) fmt::print("{}\n", report);
     else print(Json::parse(report));
     return 0;

@@ -2,6 +2,7 @@
 // 130 and 143 on signals.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/signals.h"
@@ -15,14 +16,31 @@ struct Verb {
   const char* name;
   const char* doc;
   cli::Run (*add)(CLI::App&, cli::Common&);
+  const char* examples;
 };
 
 constexpr Verb kVerbs[] = {
-    {"run", "start the ranks, run the model once, gather the outputs", cli::add_run},
-    {"verify", "compare the sharded model with the unsharded one and with recorded cases", cli::add_verify},
-    {"inspect", "print mesh, inputs, outputs, steps, collectives with bytes, memory per rank", cli::add_inspect},
-    {"bench", "time the model: latency and throughput after warm-up", cli::add_bench},
-    {"doctor", "what this machine offers", cli::add_doctor},
+    {"run", "start the ranks, run the model once, gather the outputs", cli::add_run,
+     "  tandem run model.onnx                                      one rank, random inputs of the declared shapes\n"
+     "  tandem run model.onnx --mesh tp=2 --inputs in.safetensors --outputs out.safetensors\n"
+     "  tandem run model.onnx --mesh dp=2,tp=2 --input ids=ids.npy --trace timeline.json\n"
+     "  tandem run 'part_{rank}.onnx' --ranks 2                    files that another tool has sharded"},
+    {"verify", "compare the sharded model with the unsharded one and with recorded cases", cli::add_verify,
+     "  tandem verify model.onnx --mesh tp=2 --mesh dp=2           sharded against unsharded, random inputs\n"
+     "  tandem verify model.onnx --mesh tp=2 --cases recorded.safetensors\n"
+     "  tandem verify model.onnx                                   one rank against plain loops; slow\n"
+     "  tandem verify 'part_{rank}.onnx' --ranks 2 --cases recorded.safetensors"},
+    {"inspect", "print mesh, inputs, outputs, steps, collectives with bytes, memory per rank", cli::add_inspect,
+     "  tandem inspect model.onnx --mesh tp=2\n"
+     "  tandem inspect model.onnx --mesh tp=2 --html report.html\n"
+     "  tandem inspect model.onnx --mesh tp=2 --json | jq .collectives"},
+    {"bench", "time the model: latency and throughput after warm-up", cli::add_bench,
+     "  tandem bench model.onnx --mesh tp=2 --shape input_ids=8x128\n"
+     "  tandem bench collectives --ranks 2 --operation all_reduce --size 4K,64K,4M\n"
+     "  tandem bench attention --ranks 2 --sequence 2048 --causal"},
+    {"doctor", "what this machine offers", cli::add_doctor,
+     "  tandem doctor\n"
+     "  tandem doctor --json | jq .libraries"},
 };
 
 void add_common(CLI::App& app, cli::Common& common) {
@@ -45,6 +63,15 @@ int report(const cli::Common& common, const Error& error) {
   return error.code() == ErrorCode::interrupted && cli::signal_caught() ? 128 + cli::signal_caught() : 1;
 }
 
+// `json` is not yet known where the command line could not be read.
+int report_usage(int argc, char** argv, const CLI::ParseError& error) {
+  const std::vector<std::string_view> words(argv + 1, argv + argc);
+  if (std::ranges::find(words, "--json") != words.end())
+    fmt::print("{}\n", nlohmann::json{{"error", {{"code", "usage"}, {"message", error.what()}}}}.dump());
+  fmt::print(stderr, "tandem: {}\nRun tandem --help, or tandem VERB --help, for what can be given.\n", error.what());
+  return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -59,17 +86,17 @@ int main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(verb.name, verb.doc);
     add_common(*sub, common);
     sub->callback([&chosen, run = verb.add(*sub, common)] { chosen = run; });
+    if (verb.examples) sub->footer(std::string("Examples:\n") + verb.examples);
   }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    return error.get_exit_code() == 0 ? app.exit(error) : report_usage(argc, argv, error);
   }
   try {
     return chosen();
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "tandem: {}\n", error.what());
-    return 2;
+    return report_usage(argc, argv, error);
   } catch (const Error& error) {
     return report(common, error);
   } catch (const std::bad_alloc&) {

@@ -35,7 +35,11 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
 }
 
 void ModelArguments::finish() {
-  for (const std::string& text : strategies) build.strategies.insert(name_and_value(text, "--strategy"));
+  for (const std::string& text : strategies) {
+    const auto [axis, strategy] = name_and_value(text, "--strategy");
+    if (strategy != "tp" && strategy != "cp" && strategy != "dp") throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of tp, cp, dp");
+    build.strategies[axis] = strategy;
+  }
   for (const std::string& text : shapes) build.shapes.insert(name_and_value(text, "--shape"));
 }
 

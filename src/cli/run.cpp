@@ -110,7 +110,6 @@ Run add_bench(CLI::App& app, Common& common) {
   const Run time_collectives = add_bench_collectives(*collectives, common), time_attention = add_bench_attention(*attention, common);
   app.add_option("--runs", state->runs, "timed runs")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", state->warmup, "runs before timing")->check(CLI::Range(0, 1000000));
-  app.footer("Examples:\n  tandem bench model.onnx --mesh tp=2 --shape input_ids=8x128\n  tandem bench collectives --ranks 2\n  tandem bench attention --ranks 2 --sequence 2048");
   return [=, &common] {
     if (collectives->parsed()) return time_collectives();
     if (attention->parsed()) return time_attention();

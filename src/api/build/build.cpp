@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "api/build/auto.h"
+#include "api/build/plain_run.h"
 #include "api/run/engine_data.h"
 #include "build/build.h"
 #include "core/check.h"
@@ -62,7 +63,7 @@ void mark_varying(Module& module, int ranks) {
 std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& options, const Mesh& mesh, bool per_rank) {
   ImportOptions import;
   import.world_size = options.ranks > 0 ? options.ranks : 1;
-  for (const auto& [name, text] : options.shapes) import.shapes[name] = parse_shape(text);
+  import.shapes = parse_shapes(options.shapes);
   std::unique_ptr<Module> module = import_onnx(std::filesystem::path(path), import);
   PipelineOptions pipeline;
   pipeline.pass.mesh = mesh;
@@ -89,6 +90,12 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
 }
 
 }  // namespace
+
+std::map<std::string, std::vector<SymbolRange>> parse_shapes(const std::map<std::string, std::string>& shapes) {
+  std::map<std::string, std::vector<SymbolRange>> ranges;
+  for (const auto& [name, text] : shapes) ranges[name] = parse_shape(text);
+  return ranges;
+}
 
 Engine build(const std::string& path, const BuildOptions& options) {
   const Mesh mesh = Mesh::parse(options.mesh);

@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <set>
 
+#include "api/build/plain_run.h"
 #include "api/run/engine_data.h"
 #include "core/check.h"
 #include "tandem/build.h"
@@ -93,7 +96,7 @@ void compare_all(MeshCheck& into, const std::string& reference, const RankArrays
 }
 
 MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, const std::string& mesh, const std::vector<Case>& cases,
-                     const std::vector<RankArrays>& unsharded, double tolerance) {
+                     const std::vector<RankArrays>& unsharded, const std::string& reference, double tolerance) {
   MeshCheck result;
   result.mesh = mesh;
   try {
@@ -110,7 +113,7 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
     Model model(engine, options.team);
     for (std::size_t i = 0; i < cases.size(); ++i) {
       const RankArrays got = model.run(cases[i].inputs);
-      if (i < unsharded.size()) compare_all(result, "unsharded " + cases[i].name, unsharded[i], got, tolerance);
+      if (i < unsharded.size()) compare_all(result, reference + " " + cases[i].name, unsharded[i], got, tolerance);
       compare_all(result, cases[i].name, cases[i].outputs, got, tolerance);
     }
     result.passed = !result.outputs.empty();
@@ -124,35 +127,66 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
       result.error = "every reference is zero or constant, so nothing was shown";
     }
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::interrupted) throw;
     result.error = error.what();
   }
   return result;
 }
 
+// The cases file's own tolerance; 0 if it names none.
+double tolerance_of(const std::map<std::string, std::string>& metadata) {
+  const auto found = metadata.find("tolerance");
+  if (found == metadata.end()) return 0;
+  char* end = nullptr;
+  const double value = std::strtod(found->second.c_str(), &end);
+  if (end == found->second.c_str() || *end != '\0' || !(value >= 0)) fail(ErrorCode::invalid_argument, "the cases' tolerance '{}' is no number", found->second);
+  return value;
+}
+
+// A number of ranks for a model that is not sharded yet means the mesh that `auto` chooses.
+void choose_mesh_of(const std::string& path, VerifyOptions& options) {
+  BuildOptions build_options = options.build;
+  build_options.ranks = options.ranks;
+  const Engine engine = build(path, build_options);
+  const auto per_rank = [](const Port& port) { return port.per_rank; };
+  if (std::ranges::any_of(engine.inputs(), per_rank) || std::ranges::any_of(engine.outputs(), per_rank)) return;
+  options.meshes = {engine.mesh()};
+  options.ranks = 0;
+}
+
 }  // namespace
 
-std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& options) {
+std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& asked) {
+  VerifyOptions options = asked;
+  if (options.ranks > 0 && options.meshes.empty()) choose_mesh_of(path, options);
   std::map<std::string, std::string> metadata;
   std::vector<Case> cases;
   if (!options.cases.empty()) cases = read_cases(options.cases, options.ranks, metadata);
-  const double tolerance = metadata.contains("tolerance") ? std::stod(metadata["tolerance"]) : 0;
+  const double tolerance = tolerance_of(metadata);
+  std::vector<std::string> meshes = options.meshes;
+  if (meshes.empty()) meshes.emplace_back();
+  std::string reference = "unsharded";
   std::vector<RankArrays> unsharded;
   if (options.ranks == 0) {
     const Engine engine = build(path, options.build);
-    if (cases.empty()) {
+    const bool recorded = !cases.empty();
+    if (!recorded) {
       Case random{.name = "random"};
       for (auto& [name, array] : engine.random_inputs()) random.inputs[name] = {array};
       cases.push_back(std::move(random));
     }
-    Model model(engine, options.team);
-    for (const Case& c : cases) unsharded.push_back(model.run(c.inputs));
+    if (std::ranges::any_of(meshes, [](const std::string& mesh) { return !mesh.empty(); })) {
+      Model model(engine, options.team);
+      for (const Case& c : cases) unsharded.push_back(model.run(c.inputs));
+    } else if (!recorded) {  // against itself it would show nothing
+      reference = "plain loops";
+      for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs())) unsharded.resize(1), unsharded[0][name] = {array};
+    }
   } else if (cases.empty()) {
     fail(ErrorCode::invalid_argument, "a model that is already sharded is compared with recorded outputs; give them with --cases");
   }
-  std::vector<std::string> meshes = options.meshes;
-  if (meshes.empty()) meshes.emplace_back();
   std::vector<MeshCheck> results;
-  for (const std::string& mesh : meshes) results.push_back(check_mesh(path, options, mesh, cases, unsharded, tolerance));
+  for (const std::string& mesh : meshes) results.push_back(check_mesh(path, options, mesh, cases, unsharded, reference, tolerance));
   return results;
 }
 
