@@ -69,15 +69,26 @@ std::int64_t last_column(const Whole& w, std::int64_t i) {
   return w.columns - 1;
 }
 
-std::vector<double> row_of(const Whole& w, std::int64_t b, std::int64_t h, std::int64_t i) {
+struct Numbers {
+  std::vector<double> q, k, v;
+};
+
+std::vector<double> numbers(const Tensor& t) {
+  std::vector<double> all;
+  for (std::int64_t i = 0; i < t.count(); ++i) all.push_back(t.at(i));
+  return all;
+}
+
+std::vector<double> row_of(const Whole& w, const Numbers& n, std::int64_t b, std::int64_t h, std::int64_t i) {
   std::vector<double> out(static_cast<std::size_t>(w.value_size), 0.0), scores;
   if (!w.row_counts.empty() && i >= w.row_counts[static_cast<std::size_t>(b)]) return out;
   const std::int64_t kv = b * w.kv_heads + h / (w.heads / w.kv_heads);
   double top = -INFINITY, total = 0;
   for (std::int64_t j = 0; j < w.columns; ++j) {
     double s = 0;
-    for (std::int64_t d = 0; d < w.size; ++d)
-      s += w.q.at(((b * w.heads + h) * w.rows + i) * w.size + d) * w.k.at((kv * w.columns + j) * w.size + d);
+    const double* q = n.q.data() + ((b * w.heads + h) * w.rows + i) * w.size;
+    const double* k = n.k.data() + (kv * w.columns + j) * w.size;
+    for (std::int64_t d = 0; d < w.size; ++d) s += q[d] * k[d];
     s *= w.scale();
     if (w.softcap > 0) s = w.softcap * std::tanh(s / w.softcap);
     const double more = mask_at(w, b, h, i, j);
@@ -95,19 +106,20 @@ std::vector<double> row_of(const Whole& w, std::int64_t b, std::int64_t h, std::
     const double weight = std::exp(scores[static_cast<std::size_t>(j)] - top);
     if (weight == 0) continue;
     total += weight;
-    for (std::int64_t d = 0; d < w.value_size; ++d)
-      out[static_cast<std::size_t>(d)] += weight * w.v.at((kv * w.columns + j) * w.value_size + d);
+    const double* v = n.v.data() + (kv * w.columns + j) * w.value_size;
+    for (std::int64_t d = 0; d < w.value_size; ++d) out[static_cast<std::size_t>(d)] += weight * v[d];
   }
   for (double& x : out) x /= total;
   return out;
 }
 
 Tensor expected_of(const Whole& w) {
+  const Numbers in_double = {numbers(w.q), numbers(w.k), numbers(w.v)};
   std::vector<double> all;
   for (std::int64_t b = 0; b < w.batch; ++b)
     for (std::int64_t h = 0; h < w.heads; ++h)
       for (std::int64_t i = 0; i < w.rows; ++i)
-        for (const double x : row_of(w, b, h, i)) all.push_back(x);
+        for (const double x : row_of(w, in_double, b, h, i)) all.push_back(x);
   return Tensor::of(w.dtype, {w.batch, w.heads, w.rows, w.value_size}, all);
 }
 
@@ -225,7 +237,7 @@ std::vector<Spreading> all_spreadings(int ranks, bool heads_divide = true) {
   std::vector<Spreading> list;
   for (const char* layout : {"contiguous", "zigzag"})
     for (const char* kernel : {"attention_all_gather", "attention_ring", "attention_all_to_all"})
-      if (heads_divide || std::string(kernel) != "attention_all_to_all") list.push_back({kernel, layout, "qkv", ranks, 1 + ranks % 2});
+      if (heads_divide || std::string(kernel) != "attention_all_to_all") list.push_back({kernel, layout, "qkv", ranks, ranks == 2 ? 2 : 1});
   return list;
 }
 

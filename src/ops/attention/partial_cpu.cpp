@@ -8,13 +8,15 @@
 namespace tandem::attention {
 namespace {
 
-constexpr std::int64_t kGrain = 64;  // lines worth a thread
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+// Lines worth a thread.
+std::int64_t grain(std::int64_t size) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(size, 1)); }
 
 }  // namespace
 
 void PartialRows::clear(ThreadPool& pool) const {
-  pool.split(lines, kGrain, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(lines, grain(size), [&](std::int64_t begin, std::int64_t end, int) {
     std::fill(sums + begin * size, sums + end * size, 0.0f);
     std::fill(tops + begin, tops + end, kNothing);
     std::fill(totals + begin, totals + end, 0.0f);
@@ -31,7 +33,7 @@ void PartialRows::receive(AttentionProblem& problem) const {
 }
 
 void PartialRows::merge(const PartialRows& part, ThreadPool& pool) const {
-  pool.split(lines, kGrain, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(lines, grain(size), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t line = begin; line < end; ++line) {
       const float top = std::max(tops[line], part.tops[line]);
       // A total of 0 is an empty part; NaN in a total comes through.
@@ -53,7 +55,7 @@ void PartialRows::merge(const PartialRows& part, ThreadPool& pool) const {
 
 void PartialRows::store(const AttentionProblem& p, ThreadPool& pool) const {
   const float empty = p.empty_is_nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
-  pool.split(lines, kGrain, [&](std::int64_t begin, std::int64_t end, int) {
+  pool.split(lines, grain(size), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t line = begin; line < end; ++line) {
       const std::int64_t batch = line / (p.heads * p.rows), head = line / p.rows % p.heads, row = line % p.rows;
       float* from = sums + line * size;

@@ -126,11 +126,14 @@ void order_positions(const Blocks& blocks, ThreadPool& pool, const std::byte* fr
                      std::size_t row_bytes) {
   const std::vector<Segment> segments = blocks.all();
   const std::size_t line_bytes = static_cast<std::size_t>(blocks.padded()) * row_bytes;
-  pool.each(lines, [&](std::int64_t line, int) {
-    const std::size_t start = static_cast<std::size_t>(line) * line_bytes;
-    for (const Segment& s : segments)
-      std::memcpy(to + start + static_cast<std::size_t>(s.position) * row_bytes,
-                  from + start + static_cast<std::size_t>(s.local) * row_bytes, static_cast<std::size_t>(s.count) * row_bytes);
+  const auto grain = static_cast<std::int64_t>(1 + (64 << 10) / std::max<std::size_t>(line_bytes, 1));
+  pool.split(lines, grain, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t line = begin; line < end; ++line) {
+      const std::size_t start = static_cast<std::size_t>(line) * line_bytes;
+      for (const Segment& s : segments)
+        std::memcpy(to + start + static_cast<std::size_t>(s.position) * row_bytes,
+                    from + start + static_cast<std::size_t>(s.local) * row_bytes, static_cast<std::size_t>(s.count) * row_bytes);
+    }
   });
 }
 
