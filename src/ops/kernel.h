@@ -59,6 +59,8 @@ struct KernelDef {
   bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;
   // Lower goes first where nothing was timed.
   int rank = 0;
+  // Optional, where kernels of one op send differently: bytes that one rank sends. Where nothing was timed, the fewest go before `rank`.
+  Dim (*sent_bytes)(const OpCall& call) = nullptr;
   // Result 0 may lie in the memory of this operand where both have the same number of bytes; -1: never.
   int in_place_operand = -1;
 };

@@ -414,6 +414,26 @@ TEST(AttentionRefusals, SayWhy) {
     }
 }
 
+TEST(AttentionBytes, AreTheFormulas) {
+  const auto sent = [](const char* kernel, const KernelCase& c) { return find_kernel(kernel)->sent_bytes(call_of(c)).constant(); };
+  // q and the result of 8 heads, k and v of 4, 6 rows of 16 and 12 numbers of 2 bytes, 4 ranks.
+  const std::int64_t q = 8 * 6 * 16 * 2, k = 4 * 6 * 16 * 2, v = 4 * 6 * 12 * 2, out = 8 * 6 * 12 * 2;
+  KernelCase c = {
+      .op = "Attention",
+      .attributes = {{"num_ranks", std::int64_t{4}}},
+      .operands = {Tensor(DType::f16, {1, 8, 6, 16}), Tensor(DType::f16, {1, 4, 6, 16}), Tensor(DType::f16, {1, 4, 6, 12}), std::nullopt}};
+  EXPECT_EQ(sent("attention_all_gather", c), 3 * (k + v));
+  EXPECT_EQ(sent("attention_ring", c), 3 * (k + v));
+  EXPECT_EQ(sent("attention_all_to_all", c), 3 * (q + k + v + out) / 4);
+  EXPECT_EQ(sent("attention_parts", c), 3 * (8 * 6 * (12 + 2)) * 4);
+  const std::pair<Shape, std::int64_t> masks[] = {
+      {{24}, 0}, {{1, 8, 1, 24}, 0}, {{6, 24}, 3 * 6 * 24}, {{1, 8, 6, 24}, 3 * 8 * 6 * 24 / 4}};
+  for (const auto& [shape, bytes] : masks) {
+    c.operands[kMask] = Tensor(DType::boolean, shape);
+    EXPECT_EQ(sent("attention_all_to_all", c), 3 * (q + k + v + out) / 4 + bytes) << to_string(shape);
+  }
+}
+
 void expect_error(ErrorCode code, const std::string& words, const std::function<void(KernelCase&)>& change) {
   Whole w{.rows = 6, .columns = 6};
   w.fill(1);

@@ -63,6 +63,7 @@ const KernelDef attention_all_gather = {
     .op = "Attention",
     .refuse = [](const OpCall& call) { return ranks_refusal(call, "qkv", "all_gather"); },
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<AttentionAllGather>(args); },
+    .sent_bytes = sent_keys_and_values,
 };
 
 }  // namespace tandem::kernels

@@ -138,6 +138,21 @@ std::optional<std::string> refuse(const OpCall& call) {
   return std::nullopt;
 }
 
+// q, k and v there, the result back; a mask with rows must come along.
+Dim sent_bytes(const OpCall& call) {
+  const Dim ranks = call.attributes.integer("num_ranks"), others = ranks - Dim(1);
+  const Type& out = call.results.at(0);
+  Dim traded = operand_bytes(call, kQ) + operand_bytes(call, kK) + operand_bytes(call, kV) + product(out.dims) * Dim(bits(out.dtype) / 8);
+  Dim gathered = 0;
+  if (call.has_operand(kMask)) {
+    const std::vector<Dim>& mask = call.operand(kMask).dims;
+    const auto is_one = [&](std::size_t from_end) { return mask.size() < from_end || mask[mask.size() - from_end] == Dim(1); };
+    Dim& more = is_one(3) ? gathered : traded;
+    if (!is_one(2)) more = more + operand_bytes(call, kMask);
+  }
+  return floor_div(traded * others, ranks) + gathered * others;
+}
+
 }  // namespace
 
 extern const KernelDef attention_all_to_all;
@@ -147,6 +162,7 @@ const KernelDef attention_all_to_all = {
     .refuse = refuse,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<AttentionAllToAll>(args); },
     .rank = 1,
+    .sent_bytes = sent_bytes,
 };
 
 }  // namespace tandem::kernels

@@ -62,6 +62,12 @@ class AttentionParts final : public PreparedKernel {
   std::size_t part_bytes_ = 0, all_bytes_ = 0;
 };
 
+Dim sent_bytes(const OpCall& call) {
+  const std::vector<Dim>& out = call.results.at(0).dims;
+  const Dim floats = out[0] * out[1] * out[2] * (out[3] + Dim(2));
+  return Dim(call.attributes.integer("num_ranks") - 1) * floats * Dim(4);
+}
+
 }  // namespace
 
 extern const KernelDef attention_parts;
@@ -70,6 +76,7 @@ const KernelDef attention_parts = {
     .op = "Attention",
     .refuse = [](const OpCall& call) { return ranks_refusal(call, "kv", ""); },
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<AttentionParts>(args); },
+    .sent_bytes = sent_bytes,
 };
 
 }  // namespace tandem::kernels

@@ -122,6 +122,15 @@ std::optional<std::string> ranks_refusal(const OpCall& call, std::string_view sp
   return attention_refusal(call);
 }
 
+Dim operand_bytes(const OpCall& call, std::size_t operand) {
+  const Type& type = call.operand(operand);
+  return product(type.dims) * Dim(bits(type.dtype) / 8);
+}
+
+Dim sent_keys_and_values(const OpCall& call) {
+  return Dim(call.attributes.integer("num_ranks") - 1) * (operand_bytes(call, kK) + operand_bytes(call, kV));
+}
+
 void order_positions(const Blocks& blocks, ThreadPool& pool, const std::byte* from, std::byte* to, std::int64_t lines,
                      std::size_t row_bytes) {
   const std::vector<Segment> segments = blocks.all();

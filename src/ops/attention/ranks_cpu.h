@@ -73,6 +73,11 @@ class Spread {
 // Why a kernel that can do the given split cannot run it; `algorithm` is the attribute's word for it, empty: any.
 std::optional<std::string> ranks_refusal(const OpCall& call, std::string_view split, std::string_view algorithm);
 
+// Bytes of an operand as one rank holds it.
+Dim operand_bytes(const OpCall& call, std::size_t operand);
+// Bytes a rank sends where all gather everyone's keys and values, or pass them round.
+Dim sent_keys_and_values(const OpCall& call);
+
 // Blocks in rank order become whole sequences in order of position: [lines, ranks·local, bytes] both.
 void order_positions(const Blocks& blocks, ThreadPool& pool, const std::byte* from, std::byte* to, std::int64_t lines,
                      std::size_t row_bytes);

@@ -101,6 +101,7 @@ const KernelDef attention_ring = {
     .refuse = [](const OpCall& call) { return ranks_refusal(call, "qkv", "ring"); },
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<AttentionRing>(args); },
     .rank = 2,
+    .sent_bytes = sent_keys_and_values,
 };
 
 }  // namespace tandem::kernels
