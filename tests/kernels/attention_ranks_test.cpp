@@ -456,6 +456,7 @@ TEST(AttentionRefusals, AtPrepare) {
                [](KernelCase& c) { c.attributes.emplace_back("num_ranks", std::int64_t{3}); });
   expect_error(ErrorCode::invalid_argument, "7 rows do not fit 2 ranks with 3 each",
                [](KernelCase& c) { c.attributes.emplace_back("extent", Dim(7)); });
+  expect_error(ErrorCode::invalid_argument, "-1 keys do not fit", [](KernelCase& c) { c.attributes.emplace_back("kv_extent", Dim(-1)); });
   expect_error(ErrorCode::invalid_argument, "even number of rows on each rank, not 3",
                [](KernelCase& c) { c.attributes.emplace_back("layout", std::string("zigzag")); });
   expect_error(ErrorCode::invalid_argument, "a column for each of the 6 keys",

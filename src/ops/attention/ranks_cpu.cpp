@@ -12,7 +12,7 @@ namespace {
 Blocks blocks_of(const OpCall& call, std::string_view extent, std::int64_t local, int ranks, std::string_view what) {
   Blocks blocks{ranks, local, call.attributes.dim(extent).constant(), call.attributes.text("layout") == "zigzag"};
   if (blocks.extent == 0) blocks.extent = blocks.padded();
-  if (blocks.extent > blocks.padded())
+  if (blocks.extent < 0 || blocks.extent > blocks.padded())
     fail(ErrorCode::invalid_argument, "{} {} do not fit {} ranks with {} each", blocks.extent, what, ranks, local);
   if (blocks.zigzag && local % 2 != 0)
     fail(ErrorCode::invalid_argument, "the zigzag layout needs an even number of {} on each rank, not {}", what, local);
