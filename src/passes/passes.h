@@ -30,6 +30,7 @@ bool recognise_rotary(Module& module, const PassOptions& options);
 // fuse
 bool fuse_add_norm(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);
+bool flatten_attention(Module& module, const PassOptions& options);
 
 }  // namespace passes
 }  // namespace tandem

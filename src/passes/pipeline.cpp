@@ -43,6 +43,7 @@ constexpr Pass kPasses[] = {
     {"shard", Phase::shard, run_shard, "rewrites the program for one rank of the mesh"},
     {"fuse_epilogue", Phase::fuse, fuse_epilogue, "bias, activation and residual move into the product"},
     {"fuse_add_norm", Phase::fuse, fuse_add_norm, "Add and norm become one node"},
+    {"flatten_attention", Phase::fuse, flatten_attention, "attention reads and writes rows of the products around it, without transposes"},
     {"merge_equal", Phase::fuse, merge_equal, "again, for what shard inserted twice"},
     {"remove_dead", Phase::fuse, remove_dead, "again, after fusion"},
 };

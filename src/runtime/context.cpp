@@ -254,23 +254,20 @@ void Context::run_steps(Bound& bound) {
   std::vector<const std::byte*> operands;
   std::vector<std::byte*> results;
   std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
-  std::int64_t begin = hook_ ? monotonic_ns() : 0;
   for (std::size_t s = 0; s < program().steps.size(); ++s) {
     const Step& step = program().steps[s];
     operands.clear();
     results.clear();
     for (int v : step.operands) operands.push_back(v < 0 ? nullptr : address_[static_cast<std::size_t>(v)]);
     for (int v : step.results) results.push_back(address_[static_cast<std::size_t>(v)]);
+    const std::int64_t begin = hook_ ? monotonic_ns() : 0;
     try {
       bound.kernels[s]->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
       throw error.at_node(label(step));
     }
+    if (hook_) hook_(s, begin, monotonic_ns());
     if (group_) group_->mark(static_cast<std::int64_t>(s));
-    if (!hook_) continue;
-    const std::int64_t end = monotonic_ns();
-    hook_(s, begin, end);
-    begin = monotonic_ns();
   }
 }
 

@@ -114,5 +114,69 @@ TEST(Attention, LengthsAndSoftcap) {
     }
 }
 
+// q, k and v as columns of one wider value, as a merged product leaves them, and of three.
+TEST(FlatAttention, SameAsHeadsFirst) {
+  struct Flat {
+    std::int64_t batch, heads, kv_heads, rows, size, value_size, lead;
+  };
+  for (const Flat& f : {Flat{2, 12, 12, 128, 32, 32, 0}, Flat{2, 6, 2, 17, 8, 20, 5}, Flat{1, 3, 1, 140, 33, 16, 1}, Flat{0, 2, 2, 4, 8, 8, 0}})
+    for (const DType dtype : kFloats)
+      for (const char* causal : {"none", "upper_left"})
+        for (const int threads : {1, 3}) {
+          const std::int64_t k = f.lead + f.heads * f.size, v = k + f.kv_heads * f.size, all = v + f.kv_heads * f.value_size + f.lead;
+          KernelCase c = {.kernel = "flat_attention", .op = "FlatAttention", .threads = threads};
+          c.attributes = {{"heads", f.heads},           {"kv_heads", f.kv_heads}, {"size", f.size}, {"value_size", f.value_size},
+                          {"causal", std::string(causal)}, {"scale", 1 / std::sqrt(static_cast<double>(f.size))}};
+          c.attributes.emplace_back("begins", std::vector<std::int64_t>{f.lead, k, v});
+          const Tensor packed = random_tensor(dtype, {f.batch, f.rows, all}, 21);
+          c.operands = {packed, packed, packed, random_tensor(dtype, {f.batch, 1, 1, f.rows}, 22)};
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
+TEST(FlatAttention, PlainLoop) {
+  const std::int64_t heads = 2, rows = 5, size = 3, width = heads * size;
+  KernelCase c = {.kernel = "flat_attention", .op = "FlatAttention"};
+  c.attributes = {{"heads", heads}, {"kv_heads", heads}, {"size", size}, {"value_size", size}};
+  for (unsigned i = 0; i < 3; ++i) c.operands.emplace_back(random_tensor(DType::f32, {1, rows, width}, 30 + i));
+  const Tensor &q = *c.operands[0], &k = *c.operands[1], &v = *c.operands[2];
+  std::vector<double> out(static_cast<std::size_t>(rows * width));
+  for (std::int64_t h = 0; h < heads; ++h)
+    for (std::int64_t i = 0; i < rows; ++i) {
+      double total = 0;
+      std::vector<double> sums(static_cast<std::size_t>(size));
+      for (std::int64_t j = 0; j < rows; ++j) {
+        double s = 0;
+        for (std::int64_t d = 0; d < size; ++d) s += q.at(i * width + h * size + d) * k.at(j * width + h * size + d);
+        total += std::exp(s);
+        for (std::int64_t d = 0; d < size; ++d) sums[static_cast<std::size_t>(d)] += std::exp(s) * v.at(j * width + h * size + d);
+      }
+      for (std::int64_t d = 0; d < size; ++d) out[static_cast<std::size_t>(i * width + h * size + d)] = sums[static_cast<std::size_t>(d)] / total;
+    }
+  expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, rows, width}, out), 1e-5, "flat attention");
+}
+
+TEST(RotaryEmbedding, MatchesTheOp) {
+  for (const DType dtype : kFloats)
+    for (const bool interleaved : {false, true})
+      for (const std::int64_t half : {1, 4, 21, 32})
+        for (const std::int64_t batch : {1, 2})
+          for (const bool in_place : {false, true}) {
+            KernelCase c = {.kernel = "rotary_embedding", .op = "RotaryEmbedding", .threads = 2, .in_place = in_place};
+            c.attributes = {{"interleaved", interleaved}, {"rotary_dim", 2 * half}};
+            c.operands = {random_tensor(dtype, {2, 3, 7, 67}, 40), random_tensor(dtype, {batch, 7, half}, 41), random_tensor(dtype, {batch, 7, half}, 42)};
+            expect_kernel_matches_op(c, tolerance_of(dtype));
+          }
+}
+
+TEST(RotaryEmbedding, PlainLoop) {
+  KernelCase c = {.kernel = "rotary_embedding", .op = "RotaryEmbedding"};
+  c.operands = {Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{1, 2, 3, 4}), Tensor::of(DType::f32, {1, 1, 2}, std::vector<double>{0.5, 0}),
+                Tensor::of(DType::f32, {1, 1, 2}, std::vector<double>{2, 1})};
+  expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{0.5 - 6, -4, 1.5 + 2, 2}), 1e-6, "halves");
+  c.attributes = {{"interleaved", true}};
+  expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{0.5 - 4, 1 + 2, -4, 3}), 1e-6, "neighbours");
+}
+
 }  // namespace
 }  // namespace tandem::test

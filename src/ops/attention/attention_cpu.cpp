@@ -1,6 +1,7 @@
-// Attention on one device.
+// Attention on one device, over dense heads or over columns of wider rows.
 #include "core/check.h"
 #include "core/tensor.h"
+#include "ops/attention/flat.h"
 #include "ops/attention/problem_cpu.h"
 #include "ops/kernel.h"
 
@@ -11,17 +12,18 @@ using namespace attention;
 
 class Attention final : public PreparedKernel {
  public:
-  explicit Attention(const PrepareArgs& args) : call_(args.call), problem_(problem_of(args.call)), threads_(args.threads) {}
+  // `begins`: the bytes of q, k and v before their first element.
+  Attention(OpCall call, AttentionProblem problem, std::array<std::size_t, 3> begins, int threads)
+      : call_(std::move(call)), problem_(problem), begins_(begins), threads_(threads) {}
 
   std::size_t workspace_bytes() const override { return attention_workspace(problem_, threads_); }
 
   void run(const RunArgs& args) const override {
     AttentionProblem p = problem_;
-    const std::vector<std::int64_t> rows = lengths_of(call_, kQueryLengths, args.operands),
-                                    columns = lengths_of(call_, kKeyLengths, args.operands);
-    p.q = args.operands[kQ];
-    p.k = args.operands[kK];
-    p.v = args.operands[kV];
+    const std::vector<std::int64_t> rows = lengths_of(call_, kQueryLengths, args.operands), columns = lengths_of(call_, kKeyLengths, args.operands);
+    p.q = args.operands[kQ] + begins_[kQ];
+    p.k = args.operands[kK] + begins_[kK];
+    p.v = args.operands[kV] + begins_[kV];
     p.out = args.results[0];
     if (call_.has_operand(kMask)) p.mask = args.operands[kMask];
     p.row_counts = rows;
@@ -33,6 +35,7 @@ class Attention final : public PreparedKernel {
  private:
   OpCall call_;
   AttentionProblem problem_;
+  std::array<std::size_t, 3> begins_;
   int threads_;
 };
 
@@ -41,14 +44,31 @@ std::optional<std::string> refuse(const OpCall& call) {
   return attention_refusal(call);
 }
 
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<Attention>(args.call, problem_of(args.call), std::array<std::size_t, 3>{}, args.threads);
+}
+
+std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
+  const OpCall call = heads_first(args.call);
+  const FlatHeads flat = flat_heads(args.call);
+  AttentionProblem p = problem_of(call);
+  const auto steps = [](const Type& rows, std::int64_t size) {
+    const std::int64_t width = rows.dims[2].constant();
+    return Steps{.batch = rows.dims[1].constant() * width, .head = size, .row = width};
+  };
+  p.q_steps = steps(args.call.operand(kQ), flat.size);
+  p.k_steps = steps(args.call.operand(kK), flat.size);
+  p.v_steps = steps(args.call.operand(kV), flat.value_size);
+  p.out_steps = steps(args.call.results[0], flat.value_size);
+  std::array<std::size_t, 3> begins{};
+  for (const std::size_t i : {kQ, kK, kV}) begins[i] = bytes(p.dtype, flat.begins[i]);
+  return std::make_unique<Attention>(call, p, begins, args.threads);
+}
+
 }  // namespace
 
-extern const KernelDef attention;
-const KernelDef attention = {
-    .name = "attention",
-    .op = "Attention",
-    .refuse = refuse,
-    .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Attention>(args); },
-};
+extern const KernelDef attention, flat_attention;
+const KernelDef attention = {.name = "attention", .op = "Attention", .refuse = refuse, .prepare = prepare};
+const KernelDef flat_attention = {.name = "flat_attention", .op = "FlatAttention", .refuse = attention_refusal, .prepare = prepare_flat};
 
 }  // namespace tandem::kernels

@@ -12,13 +12,14 @@
 #include "core/tensor.h"
 #include "ops/attention/core_cpu.h"
 #include "ops/convert_cpu.h"
+#include "ops/half_types_cpu.h"
 #include "ops/vector_cpu-inl.h"
 
 namespace tandem::attention {
 #ifndef TANDEM_ATTENTION_TASK
 #define TANDEM_ATTENTION_TASK
 
-inline constexpr std::int64_t kLines = 120;    // queries of one task: a multiple of kTile
+inline constexpr std::int64_t kLines = 132;    // queries of one task: a multiple of kTile, and all of 128 at once
 inline constexpr std::int64_t kColumns = 128;  // keys of one block
 inline constexpr std::int64_t kTile = 6;       // queries of one micro-kernel
 
@@ -64,16 +65,16 @@ using namespace tandem::HWY_NAMESPACE;
 
 constexpr int kVectors = HWY_MAX_BYTES >= 64 && HWY_TARGET == HWY_AVX3 ? 4 : 2;  // of one micro-kernel
 
-// c[kRows, n] (+)= a[kRows, k]·b[k, n] for kCount vectors of columns; the last `part` lanes of them if that is not 0.
-template <int kRows, int kCount>
-HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step,
-                         float* HWY_RESTRICT c, std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
+// c[kRows, n] (+)= a[kRows, k]·b[k, n] for kCount vectors of columns, of which the last has `part` lanes if kPart.
+template <int kRows, int kCount, bool kPart>
+HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step, float* HWY_RESTRICT c,
+                         std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   V32 sum[kRows][kCount];
   const auto at = [&](const float* p, int j) {
-    return part != 0 && j == kCount - 1 ? load_part(d, p + static_cast<std::size_t>(j) * lanes, part)
-                                        : hn::LoadU(d, p + static_cast<std::size_t>(j) * lanes);
+    const float* from = p + static_cast<std::size_t>(j) * lanes;
+    return kPart && j == kCount - 1 ? load_part(d, from, part) : hn::LoadU(d, from);
   };
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kCount; ++j) sum[i][j] = add ? at(c + i * c_step, j) : hn::Zero(d);
@@ -88,10 +89,8 @@ HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kCount; ++j) {
       float* to = c + i * c_step + static_cast<std::size_t>(j) * lanes;
-      if (part != 0 && j == kCount - 1)
-        store_part(d, sum[i][j], to, part);
-      else
-        hn::StoreU(sum[i][j], d, to);
+      if (kPart && j == kCount - 1) store_part(d, sum[i][j], to, part);
+      else hn::StoreU(sum[i][j], d, to);
     }
 }
 
@@ -100,12 +99,10 @@ void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::
                       std::int64_t k, std::int64_t n, bool add) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(F32()));
   std::int64_t j = 0;
-  for (; j + kVectors * lanes <= n; j += kVectors * lanes) multiply<kRows, kVectors>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
-  for (; j + 2 * lanes <= n; j += 2 * lanes) multiply<kRows, 2>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
-  for (; j < n; j += lanes) {
-    const auto part = static_cast<std::size_t>(n - j >= lanes ? 0 : n - j);
-    multiply<kRows, 1>(a, a_step, b + j, b_step, c + j, c_step, k, add, part);
-  }
+  for (; j + kVectors * lanes <= n; j += kVectors * lanes) multiply<kRows, kVectors, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
+  for (; j + 2 * lanes <= n; j += 2 * lanes) multiply<kRows, 2, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
+  for (; j + lanes <= n; j += lanes) multiply<kRows, 1, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
+  if (j < n) multiply<kRows, 1, true>(a, a_step, b + j, b_step, c + j, c_step, k, add, static_cast<std::size_t>(n - j));
 }
 
 // c[rows, n] (+)= a[rows, k]·b[k, n] for rows ≤ kTile.
@@ -117,14 +114,24 @@ void multiply_tile(std::int64_t rows, const float* a, std::int64_t a_step, const
   if (i < rows) multiply_columns<1>(a + i * a_step, a_step, b, b_step, c + i * c_step, c_step, k, n, add);
 }
 
-// k[rows, size] to kt[size, kColumns]; columns up to a whole vector are zeros.
-void transpose_keys(const float* k, std::int64_t k_step, std::int64_t rows, std::int64_t size, float* kt) {
-  const std::int64_t padded = Scratch::padded(rows);
-  for (std::int64_t d = 0; d < size; ++d) {
-    float* to = kt + d * kColumns;
-    for (std::int64_t j = 0; j < rows; ++j) to[j] = k[j * k_step + d];
-    for (std::int64_t j = rows; j < padded; ++j) to[j] = 0;
-  }
+// k[rows, size] to kt[size, kColumns], times `scale`; columns up to a whole vector are zeros. Four rows at a time: their elements of one
+// column become neighbours in registers, so that memory sees whole words.
+void transpose_keys(const float* HWY_RESTRICT k, std::int64_t k_step, std::int64_t rows, std::int64_t size, float scale, float* HWY_RESTRICT kt) {
+  const F32 d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const V32 factor = hn::Set(d, scale);
+  HWY_ALIGN float tile[HWY_MAX_BYTES];
+  for (std::int64_t row = 0; row < Scratch::padded(rows); row += 4)
+    for (std::int64_t begin = 0; begin < size; begin += lanes) {
+      const std::int64_t width = std::min(lanes, size - begin);
+      const auto line = [&](std::int64_t i) {
+        const float* from = k + (row + i) * k_step + begin;
+        if (row + i >= rows) return hn::Zero(d);
+        return hn::Mul(factor, width == lanes ? hn::LoadU(d, from) : load_part(d, from, static_cast<std::size_t>(width)));
+      };
+      hn::StoreInterleaved4(line(0), line(1), line(2), line(3), d, tile);
+      for (std::int64_t i = 0; i < width; ++i) std::memcpy(kt + (begin + i) * kColumns + row, tile + 4 * i, 4 * sizeof(float));
+    }
 }
 
 // One row of scores [count] against the running maximum: leaves exp(score − top) there and zeros up to `all`, updates top and
@@ -162,7 +169,42 @@ float update_row(float* scores, std::int64_t count, std::int64_t all, const floa
 }
 
 void scale_row(float* x, std::int64_t n, float by) {
-  for (std::int64_t i = 0; i < n; ++i) x[i] *= by;
+  const F32 d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const V32 factor = hn::Set(d, by);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, x + i), factor), d, x + i);
+  for (; i < n; ++i) x[i] *= by;
+}
+
+template <typename T>
+void read_row(const T* from, float* to, std::int64_t n) {
+  const F32 d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(load(d, from + i), d, to + i);
+  if (i < n) store_part(d, load_part(d, from + i, static_cast<std::size_t>(n - i)), to + i, static_cast<std::size_t>(n - i));
+}
+
+// False if an element is infinite or no number; `to` is written all the same.
+template <typename T>
+bool write_row(const float* from, float by, T* to, std::int64_t n) {
+  const F32 d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const V32 factor = hn::Set(d, by);
+  V32 check = hn::Zero(d);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const V32 v = hn::Mul(hn::LoadU(d, from + i), factor);
+    check = hn::MulAdd(v, hn::Zero(d), check);
+    store(d, v, to + i);
+  }
+  if (i < n) {
+    const V32 v = hn::Mul(load_part(d, from + i, static_cast<std::size_t>(n - i)), factor);
+    check = hn::MulAdd(v, hn::Zero(d), check);
+    store_part(d, v, to + i, static_cast<std::size_t>(n - i));
+  }
+  return hn::AllTrue(d, hn::Eq(check, hn::Zero(d)));
 }
 
 // Columns of block [begin, begin + count) of one line as numbers to add: 0, −∞ or the additive mask.
@@ -223,8 +265,8 @@ void careful_line(const AttentionProblem& p, const Task& task, const Lines& line
   float total = 0;
   for (std::int64_t j = 0; j < end; ++j) {
     float score = 0;
-    for (std::int64_t d = 0; d < p.size; ++d)
-      score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
+    for (std::int64_t d = 0; d < p.size; ++d) score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
+    score *= p.scale;
     if (p.softcap > 0) score = p.softcap * std::tanh(score / p.softcap);
     if (p.mask) {
       const std::int64_t at = lines.offset(line, p.mask_steps) + j * p.mask_column_step;
@@ -241,22 +283,22 @@ void careful_line(const AttentionProblem& p, const Task& task, const Lines& line
   scale_row(out, p.value_size, 1 / total);
 }
 
+template <typename T>
 void store_lines(const AttentionProblem& p, const Task& task, const Lines& lines, const Scratch& s) {
   const std::int64_t step = Scratch::padded(p.value_size);
   for (std::int64_t line = 0; line < task.lines; ++line) {
-    float* out = s.sums + line * step;
+    float* sums = s.sums + line * step;
+    T* out = reinterpret_cast<T*>(p.out) + lines.offset(line, p.out_steps);
     const float top = s.tops[line], total = s.totals[line];
     const bool empty = top == -std::numeric_limits<float>::infinity() && !std::isnan(total);
     if (empty) {
       const bool nan = p.empty_is_nan && lines.counts(line);
-      std::fill(out, out + p.value_size, nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f);
-    } else {
-      scale_row(out, p.value_size, 1 / total);
-      float check = 0;
-      for (std::int64_t d = 0; d < p.value_size; ++d) check += out[d] * 0.0f;
-      if (check != 0 || std::isnan(check)) careful_line(p, task, lines, line, s, out);
+      std::fill(sums, sums + p.value_size, nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f);
+      write_row(sums, 1, out, p.value_size);
+    } else if (!write_row(sums, 1 / total, out, p.value_size)) {
+      careful_line(p, task, lines, line, s, sums);
+      write_row(sums, 1, out, p.value_size);
     }
-    from_floats(p.out_dtype, out, p.out + bytes(p.out_dtype, lines.offset(line, p.out_steps)), p.value_size);
     if (p.tops) {
       const std::int64_t at = (task.batch * p.heads + lines.head(line)) * p.rows + lines.row(line);
       p.tops[at] = top;
@@ -296,9 +338,11 @@ void attend(const AttentionProblem& p, const Task& task, float* memory) {
   const Lines lines(p, task);
   const std::int64_t q_step = Scratch::padded(p.size), sum_step = Scratch::padded(p.value_size);
   std::int64_t end = 0;
+  with_float_type(p.dtype, [&](auto* t) {
+    const auto* q = reinterpret_cast<decltype(t)>(const_cast<std::byte*>(p.q));
+    for (std::int64_t line = 0; line < task.lines; ++line) read_row(q + lines.offset(line, p.q_steps), s.q + line * q_step, p.size);
+  });
   for (std::int64_t line = 0; line < task.lines; ++line) {
-    to_floats(p.dtype, p.q + bytes(p.dtype, lines.offset(line, p.q_steps)), s.q + line * q_step, p.size);
-    scale_row(s.q + line * q_step, p.size, p.scale);
     s.tops[line] = -std::numeric_limits<float>::infinity();
     s.totals[line] = 0;
     end = std::max(end, lines.end(line));
@@ -311,12 +355,12 @@ void attend(const AttentionProblem& p, const Task& task, float* memory) {
     std::int64_t k_step = 0, v_step = 0;
     const float* k = block_of(p.dtype, k_base + bytes(p.dtype, begin * p.k_steps.row), p.k_steps.row, count, p.size, s.k, k_step);
     const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, count, p.value_size, s.v, v_step);
-    transpose_keys(k, k_step, count, p.size, s.k_transposed);
+    transpose_keys(k, k_step, count, p.size, p.scale, s.k_transposed);
     const std::byte* bias_row = nullptr;
     for (std::int64_t first = 0; first < task.lines; first += kTile)
       attend_tile(p, lines, s, first, std::min(kTile, task.lines - first), begin, count, v, v_step, bias_row);
   }
-  store_lines(p, task, lines, s);
+  with_float_type(p.out_dtype, [&](auto* t) { store_lines<std::remove_pointer_t<decltype(t)>>(p, task, lines, s); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -7,6 +7,7 @@
 
 #include "core/numeric.h"
 #include "ops/convert_cpu.h"
+#include "ops/matmul/activate_cpu-inl.h"
 #include "ops/matmul/highway_matmul_cpu.h"
 #include "ops/matmul/problem_cpu.h"
 #include "ops/vector_cpu-inl.h"
@@ -31,19 +32,6 @@ struct MatMulPanel {
 HWY_BEFORE_NAMESPACE();
 namespace tandem {
 namespace HWY_NAMESPACE {
-
-HWY_INLINE V32 activate(F32 d, V32 v, Activation activation) {
-  switch (activation) {
-    case Activation::none: return v;
-    case Activation::gelu: return gelu(d, v);
-    case Activation::gelu_tanh: return gelu_tanh(d, v);
-    case Activation::silu: return silu(d, v);
-    case Activation::relu: return hn::Max(hn::Zero(d), v);
-    case Activation::tanh: return tanh(d, v);
-    case Activation::sigmoid: return sigmoid(d, v);
-  }
-  return v;
-}
 
 // kRows x two vectors of the result; the second vector and the end of the last may lie outside n.
 template <int kRows, typename T>
