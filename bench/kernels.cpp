@@ -76,6 +76,8 @@ std::vector<Row> rows() {
     all.push_back(matmul("onednn_matmul", type, 128, 1536, 384));
     all.push_back(matmul("onednn_matmul", type, 128, 384, 1152));
     all.push_back(matmul("onednn_matmul", type, 128, 384, 384));
+    if (type == DType::f32) all.push_back(matmul("onednn_matmul", type, 1024, 1536, 384));
+    if (type == DType::f32) all.push_back(matmul("onednn_matmul", type, 1024, 384, 1536, "gelu"));
     all.push_back(matmul("highway_matmul", type, 128, 384, 384));
     all.push_back(attention(type, 2, 12, 128, 32, true));
     all.push_back(attention(type, 1, 12, 16, 32, true));

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/kernel_case.h"
+#include "tandem/error.h"
 
 namespace tandem::test {
 namespace {

@@ -242,15 +242,18 @@ class Lines {
   std::int64_t columns_ = 0, rows_ = 0;
 };
 
-// Keys or values of a block as f32: in place, or converted into `copy`.
-const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t rows, std::int64_t size, float* copy,
+// Keys or values of a block as f32: in place, or copied into `copy` if they are of another type or more than `widest` elements apart.
+const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t widest, std::int64_t rows, std::int64_t size, float* copy,
                       std::int64_t& out_step) {
-  if (type == DType::f32) {
+  if (type == DType::f32 && step <= widest) {
     out_step = step;
     return reinterpret_cast<const float*>(base);
   }
   out_step = Scratch::padded(size);
-  for (std::int64_t j = 0; j < rows; ++j) to_floats(type, base + bytes(type, j * step), copy + j * out_step, size);
+  with_float_type(type, [&](auto* t) {
+    const auto* from = reinterpret_cast<decltype(t)>(const_cast<std::byte*>(base));
+    for (std::int64_t j = 0; j < rows; ++j) read_row(from + j * step, copy + j * out_step, size);
+  });
   return copy;
 }
 
@@ -333,6 +336,19 @@ void attend_tile(const AttentionProblem& p, const Lines& lines, const Scratch& s
   multiply_tile(rows, s.scores, kColumns, v, v_step, s.sums + first * sum_step, sum_step, longest, p.value_size, begin > 0);
 }
 
+// Rows first … first+rows of what the next head reads, where rows of one head lie far apart: their way takes longer than the work on them.
+void prefetch_next_head(const AttentionProblem& p, const Task& task, std::int64_t first, std::int64_t rows) {
+  if (task.kv_head + 1 >= p.kv_heads || p.k_steps.row == p.size) return;
+  const auto fetch = [&](const std::byte* base, const Steps& steps, std::int64_t heads, std::int64_t all, std::int64_t size) {
+    const std::byte* head = base + bytes(p.dtype, task.batch * steps.batch + (task.kv_head + 1) * heads * steps.head);
+    for (std::int64_t row = first; row < std::min(all, first + rows); ++row)
+      for (std::size_t at = 0; at < bytes(p.dtype, size); at += 64) __builtin_prefetch(head + bytes(p.dtype, row * steps.row) + at, 0, 2);
+  };
+  fetch(p.q, p.q_steps, p.heads / p.kv_heads, p.rows, p.size);
+  fetch(p.k, p.k_steps, 1, p.columns, p.size);
+  fetch(p.v, p.v_steps, 1, p.columns, p.value_size);
+}
+
 void attend(const AttentionProblem& p, const Task& task, float* memory) {
   const Scratch s(p, memory);
   const Lines lines(p, task);
@@ -353,12 +369,15 @@ void attend(const AttentionProblem& p, const Task& task, float* memory) {
   for (std::int64_t begin = 0; begin < end; begin += kColumns) {
     const std::int64_t count = std::min(kColumns, end - begin);
     std::int64_t k_step = 0, v_step = 0;
-    const float* k = block_of(p.dtype, k_base + bytes(p.dtype, begin * p.k_steps.row), p.k_steps.row, count, p.size, s.k, k_step);
-    const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, count, p.value_size, s.v, v_step);
+    const float* k = block_of(p.dtype, k_base + bytes(p.dtype, begin * p.k_steps.row), p.k_steps.row, p.k_steps.row, count, p.size, s.k, k_step);
+    // Values are read once per tile: rows far apart would share few sets of the first-level cache.
+    const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, 2 * p.value_size, count, p.value_size, s.v, v_step);
     transpose_keys(k, k_step, count, p.size, p.scale, s.k_transposed);
     const std::byte* bias_row = nullptr;
-    for (std::int64_t first = 0; first < task.lines; first += kTile)
+    for (std::int64_t first = 0; first < task.lines; first += kTile) {
+      if (begin == 0 && task.first_line == 0) prefetch_next_head(p, task, first, kTile);
       attend_tile(p, lines, s, first, std::min(kTile, task.lines - first), begin, count, v, v_step, bias_row);
+    }
   }
   with_float_type(p.out_dtype, [&](auto* t) { store_lines<std::remove_pointer_t<decltype(t)>>(p, task, lines, s); });
 }

@@ -19,7 +19,7 @@ namespace {
 using dnnl::memory;
 
 constexpr std::int64_t kColumnBlock = 64;  // oneDNN packs weights in panels of this many columns
-constexpr std::int64_t kTileFloats = 96 * 1024;  // of a result that is activated while it is in the cache
+constexpr std::int64_t kTileFloats = 96 * 1024;  // of a result that is finished while it is in the cache
 
 const dnnl::engine& engine() {
   static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
@@ -90,8 +90,8 @@ class OneDnnMatMul final : public PreparedKernel {
     keep_single_threaded();
     type_ = compute_type(p_.dtype);
     converts_ = type_ != p_.dtype;
-    // Our activations take half the time of oneDNN's, but see results only once they are rounded to the type they are stored in.
-    activates_ = type_ == DType::f32 && p_.activation != Activation::none && p_.activation != Activation::relu && !p_.residual;
+    // Our activation and sum take half the time of oneDNN's, but see results only once they are rounded to the type they are stored in.
+    finishes_ = type_ == DType::f32 && (p_.residual || (p_.activation != Activation::none && p_.activation != Activation::relu));
     cut();
     // The scratchpad's size is known once the primitives are.
     const std::int64_t last_rows = p_.m % tile_rows_;
@@ -129,7 +129,7 @@ class OneDnnMatMul final : public PreparedKernel {
       else tile_columns_ = panel_columns();
     }
     if (converts_) tile_rows_ = std::min<std::int64_t>(tile_rows_, 64);  // so that the f32 copies stay in the cache
-    if (activates_) tile_rows_ = std::min(tile_rows_, round_up(ceil_divide(kTileFloats, tile_columns_), 8));
+    if (finishes_) tile_rows_ = std::min(tile_rows_, round_up(ceil_divide(kTileFloats, tile_columns_), 8));
     // oneDNN's fast kernels write dense results only.
     direct_ = !converts_ && (tile_columns_ == p_.n || p_.m == 1);
   }
@@ -159,7 +159,7 @@ class OneDnnMatMul final : public PreparedKernel {
     const memory::desc a = plain_matrix(rows, p_.k, type_), c = plain_matrix(rows, columns, type_);
     const memory::desc b = weights_desc(columns);
     const memory::desc bias = p_.bias ? plain_matrix(1, columns, type_) : memory::desc();
-    const dnnl::primitive_attr attr = attributes(activates_ ? Activation::none : p_.activation, p_.residual && direct_ ? &c : nullptr);
+    const dnnl::primitive_attr attr = attributes(finishes_ ? Activation::none : p_.activation, residual_inside() ? &c : nullptr);
     const auto desc = onednn::matmul_desc(engine(), a, b, bias, c, attr);
     scratch_bytes_ = std::max(scratch_bytes_, desc.scratchpad_desc().get_size());
     const dnnl::matmul primitive(desc);
@@ -171,11 +171,13 @@ class OneDnnMatMul final : public PreparedKernel {
       tile.arguments.emplace(DNNL_ARG_DST, memory(c, engine(), nullptr));
       tile.arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), engine(), nullptr));
       if (p_.bias) tile.arguments.emplace(DNNL_ARG_BIAS, memory(bias, engine(), nullptr));
-      if (p_.residual && direct_) tile.arguments.emplace(residual_argument(), memory(c, engine(), nullptr));
+      if (residual_inside()) tile.arguments.emplace(residual_argument(), memory(c, engine(), nullptr));
       kind.per_thread.push_back(std::move(tile));
     }
     kinds_.push_back(std::move(kind));
   }
+
+  bool residual_inside() const { return p_.residual && direct_ && !finishes_; }
 
   int residual_argument() const {
     return DNNL_ARG_ATTR_MULTIPLE_POST_OP(p_.activation == Activation::none ? 0 : 1) | DNNL_ARG_SRC_1;
@@ -224,11 +226,14 @@ class OneDnnMatMul final : public PreparedKernel {
     set(DNNL_ARG_SRC, readable(args.operands[kMatMulA] + offset(product.a + row * p_.k), rows * p_.k, work + a_at_));
     if (!packed_) set(DNNL_ARG_WEIGHTS, readable(args.operands[kMatMulB] + offset(product.b), p_.k * p_.n, work + b_at_));
     if (p_.bias) set(DNNL_ARG_BIAS, readable(args.operands[kMatMulBias] + offset(column), kind.columns, work + bias_at_));
-    if (direct_ && p_.residual) set(residual_argument(), args.operands[kMatMulResidual] + c_offset);
+    if (residual_inside()) set(residual_argument(), args.operands[kMatMulResidual] + c_offset);
     set(DNNL_ARG_DST, direct_ ? args.results[0] + c_offset : work + c_at_);
     static thread_local dnnl::stream stream(engine());
     tile.primitive.execute(stream, tile.arguments);
-    if (activates_) activate_floats(p_.activation, reinterpret_cast<float*>(direct_ ? args.results[0] + c_offset : work + c_at_), rows * kind.columns);
+    const std::int64_t count = rows * kind.columns;
+    auto* c = reinterpret_cast<float*>(direct_ ? args.results[0] + c_offset : work + c_at_);
+    if (finishes_ && p_.activation != Activation::none) activate_floats(p_.activation, c, count);
+    if (finishes_ && direct_ && p_.residual) from_floats_plus(DType::f32, c, args.operands[kMatMulResidual] + c_offset, reinterpret_cast<std::byte*>(c), count);
     if (!direct_) write_back(args, kind, c_offset, work + c_at_);
   }
 
@@ -259,7 +264,7 @@ class OneDnnMatMul final : public PreparedKernel {
   int threads_;
   const PackedWeights* packed_;
   DType type_ = DType::f32;
-  bool converts_ = false, direct_ = false, activates_ = false;
+  bool converts_ = false, direct_ = false, finishes_ = false;
   std::int64_t tile_rows_ = 0, tile_columns_ = 0;
   std::vector<TileKind> kinds_;
   std::size_t scratch_bytes_ = 0, a_at_ = 0, b_at_ = 0, bias_at_ = 0, c_at_ = 0, per_thread_bytes_ = 0;
