@@ -6,7 +6,7 @@
 A round runs both sides of a row, one after the other and in turns first. A spin probe goes before and after each; where a core lost
 more than 3 % the run is thrown away and tried again. The figure of a side is the median over rounds of its median step; the ratio is
 the peer's figure divided by ours.
-A step is a whole call, with scatter and gather. Token ids are random; the outputs of the engine timed and of the peer are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
+A step is a whole call, with scatter and gather. Token ids are random; the outputs of the model timed and of the peer are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
 """
 
 import argparse
@@ -42,10 +42,10 @@ class Row:
 
 
 ROWS = [
-    Row("8x128, 1 rank", 8, 128, ["--ranks", "1"], 1, 1.15, 20),
+    Row("8x128, 1 rank", 8, 128, [], 1, 1.15, 20),
     Row("8x128, tp=2", 8, 128, ["--mesh", "tp=2"], 2, 0.95, 30),
     Row("8x128, dp=2", 8, 128, ["--mesh", "dp=2"], 2, 1.1, 30),
-    Row("1x16, 1 rank", 1, 16, ["--ranks", "1"], 1, 1.1, 400),
+    Row("1x16, 1 rank", 1, 16, [], 1, 1.1, 400),
     Row("1x16, tp=2", 1, 16, ["--mesh", "tp=2"], 2, 0.9, 600),
 ]
 
@@ -102,13 +102,12 @@ def measure_row(row: Row, args: argparse.Namespace) -> dict:
     inputs, ours_out, peer_out = (args.work / name for name in ("inputs.safetensors", "ours.safetensors", "peer.safetensors"))
     ids = np.random.default_rng(7).integers(1000, 30000, (row.batch, row.sequence), np.int64)
     save_file({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}, inputs)
-    model, engine = str(args.work / "minilm.onnx"), str(args.work / "minilm.tandem")
-    tandem, files = str(args.tandem), ["--inputs", str(inputs), "--threads", "1"]
-    once([tandem, "build", model, "-o", engine, *row.where, "--threads", "1"])
-    once([tandem, "run", engine, *files, "--outputs", str(ours_out)])
+    model = str(args.work / "minilm.onnx")
+    tandem, files = str(args.tandem), [*row.where, "--inputs", str(inputs), "--threads", "1"]
+    once([tandem, "run", model, *files, "--outputs", str(ours_out)])
     peer = [sys.executable, str(ROOT / "bench/minilm_onnxruntime.py"), model, "--inputs", str(inputs), "--outputs", str(peer_out)]
     sides = {
-        "ours": [tandem, "bench", engine, *files, "--runs", str(row.runs), "--json"],
+        "ours": [tandem, "bench", model, *files, "--runs", str(row.runs), "--json"],
         "peer": [*peer, "--threads", str(row.peer_threads), "--seconds", str(args.seconds)],
     }
     runs: dict[str, list[dict]] = {"ours": [], "peer": []}

@@ -31,6 +31,7 @@ bool recognise_rotary(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);
 bool flatten_attention(Module& module, const PassOptions& options);
+bool merge_attention_products(Module& module, const PassOptions& options);
 
 }  // namespace passes
 }  // namespace tandem

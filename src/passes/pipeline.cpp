@@ -44,6 +44,7 @@ constexpr Pass kPasses[] = {
     {"fuse_epilogue", Phase::fuse, fuse_epilogue, "bias, activation and residual move into the product"},
     {"fuse_add_norm", Phase::fuse, fuse_add_norm, "Add and norm become one node"},
     {"flatten_attention", Phase::fuse, flatten_attention, "attention reads and writes rows of the products around it, without transposes"},
+    {"merge_attention_products", Phase::fuse, merge_attention_products, "the products that make q, k and v become one"},
     {"merge_equal", Phase::fuse, merge_equal, "again, for what shard inserted twice"},
     {"remove_dead", Phase::fuse, remove_dead, "again, after fusion"},
 };

@@ -336,40 +336,10 @@ void attend_tile(const AttentionProblem& p, const Lines& lines, const Scratch& s
   multiply_tile(rows, s.scores, kColumns, v, v_step, s.sums + first * sum_step, sum_step, longest, p.value_size, begin > 0);
 }
 
-// Where the next head's q, k and v lie, to be fetched while this one computes: their rows lie far apart, so that the way from memory takes
-// longer than the work on them.
-class NextHead {
- public:
-  NextHead(const AttentionProblem& p, const Task& task) {
-    if (task.first_line != 0 || task.kv_head + 1 >= p.kv_heads || p.k_steps.row == p.size) return;
-    const auto part = [&](const std::byte* base, const Steps& steps, std::int64_t heads, std::int64_t rows, std::int64_t size) {
-      return Part{base + bytes(p.dtype, task.batch * steps.batch + (task.kv_head + 1) * heads * steps.head), bytes(p.dtype, steps.row), bytes(p.dtype, size), rows};
-    };
-    parts_ = {part(p.q, p.q_steps, p.heads / p.kv_heads, p.rows, p.size), part(p.k, p.k_steps, 1, p.columns, p.size),
-              part(p.v, p.v_steps, 1, p.columns, p.value_size)};
-  }
-  void fetch(std::int64_t first, std::int64_t rows) const {
-    for (const Part& part : parts_) {
-      const std::byte* row = part.base + static_cast<std::size_t>(first) * part.step;
-      for (std::int64_t left = std::min(part.rows - first, rows); left > 0; --left, row += part.step)
-        for (std::size_t at = 0; at < part.bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
-    }
-  }
-
- private:
-  struct Part {
-    const std::byte* base = nullptr;
-    std::size_t step = 0, bytes = 0;
-    std::int64_t rows = 0;
-  };
-  std::array<Part, 3> parts_;
-};
-
 void attend(const AttentionProblem& p, const Task& task, float* memory) {
   const Scratch s(p, memory);
   const Lines lines(p, task);
   const std::int64_t q_step = Scratch::padded(p.size), sum_step = Scratch::padded(p.value_size);
-  const NextHead next(p, task);
   std::int64_t end = 0;
   with_float_type(p.dtype, [&](auto* t) {
     const auto* q = reinterpret_cast<decltype(t)>(const_cast<std::byte*>(p.q));
@@ -391,10 +361,8 @@ void attend(const AttentionProblem& p, const Task& task, float* memory) {
     const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, 2 * p.value_size, count, p.value_size, s.v, v_step);
     transpose_keys(k, k_step, count, p.size, p.scale, s.k_transposed);
     const std::byte* bias_row = nullptr;
-    for (std::int64_t first = 0; first < task.lines; first += kTile) {
-      if (begin == 0) next.fetch(first, kTile);
+    for (std::int64_t first = 0; first < task.lines; first += kTile)
       attend_tile(p, lines, s, first, std::min(kTile, task.lines - first), begin, count, v, v_step, bias_row);
-    }
   }
   with_float_type(p.out_dtype, [&](auto* t) { store_lines<std::remove_pointer_t<decltype(t)>>(p, task, lines, s); });
 }
