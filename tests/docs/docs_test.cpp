@@ -34,14 +34,12 @@ TEST(OpReference, IsWhatTheListGives) {
 }
 
 TEST(OpReference, EverythingIsExplained) {
-  std::size_t listed = 0;
+  const std::string page = op_reference(read(kSource / "src/ops/ops.def"));
   for (const OpDef* op : all_ops().all()) {
+    EXPECT_NE(page.find("### " + std::string(op->name) + "\n"), std::string::npos) << op->name << " is missing";
     EXPECT_TRUE(op->doc.ends_with('.')) << op->name << " needs a sentence";
     for (const Field& field : op->fields) EXPECT_FALSE(field.doc.empty()) << op->name << " does not explain '" << field.name << "'";
-    const std::string page = read(kSource / "docs/ops.md");
-    if (page.find("### " + std::string(op->name) + "\n") != std::string::npos) ++listed;
   }
-  EXPECT_EQ(listed, all_ops().all().size());
 }
 
 // The blocks of a page between ```graph and ```.
