@@ -20,6 +20,8 @@ struct BuildOptions {
   std::map<std::string, std::string> shapes;      // per input "1:8:64x1:128:512" or "8x128"
   std::vector<std::string> disabled_passes;
   std::string dump;                               // folder for numbered graphs; empty: none
+  // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.
+  std::string dtype;
 };
 
 // `path` is an ONNX file; "{rank}" in its name stands for one file per rank.

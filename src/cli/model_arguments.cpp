@@ -27,19 +27,33 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   with_mesh = mesh;
   app.add_option("MODEL", model, "an .onnx file; {rank} in its name means a file per rank")->required();
   if (mesh) app.add_option("--mesh", build.mesh, "axes and their sizes, like tp=2,cp=2");
-  app.add_option("--ranks", build.ranks, "ranks of a model that is sharded already")->check(CLI::Range(1, 256));
-  app.add_option("--strategy", strategies, "AXIS=tp|cp|dp for axes of another name")->delimiter(',');
+  app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")->check(CLI::Range(1, 256));
+  app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp for an axis of another name")->delimiter(',');
   app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8");
+  app.add_option("--io", ports, "NAME=SPEC for an input or output that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
+  app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
+  app.add_flag("--exact", exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
 }
 
-void ModelArguments::finish() {
-  for (const std::string& text : strategies) {
-    const auto [axis, strategy] = name_and_value(text, "--strategy");
-    if (strategy != "tp" && strategy != "cp" && strategy != "dp") throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of tp, cp, dp");
+// "auto", a strategy for all ranks, or AXIS=STRATEGY.
+void ModelArguments::add_strategy(const std::string& text) {
+  const bool for_axis = text.find('=') != std::string::npos;
+  const auto [axis, strategy] = for_axis ? name_and_value(text, "--strategy") : std::pair<std::string, std::string>("", text);
+  const bool known = strategy == "tp" || strategy == "cp" || strategy == "dp" || (!for_axis && strategy == "auto");
+  if (!known) throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of " + (for_axis ? "tp, cp, dp" : "auto, tp, cp, dp"));
+  if (for_axis) {
     build.strategies[axis] = strategy;
+    return;
   }
+  if (!build.mesh.empty() || build.ranks < 1) throw CLI::ValidationError("--strategy", "'" + text + "' needs --ranks and no --mesh: it makes the mesh");
+  if (strategy != "auto") build.mesh = fmt::format("{}={}", strategy, std::exchange(build.ranks, 0));
+}
+
+void ModelArguments::finish() {
+  for (const std::string& text : strategies) add_strategy(text);
+  for (const std::string& text : ports) build.io.insert(name_and_value(text, "--io"));
   for (const std::string& text : shapes) build.shapes.insert(name_and_value(text, "--shape"));
 }
 

@@ -36,10 +36,11 @@ Run add_doctor(CLI::App& app, Common& common);
 struct ModelArguments {
   std::string model;
   BuildOptions build;
-  std::vector<std::string> strategies, shapes;
-  bool with_mesh = true;
+  std::vector<std::string> strategies, shapes, ports;
+  bool with_mesh = true, exact = false;
   void add(CLI::App& app, bool mesh = true);
   void finish();
+  void add_strategy(const std::string& text);
   Engine open();
 };
 

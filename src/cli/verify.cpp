@@ -48,6 +48,7 @@ Run add_verify(CLI::App& app, Common& common) {
   return [state, &common] {
     state->model.finish();
     state->options.build = state->model.build;
+    if (std::string& mesh = state->options.build.mesh; !mesh.empty()) state->options.meshes.push_back(std::exchange(mesh, {}));  // by --strategy
     state->options.ranks = std::exchange(state->options.build.ranks, 0);
     state->options.team = common.team();
     const std::vector<MeshCheck> checks = verify(state->model.model, state->options);

@@ -28,6 +28,7 @@ bool refine_attention(Module& module, const PassOptions& options);
 bool recognise_rotary(Module& module, const PassOptions& options);
 
 // fuse
+bool lower_precision(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);
 bool flatten_attention(Module& module, const PassOptions& options);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -23,6 +24,8 @@ struct PassOptions {
   std::map<std::string, std::string> strategies;
   // Inputs and outputs that are to lie otherwise than the strategies say: name → "same" or "DIM:AXIS[,DIM:AXIS…]".
   std::map<std::string, std::string> io;
+  // f16 or bf16: what f32 computation becomes where that does little harm (lower_precision); none: it stays.
+  std::optional<DType> dtype = {};
 };
 
 struct Pass {

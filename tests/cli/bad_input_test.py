@@ -203,6 +203,10 @@ class BadUsage(ProgramTest):
             ["run", model, "--input", "no-equals-sign"],
             ["run", model, "--shape", "no-equals-sign"],
             ["run", model, "--strategy", "tp=zz"],
+            ["run", model, "--strategy", "auto"],
+            ["run", model, "--strategy", "tp", "--mesh", "tp=2"],
+            ["run", model, "--dtype", "f64"],
+            ["run", model, "--io", "no-equals-sign"],
             ["bench", model, "--runs", "0"],
         ):
             done = self.run_program(*words)

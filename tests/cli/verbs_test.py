@@ -25,8 +25,9 @@ class Help(ProgramTest):
             text = self.succeed(verb, "--help")
             for words in ("--json", "--log-level", "--help", "Example"):
                 self.assertIn(words, text, verb)
-            for option in re.findall(r"^  (--[a-z-]+)(.*)$", text, re.M):
-                self.assertRegex(option[1], r"[a-z]{3}", f"{verb} {option[0]} is not explained")
+            for option in re.split(r"^  (?=-)", text.partition("Options:")[2], flags=re.M)[1:]:
+                name, _, rest = option.partition(" ")
+                self.assertRegex(rest, r" {2,}\S+|\n +\S+", f"{verb} {name} is not explained")
         self.assertNotIn("rank", listed)
 
     def test_version(self) -> None:
@@ -99,6 +100,26 @@ class Verify(ProgramTest):
     def test_number_of_ranks_instead_of_a_mesh(self) -> None:
         report = self.succeed_json("verify", model_path("mlp_legacy"), "--ranks", 2)
         self.assertIn(report["results"][0]["mesh"], ("tp=2", "dp=2"))
+
+    def test_strategy_for_all_ranks(self) -> None:
+        report = self.succeed_json("verify", model_path("mlp_legacy"), "--ranks", 2, "--strategy", "tp")
+        self.assertEqual(report["results"][0]["mesh"], "tp=2")
+        report = self.succeed_json("run", model_path("mlp_legacy"), "--mesh", "x=2", "--strategy", "x=dp")
+        self.assertEqual(report["mesh"], "x=2")
+        report = self.succeed_json("run", model_path("mlp_legacy"), "--ranks", 4, "--strategy", "auto")
+        self.assertEqual(report["ranks"], 4)
+
+    def test_lower_precision(self) -> None:
+        for dtype, tolerance in (("f16", 1e-2), ("bf16", 5e-2)):
+            report = self.succeed_json("verify", model_path("bert_legacy"), "--dtype", dtype, "--mesh", "tp=2", "--cases", cases_path("bert_legacy"))
+            outputs = report["results"][0]["outputs"]
+            self.assertEqual({o["tolerance"] for o in outputs}, {tolerance})
+            self.assertGreater(max(o["relative"] for o in outputs if o["reference"].startswith("case")), 1e-5)
+
+    def test_placed_inputs_and_outputs(self) -> None:
+        report = self.succeed_json("inspect", model_path("mlp_legacy"), "--mesh", "dp=2", "--io", "y=same")
+        self.assertNotIn("dp", report["outputs"][0]["sharding"])
+        self.assertTrue(report["collectives"])
 
     def test_text(self) -> None:
         text = self.succeed("verify", model_path("mlp_legacy"), "--mesh", "tp=2")

@@ -47,6 +47,12 @@ std::vector<SymbolRange> parse_shape(std::string_view text) {
   return ranges;
 }
 
+DType half_type(const std::string& word) {
+  const DType dtype = parse_dtype(word);
+  if (dtype != DType::f16 && dtype != DType::bf16) fail(ErrorCode::invalid_argument, "cannot compute in {} instead of f32; f16 and bf16 are possible", word);
+  return dtype;
+}
+
 bool is_presharded(const Module& module) {
   for (const auto& node : module.main().nodes())
     if (communicates(*node)) return true;
@@ -69,6 +75,7 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
   pipeline.pass.mesh = mesh;
   pipeline.pass.strategies = options.strategies;
   pipeline.pass.io = options.io;
+  if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
   if (per_rank || is_presharded(*module)) {

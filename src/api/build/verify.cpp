@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <set>
 
@@ -17,7 +18,11 @@ struct Case {
   RankArrays inputs, outputs;  // one per rank where recorded per rank; an absent one has no data
 };
 
-double default_tolerance(DType dtype) { return dtype == DType::f16 ? 1e-2 : dtype == DType::bf16 ? 5e-2 : 1e-4; }
+// `computed`: the type that the build was told to compute in, empty for that of the file.
+double default_tolerance(DType dtype, const std::string& computed) {
+  if (dtype == DType::bf16 || computed == "bf16") return 5e-2;
+  return dtype == DType::f16 || computed == "f16" ? 1e-2 : 1e-4;
+}
 
 // "case0.input.x", "case0.rank1.output.y"
 void add_recorded(std::map<std::string, Case>& cases, const std::string& key, const Array& array, int ranks) {
@@ -79,7 +84,10 @@ OutputCheck compare(const std::string& name, const std::string& reference, const
   return check;
 }
 
-void compare_all(MeshCheck& into, const std::string& reference, const RankArrays& want, const RankArrays& got, double tolerance) {
+// `tolerance` of a type.
+using Tolerance = std::function<double(DType)>;
+
+void compare_all(MeshCheck& into, const std::string& reference, const RankArrays& want, const RankArrays& got, const Tolerance& tolerance) {
   for (const auto& [name, list] : want) {
     const auto found = got.find(name);
     for (std::size_t r = 0; r < list.size(); ++r) {
@@ -90,13 +98,13 @@ void compare_all(MeshCheck& into, const std::string& reference, const RankArrays
         continue;
       }
       const Array& value = found->second[found->second.size() == 1 ? 0 : r];
-      into.outputs.push_back(compare(name, label, list[r], value, tolerance > 0 ? tolerance : default_tolerance(list[r].dtype)));
+      into.outputs.push_back(compare(name, label, list[r], value, tolerance(list[r].dtype)));
     }
   }
 }
 
 MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, const std::string& mesh, const std::vector<Case>& cases,
-                     const std::vector<RankArrays>& unsharded, const std::string& reference, double tolerance) {
+                     const std::vector<RankArrays>& unsharded, const std::string& reference, const Tolerance& tolerance) {
   MeshCheck result;
   result.mesh = mesh;
   try {
@@ -162,7 +170,12 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
   std::map<std::string, std::string> metadata;
   std::vector<Case> cases;
   if (!options.cases.empty()) cases = read_cases(options.cases, options.ranks, metadata);
-  const double tolerance = tolerance_of(metadata);
+  const double recorded_tolerance = tolerance_of(metadata);
+  const Tolerance tolerance = [&](DType dtype) {
+    const double usual = default_tolerance(dtype, options.build.dtype);
+    if (recorded_tolerance <= 0) return usual;
+    return options.build.dtype.empty() ? recorded_tolerance : std::max(recorded_tolerance, usual);  // the cases tell of the file's own type
+  };
   std::vector<std::string> meshes = options.meshes;
   if (meshes.empty()) meshes.emplace_back();
   std::string reference = "unsharded";
