@@ -1,0 +1,51 @@
+// The kernel that is taken without times.
+#include "build/rule.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/ops.h"
+
+namespace tandem {
+namespace {
+
+OpCall attention_over(int ranks, const Dim& rows, std::int64_t heads, std::int64_t kv_heads, std::optional<Type> mask = {}) {
+  OpCall call;
+  call.op = &ops::Attention;
+  call.attributes = Attributes(&call.op->fields);
+  call.attributes.set("num_ranks", std::int64_t{ranks});
+  const Type kv = {DType::f32, {1, kv_heads, rows, 16}};
+  call.operands = {Type{DType::f32, {1, heads, rows, 16}}, kv, kv, mask};
+  call.results = call.op->infer(call);
+  return call;
+}
+
+std::string_view chosen(const OpCall& call) {
+  std::vector<const KernelDef*> able;
+  for (const KernelDef* kernel : kernels_of("Attention"))
+    if (!kernel->op.empty() && !kernel->refuse(call)) able.push_back(kernel);
+  return choose_by_rule(able, call, {})->name;
+}
+
+TEST(KernelRule, AttentionSendsTheFewestBytes) {
+  const Dim s = Dim::symbol("s");
+  for (const Dim& rows : {Dim(9), s, ceil_div(s, Dim(4))}) {
+    EXPECT_EQ(chosen(attention_over(2, rows, 8, 8)), "attention_all_gather");  // a tie: 2·kv sent one way, 4·kv/2 the other
+    EXPECT_EQ(chosen(attention_over(4, rows, 8, 8)), "attention_all_to_all");
+    EXPECT_EQ(chosen(attention_over(4, rows, 16, 4)), "attention_all_gather");
+    EXPECT_EQ(chosen(attention_over(3, rows, 8, 8)), "attention_all_gather");  // heads do not divide
+  }
+  EXPECT_EQ(chosen(attention_over(4, 64, 8, 8, Type{DType::f32, {64, 256}})), "attention_all_gather");  // the mask would have to come along
+  EXPECT_EQ(chosen(attention_over(4, 64, 8, 8, Type{DType::f32, {1, 256}})), "attention_all_to_all");
+  OpCall parts = attention_over(4, 1, 8, 2);
+  parts.attributes.set("split", std::string("kv"));
+  EXPECT_EQ(chosen(parts), "attention_parts");
+}
+
+TEST(KernelRule, TiesKeepTheOrder) {
+  const KernelDef first{.name = "first", .op = "Attention"}, second{.name = "second", .op = "Attention"};
+  const std::vector<const KernelDef*> able = {&first, &second};
+  EXPECT_EQ(choose_by_rule(able, attention_over(2, 9, 8, 8), {})->name, "first");
+}
+
+}  // namespace
+}  // namespace tandem
