@@ -27,7 +27,7 @@ class BadModel(ProgramTest):
     def test_unsupported_op(self) -> None:
         for domain, says in {"": "'ai.onnx'", "com.microsoft": "'com.microsoft'"}.items():
             node = helper.make_node("Mystery", ["x"], ["y"], "layer/odd", domain=domain)
-            path = self.save(make_model([node], [tensor("x", [2])], [tensor("y", [2])], domains={"com.microsoft": 1}))
+            path = self.save(make_model([node], [tensor("x", [2])], [tensor("y", [2])], domains=("com.microsoft",)))
             error = self.refuse("run", path, code="unsupported", says=["Mystery", "layer/odd", says, "standard operators" if domain else "express it"], node=True)
             self.assertEqual(error["node"], 'Mystery "layer/odd"')
             if not domain:
@@ -40,28 +40,28 @@ class BadModel(ProgramTest):
             self.refuse("run", path, code="unsupported", says=[f"opset {opset}", "7 to 24"])
 
     def external(self, location: str) -> str:
+        """A model in the folder `inner` whose weights lie in another file."""
         model = product()
         for w in model.graph.initializer:
             w.ClearField("raw_data")
             w.data_location = TensorProto.EXTERNAL
             for key, value in {"location": location, "offset": "0", "length": str(4 * int(np.prod(w.dims)))}.items():
                 w.external_data.add(key=key, value=value)
-        return str(self.save(model))
+        (self.folder / "inner").mkdir(exist_ok=True)
+        return str(self.save(model, "inner/model.onnx"))
 
     def test_external_data_missing(self) -> None:
         self.refuse("run", self.external("weights.bin"), code="io", says=["weights.bin", "w1"], node=True)
 
     def test_external_data_outside(self) -> None:
-        (self.folder.parent / "outside.bin").write_bytes(bytes(4096))
-        try:
-            for location in ("../outside.bin", str(self.folder.parent / "outside.bin")):
-                self.refuse("run", self.external(location), code="invalid_model", says=["w1", "outside"], node=True)
-        finally:
-            (self.folder.parent / "outside.bin").unlink()
+        (self.folder / "outside.bin").write_bytes(bytes(4096))
+        for location in ("../outside.bin", str(self.folder / "outside.bin")):
+            self.refuse("run", self.external(location), code="invalid_model", says=["w1", "outside"], node=True)
 
     def test_external_data_too_short(self) -> None:
-        (self.folder / "weights.bin").write_bytes(bytes(100))
-        self.refuse("run", self.external("weights.bin"), code="invalid_model", says=["weights.bin", "w1"], node=True)
+        path = self.external("weights.bin")
+        (self.folder / "inner/weights.bin").write_bytes(bytes(100))
+        self.refuse("run", path, code="invalid_model", says=["weights.bin", "w1"], node=True)
 
 
 class BadInputs(ProgramTest):

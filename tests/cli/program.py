@@ -74,9 +74,9 @@ def weight(name: str, *shape: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32), name)
 
 
-def make_model(nodes: list, inputs: list, outputs: list, weights: list = (), opset: int = 17, domains: dict = {}) -> onnx.ModelProto:
+def make_model(nodes: list, inputs: list, outputs: list, weights: tuple = (), opset: int = 17, domains: tuple = ()) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in domains.items())]
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
@@ -87,14 +87,14 @@ def product(width: int = 8) -> onnx.ModelProto:
         helper.make_node("Relu", ["h"], ["r"], "middle"),
         helper.make_node("MatMul", ["r", "w2"], ["y"], "second"),
     ]
-    weights = [weight("w1", width, 2 * width), weight("w2", 2 * width, width)]
+    weights = (weight("w1", width, 2 * width), weight("w2", 2 * width, width))
     return make_model(nodes, [tensor("x", ["rows", width])], [tensor("y", ["rows", width])], weights)
 
 
 def lookup() -> onnx.ModelProto:
     """y = table[ids], with a table of 6 rows."""
     node = helper.make_node("Gather", ["table", "ids"], ["y"], "embedding/lookup")
-    return make_model([node], [tensor("ids", ["n"], TensorProto.INT64)], [tensor("y", ["n", 4])], [weight("table", 6, 4)])
+    return make_model([node], [tensor("ids", ["n"], TensorProto.INT64)], [tensor("y", ["n", 4])], (weight("table", 6, 4),))
 
 
 # ---- processes
