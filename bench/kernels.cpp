@@ -69,6 +69,20 @@ Row plain_row(const char* kernel, const char* op, DType type, Shape shape, std::
   return row;
 }
 
+Row rotary(DType type, std::int64_t heads, std::int64_t rows, std::int64_t size) {
+  Row row = plain_row("rotary_embedding", "RotaryEmbedding", type, {1, heads, rows, size}, {});
+  for (const unsigned seed : {10u, 11u}) row.call.operands.push_back(random_tensor(type, {1, rows, size / 2}, seed));
+  return row;
+}
+
+Row gather(DType type, std::int64_t count, std::int64_t size) {
+  Row row = plain_row("gather", "Gather", type, {count, size}, {});
+  std::vector<std::int64_t> indices;
+  for (std::int64_t i = 0; i < count; ++i) indices.push_back(i * 2654435761 % count);
+  row.call.operands.push_back(Tensor::of_ints(DType::i64, {count}, indices));
+  return row;
+}
+
 std::vector<Row> rows() {
   std::vector<Row> all;
   for (const DType type : kTypes) {
@@ -85,6 +99,10 @@ std::vector<Row> rows() {
     all.push_back(norm("layer_norm", "LayerNorm", type, 1024, 384, false));
     all.push_back(norm("add_layer_norm", "AddLayerNorm", type, 1024, 384, true));
     all.push_back(norm("rms_norm", "RmsNorm", type, 512, 1024, false));
+    all.push_back(plain_row("reduce", "Reduce", type, {1024, 384}, {{"axes", std::vector<std::int64_t>{1}}}));
+    all.push_back(plain_row("reduce", "Reduce", type, {8, 128, 384}, {{"axes", std::vector<std::int64_t>{1}}}));
+    all.push_back(rotary(type, 8, 128, 64));
+    all.push_back(gather(type, 1024, 384));
     all.push_back(plain_row("softmax", "Softmax", type, {512, 512}, {}));
     all.push_back(plain_row("pointwise", "Gelu", type, {256, 1536}, {}));
     all.push_back(plain_row("pointwise", "Add", type, {256, 1536}, {}, 2));

@@ -73,13 +73,10 @@ HWY_INLINE void store_part(F32 d, V32 v, T* p, std::size_t count) {
 
 // --- Functions. NaN in gives NaN out; the order of Min's and Max's operands sees to it.
 
-// Relative error about 1e-7; 0 below the normal floats.
-HWY_INLINE V32 fast_exp(F32 d, V32 x) {
-  const hn::RebindToSigned<F32> di;
-  const V32 low = hn::Set(d, -86.6f);
-  const V32 clamped = hn::Min(hn::Set(d, 88.8f), hn::Max(low, x));
-  const V32 n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504088896341f)));
-  V32 r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped);
+// 2^(x·log₂e) as p·2^n: p by a polynomial of what rounding to n leaves; relative error about 1e-7.
+HWY_INLINE V32 exp_fraction(F32 d, V32 x, V32& n) {
+  n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  V32 r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
   r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
   V32 p = hn::Set(d, 1.9875691500e-4f);
   p = hn::MulAdd(p, r, hn::Set(d, 1.3981999507e-3f));
@@ -87,11 +84,29 @@ HWY_INLINE V32 fast_exp(F32 d, V32 x) {
   p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  p = hn::Add(hn::MulAdd(hn::Mul(p, r), r, r), hn::Set(d, 1.0f));
+  return hn::Add(hn::MulAdd(hn::Mul(p, r), r, r), hn::Set(d, 1.0f));
+}
+
+// 0 below the normal floats.
+HWY_INLINE V32 fast_exp(F32 d, V32 x) {
+  const hn::RebindToSigned<F32> di;
+  const V32 low = hn::Set(d, -86.6f);
+  V32 n;
+  const V32 p = exp_fraction(d, hn::Min(hn::Set(d, 88.8f), hn::Max(low, x)), n);
   // 2^n as 2 · 2^(n-1), so that n = 128 stays representable.
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 126)));
   const V32 y = hn::Mul(hn::Add(p, p), hn::BitCast(d, power));
   return hn::IfThenZeroElse(hn::Lt(x, low), y);
+}
+
+// The same for x that is not above 0 by more than rounding, or is no number.
+HWY_INLINE V32 exp_below(F32 d, V32 x) {
+  const hn::RebindToSigned<F32> di;
+  const V32 low = hn::Set(d, -86.6f);
+  V32 n;
+  const V32 p = exp_fraction(d, hn::Max(low, x), n);
+  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
+  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(p, hn::BitCast(d, power)));
 }
 
 // Rational approximation on [-4, 4] (the one of Eigen and XLA); absolute error below 1e-6.

@@ -149,7 +149,7 @@ float update_row(float* scores, std::int64_t count, std::int64_t all, const floa
       s = hn::IfThenElse(hn::Eq(more, lowest), lowest, hn::Add(s, more));  // what is masked may be anything
     }
     if (j + lanes > count) s = hn::IfThenElse(hn::FirstN(d, static_cast<std::size_t>(count - j)), s, lowest);
-    tops = hn::Max(tops, hn::IfThenElse(hn::IsNaN(s), lowest, s));
+    tops = hn::Max(s, tops);  // in this order NaN leaves the maximum alone
     hn::StoreU(s, d, scores + j);
   }
   const float new_top = std::max(top, hn::GetLane(hn::MaxOfLanes(d, tops)));
@@ -157,12 +157,13 @@ float update_row(float* scores, std::int64_t count, std::int64_t all, const floa
   const V32 shift = hn::Set(d, nothing ? 0.0f : new_top);
   V32 sum = hn::Zero(d);
   for (std::int64_t j = 0; j < count; j += lanes) {
-    const V32 e = fast_exp(d, hn::Sub(hn::LoadU(d, scores + j), shift));
+    const V32 e = exp_below(d, hn::Sub(hn::LoadU(d, scores + j), shift));
     sum = hn::Add(sum, e);
     hn::StoreU(e, d, scores + j);
   }
   for (std::int64_t j = round_up(count, lanes); j < all; ++j) scores[j] = 0;
-  const float kept = nothing || top == new_top ? 1.0f : std::exp(top - new_top);
+  const bool first = top == -std::numeric_limits<float>::infinity();  // nothing to keep yet
+  const float kept = nothing || top == new_top ? 1.0f : first ? 0.0f : std::exp(top - new_top);
   total = total * kept + hn::GetLane(hn::SumOfLanes(d, sum));
   top = new_top;
   return kept;
@@ -220,26 +221,41 @@ void load_bias(const AttentionProblem& p, const std::byte* row, std::int64_t beg
   std::fill(bias + count, bias + Scratch::padded(count), 0.0f);
 }
 
+// The lines of a task: heads, rows and where each one's columns end are counted up once, since divisions per line would show.
 class Lines {
  public:
-  Lines(const AttentionProblem& p, const Task& task) : p_(p), task_(task) {
-    columns_ =
-        p.column_counts.empty() ? p.columns : std::clamp<std::int64_t>(p.column_counts[static_cast<std::size_t>(task.batch)], 0, p.columns);
-    rows_ = p.row_counts.empty() ? p.rows : std::clamp<std::int64_t>(p.row_counts[static_cast<std::size_t>(task.batch)], 0, p.rows);
+  Lines(const AttentionProblem& p, const Task& task) : p_(p), batch_(task.batch), mask_bytes_(bytes(p.mask_dtype, 1)) {
+    const auto count_of = [&](std::span<const std::int64_t> counts, std::int64_t all) {
+      return counts.empty() ? all : std::clamp<std::int64_t>(counts[static_cast<std::size_t>(task.batch)], 0, all);
+    };
+    const std::int64_t columns = count_of(p.column_counts, p.columns), rows = count_of(p.row_counts, p.rows);
+    Line line = {task.kv_head * (p.heads / p.kv_heads) + task.first_line / p.rows, task.first_line % p.rows, 0, false};
+    for (std::int64_t i = 0; i < task.lines; ++i) {
+      line.counts = line.row < rows;
+      line.end = line.counts ? std::clamp<std::int64_t>(line.row + p.diagonal + 1, 0, columns) : 0;
+      lines_[static_cast<std::size_t>(i)] = line;
+      if (++line.row == p.rows) line.row = 0, ++line.head;
+    }
   }
-  std::int64_t head(std::int64_t line) const { return task_.kv_head * (p_.heads / p_.kv_heads) + (task_.first_line + line) / p_.rows; }
-  std::int64_t row(std::int64_t line) const { return (task_.first_line + line) % p_.rows; }
-  bool counts(std::int64_t line) const { return row(line) < rows_; }
+  std::int64_t head(std::int64_t line) const { return at(line).head; }
+  std::int64_t row(std::int64_t line) const { return at(line).row; }
+  bool counts(std::int64_t line) const { return at(line).counts; }
   // Columns this line may attend to, as far as diagonal and lengths say.
-  std::int64_t end(std::int64_t line) const {
-    return counts(line) ? std::clamp<std::int64_t>(row(line) + p_.diagonal + 1, 0, columns_) : 0;
-  }
-  std::int64_t offset(std::int64_t line, const Steps& s) const { return task_.batch * s.batch + head(line) * s.head + row(line) * s.row; }
+  std::int64_t end(std::int64_t line) const { return at(line).end; }
+  std::int64_t offset(std::int64_t line, const Steps& s) const { return batch_ * s.batch + at(line).head * s.head + at(line).row * s.row; }
+  const std::byte* mask(std::int64_t line) const { return p_.mask + offset(line, p_.mask_steps) * static_cast<std::int64_t>(mask_bytes_); }
 
  private:
+  struct Line {
+    std::int64_t head, row, end;
+    bool counts;
+  };
+  const Line& at(std::int64_t line) const { return lines_[static_cast<std::size_t>(line)]; }
+
   const AttentionProblem& p_;
-  const Task& task_;
-  std::int64_t columns_ = 0, rows_ = 0;
+  std::int64_t batch_;
+  std::size_t mask_bytes_;
+  std::array<Line, kLines> lines_;
 };
 
 // Keys or values of a block as f32: in place, or copied into `copy` if they are of another type or more than `widest` elements apart.
@@ -325,7 +341,7 @@ void attend_tile(const AttentionProblem& p, const Lines& lines, const Scratch& s
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t line = first + i;
     if (p.mask) {
-      const std::byte* row = p.mask + bytes(p.mask_dtype, lines.offset(line, p.mask_steps));
+      const std::byte* row = lines.mask(line);
       if (row != bias_row) load_bias(p, row, begin, count, s.bias);
       bias_row = row;
     }
