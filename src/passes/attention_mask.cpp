@@ -84,7 +84,8 @@ std::optional<std::int64_t> shift_of_table(const Tensor& table, bool (*inside)(d
 }
 
 // The shift of a condition or additive mask that is the corner of such a table.
-std::optional<Dim> shift_of_corner(const Value* value, const Dim& rows, const Dim& columns, bool (*inside)(double), bool (*outside)(double)) {
+std::optional<Dim> shift_of_corner(const Value* value, const Dim& rows, const Dim& columns, bool (*inside)(double),
+                                   bool (*outside)(double)) {
   const auto& dims = value->type.dims;
   if (dims.size() < 2 || dims.back() != columns || dims[dims.size() - 2] != rows) return std::nullopt;
   const auto corner = corner_of(value);

@@ -139,13 +139,16 @@ Value* without_not(Node& node) {
 
 Value* simpler(Node& node) {
   if (node.results().size() != 1 || node.op().collective || node.operands().empty() || !node.operand(0)) return nullptr;
-  if (node.is("Cast")) return simpler_cast(node);
+  if (node.is("Cast")) {
+    Value* cast = simpler_cast(node);
+    return cast ? cast : before_expand(node);
+  }
   if (node.is("Transpose")) return simpler_transpose(node);
   if (node.is("Reshape")) return simpler_reshape(node);
   if (node.is("Expand")) return simpler_expand(node);
   if (node.is("Slice") || node.is("Pad")) return nullptr;
   if (node.is("Concat")) return node.operands().size() == 1 ? node.operand(0) : nullptr;
-  if (node.is("Not")) return without_not(node);
+  if (node.is("Not") && made_by(node.operand(0), "Not")) return without_not(node);
   if (node.is("Where")) {
     Value* chosen = simpler_where(node);
     if (!chosen) chosen = without_not(node);

@@ -10,7 +10,8 @@ namespace {
 constexpr std::int64_t kLimit = 1 << 16;
 
 bool rewrite(Node& node) {
-  if (node.is("Constant") || node.operands().empty() || node.results().size() != 1 || !node.op().evaluate || !node.regions().empty()) return false;
+  if (node.is("Constant") || node.operands().empty() || !node.op().evaluate) return false;
+  if (node.results().size() != 1 || !node.regions().empty()) return false;
   const auto known = [](const Value* v) {
     return !v || made_by(v, "Constant") || (v->weight() && element_count(v->weight()->recipe->shape) <= kLimit && constant_of(v, kLimit));
   };

@@ -51,7 +51,8 @@ Value* as_truth(Node& node) {
   const auto truth = always(node);
   if (!truth) return nullptr;
   GraphBuilder builder = builder_before(node);
-  return expand(builder, builder.constant(Tensor::of_ints(DType::boolean, {}, std::vector<std::int64_t>{*truth})), node.result()->type.dims);
+  Value* value = builder.constant(Tensor::of_ints(DType::boolean, {}, std::vector<std::int64_t>{*truth}));
+  return expand(builder, value, node.result()->type.dims);
 }
 
 // What an index takes of one dimension of the data: `length` rows from `begin` on, along dimension `along` of the indices.

@@ -45,7 +45,8 @@ RecipePtr moved(const Node& node) {
   const RecipePtr recipe = node.operands().empty() ? nullptr : recipe_of(node.operand(0));
   if (!recipe) return nullptr;
   if (node.is("Transpose")) return Recipe::transpose(recipe, node.attributes.integers("permutation"));
-  if (node.is("Cast") && is_float(recipe->dtype) && is_float(node.result()->type.dtype)) return Recipe::cast(recipe, node.result()->type.dtype);
+  const DType dtype = node.result()->type.dtype;
+  if (node.is("Cast") && is_float(recipe->dtype) && is_float(dtype)) return Recipe::cast(recipe, dtype);
   if (node.is("Slice")) return sliced(node, recipe);
   if (!node.is("Reshape")) return nullptr;
   const auto shape = known_shape(node.result()->type.dims);
@@ -54,7 +55,8 @@ RecipePtr moved(const Node& node) {
 
 bool rewrite(Node& node) {
   const RecipePtr recipe = moved(node);
-  if (!recipe || known_shape(node.result()->type.dims) != std::optional(recipe->shape) || recipe->dtype != node.result()->type.dtype) return false;
+  const Type& type = node.result()->type;
+  if (!recipe || known_shape(type.dims) != std::optional(recipe->shape) || recipe->dtype != type.dtype) return false;
   const Weight& first = *node.operand(0)->weight();
   bool frozen = false;
   for (const Value* v : node.operands()) frozen |= v->weight()->frozen;

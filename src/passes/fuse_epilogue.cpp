@@ -42,8 +42,8 @@ bool fuse_add(Node& node) {
     if (!product || value->type != node.result()->type) continue;
     Value* other = node.operand(1 - i);
     if (!other->sharding.partial.empty() || other->type.dtype != value->type.dtype) continue;
-    const bool plain = product->attributes.text("activation") == "none";
-    const bool bias = other->type.rank() == 1 && other->type.dims[0] == *last_dim(value) && plain && !product->operand(kBias) && !product->operand(kResidual);
+    const bool plain = product->attributes.text("activation") == "none" && !product->operand(kBias) && !product->operand(kResidual);
+    const bool bias = plain && other->type.rank() == 1 && other->type.dims[0] == *last_dim(value);
     const bool residual = other->type == value->type && !product->operand(kResidual);
     if (!bias && !residual) continue;
     std::vector<Value*> operands = product->operands();

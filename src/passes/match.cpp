@@ -136,6 +136,11 @@ Value* reshape(GraphBuilder& builder, Value* value, std::vector<Dim> shape) {
   return builder.add("Reshape", {value}, {{"shape", std::move(shape)}});
 }
 
+Value* slice_last(GraphBuilder& builder, Value* value, const Dim& begin, const Dim& end) {
+  const std::vector<std::int64_t> axes = {value->type.rank() - 1}, steps = {1};
+  return builder.add("Slice", {value}, {{"starts", std::vector{begin}}, {"ends", std::vector{end}}, {"axes", axes}, {"steps", steps}});
+}
+
 bool has_op(const Module& module, std::string_view op) { return module.ops().find(op) != nullptr; }
 
 }  // namespace tandem::passes

@@ -52,6 +52,8 @@ NamedAttributes named(const Attributes& attributes);
 // A builder that adds before `node`, in its name.
 GraphBuilder builder_before(Node& node);
 Value* reshape(GraphBuilder& builder, Value* value, std::vector<Dim> shape);
+// Elements begin … end of the last dimension.
+Value* slice_last(GraphBuilder& builder, Value* value, const Dim& begin, const Dim& end);
 bool has_op(const Module& module, std::string_view op);
 
 }  // namespace tandem::passes

@@ -20,6 +20,7 @@ bool merge_equal(Module& module, const PassOptions& options);
 bool remove_dead(Module& module, const PassOptions& options);
 bool unflatten_products(Module& module, const PassOptions& options);
 bool split_packed(Module& module, const PassOptions& options);
+bool split_heads(Module& module, const PassOptions& options);
 bool recognise_gelu(Module& module, const PassOptions& options);
 bool recognise_silu(Module& module, const PassOptions& options);
 bool recognise_norm(Module& module, const PassOptions& options);
@@ -30,6 +31,8 @@ bool recognise_rotary(Module& module, const PassOptions& options);
 // fuse
 bool lower_precision(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
+bool merge_gates(Module& module, const PassOptions& options);
+bool fuse_pointwise(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);
 bool flatten_attention(Module& module, const PassOptions& options);
 bool merge_attention_products(Module& module, const PassOptions& options);

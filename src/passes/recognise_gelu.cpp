@@ -48,7 +48,8 @@ bool is_tanh_argument(Value* value, const Value* x) {
   if (p.factors.size() == 1) {
     Node* add = made_by(p.factors[0], "Add");
     if (!add) return false;
-    return (add->operand(0) == x && is_power(add->operand(1), x, 3, kCubic)) || (add->operand(1) == x && is_power(add->operand(0), x, 3, kCubic));
+    const auto sums = [&](std::size_t i) { return add->operand(i) == x && is_power(add->operand(1 - i), x, 3, kCubic); };
+    return sums(0) || sums(1);
   }
   if (p.factors.size() != 2) return false;
   const std::size_t other = p.factors[0] == x ? 1 : 0;

@@ -88,7 +88,8 @@ bool rewrite(Node& node) {
   // f16 models compute the norm in f32 between two casts: the norm op does so by itself.
   Node* narrow = only_user(normalized, "Cast");
   Node* widen = made_by(x, "Cast");
-  const bool island = narrow && widen && narrow->result()->type.dtype == widen->operand(0)->type.dtype && is_float(narrow->result()->type.dtype);
+  const bool island = narrow && widen && narrow->result()->type.dtype == widen->operand(0)->type.dtype &&
+                      is_float(narrow->result()->type.dtype);
   Value* scaled_from = island ? narrow->result() : normalized;
   Value *scale = nullptr, *bias = nullptr;
   Node* last = with_vector(scaled_from, "Mul", scale);
@@ -99,7 +100,8 @@ bool rewrite(Node& node) {
     if (Node* add = with_vector(last->result(), "Add", bias)) last = add;
   std::vector<Value*> operands = {x, scale};
   if (bias) operands.push_back(bias);
-  Value* norm = builder_before(*last).add(centres ? "LayerNorm" : "RmsNorm", operands, {{"axis", std::int64_t{-1}}, {"epsilon", found->epsilon}});
+  const NamedAttributes attributes = {{"axis", std::int64_t{-1}}, {"epsilon", found->epsilon}};
+  Value* norm = builder_before(*last).add(centres ? "LayerNorm" : "RmsNorm", operands, attributes);
   node.graph().replace_uses(last->result(), norm);
   return true;
 }

@@ -56,8 +56,7 @@ bool repeats(const Value* table, std::int64_t half) {
 }
 
 Value* first_half(GraphBuilder& builder, Value* value, std::int64_t half) {
-  const std::vector<std::int64_t> axes = {value->type.rank() - 1}, steps = {1};
-  return builder.add("Slice", {value}, {{"starts", std::vector<Dim>{0}}, {"ends", std::vector<Dim>{half}}, {"axes", axes}, {"steps", steps}});
+  return slice_last(builder, value, 0, half);
 }
 
 bool touches_last(const Node& slice) {

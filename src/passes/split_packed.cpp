@@ -61,7 +61,8 @@ bool rewrite(Node& node) {
   const std::vector<Columns> parts = cover(whole);
   for (const Columns& part : parts) {
     GraphBuilder builder = builder_before(*part.slice);
-    Value* y = builder.add("MatMul", {node.operand(0), sliced_weight(node.graph(), *node.operand(1)->weight(), part)}, named(node.attributes));
+    Value* columns = sliced_weight(node.graph(), *node.operand(1)->weight(), part);
+    Value* y = builder.add("MatMul", {node.operand(0), columns}, named(node.attributes));
     if (bias) y = builder.add("Add", {y, sliced_weight(node.graph(), *bias, part)});
     y->producer()->note = "a part of a packed product";
     node.graph().replace_uses(part.slice->result(), y);

@@ -122,6 +122,16 @@ TEST(Pointwise, WhereAndAttributes) {
   EXPECT_THROW(run_kernel(double_precision), Error);
 }
 
+TEST(Gated, EveryActivationAndWidth) {
+  for (const std::string activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
+    for (const DType dtype : kFloats)
+      for (const Shape& shape : {Shape{3, 2}, Shape{2, 5, 34}, Shape{3, 2 * 1500}, Shape{0, 4}, Shape{4, 0}}) {
+        KernelCase c = {.kernel = "gated", .op = "Gated", .attributes = {{"activation", activation}}, .operands = {random_tensor(dtype, shape, 1)}};
+        c.threads = 2;
+        expect_elements_close(c, relative_of(dtype), 1e-6);
+      }
+}
+
 TEST(Program, RunsFusedChains) {
   const Tensor x = random_tensor(DType::f32, {6, 700}, 1), row = random_tensor(DType::f32, {700}, 2), column = random_tensor(DType::f32, {6, 1}, 3);
   const Tensor mask = ints(DType::boolean, {700}, 0, 1), index = ints(DType::i64, {6, 1}, -3, 3);

@@ -215,5 +215,12 @@ TEST(Pointwise, Rules) {
   EXPECT_EQ(div.op->rule(div).linear, (std::vector<bool>{true, false}));
 }
 
+TEST(Gated, HalvesOfTheLastDimension) {
+  expect_near(evaluate(ops::Gated, {numbers({2, 4}, {1, -2, 3, 4, 0, 5, 6, -7})}, {{"activation", std::string("relu")}}), {3, 0, 0, -35});
+  expect_near(evaluate(ops::Gated, {numbers({2}, {2, 3})}), {2 / (1 + std::exp(-2.0)) * 3});
+  expect_error(ErrorCode::invalid_model, "two halves", [] { infer(ops::Gated, {type_of(DType::f32, "B,5")}); });
+  expect_error(ErrorCode::invalid_model, "a float type", [] { infer(ops::Gated, {type_of(DType::i64, "B,4")}); });
+}
+
 }  // namespace
 }  // namespace tandem::testing

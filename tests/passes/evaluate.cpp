@@ -64,7 +64,8 @@ void fill_sources(Module& module) {
 Tensors random_inputs(const Graph& graph, const SymbolValues& symbols) {
   Sequence sequence;
   Tensors inputs;
-  for (const auto& input : graph.inputs()) inputs[input->name()] = random_tensor(sequence, input->type.dtype, bound_shape(input->type, symbols));
+  for (const auto& input : graph.inputs())
+    inputs[input->name()] = random_tensor(sequence, input->type.dtype, bound_shape(input->type, symbols));
   return inputs;
 }
 
