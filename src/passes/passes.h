@@ -31,6 +31,7 @@ bool recognise_rotary(Module& module, const PassOptions& options);
 // fuse
 bool lower_precision(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
+bool rotate_before_transpose(Module& module, const PassOptions& options);
 bool merge_gates(Module& module, const PassOptions& options);
 bool fuse_pointwise(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);

@@ -48,6 +48,7 @@ constexpr Pass kPasses[] = {
     {"fuse_epilogue", Phase::fuse, fuse_epilogue, "bias, activation and residual move into the product"},
     {"merge_gates", Phase::fuse, merge_gates, "a gate and what it gates become one product"},
     {"fuse_add_norm", Phase::fuse, fuse_add_norm, "Add and norm become one node"},
+    {"rotate_before_transpose", Phase::fuse, rotate_before_transpose, "heads are rotated before they are transposed"},
     {"flatten_attention", Phase::fuse, flatten_attention, "attention reads and writes rows of the products around it, without transposes"},
     {"merge_attention_products", Phase::fuse, merge_attention_products, "the products that make q, k and v become one"},
     {"fuse_pointwise", Phase::fuse, fuse_pointwise, "chains of element-wise nodes become one node"},

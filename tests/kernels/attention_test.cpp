@@ -166,6 +166,9 @@ TEST(RotaryEmbedding, MatchesTheOp) {
             c.attributes = {{"interleaved", interleaved}, {"rotary_dim", 2 * half}};
             c.operands = {random_tensor(dtype, {2, 3, 7, 67}, 40), random_tensor(dtype, {batch, 7, half}, 41), random_tensor(dtype, {batch, 7, half}, 42)};
             expect_kernel_matches_op(c, tolerance_of(dtype));
+            c.attributes.emplace_back("order", std::string("bshd"));
+            c.operands[0] = random_tensor(dtype, {2, 7, 3, 67}, 40);
+            expect_kernel_matches_op(c, tolerance_of(dtype));
           }
 }
 

@@ -245,6 +245,17 @@ TEST(RotaryEmbedding, HalvesAndNeighbours) {
                0.613917,  -1.206654, 0.704759, 0.744071,  -0.42887,  -0.538304, -0.587654, 0.727932,  0.645153,  -0.385384});
 }
 
+TEST(RotaryEmbedding, PositionsBeforeHeads) {
+  const NamedAttributes swap = {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}};
+  const Tensor x = waves(1, {2, 3, 5, 6}), cos = waves(2, {2, 5, 2}), sin = waves(3, {2, 5, 2});
+  const NamedAttributes first = {{"rotary_dim", std::int64_t{4}}}, last = {{"rotary_dim", std::int64_t{4}}, {"order", std::string("bshd")}};
+  const Tensor expected = evaluate(ops::Transpose, {evaluate(ops::RotaryEmbedding, {x, cos, sin}, first)}, swap);
+  expect_near(evaluate(ops::RotaryEmbedding, {evaluate(ops::Transpose, {x}, swap), cos, sin}, last), expected.to_doubles(), 0);
+  const auto f32 = [](const char* dims) { return std::optional(type_of(DType::f32, dims)); };
+  EXPECT_EQ(rule_text(ops::RotaryEmbedding, {f32("B,S,H,8"), f32("1,S,4"), f32("B,S,4")}, {{"order", std::string("bshd")}}),
+            "a c b d!, 1 c e!, a c e! -> a c b d!");
+}
+
 TEST(RotaryEmbedding, InferenceAndRule) {
   const auto f32 = [](const char* dims) { return std::optional(type_of(DType::f32, dims)); };
   EXPECT_EQ(rule_text(ops::RotaryEmbedding, {f32("B,H,S,8"), f32("1,S,4"), f32("B,S,4")}), "a b c d!, 1 c e!, a c e! -> a b c d!");

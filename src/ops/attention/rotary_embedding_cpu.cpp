@@ -16,7 +16,7 @@ namespace tandem {
 struct RotaryRows {
   DType type;
   std::int64_t heads, rows, size, half;
-  bool interleaved;
+  bool interleaved, heads_last;  // heads_last: x is [B,S,H,D]
   std::int64_t angle_batch_step;  // 0 where all batch entries share the angles
   const std::byte *x, *cosine, *sine;
   std::byte* y;
@@ -73,7 +73,7 @@ void rotate_rows(const RotaryRows& r, std::int64_t begin, std::int64_t end) {
   with_float_type(r.type, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
     for (std::int64_t line = begin; line < end; ++line) {
-      const std::int64_t angle = line / (r.heads * r.rows) * r.angle_batch_step + line % r.rows * r.half;
+      const std::int64_t angle = line / (r.heads * r.rows) * r.angle_batch_step + (r.heads_last ? line / r.heads : line) % r.rows * r.half;
       const T* x = reinterpret_cast<const T*>(r.x) + line * r.size;
       const T *cosine = reinterpret_cast<const T*>(r.cosine) + angle, *sine = reinterpret_cast<const T*>(r.sine) + angle;
       T* y = reinterpret_cast<T*>(r.y) + line * r.size;
@@ -97,7 +97,9 @@ class RotaryEmbedding final : public PreparedKernel {
  public:
   explicit RotaryEmbedding(const OpCall& call) {
     const Shape x = shape_of(call.operand(0)), angles = shape_of(call.operand(1));
-    rows_ = {.type = call.operand(0).dtype, .heads = x[1], .rows = x[2], .size = x[3], .half = angles[2]};
+    const std::size_t rows = call.attributes.text("order") == "bhsd" ? 2 : 1;
+    rows_ = {.type = call.operand(0).dtype, .heads = x[3 - rows], .rows = x[rows], .size = x[3], .half = angles[2]};
+    rows_.heads_last = rows == 1;
     rows_.interleaved = call.attributes.boolean("interleaved");
     rows_.angle_batch_step = angles[0] == 1 ? 0 : angles[1] * angles[2];
     lines_ = x[0] * x[1] * x[2];
