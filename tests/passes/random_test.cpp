@@ -288,8 +288,8 @@ std::vector<std::string> names() {
   std::vector<std::string> names = {"pipeline"};
   for (const Pass& pass : all_passes()) {
     const std::string name(pass.name);
-    // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh.
-    if (pass.phase == Phase::shard || name == "remove_dead" || name == "fold_shapes") continue;
+    // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh, no dtype is asked for.
+    if (pass.phase == Phase::shard || name == "remove_dead" || name == "fold_shapes" || name == "lower_precision") continue;
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   return names;
