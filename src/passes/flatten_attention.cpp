@@ -8,7 +8,9 @@
 namespace tandem::passes {
 namespace {
 
-bool swaps_heads_and_rows(const Node* node) { return node && node->attributes.integers("permutation") == std::vector<std::int64_t>{0, 2, 1, 3}; }
+bool swaps_heads_and_rows(const Node* node) {
+  return node && node->attributes.integers("permutation") == std::vector<std::int64_t>{0, 2, 1, 3};
+}
 
 // Columns begin … of a value [B,S,·] hold one row's heads beside each other.
 struct Columns {

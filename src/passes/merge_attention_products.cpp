@@ -28,7 +28,8 @@ Value* joined(Graph& graph, const std::vector<Node*>& products, std::size_t oper
     parts.push_back(weight.recipe);
     frozen = frozen || weight.frozen;
   }
-  return graph.weight_value(graph.module().add_weight(products[0]->operand(operand)->weight()->name + ".merged", Recipe::concat(parts, axis), frozen));
+  const std::string name = products[0]->operand(operand)->weight()->name + ".merged";
+  return graph.weight_value(graph.module().add_weight(name, Recipe::concat(parts, axis), frozen));
 }
 
 bool rewrite(Node& node) {

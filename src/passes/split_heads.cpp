@@ -67,7 +67,8 @@ std::vector<Take> takes_of(const Value* value) {
 
 std::optional<Packed> packed_by(Node& node) {
   Packed p;
-  if (!node.is("MatMul") || node.operands().size() > 2 || !node.operand(1)->weight() || node.operand(1)->type.rank() != 2) return std::nullopt;
+  if (!node.is("MatMul") || node.operands().size() > 2) return std::nullopt;
+  if (!node.operand(1)->weight() || node.operand(1)->type.rank() != 2) return std::nullopt;
   p.product = &node;
   const Value* whole = node.result();
   if (Node* add = only_user(whole, "Add")) {

@@ -54,7 +54,8 @@ ShardingRule rule(const OpCall& call) {
 
 std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   const Tensor& x = in[0];
-  const std::int64_t heads = x.shape()[3 - rows_of(call)], rows = x.shape()[rows_of(call)], size = x.shape()[3], half = rotated(call).constant() / 2;
+  const std::int64_t heads = x.shape()[3 - rows_of(call)], rows = x.shape()[rows_of(call)];
+  const std::int64_t size = x.shape()[3], half = rotated(call).constant() / 2;
   const bool interleaved = call.attributes.boolean("interleaved");
   Tensor y(x.dtype(), x.shape());
   for (std::int64_t line = 0; line < x.shape()[0] * heads * rows; ++line) {
