@@ -124,9 +124,10 @@ Dim binary(AtomKind kind, const Dim& a, const Dim& b) {
 std::pair<Dim, Dim> split_multiple(const Dim& a, std::int64_t by) {
   std::vector<Dim::Term> whole, rest;
   for (const Dim::Term& t : DimAccess::terms(a)) {
-    const std::int64_t quotient = t.atoms.empty() ? floor_divide(t.factor, by) : (t.factor % by == 0 ? t.factor / by : 0);
+    const bool divides = t.atoms.empty() || t.factor % by == 0;
+    const std::int64_t quotient = divides ? floor_divide(t.factor, by) : 0, remainder = divides ? floor_modulo(t.factor, by) : t.factor;
     if (quotient != 0) whole.push_back({t.atoms, quotient});
-    if (t.factor - quotient * by != 0) rest.push_back({t.atoms, t.factor - quotient * by});
+    if (remainder != 0) rest.push_back({t.atoms, remainder});
   }
   return {DimAccess::make(whole), DimAccess::make(rest)};
 }
