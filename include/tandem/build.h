@@ -22,10 +22,30 @@ struct BuildOptions {
   std::string dump;                               // folder for numbered graphs; empty: none
   // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.
   std::string dtype;
+  bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
+  bool timed = false;                             // choose among kernels by running them; else by rule, the same on every machine
+  std::string timing_cache;                       // file of measured times, read and added to; empty: none
+  int threads = 0;                                // per rank, for timing; 0: cores / ranks
+  ProgressCallback progress = {};
 };
 
 // `path` is an ONNX file; "{rank}" in its name stands for one file per rank.
 Engine build(const std::string& path, const BuildOptions& options = {});
+
+// An engine file is loaded, any other model built. Throws Error(mismatch) where `options` ask for another mesh than the engine's.
+Engine open_model(const std::string& path, const BuildOptions& options = {});
+
+struct RefitReport {
+  int refitted = 0;                 // weights that came from the files
+  int kept = 0;                     // weights that stayed as they were
+  std::vector<std::string> unused;  // tensors of the files that the engine has no use for
+};
+
+// Writes engine file `engine` with new weights to `out`, which may be the same file. `weights` are safetensors files (or the ONNX file
+// itself) whose tensors have the names and full shapes of the imported model; the engine's recipes cut them for each rank.
+// An engine without weights needs all of them. "{rank}" in names stands for one file per rank. Throws Error(mismatch) naming weights
+// that are missing or of another dtype or shape, or if the engine was not built to be refitted.
+RefitReport refit(const std::string& engine, const std::vector<std::string>& weights, const std::string& out, const ProgressCallback& progress = {});
 
 struct OutputCheck {
   std::string name;

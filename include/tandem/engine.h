@@ -1,6 +1,7 @@
 // Arrays in files, and engines: a model compiled for all its ranks. Public.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -40,6 +41,14 @@ struct CollectiveReport {
   std::string operation, reduce, axis, node, count, bytes, note;
 };
 
+// Told what long work is doing and how much of that is done (0 … 1). May throw to stop it: then nothing is left behind.
+using ProgressCallback = std::function<void(std::string_view what, double done)>;
+
+struct SaveOptions {
+  bool weights = true;  // false: only what no checkpoint can bring; such an engine runs once it was refitted
+  ProgressCallback progress = {};
+};
+
 struct EngineData;
 
 // Immutable; copies share it.
@@ -52,6 +61,11 @@ class Engine {
   std::vector<Port> outputs() const;
   std::vector<CollectiveReport> collectives() const;
   std::vector<std::string> notices() const;
+  // False for an engine without its weights: it can be inspected and refitted, not run.
+  bool has_weights() const;
+  // Writes the engine file, which appears whole or not at all. "{rank}" in `path` gives one file per rank: needed where each rank has
+  // a program of its own, an error elsewhere.
+  void save(const std::string& path, const SaveOptions& options = {}) const;
   // Everything about it as JSON: mesh, ports, steps, collectives with bytes, memory per rank.
   std::string describe() const;
   // Arrays of the declared shapes: symbols take their `opt` values; integers are 0 and 1, floats lie in -1 … 1. The same for one seed.
@@ -61,5 +75,11 @@ class Engine {
  private:
   std::shared_ptr<const EngineData> data_;
 };
+
+// Opens an engine file ("{rank}" in its name: one per rank). Cheap: each rank maps the slices of its weights when it starts.
+// Throws Error(invalid_engine) saying what was expected and what was found, Error(mismatch) for files of different worlds, Error(io).
+Engine load_engine(const std::string& path);
+// Whether this is a file that starts as engine files do. Never throws.
+bool is_engine_file(const std::string& path);
 
 }  // namespace tandem

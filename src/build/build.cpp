@@ -4,27 +4,16 @@
 #include <map>
 #include <set>
 
+#include "build/choose.h"
 #include "core/check.h"
-#include "ops/kernel.h"
 
 namespace tandem {
 namespace {
 
-const KernelDef& choose_kernel(const Node& node) {
-  const OpCall call = node.call();
-  std::string reasons;
-  for (const KernelDef* kernel : kernels_of(node.op().name)) {
-    const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt;
-    if (!reason) return *kernel;
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", kernel->name, *reason);
-  }
-  throw Error(ErrorCode::unsupported, fmt::format("no kernel of this build can run it ({})", reasons.empty() ? "there is none" : reasons), node.label());
-}
-
 class ProgramBuilder {
  public:
-  ProgramBuilder(Module& module, Graph& graph, Plan& plan, std::map<std::string, int>& weights)
-      : module_(module), graph_(graph), plan_(plan), weights_(weights) {}
+  ProgramBuilder(Module& module, Graph& graph, Plan& plan, std::map<std::string, int>& weights, const PlanOptions& options)
+      : module_(module), graph_(graph), plan_(plan), weights_(weights), options_(options), chooser_(graph, plan.mesh, options) {}
 
   Program build() {
     program_.name = graph_.name();
@@ -35,7 +24,10 @@ class ProgramBuilder {
       program_.inputs.push_back(binding(input->name(), input.get()));
     }
     for (const auto& value : graph_.weight_values()) add_weight(value.get(), *value->weight());
-    for (const auto& node : graph_.nodes()) add_node(*node);
+    for (std::size_t done = 0; const auto& node : graph_.nodes()) {
+      if (options_.progress) options_.progress(done++, graph_.nodes().size());
+      add_node(*node);
+    }
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
     find_lifetimes();
     share_memory();
@@ -84,9 +76,11 @@ class ProgramBuilder {
       index_[node.result()] = add_value(std::move(alias));
       return;
     }
-    const KernelDef& kernel = choose_kernel(node);
+    Choice choice = chooser_.choose(node);
     Step step;
-    step.kernel = kernel.name;
+    step.kernel = choice.kernel->name;
+    step.microseconds = choice.microseconds;
+    step.candidates = std::move(choice.candidates);
     step.op = node.op().name;
     step.node = node.name().empty() ? node.result()->name() : node.name();
     step.attributes = node.attributes;
@@ -146,6 +140,8 @@ class ProgramBuilder {
   Graph& graph_;
   Plan& plan_;
   std::map<std::string, int>& weights_;
+  const PlanOptions& options_;
+  KernelChooser chooser_;
   Program program_;
   std::map<const Value*, int> index_;
 };
@@ -160,7 +156,7 @@ Plan build_plan(Module& module, const PlanOptions& options) {
   plan.refittable = options.refittable;
   plan.notices = module.notices;
   std::map<std::string, int> weights;
-  for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights).build());
+  for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights, options).build());
   return plan;
 }
 

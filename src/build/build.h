@@ -1,16 +1,36 @@
 // build: turns the local (sharded) program of a module into a Plan: kernels, aliases, lifetimes, weights, bindings, collectives.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "graph/graph.h"
 #include "plan/plan.h"
 
 namespace tandem {
 
+struct KernelDef;
+class TimingCache;
+
+// One candidate to be timed.
+struct Trial {
+  const KernelDef& kernel;
+  const OpCall& call;         // bound to the opt values of the first profile, on rank 0 of the mesh
+  std::vector<bool> weights;  // per operand: it is a weight, which a kernel may pack
+  int ranks = 1;              // of its group; 1 for what does not communicate
+};
+
+// Microseconds of one run on the slowest rank. Throws Error where that cannot be found out.
+using Measure = std::function<double(const Trial&)>;
+
 struct PlanOptions {
-  std::string strategy;  // what was asked for, recorded
-  bool refittable = false;
+  std::string strategy;          // what was asked for, recorded
+  bool refittable = false;       // what the plan says of itself
+  Measure measure = {};          // empty: kernels are chosen by rule
+  TimingCache* cache = nullptr;  // borrowed; null: times are remembered for this build only
+  std::string machine;           // what times depend on besides the kernel: CPU and threads
+  std::function<void(std::size_t step, std::size_t steps)> progress = {};  // may throw to stop
 };
 
 // Constants become frozen weights, whose data is added to the module as sources. The Plan keeps no pointer into the module.

@@ -1,10 +1,9 @@
 // tandem inspect
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "cli/inspect.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -12,26 +11,42 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
-
-void print(const Json& report) {
-  fmt::print("mesh {} of {} ranks, device {}, {}\n", text(report["mesh"]), text(report["world_size"]), text(report["device"]), text(report["tool"]));
+void print_ports(const Json& report) {
   for (const char* kind : {"inputs", "outputs"}) {
     fmt::print("{}\n", kind);
-    for (const Json& port : report[kind]) {
-      std::string shape;
-      for (const Json& extent : port["shape"]) shape += (shape.empty() ? "" : ",") + text(extent);
-      fmt::print("  {} {}[{}] {}\n", text(port["name"]), text(port["dtype"]), shape, text(port["sharding"]));
-    }
+    for (const Json& port : report[kind])
+      fmt::print("  {} {}[{}] {}\n", text(port["name"]), text(port["dtype"]), joined(port["shape"]), text(port["sharding"]));
   }
+}
+
+void print_steps(const Json& report) {
   fmt::print("steps\n");
-  for (const Json& step : report["steps"])
-    fmt::print("  {} \"{}\" by {}{}\n", text(step["op"]), text(step["node"]), text(step["kernel"]), step["note"] == "" ? "" : ": " + text(step["note"]));
-  fmt::print("collectives\n");
+  for (std::size_t i = 0; i < report["steps"].size(); ++i) {
+    const Json& step = report["steps"][i];
+    fmt::print("  {:>4} {} \"{}\" by {}\n", i, text(step["op"]), text(step["node"]), kernel_choice(step));
+  }
+}
+
+void print_collectives(const Json& report) {
+  fmt::print("collectives{}\n", report["collectives"].empty() ? ": none" : "");
   for (const Json& use : report["collectives"])
-    fmt::print("  {} {} over {}: {} bytes a rank, {}\n", text(use["operation"]), text(use["dtype"]), text(use["axis"]), text(use["bytes"]), text(use["node"]));
+    fmt::print("  {:>4} {} \"{}\" {} over {}: {} bytes a rank ({}){}\n", text(use["step"]), collective_name(use), text(use["node"]), text(use["dtype"]),
+               ranks_of(use), text(use["bytes"]), text(use["typical_bytes"]), use["note"] == "" ? "" : "; " + text(use["note"]));
+}
+
+void print(const Json& report) {
+  fmt::print("mesh {} of {} rank{}, device {}, {}{}{}\n", report["mesh"] == "" ? "none" : text(report["mesh"]), text(report["world_size"]),
+             report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]), report["has_weights"] ? "" : ", without weights",
+             report["refittable"] ? ", refittable" : "");
+  print_ports(report);
+  print_steps(report);
+  print_collectives(report);
+  std::size_t split = 0;
+  for (const Json& weight : report["weights"]) split += !weight["axes"].empty();
+  fmt::print("weights: {}, of which {} are split over ranks\n", report["weights"].size(), split);
   for (const Json& rank : report["ranks"])
-    fmt::print("rank {}: {} bytes of weights, {} bytes of activations\n", text(rank["rank"]), text(rank["weight_bytes"]), text(rank["activation_bytes"]));
+    fmt::print("rank {}: {} of weights, {} of activations at {}\n", text(rank["rank"]), size_text(rank["weight_bytes"]), size_text(rank["activation_bytes"]),
+               symbols_text(report));
   for (const Json& notice : report["notices"]) fmt::print("notice: {}\n", text(notice));
 }
 
@@ -44,14 +59,10 @@ Run add_inspect(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
-  app.add_option("--html", state->html, "write the report as a page to this file");
+  app.add_option("--html", state->html, "write the report as a page");
   return [state, &common] {
-    const std::string report = state->model.open().describe();
-    if (!state->html.empty()) {
-      std::ofstream file(state->html);
-      file << inspect_page(state->model.model, Json::parse(report));
-      if (!file.flush()) throw Error(ErrorCode::io, fmt::format("cannot write {}", state->html));
-    }
+    const std::string report = state->model.open(common).describe();
+    if (!state->html.empty()) write_html(state->html, state->model.model, Json::parse(report));
     if (common.json) fmt::print("{}\n", report);
     else print(Json::parse(report));
     return 0;

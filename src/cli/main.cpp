@@ -20,6 +20,14 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
+    {"build", "compile a model into one engine file for all ranks", cli::add_build,
+     "  tandem build model.onnx -o model.tandem --mesh tp=2\n"
+     "  tandem build model.onnx -o model.tandem --mesh dp=2 --shape input_ids=1x8:8x128:64x512 --timing-cache times.json\n"
+     "  tandem build model.onnx -o bare.tandem --mesh tp=2 --no-weights\n"
+     "  tandem build 'part_{rank}.onnx' --ranks 2 -o 'part_{rank}.tandem'"},
+    {"refit", "put new weights into an engine, by name", cli::add_refit,
+     "  tandem refit bare.tandem --weights checkpoint.safetensors -o model.tandem\n"
+     "  tandem refit bare.tandem --weights model.onnx -o model.tandem"},
     {"run", "start the ranks, run the model once, gather the outputs", cli::add_run,
      "  tandem run model.onnx                                      one rank, random inputs of the declared shapes\n"
      "  tandem run model.onnx --mesh tp=2 --inputs in.safetensors --outputs out.safetensors\n"

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
 
@@ -25,7 +26,7 @@ void note(const Common& common, const std::string& text) {
 
 void ModelArguments::add(CLI::App& app, bool mesh) {
   with_mesh = mesh;
-  app.add_option("MODEL", model, "an .onnx file; {rank} in its name means a file per rank")->required();
+  app.add_option("MODEL", model, "an .onnx file or an engine; {rank} in its name means a file per rank")->required();
   if (mesh) app.add_option("--mesh", build.mesh, "axes and their sizes, like tp=2,cp=2");
   app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")->check(CLI::Range(1, 256));
   app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp for an axis of another name")->delimiter(',');
@@ -57,9 +58,17 @@ void ModelArguments::finish() {
   for (const std::string& text : shapes) build.shapes.insert(name_and_value(text, "--shape"));
 }
 
-Engine ModelArguments::open() {
+Engine ModelArguments::open(const Common& common) {
   finish();
-  return tandem::build(model, build);
+  const bool shapes_build = !build.strategies.empty() || !build.shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
+                            !build.disabled_passes.empty() || !build.dump.empty();
+  if (is_engine_file(model) && shapes_build)
+    throw CLI::ValidationError(model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --disable-pass, --dump) belongs to `tandem build`");
+  build.threads = common.threads;
+  build.progress = show_progress(common);
+  Engine engine = open_model(model, build);
+  build.progress = {};
+  return engine;
 }
 
 }  // namespace tandem::cli

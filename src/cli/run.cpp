@@ -89,7 +89,7 @@ Run add_run(CLI::App& app, Common& common) {
   app.add_option("--trace", state->trace, "write a timeline of every rank for https://ui.perfetto.dev");
   app.add_option("--warmup", state->warmup, "runs before the one that counts")->check(CLI::Range(0, 1000000));
   return [state, &common] {
-    const Engine engine = state->model.open();
+    const Engine engine = state->model.open(common);
     for (const std::string& text : engine.notices()) note(common, text);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
     Model model(engine, common.team());
@@ -135,7 +135,7 @@ Run add_bench(CLI::App& app, Common& common) {
     if (collectives->parsed()) return time_collectives();
     if (attention->parsed()) return time_attention();
     if (state->model.model.empty()) throw CLI::RequiredError("MODEL");
-    const Engine engine = state->model.open();
+    const Engine engine = state->model.open(common);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
     Model model(engine, common.team());
     for (int i = 0; i < state->warmup; ++i) model.run(inputs);

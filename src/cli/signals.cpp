@@ -30,6 +30,7 @@ void catch_signals() {
   ::sigaction(SIGTERM, &action, nullptr);
   action.sa_handler = on_alarm;
   ::sigaction(SIGALRM, &action, nullptr);
+  ::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of its write
 }
 
 int signal_caught() { return caught.load(); }

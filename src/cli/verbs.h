@@ -24,6 +24,7 @@ struct Common {
 // Returns the exit code; throws Error.
 using Run = std::function<int()>;
 Run add_build(CLI::App& app, Common& common);
+Run add_refit(CLI::App& app, Common& common);
 Run add_run(CLI::App& app, Common& common);
 Run add_verify(CLI::App& app, Common& common);
 Run add_inspect(CLI::App& app, Common& common);
@@ -41,7 +42,8 @@ struct ModelArguments {
   void add(CLI::App& app, bool mesh = true);
   void finish();
   void add_strategy(const std::string& text);
-  Engine open();
+  // Loads an engine file, builds anything else. Throws CLI::ValidationError for options that only a build understands beside an engine.
+  Engine open(const Common& common);
 };
 
 // "a=b" → {a, b}; throws CLI::ValidationError otherwise.

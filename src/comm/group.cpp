@@ -121,7 +121,13 @@ void require_agreement(Group& group, std::span<const std::uint64_t> values, std:
     while (i < words && std::memcmp(&blobs[r][i * 8], &blobs[0][i * 8], 8) == 0) ++i;
     const int world_rank = group.members()[r];
     const std::string what = i < names.size() ? names[i] : fmt::format("the number of values ({} and {})", blobs[0].size() / 8, blobs[r].size() / 8);
-    throw Error(ErrorCode::mismatch, fmt::format("ranks {} and {} disagree on {}", group.members()[0], world_rank, what), {}, world_rank);
+    std::uint64_t both[2] = {};
+    if (i < words) {
+      std::memcpy(&both[0], &blobs[0][i * 8], 8);
+      std::memcpy(&both[1], &blobs[r][i * 8], 8);
+    }
+    throw Error(ErrorCode::mismatch, fmt::format("ranks {} and {} disagree on {}{}", group.members()[0], world_rank, what,
+                                                 i < names.size() ? fmt::format(": {:x} and {:x}", both[0], both[1]) : ""), {}, world_rank);
   }
 }
 

@@ -16,6 +16,8 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Lets the kernel take back the memory of the pages that lie wholly in `part`; they are read again when they are touched again.
+  void give_back(std::span<const std::byte> part) const;
 
  private:
   MappedFile() = default;

@@ -47,16 +47,25 @@ std::vector<Value*> GraphBuilder::add_all(std::string_view op_name, std::vector<
   if (symbolic || !count.is_constant() || count.constant() > kFoldLimit) return results;
   // A weight stays refittable: only arithmetic over Constants, or over weights too small to matter, is done now.
   const bool over_weights = std::ranges::any_of(operands, [](const Value* v) { return v && v->weight(); });
-  if (over_weights && count.constant() > kConstantLimit) return results;
+  if (over_weights && (count.constant() > kConstantLimit || module().refittable)) return results;
   Value* folded = nullptr;
   try {
     folded = constant(op.evaluate(call, values).at(0));
   } catch (const Error& error) {
     throw error.at_node(node->label());
   }
+  if (over_weights) remember_folded(operands);
   contents_.erase(results[0]);
   graph_->erase(*node);
   return {folded};
+}
+
+// Constants that came from the file as weights are remembered: a refit cannot reach them.
+void GraphBuilder::remember_folded(const std::vector<Value*>& operands) {
+  std::vector<std::string> sources;
+  for (const Value* v : operands)
+    if (v && v->weight() && !v->weight()->frozen) v->weight()->recipe->collect_sources(sources);
+  module().folded_sources.insert(sources.begin(), sources.end());
 }
 
 Value* GraphBuilder::add(std::string_view op, std::vector<Value*> operands, const NamedAttributes& attributes) {

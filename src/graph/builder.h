@@ -68,6 +68,8 @@ class GraphBuilder {
   void require_equal(const Dim& a, const Dim& b);
 
  private:
+  void remember_folded(const std::vector<Value*>& operands);
+
   Graph* graph_;
   Node* before_ = nullptr;
   std::string context_;

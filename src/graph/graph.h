@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -186,6 +187,8 @@ class Module {
 
   Mesh mesh;                        // of one rank until sharded
   std::vector<std::string> notices;  // what the user should know: "kv heads are repeated over 2 ranks"
+  bool refittable = false;           // forbids to compute with the contents of weights
+  std::set<std::string> folded_sources;  // whose contents became constants, so that new ones would not be seen
 
  private:
   const OpSet* ops_;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "core/mapped_file.h"
 #include "core/safetensors.h"
 #include "core/tensor.h"
 #include "plan/plan.h"
@@ -45,7 +46,7 @@ class EngineFile {
   bool has_weights() const { return has_weights_; }
   // Bytes of weight slices that `rank` reads.
   std::uint64_t weight_bytes(int rank) const;
-  // The slice of `rank`, mapped: its pages are read when they are touched, and stay mapped while the tensor lives.
+  // The slice of `rank`, mapped: its pages are read when they are touched, and given back when the last copy of the tensor goes.
   // Throws Error(invalid_engine) if the file holds no such slice.
   Tensor map_weight(const PlanWeight& weight, int rank) const;
 
@@ -55,6 +56,7 @@ class EngineFile {
   void check_slices() const;
 
   Safetensors file_;
+  std::shared_ptr<const MappedFile> mapped_;  // null where the bytes are not mapped from a file
   std::shared_ptr<const Plan> plan_;
   bool has_weights_ = false;
 };

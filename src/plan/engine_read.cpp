@@ -1,7 +1,6 @@
 #include <set>
 
 #include "core/check.h"
-#include "core/mapped_file.h"
 #include "plan/engine_file.h"
 #include "plan/engine_layout.h"
 #include "plan/plan_check.h"
@@ -33,12 +32,26 @@ void check_looks_like_safetensors(std::span<const std::byte> bytes) {
   if (bytes[8] != std::byte{'{'} || length > 100'000'000) refuse("not an engine: no safetensors header at its start");
 }
 
+// What a rank has packed elsewhere need not stay in its memory.
+class MappedSlice {
+ public:
+  MappedSlice(std::shared_ptr<const MappedFile> file, std::span<const std::byte> bytes) : file_(std::move(file)), bytes_(bytes) {}
+  MappedSlice(const MappedSlice&) = delete;
+  ~MappedSlice() { file_->give_back(bytes_); }
+
+ private:
+  std::shared_ptr<const MappedFile> file_;
+  std::span<const std::byte> bytes_;
+};
+
 }  // namespace
 
 EngineFile EngineFile::open(const std::filesystem::path& path, const OpSet& ops, const std::string& device) {
   const auto file = MappedFile::open(path);
   try {
-    return parse(file->bytes(), file, ops, device);
+    EngineFile engine = parse(file->bytes(), file, ops, device);
+    engine.mapped_ = file;
+    return engine;
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", path.string(), error.message()));
   }
@@ -117,7 +130,9 @@ Tensor EngineFile::map_weight(const PlanWeight& weight, int rank) const {
   const auto [dtype, shape] = stored_type(weight);
   if (stored.dtype() != dtype || stored.shape() != shape)
     refuse("slice '{}' is {}{}, expected {}{}", name, to_string(stored.dtype()), to_string(stored.shape()), to_string(dtype), to_string(shape));
-  return file_.viewed(name, weight.dtype, weight.shape);
+  const Tensor slice = file_.viewed(name, weight.dtype, weight.shape);
+  if (!mapped_) return slice;
+  return {slice.dtype(), slice.shape(), slice.data(), std::make_shared<MappedSlice>(mapped_, stored.bytes())};
 }
 
 }  // namespace tandem

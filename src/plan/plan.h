@@ -23,6 +23,14 @@ struct PlanValue {
   int last_step = -1;       // … read last here; outputs live to the end
 };
 
+// A kernel that was considered for a step.
+struct Candidate {
+  std::string kernel;
+  double microseconds = 0;  // measured; 0: not timed
+  std::string reason;       // why it cannot run, or could not be timed; empty if it can
+  bool operator==(const Candidate&) const = default;
+};
+
 struct Step {
   std::string kernel;       // KernelDef::name
   std::string op;           // OpDef::name
@@ -33,6 +41,7 @@ struct Step {
   std::string note;           // why the step is here, for `inspect`
   double microseconds = 0;    // measured at build for the opt shapes; 0: by rule
   bool communicates = false;
+  std::vector<Candidate> candidates = {};  // the kernels considered, where there was more than one
 };
 
 // An input or output as the caller sees it.
@@ -93,6 +102,9 @@ struct Plan {
   int world_size() const { return mesh.size(); }
 };
 
+// @axis → position of `rank`, for every axis of the mesh.
+SymbolValues coordinates(const Mesh& mesh, int rank);
+
 // The name under which an engine file stores the slice of a weight at these mesh coordinates: "w@tp=0".
 std::string slice_name(const PlanWeight& weight, const Mesh& mesh, int rank);
 
@@ -102,5 +114,7 @@ Plan plan_from_json(std::string_view text, const OpSet& ops);
 
 // 64-bit digest of what all ranks must agree on: programs, mesh, weights' recipes.
 std::uint64_t digest(const Plan& plan);
+// The same of what the members of a group must agree on where their plans differ: what they exchange, in which order.
+std::uint64_t digest(const std::vector<CollectiveUse>& uses);
 
 }  // namespace tandem

@@ -23,6 +23,13 @@ void visit_fields(V& v, T& x) {
   v.optional("last_step", x.last_step, -1);
 }
 
+template <typename V, Is<Candidate> T>
+void visit_fields(V& v, T& x) {
+  v.required("kernel", x.kernel);
+  v.optional("microseconds", x.microseconds, 0.0);
+  v.optional("reason", x.reason, std::string());
+}
+
 // The attributes follow separately: reading them takes the op.
 template <typename V, Is<Step> T>
 void visit_fields(V& v, T& x) {
@@ -34,6 +41,7 @@ void visit_fields(V& v, T& x) {
   v.optional("note", x.note, std::string());
   v.optional("microseconds", x.microseconds, 0.0);
   v.optional("communicates", x.communicates, false);
+  v.optional("candidates", x.candidates, std::vector<Candidate>());
 }
 
 template <typename V, Is<Binding> T>

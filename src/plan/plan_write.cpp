@@ -98,21 +98,23 @@ std::uint64_t digest(const Plan& plan) {
     for (Step& step : program.steps) {
       step.microseconds = 0;
       step.note.clear();
+      step.candidates.clear();
     }
   return text_digest(dump(Json::array({encode(plan.mesh), encode(programs), encode(plan.weights), encode(plan.collectives)})));
+}
+
+// Not the groups: files made per rank name their own only. Nor counts that wait for shapes: their symbols are each file's own.
+std::uint64_t digest(const std::vector<CollectiveUse>& uses) {
+  std::string text;
+  for (const CollectiveUse& use : uses)
+    text += fmt::format("{} {} {} {} {}\n", use.operation, use.reduce, to_string(use.dtype), use.count.is_constant() ? use.count.to_string() : "?", use.root);
+  return text_digest(text);
 }
 
 std::uint64_t text_digest(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a: every change of one byte changes it
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return hash;
-}
-
-std::string slice_name(const PlanWeight& weight, const Mesh& mesh, int rank) {
-  std::string name = weight.name;
-  for (const std::string& axis : weight.axes)
-    name += fmt::format("{}{}={}", &axis == &weight.axes.front() ? "@" : ",", axis, mesh.coordinate(rank, axis));
-  return name;
 }
 
 }  // namespace tandem

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "core/check.h"
-#include "runtime/fingerprint.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
@@ -153,21 +152,35 @@ void Context::join_group() {
   if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group_ && group_->size() > 1) {
-    const std::uint64_t values[] = {options_.same_plan ? plan_fingerprint(plan) : 0, options_.program};
+    const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
     const std::string names[] = {"the plan", "the program"};
     require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
     std::vector<std::string> keys;
     std::vector<std::vector<std::vector<int>>> lists;  // per key
+    std::vector<std::vector<CollectiveUse>> uses;      // per key
     for (const CollectiveUse& use : plan.collectives) {
-      if (std::ranges::find(keys, group_key(use)) != keys.end()) continue;
-      keys.push_back(group_key(use));
-      lists.push_back(rank_lists(use, plan.mesh));
+      const auto found = std::ranges::find(keys, group_key(use));
+      const auto k = static_cast<std::size_t>(found - keys.begin());
+      if (found == keys.end()) {
+        keys.push_back(group_key(use));
+        lists.push_back(rank_lists(use, plan.mesh));
+        uses.emplace_back();
+      }
+      uses[k].push_back(use);
     }
     if (!options_.same_plan) merge_lists(*group_, lists, Deadline::after(options_.rendezvous_deadline));
     for (std::size_t k = 0; k < lists.size(); ++k) {
       std::unique_ptr<Group> made;
       if (!is_world(lists[k], group_->size())) made = group_->split(lists[k], Deadline::after(options_.rendezvous_deadline));
-      if (k < keys.size()) groups_[keys[k]] = std::move(made);
+      if (k >= keys.size()) continue;
+      // Plans that differ must at least communicate alike.
+      Group* members = is_world(lists[k], group_->size()) ? group_ : made.get();
+      if (!options_.same_plan && members) {
+        const std::uint64_t list[] = {digest(uses[k])};
+        const std::string name[] = {fmt::format("the collectives over {}", keys[k])};
+        require_agreement(*members, list, name, Deadline::after(options_.rendezvous_deadline));
+      }
+      groups_[keys[k]] = std::move(made);
     }
   }
   joined_ = true;

@@ -6,6 +6,50 @@
 #include "runtime/memory.h"
 
 namespace tandem {
+namespace {
+
+OpCall call_of(const Program& program, const Step& step, const OpDef* op) {
+  const auto type = [&](int value) { return program.values[static_cast<std::size_t>(value)].type; };
+  OpCall call{op, step.attributes, {}, {}};
+  for (int v : step.operands) call.operands.push_back(v < 0 ? std::nullopt : std::optional(type(v)));
+  for (int v : step.results) call.results.push_back(type(v));
+  return call;
+}
+
+const OpDef& op_of(const Step& step) {
+  const OpDef* op = all_ops().find(step.op);
+  if (!op) fail(ErrorCode::invalid_engine, "this build has no op '{}'", step.op);
+  return *op;
+}
+
+const KernelDef& kernel_of(const Step& step) {
+  const KernelDef* kernel = find_kernel(step.kernel);
+  if (!kernel) fail(ErrorCode::invalid_engine, "this build has no kernel '{}'", step.kernel);
+  if (!kernel->op.empty() && kernel->op != step.op) fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, not for {}", step.kernel, kernel->op, step.op);
+  return *kernel;
+}
+
+// A plan from outside may name a kernel for what it cannot do.
+void check_kernels(const Plan& plan) {
+  for (const Program& program : plan.programs)
+    for (const Step& step : program.steps) {
+      const KernelDef& kernel = kernel_of(step);
+      const auto reason = kernel.refuse ? kernel.refuse(call_of(program, step, &op_of(step))) : std::nullopt;
+      if (reason) fail(ErrorCode::invalid_engine, "kernel '{}' cannot run {} \"{}\": {}", step.kernel, step.op, step.node, *reason);
+    }
+}
+
+}  // namespace
+
+EngineFile open_engine_file(const std::filesystem::path& path) {
+  EngineFile file = EngineFile::open(path, all_ops());
+  try {
+    check_kernels(file.plan());
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", path.string(), error.message()));
+  }
+  return file;
+}
 
 std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights) {
   std::shared_ptr<RankEngine> engine(new RankEngine);
@@ -17,20 +61,18 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
     engine->kernels_.emplace_back();
     engine->ops_.emplace_back();
     for (const Step& step : program.steps) {
-      const KernelDef* kernel = find_kernel(step.kernel);
-      const OpDef* op = all_ops().find(step.op);
-      if (!kernel || !op) fail(ErrorCode::invalid_engine, "this build has no {} '{}'", kernel ? "op" : "kernel", kernel ? step.op : step.kernel);
-      engine->kernels_.back().push_back(kernel);
-      engine->ops_.back().push_back(op);
+      engine->kernels_.back().push_back(&kernel_of(step));
+      engine->ops_.back().push_back(&op_of(step));
     }
   }
+  engine->digest_ = digest(*engine->plan_);
   engine->load_weights(weights);
   engine->pack_all();
   return engine;
 }
 
 std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank) {
-  const EngineFile file = EngineFile::open(engine_file, all_ops());
+  const EngineFile file = open_engine_file(engine_file);
   return load(file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); });
 }
 
@@ -44,15 +86,7 @@ void RankEngine::load_weights(const WeightSource& source) {
   }
 }
 
-OpCall RankEngine::call(std::size_t p, std::size_t s) const {
-  const Program& program = plan_->programs[p];
-  const Step& step = program.steps[s];
-  const auto type = [&](int value) { return program.values[static_cast<std::size_t>(value)].type; };
-  OpCall call{ops_[p][s], step.attributes, {}, {}};
-  for (int v : step.operands) call.operands.push_back(v < 0 ? std::nullopt : std::optional(type(v)));
-  for (int v : step.results) call.results.push_back(type(v));
-  return call;
-}
+OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], ops_[p][s]); }
 
 // Marks in `read_plain` the weights that this step still reads as they are.
 void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read_plain) {

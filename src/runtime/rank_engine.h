@@ -7,12 +7,15 @@
 #include <vector>
 
 #include "ops/kernel.h"
-#include "plan/plan.h"
+#include "plan/engine_file.h"
 
 namespace tandem {
 
 // The slice of a weight that belongs to `rank`; thread-safe where several ranks of a process load at once.
 using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
+
+// Opens an engine file for this build's ops and for CPU ranks; Error(invalid_engine) names a kernel this build does not have.
+EngineFile open_engine_file(const std::filesystem::path& path);
 
 // Immutable once loaded: shared by any number of contexts and threads.
 class RankEngine {
@@ -26,6 +29,8 @@ class RankEngine {
 
   const Plan& plan() const { return *plan_; }
   int rank() const { return rank_; }
+  // digest(plan()): what ranks compare before they run together.
+  std::uint64_t plan_digest() const { return digest_; }
   const Program& program(std::size_t index) const { return plan_->programs.at(index); }
   // Null where it was dropped.
   const std::byte* weight(std::size_t index) const { return weights_[index].data(); }
@@ -43,6 +48,7 @@ class RankEngine {
 
   std::shared_ptr<const Plan> plan_;
   int rank_ = 0;
+  std::uint64_t digest_ = 0;
   std::vector<Tensor> weights_;
   std::vector<std::vector<std::unique_ptr<Packed>>> packed_;
   std::vector<std::vector<const KernelDef*>> kernels_;

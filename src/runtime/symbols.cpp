@@ -58,12 +58,6 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
   return symbols;
 }
 
-SymbolValues coordinates(const Mesh& mesh, int rank) {
-  SymbolValues values;
-  for (const MeshAxis& axis : mesh.axes()) values["@" + axis.name] = mesh.coordinate(rank, axis.name);
-  return values;
-}
-
 Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols) {
   Shape shape;
   for (const Dim& dim : dims) shape.push_back(dim.evaluate(symbols));

@@ -11,8 +11,6 @@ namespace tandem {
 // One global shape per input. Throws Error(invalid_argument) naming the input, or the node of a broken constraint, with both values;
 // the same for values outside every optimization profile.
 SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shapes);
-// @axis → position of `rank`, for every axis of the mesh.
-SymbolValues coordinates(const Mesh& mesh, int rank);
 // Extents as numbers.
 Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols);
 

@@ -274,7 +274,7 @@ TEST(Failure, AgreementNamesWhatDiffers) {
       check(false, "must not agree");
     } catch (const Error& e) {
       check(e.code() == ErrorCode::mismatch && e.rank() == 2, "names the rank");
-      check(e.message() == "ranks 0 and 2 disagree on the number of collectives", "names the value");
+      check(e.message() == "ranks 0 and 2 disagree on the number of collectives: 9 and 8", "names the value");
     }
     sum(group);  // still usable
   });

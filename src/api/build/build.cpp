@@ -1,19 +1,21 @@
 #include "tandem/build.h"
 
 #include <charconv>
+#include <thread>
 
 #include "api/build/auto.h"
+#include "api/build/measure.h"
 #include "api/build/plain_run.h"
 #include "api/run/engine_data.h"
+#include "api/run/rank_path.h"
 #include "build/build.h"
+#include "build/timing_cache.h"
 #include "core/check.h"
 #include "import/onnx/import.h"
 #include "passes/pipeline.h"
 
 namespace tandem {
 namespace {
-
-constexpr std::string_view kRankWord = "{rank}";
 
 std::int64_t whole_number(std::string_view text, std::string_view of) {
   std::int64_t value = 0;
@@ -66,12 +68,22 @@ void mark_varying(Module& module, int ranks) {
   for (auto& output : module.main().outputs()) output.value->sharding.varying = {"rank"};
 }
 
+void tell(const BuildOptions& options, const std::string& what, double done) {
+  if (options.progress) options.progress(what, done);
+}
+
 std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& options, const Mesh& mesh, bool per_rank) {
   ImportOptions import;
   import.world_size = options.ranks > 0 ? options.ranks : 1;
   import.shapes = parse_shapes(options.shapes);
+  import.refittable = options.refittable;
+  tell(options, "reading " + path, 0);
   std::unique_ptr<Module> module = import_onnx(std::filesystem::path(path), import);
   PipelineOptions pipeline;
+  std::size_t passes = 0;
+  pipeline.timing = [&](const Pass&, double, bool) {  // several times over where a mesh is chosen
+    tell(options, "compiling " + path, std::min(1.0, static_cast<double>(++passes) / static_cast<double>(all_passes().size())));
+  };
   pipeline.pass.mesh = mesh;
   pipeline.pass.strategies = options.strategies;
   pipeline.pass.io = options.io;
@@ -96,6 +108,21 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
   return module;
 }
 
+PlanOptions plan_options(const Module& module, const BuildOptions& options, const std::string& file, TimingCache& cache) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int threads = options.threads > 0 ? options.threads : std::max(1, cores / module.mesh.size());
+  PlanOptions plan;
+  plan.strategy = options.mesh;
+  plan.refittable = module.folded_sources.empty();
+  if (options.timed) plan.measure = make_measure(threads);
+  plan.cache = &cache;
+  plan.machine = machine_name(threads);
+  plan.progress = [&options, file](std::size_t step, std::size_t steps) {
+    tell(options, "choosing kernels for " + file, static_cast<double>(step) / static_cast<double>(steps));
+  };
+  return plan;
+}
+
 }  // namespace
 
 std::map<std::string, std::vector<SymbolRange>> parse_shapes(const std::map<std::string, std::string>& shapes) {
@@ -109,26 +136,34 @@ Engine build(const std::string& path, const BuildOptions& options) {
   for (const MeshAxis& axis : mesh.axes())
     if (!options.strategies.contains(axis.name) && axis.name != "tp" && axis.name != "cp" && axis.name != "dp")
       fail(ErrorCode::invalid_argument, "mesh axis '{}' names no strategy (tp, cp, dp); give it one with --strategy", axis.name);
-  const std::size_t word = path.find(kRankWord);
-  const bool per_rank = word != std::string::npos;
+  const bool per_rank = is_per_rank(path);
   if (per_rank && options.ranks < 1) fail(ErrorCode::invalid_argument, "{} names a file per rank; say how many with --ranks", path);
+  TimingCache cache(options.timing_cache);
   auto data = std::make_shared<EngineData>();
   std::vector<std::shared_ptr<const Module>> modules;
   for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank) {
-    std::string file = path;
-    if (per_rank) file.replace(word, kRankWord.size(), std::to_string(rank));
+    const std::string file = path_of_rank(path, rank);
     std::shared_ptr<Module> module = compile(file, options, mesh, per_rank);
-    data->plans.push_back(std::make_shared<Plan>(build_plan(*module, {.strategy = options.mesh})));
+    data->plans.push_back(std::make_shared<Plan>(build_plan(*module, plan_options(*module, options, file, cache))));
     modules.push_back(std::move(module));
   }
+  cache.save();
   const Mesh built = data->plan().mesh;
   data->weights = [modules, built](const PlanWeight& weight, int rank) {
     const Module& module = *modules[modules.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
-    SymbolValues coordinates;
-    for (const MeshAxis& axis : built.axes()) coordinates["@" + axis.name] = built.coordinate(rank, axis.name);
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates);
+    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
   };
   return Engine(std::move(data));
+}
+
+Engine open_model(const std::string& path, const BuildOptions& options) {
+  if (!is_engine_file(path)) return build(path, options);
+  Engine engine = load_engine(path);
+  if (!options.mesh.empty() && Mesh::parse(options.mesh) != engine.data().plan().mesh)
+    fail(ErrorCode::mismatch, "{} is built for mesh {}, asked for is {}", path, engine.mesh().empty() ? "of one rank" : engine.mesh(), options.mesh);
+  if (options.ranks > 0 && options.ranks != engine.ranks())
+    fail(ErrorCode::mismatch, "{} is built for {} ranks, asked for are {}", path, engine.ranks(), options.ranks);
+  return engine;
 }
 
 }  // namespace tandem

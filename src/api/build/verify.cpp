@@ -115,7 +115,8 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
       build_options.ranks = options.ranks;
       result.mesh = fmt::format("ranks={}", options.ranks);
     }
-    const Engine engine = build(path, build_options);
+    const Engine engine = open_model(path, build_options);
+    if (is_engine_file(path)) result.mesh = engine.mesh();
     result.collectives = engine.collectives();
     result.notices = engine.notices();
     Model model(engine, options.team);
@@ -166,10 +167,11 @@ void choose_mesh_of(const std::string& path, VerifyOptions& options) {
 
 std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& asked) {
   VerifyOptions options = asked;
-  if (options.ranks > 0 && options.meshes.empty()) choose_mesh_of(path, options);
+  const bool built = is_engine_file(path);
+  if (options.ranks > 0 && options.meshes.empty() && !built) choose_mesh_of(path, options);
   std::map<std::string, std::string> metadata;
   std::vector<Case> cases;
-  if (!options.cases.empty()) cases = read_cases(options.cases, options.ranks, metadata);
+  if (!options.cases.empty()) cases = read_cases(options.cases, built ? load_engine(path).ranks() : options.ranks, metadata);
   const double recorded_tolerance = tolerance_of(metadata);
   const Tolerance tolerance = [&](DType dtype) {
     const double usual = default_tolerance(dtype, options.build.dtype);
@@ -180,7 +182,7 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
   if (meshes.empty()) meshes.emplace_back();
   std::string reference = "unsharded";
   std::vector<RankArrays> unsharded;
-  if (options.ranks == 0) {
+  if (options.ranks == 0 && !built) {
     const Engine engine = build(path, options.build);
     const bool recorded = !cases.empty();
     if (!recorded) {
@@ -196,7 +198,7 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
       for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs())) unsharded.resize(1), unsharded[0][name] = {array};
     }
   } else if (cases.empty()) {
-    fail(ErrorCode::invalid_argument, "a model that is already sharded is compared with recorded outputs; give them with --cases");
+    fail(ErrorCode::invalid_argument, "{} is compared with recorded outputs; give them with --cases", built ? "an engine" : "a model that is already sharded");
   }
   std::vector<MeshCheck> results;
   for (const std::string& mesh : meshes) results.push_back(check_mesh(path, options, mesh, cases, unsharded, reference, tolerance));

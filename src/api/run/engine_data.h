@@ -12,6 +12,8 @@ namespace tandem {
 struct EngineData {
   std::vector<std::shared_ptr<const Plan>> plans;  // one for all ranks, or one per rank
   WeightSource weights;                            // keeps alive what it reads
+  std::string path;                                // of an engine that came from a file; else empty
+  bool has_weights = true;
   const Plan& plan() const { return *plans.at(0); }
 };
 

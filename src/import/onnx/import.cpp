@@ -12,6 +12,7 @@ namespace {
 
 std::unique_ptr<Module> import_file(const onnx_import::ModelFile& file, const ImportOptions& options) {
   auto module = std::make_unique<Module>(all_ops());
+  module->refittable = options.refittable;
   Graph& graph = module->add_graph("main");
   onnx_import::GraphReader(graph, file, options).run();
   module->erase_unused_weights();

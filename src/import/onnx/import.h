@@ -18,6 +18,7 @@ struct ImportOptions {
   // Per input one range per dimension; they become the profile of the symbols found there. A dimension that is a number must
   // be given that number.
   std::map<std::string, std::vector<SymbolRange>> shapes;
+  bool refittable = false;  // compute nothing with the contents of weights, so that others can take their place
 };
 
 // What is imported: IR versions 3 to 14, opsets 7 to 24 of the default domain, all nodes the outputs need; the rest is skipped.

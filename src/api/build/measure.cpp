@@ -1,0 +1,121 @@
+#include "api/build/measure.h"
+
+#include <algorithm>
+#include <fstream>
+#include <random>
+
+#include "comm/ranks.h"
+#include "core/check.h"
+#include "core/numeric.h"
+#include "core/tensor.h"
+#include "ops/kernel.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::size_t kLargest = std::size_t{1} << 30;  // bytes of operands and results
+constexpr int kRuns = 7;                                // the same on all ranks, since a collective takes all of them
+constexpr std::int64_t kLongRun = 50'000'000;           // nanoseconds from which on one run is enough
+
+Shape extents(const Type& type) {
+  Shape shape;
+  for (const Dim& dim : type.dims) shape.push_back(dim.constant());
+  return shape;
+}
+
+Tensor sample(const Type& type, std::mt19937& random) {
+  Tensor tensor(type.dtype, extents(type));
+  if (!is_float(type.dtype)) return tensor;
+  // A block of random numbers, repeated: what is timed must not be zeros, and making it must not take longer than the run.
+  constexpr std::int64_t kBlock = 4096;
+  std::uniform_real_distribution<double> real(-1, 1);
+  const std::int64_t first = std::min(kBlock, tensor.count());
+  for (std::int64_t i = 0; i < first; ++i) store_element(type.dtype, tensor.mutable_data(), i, real(random));
+  const std::size_t size = first > 0 ? bytes(type.dtype, first) : 0;
+  for (std::size_t at = size; size > 0 && at < tensor.size_bytes(); at += size)
+    std::copy_n(tensor.data(), std::min(size, tensor.size_bytes() - at), tensor.mutable_data() + at);
+  return tensor;
+}
+
+class TrialRun {
+ public:
+  TrialRun(const Trial& trial, int threads, Group* group) : pool_(threads), alone_(!group) {
+    std::mt19937 random(static_cast<unsigned>(group ? group->rank() : 0));
+    std::vector<const std::byte*> weights;
+    for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
+      operands_.push_back(trial.call.has_operand(i) ? sample(trial.call.operand(i), random) : Tensor());
+      operand_data_.push_back(trial.call.has_operand(i) ? operands_.back().data() : nullptr);
+      weights.push_back(trial.weights[i] ? operand_data_.back() : nullptr);
+    }
+    for (const Type& type : trial.call.results) {
+      results_.emplace_back(type.dtype, extents(type));
+      result_data_.push_back(results_.back().mutable_data());
+    }
+    if (trial.kernel.pack) packed_ = trial.kernel.pack(trial.call, weights);
+    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, group});
+    workspace_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->workspace_bytes())});
+  }
+
+  double median_microseconds() {
+    const std::int64_t warm = run();
+    std::vector<std::int64_t> times;
+    for (int i = 0; i < kRuns && !(alone_ && warm > kLongRun && i > 0); ++i) times.push_back(run());
+    std::ranges::sort(times);
+    return static_cast<double>(times[times.size() / 2]) / 1e3;
+  }
+
+ private:
+  std::int64_t run() {
+    const std::int64_t begin = monotonic_ns();
+    kernel_->run({operand_data_, result_data_, workspace_.mutable_data(), pool_, Deadline::after(kStepDeadline)});
+    return std::max<std::int64_t>(1, monotonic_ns() - begin);
+  }
+
+  ThreadPool pool_;
+  bool alone_;
+  std::vector<Tensor> operands_, results_;
+  std::vector<const std::byte*> operand_data_;
+  std::vector<std::byte*> result_data_;
+  std::unique_ptr<Packed> packed_;
+  std::unique_ptr<PreparedKernel> kernel_;
+  Tensor workspace_;
+};
+
+std::size_t size_of(const OpCall& call) {
+  std::size_t total = 0;
+  const auto add = [&](const Type& type) { total += bytes(type.dtype, element_count(extents(type))); };
+  for (const auto& operand : call.operands)
+    if (operand) add(*operand);
+  for (const Type& result : call.results) add(result);
+  return total;
+}
+
+double measure(const Trial& trial, int threads) {
+  const std::size_t size = size_of(trial.call) * static_cast<std::size_t>(trial.ranks);
+  if (size > kLargest) fail(ErrorCode::out_of_memory, "{} bytes of operands are too many to try", size);
+  if (trial.ranks == 1) return TrialRun(trial, threads, nullptr).median_microseconds();
+  std::vector<double> times(static_cast<std::size_t>(trial.ranks), 0);
+  run_ranks(trial.ranks, [&](Group& group) {
+    TrialRun run(trial, threads, &group);
+    times[static_cast<std::size_t>(group.rank())] = run.median_microseconds();
+  });
+  return *std::ranges::max_element(times);
+}
+
+}  // namespace
+
+Measure make_measure(int threads) {
+  return [threads](const Trial& trial) { return measure(trial, threads); };
+}
+
+std::string machine_name(int threads) {
+  std::string cpu = "unknown cpu", line;
+  for (std::ifstream file("/proc/cpuinfo"); std::getline(file, line);)
+    if (line.starts_with("model name") && line.find(':') + 2 < line.size()) {
+      cpu = line.substr(line.find(':') + 2);
+      break;
+    }
+  return fmt::format("[{}] threads={}", cpu, threads);
+}
+
+}  // namespace tandem

@@ -1,0 +1,33 @@
+// Choosing the kernel of a node: by time where a Measure is given and several can run, else by the kernels' own order.
+#pragma once
+
+#include "build/build.h"
+#include "build/timing_cache.h"
+#include "ops/kernel.h"
+
+namespace tandem {
+
+struct Choice {
+  const KernelDef* kernel = nullptr;
+  double microseconds = 0;            // 0: by rule
+  std::vector<Candidate> candidates;  // the kernels that were considered, where there was more than one
+};
+
+class KernelChooser {
+ public:
+  // All references must outlive the chooser.
+  KernelChooser(const Graph& graph, const Mesh& mesh, const PlanOptions& options);
+  // Throws Error(unsupported) naming the node and every reason where no kernel can run it.
+  Choice choose(const Node& node);
+
+ private:
+  void time(const Node& node, const std::vector<const KernelDef*>& kernels, Choice& choice);
+  double time_one(const Trial& trial);
+
+  const Mesh& mesh_;
+  const PlanOptions& options_;
+  SymbolValues symbols_;   // opt values, and coordinates of rank 0
+  TimingCache memory_;     // where no cache is given
+};
+
+}  // namespace tandem
