@@ -24,6 +24,7 @@ struct BuildOptions {
   std::string dtype;
   bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
   bool timed = false;                             // choose among kernels by running them; else by rule, the same on every machine
+  std::vector<std::string> kernels;               // names of kernels to take wherever they can run, whatever their time
   std::string timing_cache;                       // file of measured times, read and added to; empty: none
   int threads = 0;                                // per rank, for timing; 0: cores / ranks
   ProgressCallback progress = {};

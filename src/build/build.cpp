@@ -93,6 +93,7 @@ class ProgramBuilder {
     }
     if (step.communicates) {
       CollectiveUse use = collective_use(node, plan_.mesh);
+      if (choice.kernel->sent_bytes) use.bytes = choice.kernel->sent_bytes(node.call());
       use.program = static_cast<int>(plan_.programs.size());
       use.step = number;
       plan_.collectives.push_back(std::move(use));

@@ -27,6 +27,7 @@ using Measure = std::function<double(const Trial&)>;
 struct PlanOptions {
   std::string strategy;          // what was asked for, recorded
   bool refittable = false;       // what the plan says of itself
+  std::vector<std::string> kernels;  // taken wherever they can run
   Measure measure = {};          // empty: kernels are chosen by rule
   TimingCache* cache = nullptr;  // borrowed; null: times are remembered for this build only
   std::string machine;           // what times depend on besides the kernel: CPU and threads

@@ -29,6 +29,8 @@ int ranks_of(const Node& node, const Mesh& mesh) {
 
 KernelChooser::KernelChooser(const Graph& graph, const Mesh& mesh, const PlanOptions& options)
     : mesh_(mesh), options_(options), symbols_(coordinates(mesh, 0)) {
+  for (const std::string& name : options.kernels)
+    if (!find_kernel(name)) fail(ErrorCode::invalid_argument, "no kernel is called '{}'", name);
   if (graph.profiles.empty()) return;
   for (const auto& [name, range] : graph.profiles[0]) symbols_[name] = range.opt;
 }
@@ -47,11 +49,13 @@ Choice KernelChooser::choose(const Node& node) {
     for (const Candidate& c : choice.candidates) reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", c.kernel, c.reason);
     throw Error(ErrorCode::unsupported, fmt::format("no kernel of this build can run it ({})", reasons.empty() ? "there is none" : reasons), node.label());
   }
-  choice.kernel = choose_by_rule(own.empty() ? any : own, call, symbols_);
+  const auto asked_for = [&](const KernelDef* kernel) { return std::ranges::find(options_.kernels, kernel->name) != options_.kernels.end(); };
+  const auto asked = std::ranges::find_if(own, asked_for);
+  choice.kernel = asked != own.end() ? *asked : choose_by_rule(own.empty() ? any : own, call, symbols_);
   // Kernels for any op stand in where an op has none of its own.
   const auto stands_in = [&](const Candidate& c) { return c.kernel != choice.kernel->name && find_kernel(c.kernel)->op.empty(); };
   std::erase_if(choice.candidates, stands_in);
-  if (options_.measure && own.size() > 1) time(node, own, choice);
+  if (options_.measure && own.size() > 1 && asked == own.end()) time(node, own, choice);
   if (choice.candidates.size() < 2) choice.candidates.clear();
   return choice;
 }

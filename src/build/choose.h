@@ -1,4 +1,4 @@
-// Choosing the kernel of a node: by time where a Measure is given and several can run, else by the kernels' own order.
+// Choosing the kernel of a node: one that was asked for; else by time where a Measure is given and several can run; else by rule.
 #pragma once
 
 #include "build/build.h"
@@ -15,7 +15,7 @@ struct Choice {
 
 class KernelChooser {
  public:
-  // All references must outlive the chooser.
+  // All references must outlive the chooser. Throws Error(invalid_argument) where a kernel that does not exist is asked for.
   KernelChooser(const Graph& graph, const Mesh& mesh, const PlanOptions& options);
   // Throws Error(unsupported) naming the node and every reason where no kernel can run it.
   Choice choose(const Node& node);

@@ -35,6 +35,7 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
   app.add_flag("--exact", exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
+  app.add_option("--kernel", build.kernels, "a kernel to take wherever it can run, like attention_ring");
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
 }
 
@@ -61,9 +62,10 @@ void ModelArguments::finish() {
 Engine ModelArguments::open(const Common& common) {
   finish();
   const bool shapes_build = !build.strategies.empty() || !build.shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
-                            !build.disabled_passes.empty() || !build.dump.empty();
+                            !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
-    throw CLI::ValidationError(model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --disable-pass, --dump) belongs to `tandem build`");
+    throw CLI::ValidationError(
+        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --disable-pass, --kernel, --dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.progress = show_progress(common);
   Engine engine = open_model(model, build);

@@ -65,6 +65,19 @@ INSTANTIATE_TEST_SUITE_P(HeadsOfGroupsMove, AttentionOfModels, Combine(ValuesIn(
 INSTANTIATE_TEST_SUITE_P(MoreRanks, AttentionOfModels,
                          Combine(Values("bert_legacy", "sdpa_mask_op23"), Values("cp=3", "cp=4"), ValuesIn(kKeys)));
 
+TEST(AttentionKernels, AreTakenByName) {
+  const std::shared_ptr<Module> module = sharded("bert_legacy", "cp=2", "auto");
+  std::map<std::string, std::string> bytes;
+  for (const char* kernel : {"attention_all_gather", "attention_all_to_all", "attention_ring"}) {
+    const Plan plan = build_plan(*module, {.kernels = {kernel}});
+    for (const Step& step : plan.programs.at(0).steps) EXPECT_TRUE(step.op != "Attention" || step.kernel == kernel) << step.kernel;
+    for (const CollectiveUse& use : plan.collectives) bytes[kernel] = use.bytes.to_string();
+  }
+  EXPECT_EQ(bytes["attention_all_gather"], bytes["attention_ring"]);
+  EXPECT_NE(bytes["attention_all_gather"], "");
+  EXPECT_THROW(build_plan(*module, {.kernels = {"attention_star"}}), Error);
+}
+
 TEST(AttentionHeads, ThatDoNotDivideAreNamed) {
   const std::shared_ptr<Module> module = sharded("bert_legacy", "cp=3", "all_to_all");
   try {

@@ -114,6 +114,7 @@ PlanOptions plan_options(const Module& module, const BuildOptions& options, cons
   PlanOptions plan;
   plan.strategy = options.mesh;
   plan.refittable = module.folded_sources.empty();
+  plan.kernels = options.kernels;
   if (options.timed) plan.measure = make_measure(threads);
   plan.cache = &cache;
   plan.machine = machine_name(threads);
