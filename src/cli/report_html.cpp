@@ -1,13 +1,10 @@
 #include <fmt/format.h>
 
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "cli/files.h"
 #include "cli/report.h"
-#include "tandem/error.h"
 
 namespace tandem::cli {
 namespace {
@@ -73,15 +70,7 @@ std::string page(const std::string& title, const Json& r) {
 }  // namespace
 
 void write_html(const std::string& path, const std::string& title, const Json& report) {
-  const std::string part = path + ".part";
-  std::ofstream file(part, std::ios::binary);
-  file << page(title, report);
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(part, path, error);
-  if (file && !error) return;
-  std::remove(part.c_str());
-  throw Error(ErrorCode::io, fmt::format("cannot write {}", path));
+  write_text(path, page(title, report));
 }
 
 }  // namespace tandem::cli

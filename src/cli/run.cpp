@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/files.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -99,9 +99,7 @@ Run add_run(CLI::App& app, Common& common) {
       outputs = model.run(inputs);
     } else {
       const std::string timeline = model.trace(inputs, &outputs);
-      std::ofstream file(state->trace);
-      file << timeline;
-      if (!file.flush()) throw Error(ErrorCode::io, fmt::format("cannot write {}", state->trace));
+      write_text(state->trace, timeline);
     }
     const Arrays arrays = as_file(outputs);
     if (!state->outputs.empty()) write_arrays(state->outputs, arrays);
