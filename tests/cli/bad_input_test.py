@@ -107,6 +107,10 @@ class BadInputs(ProgramTest):
     def test_outputs_that_cannot_be_written(self) -> None:
         self.refuse("run", self.save(product()), "--outputs", "no/such/folder/out.safetensors", code="io", says=["no/such/folder"])
         self.refuse("run", self.save(product()), "--trace", "no/such/folder/trace.json", code="io", says=["no/such/folder"])
+        self.refuse("inspect", self.save(product()), "--html", "no/such/folder/page.html", code="io", says=["no/such/folder"])
+        (self.folder / "taken").mkdir()  # fails at the very end: what was written beside it goes
+        self.refuse("run", self.save(product()), "--trace", "taken", code="io", says=["taken"])
+        self.assertEqual([path.name for path in self.folder.glob("*.part")], [])
 
 
 class BadCases(ProgramTest):
