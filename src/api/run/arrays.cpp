@@ -1,6 +1,6 @@
 // Arrays in .safetensors and .npy files.
 #include <cstring>
-#include <regex>
+#include <string_view>
 
 #include "api/run/engine_data.h"
 #include "core/check.h"
@@ -17,6 +17,16 @@ DType npy_dtype(const std::string& word, const std::string& path) {
   const auto found = types.find(word);
   if (found == types.end()) fail(ErrorCode::unsupported, "{}: element type '{}' of .npy files is not supported", path, word);
   return found->second;
+}
+
+// What lies between `open` and `close` after 'NAME': in the header, a Python dictionary.
+std::optional<std::string> npy_field(std::string_view header, std::string_view name, char open, char close) {
+  const std::size_t key = header.find(fmt::format("'{}':", name));
+  if (key == std::string_view::npos) return std::nullopt;
+  const std::size_t begin = header.find(open, key + name.size() + 3);
+  const std::size_t end = begin == std::string_view::npos ? begin : header.find(close, begin + 1);
+  if (end == std::string_view::npos) return std::nullopt;
+  return std::string(header.substr(begin + 1, end - begin - 1));
 }
 
 Shape npy_shape(const std::string& text, const std::string& path) {
@@ -48,12 +58,12 @@ Array read_npy(const std::string& path) {
   const std::size_t begin = (wide ? 12 : 10) + std::size_t{length};
   if (length > 65536 || begin > data.size()) damaged("the header reaches past its end");
   const std::string header(reinterpret_cast<const char*>(data.data()) + (wide ? 12 : 10), length);
-  std::smatch type, order, shape;
-  if (!std::regex_search(header, type, std::regex("'descr': *'([^']*)'")) || !std::regex_search(header, order, std::regex("'fortran_order': *(True|False)")) ||
-      !std::regex_search(header, shape, std::regex("'shape': *\\(([^)]*)\\)")))
-    damaged("the header lacks descr, fortran_order or shape");
-  if (order[1] == "True") fail(ErrorCode::unsupported, "{} is in Fortran order; save it with numpy.ascontiguousarray", path);
-  Array array{npy_dtype(type[1], path), npy_shape(shape[1], path), nullptr};
+  const auto type = npy_field(header, "descr", '\'', '\''), shape = npy_field(header, "shape", '(', ')');
+  const auto order = npy_field(header, "fortran_order", ' ', ',');
+  if (!type || !shape || !order) damaged("the header lacks descr, fortran_order or shape");
+  if (order->find("False") == std::string::npos)
+    fail(ErrorCode::unsupported, "{} is in Fortran order; save it with numpy.ascontiguousarray", path);
+  Array array{npy_dtype(*type, path), npy_shape(*shape, path), nullptr};
   if (data.size() - begin != array.size_bytes()) damaged("its size does not fit its shape");
   array.data = std::shared_ptr<const std::byte>(file, data.data() + begin);
   return array;
