@@ -71,7 +71,15 @@ HWY_INLINE void store_part(F32 d, V32 v, T* p, std::size_t count) {
   std::memcpy(p, buffer, count * sizeof(T));
 }
 
-// --- Functions. NaN in gives NaN out; the order of Min's and Max's operands sees to it.
+// --- Functions. NaN in gives NaN out.
+
+// Within low and high, NaN as it is: what Min and Max make of NaN differs between targets.
+HWY_INLINE V32 clamped(F32 d, V32 x, float low, float high) {
+  const V32 l = hn::Set(d, low), h = hn::Set(d, high);
+  return hn::IfThenElse(hn::Lt(x, l), l, hn::IfThenElse(hn::Gt(x, h), h, x));
+}
+
+HWY_INLINE V32 positive(F32 d, V32 x) { return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x); }
 
 // 2^(x·log₂e) as p·2^n: p by a polynomial of what rounding to n leaves; relative error about 1e-7.
 HWY_INLINE V32 exp_fraction(F32 d, V32 x, V32& n) {
@@ -92,7 +100,7 @@ HWY_INLINE V32 fast_exp(F32 d, V32 x) {
   const hn::RebindToSigned<F32> di;
   const V32 low = hn::Set(d, -86.6f);
   V32 n;
-  const V32 p = exp_fraction(d, hn::Min(hn::Set(d, 88.8f), hn::Max(low, x)), n);
+  const V32 p = exp_fraction(d, clamped(d, x, -86.6f, 88.8f), n);
   // 2^n as 2 · 2^(n-1), so that n = 128 stays representable.
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 126)));
   const V32 y = hn::Mul(hn::Add(p, p), hn::BitCast(d, power));
@@ -104,14 +112,15 @@ HWY_INLINE V32 exp_below(F32 d, V32 x) {
   const hn::RebindToSigned<F32> di;
   const V32 low = hn::Set(d, -86.6f);
   V32 n;
-  const V32 p = exp_fraction(d, hn::Max(low, x), n);
+  const auto under = hn::Lt(x, low);
+  const V32 p = exp_fraction(d, hn::IfThenElse(under, low, x), n);
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
-  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(p, hn::BitCast(d, power)));
+  return hn::IfThenZeroElse(under, hn::Mul(p, hn::BitCast(d, power)));
 }
 
 // Rational approximation on [-4, 4] (the one of Eigen and XLA); absolute error below 1e-6.
 HWY_INLINE V32 erf(F32 d, V32 x) {
-  x = hn::Min(hn::Set(d, 4.0f), hn::Max(hn::Set(d, -4.0f), x));
+  x = clamped(d, x, -4.0f, 4.0f);
   const V32 x2 = hn::Mul(x, x);
   V32 a = hn::Set(d, -2.72614225801306e-10f);
   a = hn::MulAdd(a, x2, hn::Set(d, 2.77068142495902e-08f));
@@ -130,7 +139,7 @@ HWY_INLINE V32 erf(F32 d, V32 x) {
 
 // Rational approximation on [-9, 9] (the one of Eigen).
 HWY_INLINE V32 tanh(F32 d, V32 v) {
-  const V32 x = hn::Min(hn::Set(d, 7.90531110763549805f), hn::Max(hn::Set(d, -7.90531110763549805f), v));
+  const V32 x = clamped(d, v, -7.90531110763549805f, 7.90531110763549805f);
   const V32 x2 = hn::Mul(x, x);
   V32 a = hn::Set(d, -2.76076847742355e-16f);
   a = hn::MulAdd(a, x2, hn::Set(d, 2.00018790482477e-13f));

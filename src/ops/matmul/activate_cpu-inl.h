@@ -19,7 +19,7 @@ HWY_INLINE V32 activate(F32 d, V32 v, Activation activation) {
     case Activation::gelu: return gelu(d, v);
     case Activation::gelu_tanh: return gelu_tanh(d, v);
     case Activation::silu: return silu(d, v);
-    case Activation::relu: return hn::Max(hn::Zero(d), v);
+    case Activation::relu: return positive(d, v);
     case Activation::tanh: return tanh(d, v);
     case Activation::sigmoid: return sigmoid(d, v);
   }

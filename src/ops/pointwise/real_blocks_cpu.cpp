@@ -54,9 +54,10 @@ void pow_block(const float* const* x, float* y, std::int64_t count) {
 template <typename M>
 HWY_INLINE V32 truth(F32 d, M mask) { return hn::IfThenElseZero(mask, hn::Set(d, 1.0f)); }
 HWY_INLINE auto holds(F32 d, V32 v) { return hn::Ne(v, hn::Zero(d)); }
-HWY_INLINE V32 larger(V32 a, V32 b) { return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b)); }
-HWY_INLINE V32 smaller(V32 a, V32 b) { return hn::IfThenElse(hn::IsNaN(a), a, hn::Min(a, b)); }
-HWY_INLINE V32 unit(F32 d, V32 v) { return hn::Max(hn::Zero(d), hn::Min(hn::Set(d, 1.0f), v)); }
+// NaN if either is.
+HWY_INLINE V32 larger(V32 a, V32 b) { return hn::IfThenElse(hn::Or(hn::IsNaN(a), hn::Gt(a, b)), a, b); }
+HWY_INLINE V32 smaller(V32 a, V32 b) { return hn::IfThenElse(hn::Or(hn::IsNaN(a), hn::Lt(a, b)), a, b); }
+HWY_INLINE V32 unit(F32 d, V32 v) { return clamped(d, v, 0.0f, 1.0f); }
 
 // Unary functions of a float; false if this is none of them.
 bool run_unary(Function function, const float* const* x, float* y, std::int64_t count) {
@@ -79,7 +80,7 @@ bool run_unary(Function function, const float* const* x, float* y, std::int64_t 
     case F::Neg: map<1>(x, y, count, [](auto, auto v) { return hn::Neg(v); }); return true;
     case F::Not: map<1>(x, y, count, [](auto d, auto v) { return truth(d, hn::Eq(v, hn::Zero(d))); }); return true;
     case F::Reciprocal: map<1>(x, y, count, [](auto d, auto v) { return hn::Div(hn::Set(d, 1.0f), v); }); return true;
-    case F::Relu: map<1>(x, y, count, [](auto d, auto v) { return hn::Max(hn::Zero(d), v); }); return true;
+    case F::Relu: map<1>(x, y, count, [](auto d, auto v) { return positive(d, v); }); return true;
     case F::Round: map<1>(x, y, count, [](auto, auto v) { return hn::Round(v); }); return true;
     case F::Sigmoid: map<1>(x, y, count, [](auto d, auto v) { return sigmoid(d, v); }); return true;
     case F::Silu: map<1>(x, y, count, [](auto d, auto v) { return silu(d, v); }); return true;
