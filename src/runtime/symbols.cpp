@@ -64,17 +64,4 @@ Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols) {
   return shape;
 }
 
-SymbolValues typical_symbols(const Program& program) {
-  std::set<std::string> names;
-  for (const Binding& input : program.inputs)
-    for (const Dim& dim : input.type.dims) dim.collect_symbols(names);
-  SymbolValues symbols;
-  for (const std::string& name : names) {
-    symbols[name] = 1;
-    if (program.profiles.empty()) continue;
-    if (const auto found = program.profiles[0].find(name); found != program.profiles[0].end()) symbols[name] = found->second.opt;
-  }
-  return symbols;
-}
-
 }  // namespace tandem

@@ -14,7 +14,4 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
 // Extents as numbers.
 Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols);
 
-// The `opt` values of the first profile; 1 for a symbol without one.
-SymbolValues typical_symbols(const Program& program);
-
 }  // namespace tandem

@@ -7,6 +7,7 @@
 #include "passes/pipeline.h"
 #include "support/cases.h"
 #include "team/team.h"
+#include "team/weights.h"
 
 namespace tandem {
 namespace {
@@ -36,12 +37,7 @@ TEST_P(AttentionOfModels, GivesTheRecordedOutputs) {
   const auto plan = std::make_shared<const Plan>(build_plan(*module));
   for (const Step& step : plan->programs.at(0).steps)
     EXPECT_TRUE(step.op != "Attention" || step.kernel == fmt::format("attention_{}", algorithm)) << step.kernel;
-  const WeightSource weights = [&](const PlanWeight& weight, int rank) {
-    SymbolValues coordinates;
-    for (const MeshAxis& axis : plan->mesh.axes()) coordinates["@" + axis.name] = plan->mesh.coordinate(rank, axis.name);
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module->source(name); }, coordinates);
-  };
-  Team team({plan}, weights, {});
+  Team team({plan}, weights_of(module, plan->mesh), {});
   const testing::Cases recorded = testing::Cases::open(std::filesystem::path(TANDEM_MODELS) / (std::string(model) + ".safetensors"));
   ASSERT_FALSE(recorded.cases.empty());
   for (const testing::Case& one : recorded.cases) {

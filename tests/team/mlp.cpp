@@ -1,5 +1,7 @@
 #include "team/mlp.h"
 
+#include "team/weights.h"
+
 namespace tandem {
 namespace {
 
@@ -7,11 +9,7 @@ double number(std::int64_t i) { return static_cast<double>(i * 7 % 11) / 8 - 0.5
 
 }  // namespace
 
-WeightSource Built::weights() const {
-  return [module = module, plan = plan](const PlanWeight& w, int rank) {
-    return run_recipe(*w.recipe, [&](const std::string& name) { return module->source(name); }, coordinates(plan->mesh, rank));
-  };
-}
+WeightSource Built::weights() const { return weights_of(module, plan->mesh); }
 
 Built build_mlp(const std::string& mesh, bool lookup) {
   auto module = std::make_shared<Module>(all_ops());

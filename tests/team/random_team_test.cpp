@@ -11,17 +11,10 @@
 #include "passes/pipeline.h"
 #include "passes/random_program.h"
 #include "team/team.h"
+#include "team/weights.h"
 
 namespace tandem {
 namespace {
-
-WeightSource weights_of(const std::shared_ptr<Module>& module, const Mesh& mesh) {
-  return [module, mesh](const PlanWeight& weight, int rank) {
-    SymbolValues coordinates;
-    for (const MeshAxis& axis : mesh.axes()) coordinates["@" + axis.name] = mesh.coordinate(rank, axis.name);
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module->source(name); }, coordinates);
-  };
-}
 
 void expect_near(const TeamTensors& got, const testing::Tensors& wanted) {
   ASSERT_EQ(got.size(), wanted.size());

@@ -7,16 +7,10 @@
 #include "build/build.h"
 #include "core/check.h"
 #include "graph/text.h"
+#include "plan/typical.h"
 
 namespace tandem {
 namespace {
-
-SymbolValues optimum(const Program& program) {
-  SymbolValues values;
-  if (!program.profiles.empty())
-    for (const auto& [name, range] : program.profiles[0]) values[name] = range.opt;
-  return values;
-}
 
 double elements(const Type& type, const SymbolValues& symbols) {
   double count = 1;
@@ -93,7 +87,7 @@ double memory_of_a_rank(const Machine& machine, int ranks) {
 
 Cost estimate(const Plan& plan, const Machine& machine) {
   const Program& program = plan.programs.at(0);
-  const SymbolValues symbols = optimum(program);
+  const SymbolValues symbols = typical_symbols(program);
   Cost cost{.mesh = plan.mesh};
   for (const Step& step : program.steps) cost.seconds += seconds_of(program, step, symbols, machine);
   for (const CollectiveUse& use : plan.collectives)

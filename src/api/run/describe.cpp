@@ -3,8 +3,8 @@
 
 #include "api/run/engine_data.h"
 #include "core/check.h"
+#include "plan/typical.h"
 #include "runtime/memory.h"
-#include "runtime/symbols.h"
 
 namespace tandem {
 namespace {

@@ -3,6 +3,7 @@
 
 #include "api/run/engine_data.h"
 #include "core/check.h"
+#include "plan/typical.h"
 #include "runtime/symbols.h"
 
 namespace tandem {

@@ -1,5 +1,6 @@
 #include "core/check.h"
 #include "graph/graph.h"
+#include "ops/along_axis.h"
 #include "ops/gather/index.h"
 #include "ops/layout/strided.h"
 #include "ops/ops.h"
@@ -26,8 +27,6 @@ GatherRows gather_rows(const OpCall& call, std::int64_t extent) {
 }
 
 namespace {
-
-int axis_of(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
 
 std::vector<Type> infer(const OpCall& call) {
   const Type &table = call.operand(0), &indices = call.operand(1);

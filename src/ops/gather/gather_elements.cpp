@@ -1,4 +1,5 @@
 #include "core/check.h"
+#include "ops/along_axis.h"
 #include "ops/gather/index.h"
 #include "ops/layout/strided.h"
 #include "ops/ops.h"
@@ -6,8 +7,6 @@
 
 namespace tandem {
 namespace {
-
-int axis_of(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
 
 std::vector<Type> infer(const OpCall& call) {
   const Type &data = call.operand(0), &indices = call.operand(1);

@@ -2,13 +2,12 @@
 #include "core/check.h"
 #include "core/tensor.h"
 #include "graph/builder.h"
+#include "ops/along_axis.h"
 #include "ops/ops.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::ops {
 namespace {
-
-int axis_of(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
 
 std::vector<Type> infer(const OpCall& call) {
   require_dtype(call, 0, is_number, "a number type");

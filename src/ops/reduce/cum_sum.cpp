@@ -1,14 +1,13 @@
 #include "core/check.h"
 #include "core/tensor.h"
 #include "graph/builder.h"
+#include "ops/along_axis.h"
 #include "ops/ops.h"
 #include "ops/pointwise/scalar.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::ops {
 namespace {
-
-int axis_of(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
 
 std::vector<Type> infer(const OpCall& call) {
   require_dtype(call, 0, is_number, "a number type");
@@ -17,9 +16,7 @@ std::vector<Type> infer(const OpCall& call) {
 }
 
 ShardingRule rule(const OpCall& call) {
-  ShardingRule rule = pointwise_rule(call);
-  for (const int factor : rule.results[0][static_cast<std::size_t>(axis_of(call))])
-    rule.factors[static_cast<std::size_t>(factor)].role = ShardingRule::Role::whole;
+  ShardingRule rule = whole_along_axis(call);
   rule.linear = {true};
   return rule;
 }

@@ -2,25 +2,17 @@
 
 #include "core/tensor.h"
 #include "graph/graph.h"
+#include "ops/along_axis.h"
 #include "ops/ops.h"
 #include "ops/pointwise/define.h"
 
 namespace tandem::ops {
 namespace {
 
-int axis_of(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
-
 std::vector<Type> infer(const OpCall& call) {
   require_dtype(call, 0, is_float, "a float type");
   axis_of(call);
   return {call.operand(0)};
-}
-
-ShardingRule rule(const OpCall& call) {
-  ShardingRule rule = pointwise_rule(call);
-  for (const int factor : rule.results[0][static_cast<std::size_t>(axis_of(call))])
-    rule.factors[static_cast<std::size_t>(factor)].role = ShardingRule::Role::whole;
-  return rule;
 }
 
 template <bool kLog>
@@ -63,7 +55,7 @@ OpDef softmax(std::string_view name, std::string_view doc) {
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer,
-      .rule = rule,
+      .rule = whole_along_axis,
       .evaluate = evaluate<kLog>,
       .onnx = {{name, 1, import}},
   };

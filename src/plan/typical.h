@@ -1,0 +1,11 @@
+// Values of symbols for estimates, timings and random inputs.
+#pragma once
+
+#include "plan/plan.h"
+
+namespace tandem {
+
+// The `opt` values of the first profile; 1 for a symbol without one.
+SymbolValues typical_symbols(const Program& program);
+
+}  // namespace tandem
