@@ -31,3 +31,11 @@ function(tandem_test name)
   gtest_discover_tests(${name} TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
+
+# tandem_baseline_tests(NAME [FILTER pattern] LABELS…): the tests of a program once more, as on a processor that has none of the newer
+# vector instructions. The program links support/vector_target.cpp.
+function(tandem_baseline_tests name)
+  cmake_parse_arguments(ARG "" "FILTER" "LABELS" ${ARGN})
+  gtest_discover_tests(${name} TEST_PREFIX ${name}_baseline. TEST_LIST ${name}_baseline TEST_FILTER "${ARG_FILTER}" DISCOVERY_TIMEOUT 60
+    PROPERTIES TIMEOUT 120 ENVIRONMENT "TANDEM_TEST_VECTORS=baseline" LABELS "${ARG_LABELS}")
+endfunction()

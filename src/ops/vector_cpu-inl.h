@@ -45,6 +45,7 @@ HWY_INLINE void store(F32 d, V32 v, Bf16* p) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bits)), d16, reinterpret_cast<std::uint16_t*>(p));
 }
 
+#if !HWY_ARCH_X86 || HWY_TARGET <= HWY_AVX2
 HWY_INLINE V32 load(F32 d, const F16* p) {
   const hn::Rebind<hwy::float16_t, F32> d16;
   return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
@@ -54,6 +55,42 @@ HWY_INLINE void store(F32 d, V32 v, F16* p) {
   (void)d;
   hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
 }
+#else
+// Where the machine has no such instruction, Highway truncates and knows neither infinity nor NaN; this does what the instruction does.
+HWY_INLINE V32 load(F32 d, const F16* p) {
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d32;
+  const hn::RebindToSigned<F32> di;
+  const auto code = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)));
+  const auto size = hn::And(code, hn::Set(d32, 0x7fffu));
+  const auto rebased = hn::Add(hn::ShiftLeft<13>(size), hn::Set(d32, 112u << 23));
+  const V32 normal = hn::BitCast(d, rebased), special = hn::BitCast(d, hn::Add(rebased, hn::Set(d32, 112u << 23)));
+  const V32 count = hn::ConvertTo(d, hn::BitCast(di, size));
+  const V32 subnormal = hn::Mul(count, hn::Set(d, 5.9604644775390625e-8f));
+  const V32 infinite_or_nan = hn::IfThenElse(hn::IsNaN(special), hn::Or(special, hn::BitCast(d, hn::Set(d32, 0x400000u))), special);
+  const V32 magnitude = hn::IfThenElse(hn::Lt(count, hn::Set(d, 1024.0f)), subnormal,
+                                       hn::IfThenElse(hn::Lt(count, hn::Set(d, 31744.0f)), normal, infinite_or_nan));
+  return hn::Or(magnitude, hn::BitCast(d, hn::ShiftLeft<16>(hn::Xor(code, size))));
+}
+HWY_INLINE void store(F32 d, V32 v, F16* p) {
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d32;
+  const hn::RebindToSigned<F32> di;
+  const V32 a = hn::Abs(v);
+  const auto bits = hn::BitCast(d32, a);
+  const auto sign = hn::ShiftRight<16>(hn::Xor(hn::BitCast(d32, v), bits));
+  const auto to_even = hn::Add(hn::And(hn::ShiftRight<13>(bits), hn::Set(d32, 1u)), hn::Set(d32, 0xfffu));
+  const auto normal = hn::ShiftRight<13>(hn::Sub(hn::Add(bits, to_even), hn::Set(d32, 112u << 23)));
+  // The last bit of 0.5 weighs what the last bit of a subnormal f16 does, so the adder rounds.
+  const V32 half = hn::Set(d, 0.5f);
+  const auto subnormal = hn::Sub(hn::BitCast(d32, hn::Add(a, half)), hn::BitCast(d32, half));
+  const auto nan = hn::Or(hn::And(hn::ShiftRight<13>(bits), hn::Set(d32, 0x3ffu)), hn::Set(d32, 0x7e00u));
+  const auto within = hn::IfThenElse(hn::RebindMask(d32, hn::Lt(a, hn::Set(d, 6.103515625e-5f))), subnormal, normal);
+  const auto number = hn::IfThenElse(hn::RebindMask(d32, hn::Ge(a, hn::Set(d, 65520.0f))), hn::Set(d32, 0x7c00u), within);
+  const auto code = hn::Or(sign, hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), nan, number));
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, code)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+#endif
 
 // --- The first `count` lanes (fewer than a vector); the others read as zero and are not written.
 HWY_INLINE V32 load_part(F32 d, const float* p, std::size_t count) { return hn::MaskedLoad(hn::FirstN(d, count), d, p); }
