@@ -64,10 +64,14 @@ void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists
 }  // namespace
 
 struct Context::Bound {
+  struct Launch {
+    std::unique_ptr<PreparedKernel> kernel;
+    std::uint32_t operands = 0, results = 0;
+  };
   SymbolValues symbols;
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
-  std::vector<std::unique_ptr<PreparedKernel>> kernels;
+  std::vector<Launch> launches;  // per step
 };
 
 // Holds the Context for one call.
@@ -85,7 +89,13 @@ class Context::Turn {
 Context::Context(std::shared_ptr<const RankEngine> engine, ContextOptions options)
     : engine_(std::move(engine)), options_(options), pool_(options.threads), direct_(direct_outputs(engine_->program(options.program))),
       shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(nullptr, std::free),
-      address_(program().values.size(), nullptr) {}
+      address_(program().values.size(), nullptr) {
+  for (const Step& step : program().steps) {
+    arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
+    arguments_.insert(arguments_.end(), step.results.begin(), step.results.end());
+  }
+  pointers_.resize(arguments_.size());
+}
 
 Context::~Context() = default;
 
@@ -211,8 +221,9 @@ std::unique_ptr<Context::Bound> Context::prepare_bound() {
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
       const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr};
-      bound->kernels.push_back(engine_->kernel(options_.program, s).prepare(args));
-      bound->workspace_bytes = std::max(bound->workspace_bytes, bound->kernels.back()->workspace_bytes());
+      bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
+                                 static_cast<std::uint32_t>(step.results.size())});
+      bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
     } catch (const Error& error) {
       throw error.at_node(label(step));
     }
@@ -261,23 +272,23 @@ void Context::place(Bound& bound, std::span<const std::byte* const> inputs, std:
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
+  for (std::size_t i = 0; i < arguments_.size(); ++i) pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
 }
 
+// Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
 void Context::run_steps(Bound& bound) {
-  std::vector<const std::byte*> operands;
-  std::vector<std::byte*> results;
   std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
-  for (std::size_t s = 0; s < program().steps.size(); ++s) {
-    const Step& step = program().steps[s];
-    operands.clear();
-    results.clear();
-    for (int v : step.operands) operands.push_back(v < 0 ? nullptr : address_[static_cast<std::size_t>(v)]);
-    for (int v : step.results) results.push_back(address_[static_cast<std::size_t>(v)]);
+  std::byte* const* next = pointers_.data();
+  for (std::size_t s = 0; s < bound.launches.size(); ++s) {
+    const Bound::Launch& launch = bound.launches[s];
+    const std::span<const std::byte* const> operands(next, launch.operands);
+    const std::span<std::byte* const> results(next + launch.operands, launch.results);
+    next += launch.operands + launch.results;
     const std::int64_t begin = hook_ ? monotonic_ns() : 0;
     try {
-      bound.kernels[s]->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
+      launch.kernel->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
-      throw error.at_node(label(step));
+      throw error.at_node(label(program().steps[s]));
     }
     if (hook_) hook_(s, begin, monotonic_ns());
     if (group_) group_->mark(static_cast<std::int64_t>(s));

@@ -77,6 +77,8 @@ class Context {
   std::unique_ptr<std::byte, void (*)(void*)> arena_;
   std::size_t arena_bytes_ = 0;
   std::vector<std::byte*> address_;       // per value; filled for each run
+  std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
+  std::vector<std::byte*> pointers_;      // their addresses; filled for each run
   Group* group_ = nullptr;
   bool joined_ = false;
   std::map<std::string, std::unique_ptr<Group>> groups_;  // by axis or rank lists

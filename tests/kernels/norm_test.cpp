@@ -40,7 +40,10 @@ TEST(Norm, AllForms) {
             expect("layer_norm", "LayerNorm", {x, s});
             expect("rms_norm", "RmsNorm", {x, s});
             expect("add_layer_norm", "AddLayerNorm", {x, r, s, b});
+            expect("add_layer_norm", "AddLayerNorm", {x, r, s, b, s});
+            expect("add_layer_norm", "AddLayerNorm", {x, r, s, std::nullopt, b});
             expect("add_rms_norm", "AddRmsNorm", {x, r, s});
+            expect("add_rms_norm", "AddRmsNorm", {x, r, s, b});
           }
 }
 

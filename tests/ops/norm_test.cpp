@@ -36,6 +36,17 @@ TEST(Norm, AddingFirstIsTheSame) {
   expect_near(rms[0], evaluate(ops::RmsNorm, {sum, scale}).to_doubles(), 0);
 }
 
+TEST(Norm, AnOffsetIsAddedToEveryRow) {
+  const Tensor x = waves(1, {4, 6}), residual = waves(5, {4, 6}), scale = waves(2, {6}), bias = waves(3, {6}), offset = waves(7, {6});
+  const Tensor sum = evaluate(ops::Add, {evaluate(ops::Add, {x, offset}), residual});
+  const auto layer = evaluate_all(ops::AddLayerNorm, {x, residual, scale, bias, offset});
+  expect_near(layer[1], sum.to_doubles());
+  expect_near(layer[0], evaluate(ops::LayerNorm, {sum, scale, bias}).to_doubles());
+  const auto rms = evaluate_all(ops::AddRmsNorm, {x, residual, scale, offset});
+  expect_near(rms[1], sum.to_doubles());
+  expect_near(rms[0], evaluate(ops::RmsNorm, {sum, scale}).to_doubles());
+}
+
 TEST(Norm, InferenceErrorsAndRule) {
   const auto f32 = [](const char* dims) { return type_of(DType::f32, dims); };
   expect_error(ErrorCode::invalid_model, "do not broadcast", [&] { infer(ops::LayerNorm, {f32("B,S,8"), f32("7")}); });

@@ -9,10 +9,11 @@
 namespace tandem::ops {
 namespace {
 
-// What one of the four ops does. Operands: x, residual if kAdds, scale, then for LayerNorm an optional bias.
+// What one of the four ops does. Operands: x, residual if kAdds, scale, for LayerNorm an optional bias, and if kAdds an optional offset.
 template <bool kCenters, bool kAdds>
 struct Norm {
-  static constexpr std::size_t kScale = kAdds ? 2 : 1, kBias = kScale + 1;
+  static constexpr std::size_t kScale = kAdds ? 2 : 1, kBias = kScale + 1, kOffset = kCenters ? kBias + 1 : kBias;
+  static constexpr std::size_t kMost = kAdds ? kOffset + 1 : kOffset;
 
   static int axis(const OpCall& call) { return normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()); }
 
@@ -51,20 +52,22 @@ struct Norm {
     const std::int64_t length = element_count(normalized);
     const double epsilon = call.attributes.real("epsilon");
     const Shape scale_strides = strides_over(in[kScale].shape(), normalized);
-    const bool biased = call.has_operand(kBias);
-    const Shape bias_strides = biased ? strides_over(in[kBias].shape(), normalized) : Shape(normalized.size(), 0);
+    const bool biased = kCenters && call.has_operand(kBias), shifted = kAdds && call.has_operand(kOffset);
+    const Shape none(normalized.size(), 0);
+    const Shape bias_strides = biased ? strides_over(in[kBias].shape(), normalized) : none;
+    const Shape offset_strides = shifted ? strides_over(in[kOffset].shape(), normalized) : none;
     Tensor y(in[0].dtype(), shape), sum(in[0].dtype(), shape);
     std::vector<double> row(static_cast<std::size_t>(length));
     for (std::int64_t start = 0; start < y.count(); start += length) {
       double mean = 0, variance = 0;
-      for (std::int64_t j = 0; j < length; ++j) {
+      for_each_offset<1>(normalized, {offset_strides}, [&](std::int64_t j, const auto& at) {
         double& x = row[static_cast<std::size_t>(j)] = in[0].at(start + j);
         if (kAdds) {  // the norm sees the sum as it is stored
-          store_element(sum.dtype(), sum.mutable_data(), start + j, x + in[1].at(start + j));
+          store_element(sum.dtype(), sum.mutable_data(), start + j, x + (shifted ? in[kOffset].at(at[0]) : 0) + in[1].at(start + j));
           x = sum.at(start + j);
         }
         if (kCenters) mean += x / static_cast<double>(length);
-      }
+      });
       for (const double x : row) variance += (x - mean) * (x - mean) / static_cast<double>(length);
       const double factor = 1 / std::sqrt(variance + epsilon);
       for_each_offset<2>(normalized, {scale_strides, bias_strides}, [&](std::int64_t j, const auto& at) {
@@ -83,7 +86,7 @@ struct Norm {
         .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the first of the normalized dimensions, which are the last ones"},
                    {"epsilon", FieldKind::real, 1e-5, {}, "added to the variance or mean square"}},
         .min_operands = static_cast<int>(kScale) + 1,
-        .max_operands = static_cast<int>(kCenters ? kBias : kScale) + 1,
+        .max_operands = static_cast<int>(kMost),
         .infer = infer,
         .rule = rule,
         .evaluate = evaluate,
@@ -127,9 +130,9 @@ std::vector<Value*> import_rms_norm(const ForeignNode& node, GraphBuilder& build
 }  // namespace
 
 const OpDef AddLayerNorm = Norm<true, true>::define(
-    "AddLayerNorm", "Layer normalization of the sum of x and a residual, with scale and optional bias; results: the norm, and the sum.");
+    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias (operands: x, residual, scale, bias, offset); results: the norm, and the sum.");
 const OpDef AddRmsNorm = Norm<false, true>::define(
-    "AddRmsNorm", "RMS normalization of the sum of x and a residual, with scale; results: the norm, and the sum.");
+    "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale (operands: x, residual, scale, offset); results: the norm, and the sum.");
 const OpDef LayerNorm =
     Norm<true, false>::define("LayerNorm", "y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.",
                               {{"LayerNormalization", 17, import_layer_norm}});

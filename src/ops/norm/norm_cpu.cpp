@@ -15,10 +15,11 @@ namespace tandem {
 struct NormRows {
   const std::byte* x;
   const std::byte* residual;  // null: x is normalized as it is
+  const std::byte* offset;    // [length], added to every row of x; null: none
   const std::byte* scale;
   const std::byte* bias;      // null: none
   std::byte* y;
-  std::byte* sum;             // x + residual
+  std::byte* sum;             // x + offset + residual
   std::int64_t length;
   float epsilon;
   bool centers;
@@ -49,10 +50,13 @@ void normalize_row(const NormRows& rows, std::int64_t row) {
   V32 total = hn::Zero(d);
   if (rows.residual) {
     const T* residual = line(rows.residual);
+    const T* offset = reinterpret_cast<const T*>(rows.offset);
     T* sum = line(rows.sum);
     each_vector(n, lanes, [&](std::int64_t i, std::size_t part) {
-      if (part == 0) store(d, hn::Add(load(d, x + i), load(d, residual + i)), sum + i);
-      else store_part(d, hn::Add(load_part(d, x + i, part), load_part(d, residual + i, part)), sum + i, part);
+      const auto of = [&](const T* p) { return part == 0 ? load(d, p + i) : load_part(d, p + i, part); };
+      const V32 v = hn::Add(offset ? hn::Add(of(x), of(offset)) : of(x), of(residual));
+      if (part == 0) store(d, v, sum + i);
+      else store_part(d, v, sum + i, part);
     });
     x = sum;  // the norm sees the sum as it is stored
   }
@@ -95,18 +99,21 @@ namespace tandem::kernels {
 namespace {
 HWY_EXPORT(normalize_rows);
 
-// Operands: x, the residual of the Add forms, scale, and LayerNorm's optional bias.
+// Operands: x, the residual of the Add forms, scale, LayerNorm's optional bias, and the optional offset of the Add forms.
 struct NormKind {
   bool adds, centers;
   std::size_t scale() const { return adds ? 2 : 1; }
   std::size_t bias() const { return scale() + 1; }
+  std::size_t offset() const { return centers ? bias() + 1 : bias(); }
 };
 
 NormKind kind_of(const OpCall& call) { return {call.op->name.starts_with("Add"), call.op->name.ends_with("LayerNorm")}; }
 
 class Norm final : public PreparedKernel {
  public:
-  explicit Norm(const OpCall& call) : kind_(kind_of(call)), dtype_(call.operand(0).dtype), biased_(call.has_operand(kind_.bias())) {
+  explicit Norm(const OpCall& call) : kind_(kind_of(call)), dtype_(call.operand(0).dtype) {
+    biased_ = kind_.centers && call.has_operand(kind_.bias());
+    shifted_ = kind_.adds && call.has_operand(kind_.offset());
     const Shape shape = shape_of(call.operand(0));
     const int axis = normalize_axis(call.attributes.integer("axis"), static_cast<int>(shape.size()));
     length_ = element_count({shape.begin() + axis, shape.end()});
@@ -117,6 +124,7 @@ class Norm final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     const NormRows rows = {.x = args.operands[0],
                            .residual = kind_.adds ? args.operands[1] : nullptr,
+                           .offset = shifted_ ? args.operands[kind_.offset()] : nullptr,
                            .scale = args.operands[kind_.scale()],
                            .bias = biased_ ? args.operands[kind_.bias()] : nullptr,
                            .y = args.results[0],
@@ -132,7 +140,7 @@ class Norm final : public PreparedKernel {
  private:
   NormKind kind_;
   DType dtype_;
-  bool biased_;
+  bool biased_ = false, shifted_ = false;
   std::int64_t length_ = 0, rows_ = 0;
   float epsilon_ = 0;
 };
@@ -143,7 +151,7 @@ std::optional<std::string> refuse(const OpCall& call) {
   const int axis = normalize_axis(call.attributes.integer("axis"), x.rank());
   const std::vector<Dim> normalized(x.dims.begin() + axis, x.dims.end());
   for (std::size_t i = kind_of(call).scale(); i < call.operands.size(); ++i)
-    if (call.has_operand(i) && call.operand(i).dims != normalized) return "scale or bias is not shaped as the normalized dimensions";
+    if (call.has_operand(i) && call.operand(i).dims != normalized) return "scale, bias or offset is not shaped as the normalized dimensions";
   return std::nullopt;
 }
 
