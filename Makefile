@@ -22,6 +22,7 @@ build-all: setup
 	@echo "[build] everything in $(BUILD)"
 	@cmake --preset cpu >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 	@cmake --build $(BUILD) -j $(JOBS)
+	@$(PYTHON) tools/link_package.py $(BUILD)/python
 
 setup:
 	@tools/setup.sh

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
-  g++ cmake ninja-build ccache pkg-config python3 python3-venv
+  g++ cmake ninja-build ccache pkg-config python3 python3-dev python3-venv
   libfmt-dev nlohmann-json3-dev libcli11-dev libhwy-dev libdnnl-dev
   libprotobuf-dev protobuf-compiler libgtest-dev
 )
@@ -62,7 +62,7 @@ python_packages() {
     say "making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
   fi
-  say "Python packages (about 160 MB the first time)"
+  say "Python packages (about 190 MB the first time)"
   local attempt
   for attempt in 1 2; do
     if .venv/bin/python -m pip install --disable-pip-version-check --no-deps --progress-bar off -r tools/requirements.txt |

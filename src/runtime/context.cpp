@@ -63,7 +63,7 @@ void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists
 
 }  // namespace
 
-struct Context::Bound {
+struct RankContext::Bound {
   struct Launch {
     std::unique_ptr<PreparedKernel> kernel;
     std::uint32_t operands = 0, results = 0;
@@ -74,8 +74,8 @@ struct Context::Bound {
   std::vector<Launch> launches;  // per step
 };
 
-// Holds the Context for one call.
-class Context::Turn {
+// Holds the RankContext for one call.
+class RankContext::Turn {
  public:
   explicit Turn(std::atomic<bool>& busy) : busy_(busy) {
     if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
@@ -86,7 +86,7 @@ class Context::Turn {
   std::atomic<bool>& busy_;
 };
 
-Context::Context(std::shared_ptr<const RankEngine> engine, ContextOptions options)
+RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
     : engine_(std::move(engine)), options_(options), pool_(options.threads), direct_(direct_outputs(engine_->program(options.program))),
       shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(nullptr, std::free),
       address_(program().values.size(), nullptr) {
@@ -97,11 +97,11 @@ Context::Context(std::shared_ptr<const RankEngine> engine, ContextOptions option
   pointers_.resize(arguments_.size());
 }
 
-Context::~Context() = default;
+RankContext::~RankContext() = default;
 
-const Program& Context::program() const { return engine_->program(options_.program); }
+const Program& RankContext::program() const { return engine_->program(options_.program); }
 
-void Context::set_communicator(Group* group) {
+void RankContext::set_communicator(Group* group) {
   const Turn turn(busy_);
   if (group && group->size() != engine_->plan().world_size())
     fail(ErrorCode::mismatch, "the engine is for {} ranks, the group has {}", engine_->plan().world_size(), group->size());
@@ -113,7 +113,7 @@ void Context::set_communicator(Group* group) {
   joined_ = false;
 }
 
-void Context::set_input_shape(const std::string& name, Shape shape) {
+void RankContext::set_input_shape(const std::string& name, Shape shape) {
   const Turn turn(busy_);
   for (std::size_t i = 0; i < program().inputs.size(); ++i) {
     if (program().inputs[i].name != name) continue;
@@ -125,13 +125,13 @@ void Context::set_input_shape(const std::string& name, Shape shape) {
   fail(ErrorCode::invalid_argument, "there is no input '{}'", name);
 }
 
-void Context::bind(const SymbolValues& symbols) {
+void RankContext::bind(const SymbolValues& symbols) {
   const Turn turn(busy_);
   symbols_ = symbols;
   for (const auto& [axis, position] : coordinates(engine_->plan().mesh, engine_->rank())) (*symbols_)[axis] = position;
 }
 
-void Context::require_bound() {
+void RankContext::require_bound() {
   if (symbols_) return;
   for (std::size_t i = 0; i < shapes_.size(); ++i) {
     if (shape_set_[i]) continue;
@@ -145,18 +145,18 @@ void Context::require_bound() {
   symbols_ = std::move(symbols);
 }
 
-Shape Context::input_shape(std::size_t index) {
+Shape RankContext::input_shape(std::size_t index) {
   require_bound();
   return bound_dims(program().values.at(static_cast<std::size_t>(program().inputs.at(index).value)).type.dims, *symbols_);
 }
 
-Shape Context::output_shape(std::size_t index) {
+Shape RankContext::output_shape(std::size_t index) {
   require_bound();
   return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
 }
 
 // The collective point: agreement first, then every group in the order in which the plan first uses it.
-void Context::join_group() {
+void RankContext::join_group() {
   if (joined_) return;
   const Plan& plan = engine_->plan();
   if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
@@ -196,7 +196,7 @@ void Context::join_group() {
   joined_ = true;
 }
 
-Group* Context::group_of(std::size_t step) {
+Group* RankContext::group_of(std::size_t step) {
   const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
   if (!use || !group_) return nullptr;
   if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
@@ -204,7 +204,7 @@ Group* Context::group_of(std::size_t step) {
   return found == groups_.end() ? nullptr : found->second.get();
 }
 
-std::unique_ptr<Context::Bound> Context::prepare_bound() {
+std::unique_ptr<RankContext::Bound> RankContext::prepare_bound() {
   auto bound = std::make_unique<Bound>();
   bound->symbols = *symbols_;
   std::vector<bool> outside;
@@ -231,7 +231,7 @@ std::unique_ptr<Context::Bound> Context::prepare_bound() {
   return bound;
 }
 
-Context::Bound& Context::bound() {
+RankContext::Bound& RankContext::bound() {
   require_bound();
   for (auto it = bounds_.begin(); it != bounds_.end(); ++it)
     if ((*it)->symbols == *symbols_) {
@@ -244,12 +244,12 @@ Context::Bound& Context::bound() {
   return *bounds_.front();
 }
 
-void Context::prepare() {
+void RankContext::prepare() {
   const Turn turn(busy_);
   bound();
 }
 
-void Context::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const std::size_t needed = bound.memory.arena_bytes + bound.workspace_bytes + kAlignment;
   if (needed > arena_bytes_) {
     arena_.reset();
@@ -276,7 +276,7 @@ void Context::place(Bound& bound, std::span<const std::byte* const> inputs, std:
 }
 
 // Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
-void Context::run_steps(Bound& bound) {
+void RankContext::run_steps(Bound& bound) {
   std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
   std::byte* const* next = pointers_.data();
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
@@ -295,7 +295,7 @@ void Context::run_steps(Bound& bound) {
   }
 }
 
-void Context::copy_outputs(const Bound& bound, std::span<std::byte* const> outputs) {
+void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> outputs) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto v = static_cast<std::size_t>(program().outputs[i].value);
     if (direct_[static_cast<std::size_t>(bound.memory.root[v])] < 0 && bound.memory.size[v] > 0)
@@ -303,7 +303,7 @@ void Context::copy_outputs(const Bound& bound, std::span<std::byte* const> outpu
   }
 }
 
-void Context::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const Turn turn(busy_);
   if (inputs.size() != program().inputs.size() || outputs.size() != program().outputs.size())
     fail(ErrorCode::invalid_argument, "{} inputs and {} outputs given, the program has {} and {}", inputs.size(), outputs.size(),

@@ -1,4 +1,4 @@
-// Context: runs one program of a RankEngine on one rank; owns activations and prepared kernels.
+// RankContext: runs one program of a RankEngine on one rank; owns activations and prepared kernels.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@
 
 namespace tandem {
 
-struct ContextOptions {
+struct RankContextOptions {
   int threads = 1;
   std::chrono::nanoseconds step_deadline = kStepDeadline;
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
@@ -26,13 +26,13 @@ struct ContextOptions {
 };
 
 // Serves one thread at a time; a second concurrent call is Error(invalid_argument).
-class Context {
+class RankContext {
  public:
   // Called after each step with its number and its begin and end on monotonic_ns().
   using StepHook = std::function<void(std::size_t step, std::int64_t begin_ns, std::int64_t end_ns)>;
 
-  Context(std::shared_ptr<const RankEngine> engine, ContextOptions options);
-  ~Context();
+  RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options);
+  ~RankContext();
 
   const Program& program() const;
   // `group` is borrowed and must outlive its use; null releases it. Never waits.
@@ -67,7 +67,7 @@ class Context {
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
 
   std::shared_ptr<const RankEngine> engine_;
-  ContextOptions options_;
+  RankContextOptions options_;
   ThreadPool pool_;
   std::vector<int> direct_;               // direct_outputs(program)
   std::vector<Shape> shapes_;

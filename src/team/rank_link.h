@@ -33,7 +33,7 @@ struct RankRequest {
 struct RankReply {
   std::optional<Error> error;
   bool ended = false;            // the rank is no more; `error` says how it ended
-  std::int64_t nanoseconds = 0;  // of Context::run
+  std::int64_t nanoseconds = 0;  // of RankContext::run
   std::vector<TraceEvent> trace;
 };
 
@@ -43,7 +43,7 @@ struct RankStart {
   std::shared_ptr<const Plan> plan;
   WeightSource weights;
   int engine_file = -1;  // a descriptor, borrowed until the link is made
-  ContextOptions options;
+  RankContextOptions options;
   std::shared_ptr<ShmRegion> region;
 };
 
@@ -77,7 +77,7 @@ int serve_rank_process(int socket);
 class RankWorker {
  public:
   // Throws what the rendezvous throws.
-  RankWorker(std::shared_ptr<const RankEngine> engine, const ContextOptions& options, std::shared_ptr<ShmRegion> region);
+  RankWorker(std::shared_ptr<const RankEngine> engine, const RankContextOptions& options, std::shared_ptr<ShmRegion> region);
   // Never throw: errors go into the reply, and end the world so that no peer waits.
   RankReply serve(const RankRequest& request);
   RankReply rejoin(std::shared_ptr<ShmRegion> region);
@@ -90,7 +90,7 @@ class RankWorker {
   std::chrono::nanoseconds rendezvous_;
   std::shared_ptr<ShmRegion> region_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Context> context_;
+  std::unique_ptr<RankContext> context_;
 };
 
 // The exception being handled, as the error of `rank`.

@@ -42,7 +42,7 @@ RankRequest request_from_json(const Json& message, std::byte* base) {
   return request;
 }
 
-Json to_json(int rank, const ContextOptions& options) {
+Json to_json(int rank, const RankContextOptions& options) {
   return {{"rank", rank},
           {"threads", options.threads},
           {"step_deadline_ns", options.step_deadline.count()},
@@ -50,7 +50,7 @@ Json to_json(int rank, const ContextOptions& options) {
           {"same_plan", options.same_plan}};
 }
 
-int start_from_json(const Json& message, ContextOptions& options) {
+int start_from_json(const Json& message, RankContextOptions& options) {
   options.threads = message.at("threads");
   options.step_deadline = std::chrono::nanoseconds(message.at("step_deadline_ns").get<std::int64_t>());
   options.rendezvous_deadline = std::chrono::nanoseconds(message.at("rendezvous_deadline_ns").get<std::int64_t>());

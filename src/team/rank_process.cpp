@@ -32,7 +32,7 @@ class RankProcess {
 
   // False where there is no rank to go on with.
   bool start(const Message& message) {
-    ContextOptions options;
+    RankContextOptions options;
     std::shared_ptr<ShmRegion> region;
     int rank = -1;
     try {

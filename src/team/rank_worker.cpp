@@ -17,8 +17,8 @@ Error current_error(int rank) {
   }
 }
 
-RankWorker::RankWorker(std::shared_ptr<const RankEngine> engine, const ContextOptions& options, std::shared_ptr<ShmRegion> region)
-    : rank_(engine->rank()), rendezvous_(options.rendezvous_deadline), context_(std::make_unique<Context>(std::move(engine), options)) {
+RankWorker::RankWorker(std::shared_ptr<const RankEngine> engine, const RankContextOptions& options, std::shared_ptr<ShmRegion> region)
+    : rank_(engine->rank()), rendezvous_(options.rendezvous_deadline), context_(std::make_unique<RankContext>(std::move(engine), options)) {
   join(std::move(region));
 }
 

@@ -126,7 +126,7 @@ TEST(EngineFiles, AnotherMeshOrWorldIsRefusedNamingBothSides) {
   // At the level of a rank that joins somebody's group.
   const Engine engine = load_engine(path);
   run_ranks(3, [&](Group& group) {
-    Context context(RankEngine::load(engine.data().plans[0], 0, engine.data().weights), {});
+    RankContext context(RankEngine::load(engine.data().plans[0], 0, engine.data().weights), {});
     EXPECT_SAYS(thrown([&] { context.set_communicator(&group); }), "the engine is for 2 ranks, the group has 3");
   });
 }
@@ -136,7 +136,7 @@ TEST(EngineFiles, AnotherPlanOnOneRankIsRefusedBeforeAnythingRuns) {
   std::atomic<int> refused = 0;
   const auto join = [&](Group& group) {
     const EngineData& mine = engines[group.rank()].data();
-    Context context(RankEngine::load(mine.plans[0], group.rank(), mine.weights), {});
+    RankContext context(RankEngine::load(mine.plans[0], group.rank(), mine.weights), {});
     context.set_communicator(&group);
     for (const Binding& input : context.program().inputs) context.set_input_shape(input.name, Shape(input.type.dims.size(), 2));
     const Error error = thrown([&] { context.prepare(); });

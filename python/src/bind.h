@@ -1,0 +1,17 @@
+// The areas of the extension module: one function per file, called by module.cpp in this order.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+namespace nb = nanobind;
+
+namespace tandem::python {
+
+void bind_lifetime(nb::module_& module);
+void bind_errors(nb::module_& module);
+void bind_engine(nb::module_& module);
+void bind_build(nb::module_& module);
+void bind_model(nb::module_& module);
+
+}  // namespace tandem::python

@@ -1,0 +1,105 @@
+// Engine, Port, Collective: what an engine file says about itself.
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/vector.h>
+
+#include "arrays.h"
+#include "progress.h"
+#include "tandem/engine.h"
+
+using namespace nb::literals;
+
+namespace tandem::python {
+namespace {
+
+nb::object as_extent(const std::string& text) {
+  const bool number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+  return number ? nb::object(nb::int_(std::stoll(text))) : nb::object(nb::str(text.c_str()));
+}
+
+nb::tuple shape_of(const Port& port) {
+  nb::list extents;
+  for (const std::string& extent : port.shape) extents.append(as_extent(extent));
+  return nb::tuple(extents);
+}
+
+std::string port_text(const Port& port) {
+  std::string text = port.name + ": " + std::string(to_string(port.dtype)) + "[";
+  for (std::size_t d = 0; d < port.shape.size(); ++d) text += (d ? "," : "") + port.shape[d];
+  return text + "]" + (port.sharding.empty() ? "" : " " + port.sharding);
+}
+
+void bind_port(nb::module_& module) {
+  nb::class_<Port>(module, "Port", "An input or output of an engine, as its caller sees it: whole, not cut for the ranks.")
+      .def_ro("name", &Port::name, "Its name, as in the imported model.")
+      .def_prop_ro("dtype", [](const Port& p) { return std::string(to_string(p.dtype)); }, "Element type: \"f32\", \"bf16\", \"i64\", \"bool\", …")
+      .def_prop_ro("shape", shape_of, nb::sig("def shape(self) -> tuple[int | str, ...]"),
+                   "Extents in elements: a number, or a word or expression for one that each call may choose.")
+      .def_ro("sharding", &Port::sharding, "How the ranks hold it, such as \"{0: dp}\"; empty where each has all of it.")
+      .def_ro("per_rank", &Port::per_rank, "True where every rank has a value of its own: a list of arrays, one per rank.")
+      .def("__repr__", [](const Port& p) { return "Port(" + port_text(p) + ")"; });
+  nb::class_<CollectiveReport>(module, "Collective", "An exchange between ranks that every run of an engine does.")
+      .def_ro("operation", &CollectiveReport::operation, "\"all_reduce\", \"all_gather\", …")
+      .def_ro("reduce", &CollectiveReport::reduce, "\"sum\", \"prod\", \"max\", \"min\" or \"avg\"; empty where nothing is reduced.")
+      .def_ro("axis", &CollectiveReport::axis, "The mesh axis whose ranks take part; empty for lists of ranks.")
+      .def_ro("node", &CollectiveReport::node, "The node that it repairs or is.")
+      .def_ro("count", &CollectiveReport::count, "How often a run does it: a number or an expression.")
+      .def_ro("bytes", &CollectiveReport::bytes, "Bytes of the input of one rank: a number or an expression over the dynamic extents.")
+      .def_ro("note", &CollectiveReport::note, "Why it is there.")
+      .def("__repr__", [](const CollectiveReport& c) { return "Collective(" + c.operation + " over " + c.axis + ", " + c.bytes + " bytes, " + c.node + ")"; });
+}
+
+}  // namespace
+
+void bind_engine(nb::module_& module) {
+  bind_port(module);
+  nb::class_<Engine>(module, "Engine",
+                     "A model compiled for all its ranks. Immutable; made by tandem.build or tandem.load_engine, run by Model or Context.")
+      .def_prop_ro("ranks", &Engine::ranks, "How many ranks run it together.")
+      .def_prop_ro("mesh", [](const Engine& e) { return nb::module_::import_("tandem.mesh").attr("Mesh").attr("parse")(e.mesh()); },
+                   nb::sig("def mesh(self) -> tandem.mesh.Mesh"), "How the ranks are arranged: named axes and their sizes.")
+      .def_prop_ro("inputs", &Engine::inputs, "The inputs in the model's order.")
+      .def_prop_ro("outputs", &Engine::outputs, "The outputs in the model's order.")
+      .def_prop_ro("collectives", &Engine::collectives, "What the ranks exchange in a run, in order.")
+      .def_prop_ro("notices", &Engine::notices, "Sentences that a user of the model should read.")
+      .def_prop_ro("has_weights", &Engine::has_weights, "False for an engine without weights: it can be inspected and refitted, not run.")
+      .def("save",
+           [](const Engine& engine, const std::filesystem::path& path, bool weights, nb::object progress) {
+             const ProgressCallback report = progress_callback(std::move(progress));
+             const nb::gil_scoped_release release;
+             engine.save(path.string(), {.weights = weights, .progress = report});
+           },
+           "path"_a, nb::kw_only(), "weights"_a = true, "progress"_a = nb::none(),
+           nb::sig("def save(self, path: str | os.PathLike[str], *, weights: bool = True, "
+                   "progress: collections.abc.Callable[[str, float], object] | None = None) -> None"),
+           "Writes the engine file, which appears whole or not at all. \"{rank}\" in `path` gives one file per rank: needed where each rank has a "
+           "program of its own. `weights=False` leaves out what a checkpoint can bring by `tandem refit`. `progress` is told what is done and how "
+           "much of it, 0 to 1. Raises IoError, InvalidArgumentError.")
+      .def("describe", [](const Engine& e) { return nb::module_::import_("json").attr("loads")(e.describe()); },
+           nb::sig("def describe(self) -> dict[str, typing.Any]"),
+           "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, steps with kernel and microseconds, collectives with "
+           "bytes, weights, bytes per rank.")
+      .def("random_inputs",
+           [](const Engine& engine, unsigned seed) {
+             nb::dict out;
+             for (const auto& [name, array] : engine.random_inputs(seed)) out[name.c_str()] = to_numpy(array);
+             return out;
+           },
+           "seed"_a = 0u, nb::sig("def random_inputs(self, seed: int = 0) -> dict[str, typing.Any]"),
+           "numpy arrays of the declared shapes, by name; dynamic extents take their typical values. Integers are 0 and 1, floats lie in -1 to 1. The "
+           "same for one seed.")
+      .def("__repr__", [](const Engine& e) {
+        std::string text = "Engine(" + std::to_string(e.ranks()) + (e.ranks() == 1 ? " rank" : " ranks, mesh " + e.mesh());
+        for (const Port& port : e.inputs()) text += ", " + port_text(port);
+        text += " ->";
+        for (const Port& port : e.outputs()) text += " " + port_text(port);
+        return text + ")";
+      });
+  module.def("load_engine", [](const std::filesystem::path& path) { return load_engine(path.string()); }, "path"_a,
+             nb::sig("def load_engine(path: str | os.PathLike[str]) -> Engine"), nb::call_guard<nb::gil_scoped_release>(),
+             "Opens an engine file without loading weights: cheap. \"{rank}\" in its name: one file per rank. Raises InvalidEngineError, MismatchError, "
+             "IoError.");
+  module.def("is_engine_file", [](const std::filesystem::path& path) { return is_engine_file(path.string()); }, "path"_a,
+             nb::sig("def is_engine_file(path: str | os.PathLike[str]) -> bool"), "Whether this is a file that starts as engine files do.");
+}
+
+}  // namespace tandem::python

@@ -1,0 +1,17 @@
+"""Tandem: one model, sharded over several ranks, compiled into one engine file, run as if the ranks were one device.
+
+    engine = tandem.build("model.onnx", mesh={"tp": 2})
+    engine.save("model.tandem")
+    with tandem.load("model.tandem", ranks=2) as model:
+        outputs = model(input_ids=ids)
+
+Arrays go in and come out without a copy where their layout allows it: numpy, torch, and whatever has DLPack or the buffer protocol.
+"""
+
+from ._core import Collective, Engine, Model, Port, is_engine_file, load_engine
+from .building import build, load
+from .errors import Error
+from .mesh import Mesh
+
+__version__ = "0.1.0"
+__all__ = ["Collective", "Engine", "Error", "Mesh", "Model", "Port", "build", "is_engine_file", "load", "load_engine"]

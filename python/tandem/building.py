@@ -1,0 +1,125 @@
+"""build and load: from models to engines, and from engines to models that run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from . import _core
+from ._core import Engine, Model
+from .errors import InvalidArgumentError, MismatchError
+from .mesh import Mesh
+
+__all__ = ["build", "load"]
+
+Progress = Callable[[str, float], object]
+
+
+def _mesh_text(mesh: Mesh | Mapping[str, int] | str | None) -> str:
+    if mesh is None:
+        return ""
+    return str(Mesh.parse(mesh) if isinstance(mesh, str) else mesh if isinstance(mesh, Mesh) else Mesh(mesh))
+
+
+def build(
+    model: str | os.PathLike[str],
+    *,
+    mesh: Mesh | Mapping[str, int] | str | None = None,
+    ranks: int = 0,
+    strategies: Mapping[str, str] | None = None,
+    io: Mapping[str, str] | None = None,
+    shapes: Mapping[str, str] | None = None,
+    dtype: Literal["", "f16", "bf16"] = "",
+    refittable: bool = False,
+    timed: bool = False,
+    timing_cache: str | os.PathLike[str] = "",
+    kernels: Iterable[str] = (),
+    disabled_passes: Iterable[str] = (),
+    dump: str | os.PathLike[str] = "",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Engine:
+    """Compiles a model into an Engine for all its ranks.
+
+    Args:
+        model: an ONNX file; "{rank}" in its name stands for one file per rank, as other tools write them.
+        mesh: the ranks as named axes, such as {"tp": 2}; an axis tp, cp or dp splits heads and hidden units, the sequence, or the batch.
+        ranks: without a mesh: how many ranks a file is for that is sharded already; of others, the cheapest mesh of so many ranks is taken.
+        strategies: for axes of other names: axis to "tp", "cp" or "dp".
+        io: inputs and outputs that are to lie otherwise than the strategies say: name to "same" or "DIM:AXIS[,DIM:AXIS...]".
+        shapes: per input its shape, "8x128", or its smallest, typical and largest, "1x8:8x64:64x512"; in elements.
+        dtype: compute f32 products and what lies between them in this type; norms, softmax, inputs and outputs stay.
+        refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
+        timed: choose among kernels by running them; else by rule, the same on every machine.
+        timing_cache: a file of measured times, read and added to.
+        kernels: names of kernels to take wherever they can run.
+        disabled_passes: names of graph rewrites to leave out.
+        dump: a folder for the graph after each rewrite.
+        threads: per rank while timing; 0: cores / ranks.
+        progress: told what is being done and how much of it, 0 to 1; may raise to stop.
+
+    Raises:
+        InvalidModelError, UnsupportedError: the message names the node and the reason.
+        InvalidArgumentError: of an option that makes no sense for this model.
+        IoError: of a file that cannot be read.
+    """
+    options = _core._BuildOptions()
+    options.mesh = _mesh_text(mesh)
+    options.ranks = ranks
+    options.strategies = dict(strategies or {})
+    options.io = dict(io or {})
+    options.shapes = dict(shapes or {})
+    options.dtype = dtype
+    options.refittable = refittable
+    options.timed = timed
+    options.timing_cache = os.fspath(timing_cache)
+    options.kernels = list(kernels)
+    options.disabled_passes = list(disabled_passes)
+    options.dump = os.fspath(dump)
+    options.threads = threads
+    if dtype not in ("", "f16", "bf16"):
+        raise InvalidArgumentError(f"dtype is {dtype!r}, expected 'f16' or 'bf16'")
+    return _core._build(model, options, progress)
+
+
+def load(
+    model: str | os.PathLike[str] | Engine,
+    *,
+    ranks: int | None = None,
+    isolate: Literal["threads", "processes"] = "threads",
+    threads: int = 0,
+    step_deadline: float = 30.0,
+    load_deadline: float = 120.0,
+    rendezvous_deadline: float = 60.0,
+    drain_deadline: float = 10.0,
+) -> Model:
+    """Starts the ranks of an engine and returns them as one Model, which is also a context manager.
+
+    Args:
+        model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file, which is built for `ranks` in memory.
+        ranks: how many ranks; an engine knows its own, and another number is a MismatchError.
+        isolate: ranks as threads of this process, or each as a process of its own, whose end cannot take the others along.
+        threads: that each rank computes with; 0: cores / ranks.
+        step_deadline: seconds without progress after which a rank counts as stuck, at least 1.
+        load_deadline: seconds that loading may take.
+        rendezvous_deadline: seconds that ranks wait for each other at the start.
+        drain_deadline: seconds that ranks get to end.
+
+    Raises:
+        MismatchError, InvalidEngineError, IoError: of the engine.
+        RankFailedError, DeadlineError: naming a rank that did not start.
+    """
+    if not isinstance(model, Engine):
+        model = _core.load_engine(model) if _core.is_engine_file(model) else build(model, ranks=ranks if ranks and ranks > 1 else 0)
+    if ranks is not None and ranks != model.ranks:
+        raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
+    return Model(
+        model,
+        isolate=isolate,
+        threads=threads,
+        step_deadline=step_deadline,
+        load_deadline=load_deadline,
+        rendezvous_deadline=rendezvous_deadline,
+        drain_deadline=drain_deadline,
+    )
