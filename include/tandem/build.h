@@ -23,6 +23,7 @@ struct BuildOptions {
   // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.
   std::string dtype;
   bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
+  bool exact = false;                             // no kernel with weaker rounding or NaN rules; CPU ranks have none
   bool timed = false;                             // choose among kernels by running them; else by rule, the same on every machine
   std::vector<std::string> kernels;               // names of kernels to take wherever they can run, whatever their time
   std::string timing_cache;                       // file of measured times, read and added to; empty: none
@@ -34,7 +35,7 @@ struct BuildOptions {
 Engine build(const std::string& path, const BuildOptions& options = {});
 
 // An engine file is loaded, any other model built. Throws Error(mismatch) where `options` ask for another mesh than the engine's.
-Engine open_model(const std::string& path, const BuildOptions& options = {});
+Engine open_model(const std::string& path, const BuildOptions& options = {}, const LoadOptions& load = {});
 
 struct RefitReport {
   int refitted = 0;                 // weights that came from the files

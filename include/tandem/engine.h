@@ -76,9 +76,14 @@ class Engine {
   std::shared_ptr<const EngineData> data_;
 };
 
+struct LoadOptions {
+  // Refuse an engine that was built with other libraries than this program has, instead of choosing the affected steps again.
+  bool strict = false;
+};
+
 // Opens an engine file ("{rank}" in its name: one per rank). Cheap: each rank maps the slices of its weights when it starts.
 // Throws Error(invalid_engine) saying what was expected and what was found, Error(mismatch) for files of different worlds, Error(io).
-Engine load_engine(const std::string& path);
+Engine load_engine(const std::string& path, const LoadOptions& options = {});
 // Whether this is a file that starts as engine files do. Never throws.
 bool is_engine_file(const std::string& path);
 

@@ -155,6 +155,8 @@ Plan build_plan(Module& module, const PlanOptions& options) {
   plan.mesh = module.mesh;
   plan.strategy = options.strategy;
   plan.refittable = options.refittable;
+  plan.exact = options.exact;
+  plan.built_with = options.built_with;
   plan.notices = module.notices;
   std::map<std::string, int> weights;
   for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights, options).build());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ using Measure = std::function<double(const Trial&)>;
 struct PlanOptions {
   std::string strategy;          // what was asked for, recorded
   bool refittable = false;       // what the plan says of itself
+  bool exact = false;            // no kernel with weaker rounding or NaN rules
+  std::map<std::string, std::string> built_with = {};  // recorded
   std::vector<std::string> kernels;  // taken wherever they can run
   Measure measure = {};          // empty: kernels are chosen by rule
   TimingCache* cache = nullptr;  // borrowed; null: times are remembered for this build only

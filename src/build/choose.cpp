@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "build/rule.h"
 #include "core/check.h"
 #include "graph/text_values.h"
+#include "ops/rule_cpu.h"
 
 namespace tandem {
 namespace {
@@ -40,7 +40,7 @@ Choice KernelChooser::choose(const Node& node) {
   Choice choice;
   std::vector<const KernelDef*> own, any;
   for (const KernelDef* kernel : kernels_of(node.op().name)) {
-    const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt;
+    const auto reason = refusal(*kernel, call, options_.exact);
     choice.candidates.push_back({std::string(kernel->name), 0, reason.value_or("")});
     if (!reason) (kernel->op.empty() ? any : own).push_back(kernel);
   }

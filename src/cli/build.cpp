@@ -31,7 +31,7 @@ std::uintmax_t size_on_disk(const std::string& path, int ranks) {
 Run add_build(CLI::App& app, Common& common) {
   struct State {
     ModelArguments model;
-    std::string out;
+    std::string out, target = "cpu";
     bool no_weights = false, no_timing = false;
   };
   auto state = std::make_shared<State>();
@@ -39,6 +39,7 @@ Run add_build(CLI::App& app, Common& common) {
   app.add_option("-o,--output", state->out, "the engine file to write")->required();
   app.add_flag("--no-weights", state->no_weights, "leave the weights out; implies --refittable");
   app.add_flag("--refittable", state->model.build.refittable, "compute nothing with the contents of weights, so that `refit` reaches all of them");
+  app.add_option("--target", state->target, "what the engine is to run on: cpu")->check(of_cpu_ranks);
   app.add_flag("--no-timing", state->no_timing, "choose kernels by rule: the same engine on every machine");
   app.add_option("--timing-cache", state->model.build.timing_cache, "file of measured kernel times, read and added to");
   return [state, &common] {

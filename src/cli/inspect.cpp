@@ -47,6 +47,7 @@ void print(const Json& report) {
   for (const Json& rank : report["ranks"])
     fmt::print("rank {}: {} of weights, {} of activations at {}\n", text(rank["rank"]), size_text(rank["weight_bytes"]), size_text(rank["activation_bytes"]),
                symbols_text(report));
+  for (const auto& [what, which] : report["built_with"].items()) fmt::print("built with {}: {}\n", what, text(which));
   for (const Json& notice : report["notices"]) fmt::print("notice: {}\n", text(notice));
 }
 

@@ -51,13 +51,26 @@ constexpr Verb kVerbs[] = {
      "  tandem doctor --json | jq .libraries"},
 };
 
+[[noreturn]] void refuse_no_pdl() {
+  throw CLI::ValidationError("--no-pdl", "is about kernels of GPU ranks; this program has CPU ranks only, which start no kernel early");
+}
+
+// Hidden: a word that users may expect, and the answer.
+void add_launch(CLI::App& app) {
+  CLI::App* launch = app.add_subcommand("launch", "")->group("")->prefix_command();
+  launch->set_help_flag();
+  launch->callback([] { throw CLI::ValidationError("launch", "does not exist yet: `tandem run` and the other verbs start their own ranks, on this host"); });
+}
+
 void add_common(CLI::App& app, cli::Common& common) {
   app.add_flag("--json", common.json, "machine-readable results");
   app.add_option("--log-level", common.log_level, "what to say on stderr")->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
-  app.add_option("--device", common.device, "where to run")->check(CLI::IsMember({"cpu"}));
+  app.add_option("--device", common.device, "where to run: cpu")->check(cli::of_cpu_ranks);
   app.add_option("--deadline", common.deadline, "seconds a step may take without progress")->check(CLI::Range(1.0, 1e6));
   app.add_option("--threads", common.threads, "per rank; default: cores / ranks")->check(CLI::Range(1, 1024));
   app.add_option("--isolate", common.isolate, "ranks as processes or as threads")->check(CLI::IsMember({"processes", "threads"}));
+  app.add_flag("--strict", common.load.strict, "refuse an engine that was built with other libraries, instead of choosing the affected steps again");
+  app.add_flag_callback("--no-pdl", refuse_no_pdl, "GPU ranks start no kernel before its predecessor ends; CPU ranks refuse the option, they never do");
 }
 
 int report(const cli::Common& common, const Error& error) {
@@ -96,6 +109,7 @@ int main(int argc, char** argv) {
     sub->callback([&chosen, run = verb.add(*sub, common)] { chosen = run; });
     if (verb.examples) sub->footer(std::string("Examples:\n") + verb.examples);
   }
+  add_launch(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

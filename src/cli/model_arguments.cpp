@@ -14,6 +14,10 @@ TeamOptions Common::team() const {
   return options;
 }
 
+std::string of_cpu_ranks(const std::string& name) {
+  return name == "cpu" ? "" : fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name);
+}
+
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option) {
   const std::size_t at = text.find('=');
   if (at == std::string::npos || at == 0) throw CLI::ValidationError(option, "'" + text + "' is not NAME=VALUE");
@@ -33,7 +37,7 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8");
   app.add_option("--io", ports, "NAME=SPEC for an input or output that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
-  app.add_flag("--exact", exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
+  app.add_flag("--exact", build.exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
   app.add_option("--kernel", build.kernels, "a kernel to take wherever it can run, like attention_ring");
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
@@ -61,14 +65,14 @@ void ModelArguments::finish() {
 
 Engine ModelArguments::open(const Common& common) {
   finish();
-  const bool shapes_build = !build.strategies.empty() || !build.shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
+  const bool shapes_build = build.exact || !build.strategies.empty() || !build.shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
                             !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
     throw CLI::ValidationError(
-        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --disable-pass, --kernel, --dump) belongs to `tandem build`");
+        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --exact, --disable-pass, --kernel, --dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.progress = show_progress(common);
-  Engine engine = open_model(model, build);
+  Engine engine = open_model(model, build, common.load);
   build.progress = {};
   return engine;
 }

@@ -63,6 +63,9 @@ std::string page(const std::string& title, const Json& r) {
                [&](const Json& s) { return Row{std::to_string(number++), text(s["op"]), text(s["node"]), kernel_choice(s)}; });
   out += table("weights", {"name", "type", "shape of a slice", "bytes", "split over"}, r["weights"],
                [](const Json& w) { return Row{text(w["name"]), text(w["dtype"]), joined(w["shape"]), size_text(w["bytes"]), joined(w["axes"])}; });
+  Json built = Json::array();
+  for (const auto& [what, which] : r["built_with"].items()) built.push_back({what, which});
+  out += table("built with", {"what", "which"}, built, [](const Json& b) { return Row{text(b[0]), text(b[1])}; });
   out += table("notices", {"notice"}, r["notices"], [](const Json& n) { return Row{text(n)}; });
   return out + "</html>\n";
 }

@@ -17,6 +17,7 @@ struct Common {
   double deadline = 30;
   int threads = 0;
   std::string isolate = "processes";
+  LoadOptions load;
   TeamOptions team() const;
   bool quiet() const { return log_level == "error" || log_level == "off"; }
 };
@@ -38,7 +39,7 @@ struct ModelArguments {
   std::string model;
   BuildOptions build;
   std::vector<std::string> strategies, shapes, ports;
-  bool with_mesh = true, exact = false;
+  bool with_mesh = true;
   void add(CLI::App& app, bool mesh = true);
   void finish();
   void add_strategy(const std::string& text);
@@ -46,6 +47,8 @@ struct ModelArguments {
   Engine open(const Common& common);
 };
 
+// Empty for the devices and targets of this program, else why they are not.
+std::string of_cpu_ranks(const std::string& name);
 // "a=b" → {a, b}; throws CLI::ValidationError otherwise.
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option);
 void note(const Common& common, const std::string& text);

@@ -63,7 +63,14 @@ struct KernelDef {
   Dim (*sent_bytes)(const OpCall& call) = nullptr;
   // Result 0 may lie in the memory of this operand where both have the same number of bytes; -1: never.
   int in_place_operand = -1;
+  // The library that computes, as library_versions() names it; empty: our own code.
+  std::string_view library = {};
+  // In what its rounding or its treatment of NaN is weaker than docs/ops.md has it, as half a sentence; empty: in nothing.
+  std::string_view weaker = {};
 };
+
+// Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones.
+std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact = false);
 
 // All kernels of the CPU, in the order of kernels.def.
 std::span<const KernelDef* const> cpu_kernels();

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "ops/kernel.h"
@@ -7,6 +9,11 @@ namespace kernels {
 #define TANDEM_KERNEL(name) extern const KernelDef name;
 #include "ops/kernels.def"
 }  // namespace kernels
+
+std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact) {
+  if (exact && !kernel.weaker.empty()) return fmt::format("--exact forbids it: {}", kernel.weaker);
+  return kernel.refuse ? kernel.refuse(call) : std::nullopt;
+}
 
 std::span<const KernelDef* const> cpu_kernels() {
   static const KernelDef* const list[] = {

@@ -22,6 +22,7 @@ class Trace {
     if (value->weight()) { weights[value] = s; return; }
     if (value->is_input()) { inputs[value] = s; return; }
     const Node& node = *value->producer();
+    if (node.is("Constant")) return;  // every rank cuts its part
     const ShardingRule rule = rule_of(node);
     std::vector<DimSharding> parts(rule.factors.size());
     if (!spread(rule, rule.results.at(static_cast<std::size_t>(value->index())), s, parts)) { blocked = true; return; }

@@ -41,6 +41,8 @@ class EngineFile {
 
   const Plan& plan() const { return *plan_; }
   std::shared_ptr<const Plan> shared_plan() const { return plan_; }
+  // The same weights under a plan whose steps were resolved for this program.
+  void replace_plan(Plan plan) { plan_ = std::make_shared<const Plan>(std::move(plan)); }
   const std::map<std::string, std::string>& metadata() const { return file_.metadata(); }
   // False for a weight-stripped engine.
   bool has_weights() const { return has_weights_; }

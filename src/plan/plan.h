@@ -93,11 +93,13 @@ struct Plan {
   Mesh mesh;
   std::string strategy;     // what was asked for, like "tp=2"
   bool refittable = false;
+  bool exact = false;       // no kernel with weaker rounding or NaN rules may run its steps
   std::vector<Program> programs;
   std::vector<PlanWeight> weights;
   std::vector<CollectiveUse> collectives;
   std::vector<std::string> notices;
-  std::map<std::string, std::string> built_with;  // library → version
+  // Library → version, and whatever else the choices hang on: compiler, commit, vectors, options, and the cpu where kernels were timed.
+  std::map<std::string, std::string> built_with;
 
   int world_size() const { return mesh.size(); }
 };

@@ -103,6 +103,7 @@ void visit_fields(V& v, T& x) {
   v.required("mesh", x.mesh);
   v.required("strategy", x.strategy);
   v.required("refittable", x.refittable);
+  v.optional("exact", x.exact, false);
   v.required("programs", x.programs);
   v.required("weights", x.weights);
   v.required("collectives", x.collectives);

@@ -1,20 +1,15 @@
 #include "runtime/rank_engine.h"
 
+#include <fmt/ranges.h>
+
 #include "core/check.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
 #include "runtime/memory.h"
+#include "runtime/rechoose.h"
 
 namespace tandem {
 namespace {
-
-OpCall call_of(const Program& program, const Step& step, const OpDef* op) {
-  const auto type = [&](int value) { return program.values[static_cast<std::size_t>(value)].type; };
-  OpCall call{op, step.attributes, {}, {}};
-  for (int v : step.operands) call.operands.push_back(v < 0 ? std::nullopt : std::optional(type(v)));
-  for (int v : step.results) call.results.push_back(type(v));
-  return call;
-}
 
 const OpDef& op_of(const Step& step) {
   const OpDef* op = all_ops().find(step.op);
@@ -34,16 +29,30 @@ void check_kernels(const Plan& plan) {
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps) {
       const KernelDef& kernel = kernel_of(step);
-      const auto reason = kernel.refuse ? kernel.refuse(call_of(program, step, &op_of(step))) : std::nullopt;
+      const auto reason = refusal(kernel, call_of(program, step, op_of(step)), plan.exact);
       if (reason) fail(ErrorCode::invalid_engine, "kernel '{}' cannot run {} \"{}\": {}", step.kernel, step.op, step.node, *reason);
     }
 }
 
 }  // namespace
 
-EngineFile open_engine_file(const std::filesystem::path& path) {
+OpCall call_of(const Program& program, const Step& step, const OpDef& op) {
+  const auto type = [&](int value) { return program.values[static_cast<std::size_t>(value)].type; };
+  OpCall call{&op, step.attributes, {}, {}};
+  for (int v : step.operands) call.operands.push_back(v < 0 ? std::nullopt : std::optional(type(v)));
+  for (int v : step.results) call.results.push_back(type(v));
+  return call;
+}
+
+EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
   EngineFile file = EngineFile::open(path, all_ops());
   try {
+    if (const auto differences = library_differences(file.plan()); !differences.empty()) {
+      if (strict) fail(ErrorCode::mismatch, "built with {}; without --strict the affected steps are chosen again", fmt::join(differences, "; "));
+      Plan plan = file.plan();
+      choose_again(plan);
+      file.replace_plan(std::move(plan));
+    }
     check_kernels(file.plan());
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", path.string(), error.message()));
@@ -86,7 +95,7 @@ void RankEngine::load_weights(const WeightSource& source) {
   }
 }
 
-OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], ops_[p][s]); }
+OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]); }
 
 // Marks in `read_plain` the weights that this step still reads as they are.
 void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read_plain) {

@@ -14,8 +14,13 @@ namespace tandem {
 // The slice of a weight that belongs to `rank`; thread-safe where several ranks of a process load at once.
 using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
 
-// Opens an engine file for this build's ops and for CPU ranks; Error(invalid_engine) names a kernel this build does not have.
-EngineFile open_engine_file(const std::filesystem::path& path);
+// Opens an engine file for this build's ops and for CPU ranks. Where it was built with other libraries than this program has, the
+// affected steps are chosen again, or, if `strict`, Error(mismatch) names both. Error(invalid_engine) names a kernel this build does
+// not have.
+EngineFile open_engine_file(const std::filesystem::path& path, bool strict = false);
+
+// The call of a step, with symbolic Dims.
+OpCall call_of(const Program& program, const Step& step, const OpDef& op);
 
 // Immutable once loaded: shared by any number of contexts and threads.
 class RankEngine {

@@ -10,6 +10,7 @@
 #include "comm/ranks.h"
 #include "core/check.h"
 #include "import/onnx/import.h"
+#include "ops/libraries_cpu.h"
 #include "passes/evaluate.h"
 #include "runtime/context.h"
 #include "support/temporary_folder.h"
@@ -90,6 +91,49 @@ INSTANTIATE_TEST_SUITE_P(Engines, SavedEngine,
                          ::testing::Values(std::tuple{"mlp_legacy", "", false}, std::tuple{"mlp_legacy", "dp=2", true}, std::tuple{"bert_legacy", "tp=2", true},
                                            std::tuple{"gpt2_legacy", "tp=2", false}, std::tuple{"llama_dynamo23_f16", "tp=2", false},
                                            std::tuple{"bert_dynamo23", "dp=2,tp=2", true}));
+
+TEST(EngineFiles, OtherLibrariesChooseAgainOrAreRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() / "model.tandem";
+  const Engine built = build(model_path("mlp_legacy"), on("tp=2"));
+  Plan plan = built.data().plan();
+  plan.built_with["onednn"] = "0.0.1";
+  int affected = 0;
+  for (Step& step : plan.programs.at(0).steps)
+    if (step.op == "MatMul") step.kernel = "bygone_matmul", ++affected;
+  ASSERT_GT(affected, 0);
+  auto data = std::make_shared<EngineData>(built.data());
+  data->plans = {std::make_shared<Plan>(plan)};
+  Engine(data).save(path);
+  const Engine loaded = load_engine(path);
+  const std::string notice = loaded.notices().back();
+  EXPECT_NE(notice.find(fmt::format("onednn 0.0.1, here {}", library_versions().contains("onednn") ? library_versions().at("onednn") : "none")),
+            std::string::npos) << notice;
+  EXPECT_NE(notice.find(fmt::format("{} steps", affected)), std::string::npos) << notice;
+  const Arrays inputs = built.random_inputs(3);
+  for (const bool processes : {false, true}) expect_same_bits(run(loaded, inputs, processes), run(built, inputs));
+  const Error refused = thrown([&] { load_engine(path, {.strict = true}); });
+  EXPECT_EQ(refused.code(), ErrorCode::mismatch);
+  EXPECT_SAYS(refused, "onednn 0.0.1");
+  built.save(path);
+  EXPECT_EQ(load_engine(path, {.strict = true}).notices(), built.notices());
+}
+
+TEST(EngineFiles, PlansSayWhatTheyWereBuiltWith) {
+  BuildOptions options = on("tp=2");
+  const Json plain = Json::parse(build(model_path("mlp_legacy"), options).describe());
+  for (const char* key : {"compiler", "vectors", "target"}) EXPECT_FALSE(plain["built_with"][key].get<std::string>().empty()) << key;
+  EXPECT_FALSE(plain["built_with"].contains("options"));
+  EXPECT_FALSE(plain["built_with"].contains("cpu"));  // by rule: the same on every machine
+  EXPECT_FALSE(plain["exact"].get<bool>());
+  for (const auto& [library, version] : library_versions()) EXPECT_EQ(plain["built_with"][library], version);
+  options.exact = options.timed = true;
+  options.dtype = "f16";
+  const Json chosen = Json::parse(build(model_path("mlp_legacy"), options).describe());
+  EXPECT_EQ(chosen["built_with"]["options"], "exact timed dtype=f16");
+  EXPECT_TRUE(chosen["built_with"].contains("cpu"));
+  EXPECT_TRUE(chosen["exact"].get<bool>());
+}
 
 TEST(EngineFiles, PerRankProgramsGoIntoOneFilePerRank) {
   const TemporaryFolder folder;

@@ -212,6 +212,8 @@ class BadUsage(ProgramTest):
             ["run", model, "--dtype", "f64"],
             ["run", model, "--io", "no-equals-sign"],
             ["bench", model, "--runs", "0"],
+            ["launch"],
+            ["launch", "--ranks", "2", "--", "program", "--help"],
         ):
             done = self.run_program(*words)
             self.assertEqual(done.returncode, 2, (words, done.stderr))
@@ -221,6 +223,20 @@ class BadUsage(ProgramTest):
                 done = self.run_program(*words, "--json")
                 self.assertEqual(done.returncode, 2, (words, done.stderr))
                 self.assertIn('"code":"usage"', done.stdout)
+
+    def test_what_only_other_devices_have(self) -> None:
+        model = model_path("mlp_legacy")
+        for words, says in (
+            (["run", model, "--device", "cuda"], ["--device", "'cuda'", "CPU ranks only"]),
+            (["run", model, "--no-pdl"], ["--no-pdl", "GPU ranks", "CPU ranks only"]),
+            (["build", model, "-o", "e.tandem", "--target", "sm_90a"], ["--target", "'sm_90a'", "CPU ranks only: cpu"]),
+            (["launch", "--nnodes", "2", "--", "python", "train.py"], ["launch", "does not exist yet", "tandem run"]),
+        ):
+            self.refuse(*words, code="usage", says=says, exit_code=2)
+
+    def test_engine_is_not_made_exact_afterwards(self) -> None:
+        self.succeed("build", model_path("mlp_legacy"), "-o", "e.tandem", "--no-timing", "--target", "cpu")
+        self.refuse("run", "e.tandem", "--exact", code="usage", says=["e.tandem", "--exact", "tandem build"], exit_code=2)
 
 
 if __name__ == "__main__":

@@ -111,10 +111,11 @@ class Verify(ProgramTest):
 
     def test_lower_precision(self) -> None:
         for dtype, tolerance in (("f16", 1e-2), ("bf16", 5e-2)):
-            report = self.succeed_json("verify", model_path("bert_legacy"), "--dtype", dtype, "--mesh", "tp=2", "--cases", cases_path("bert_legacy"))
-            outputs = report["results"][0]["outputs"]
-            self.assertEqual({o["tolerance"] for o in outputs}, {tolerance})
-            self.assertGreater(max(o["relative"] for o in outputs if o["reference"].startswith("case")), 1e-5)
+            for name in ("bert_legacy", "mlp_legacy"):
+                report = self.succeed_json("verify", model_path(name), "--dtype", dtype, "--mesh", "tp=2", "--cases", cases_path(name))
+                outputs = report["results"][0]["outputs"]
+                self.assertEqual({o["tolerance"] for o in outputs}, {tolerance})
+                self.assertGreater(max(o["relative"] for o in outputs if o["reference"].startswith("case")), 1e-5)
 
     def test_placed_inputs_and_outputs(self) -> None:
         report = self.succeed_json("inspect", model_path("mlp_legacy"), "--mesh", "dp=2", "--io", "y=same")
@@ -134,6 +135,18 @@ class Inspect(ProgramTest):
         (use,) = report["collectives"]
         self.assertEqual((use["operation"], use["axis"]), ("all_reduce", "tp"))
         self.assertTrue(use["node"] and use["note"] and use["bytes"])
+
+    def test_what_it_was_built_with(self) -> None:
+        self.succeed("build", model_path("mlp_legacy"), "-o", "e.tandem", "--exact", "--refittable", "--strict")
+        report = self.succeed_json("inspect", "e.tandem", "--strict")
+        self.assertEqual(report["built_with"]["options"], "exact refittable timed")
+        self.assertEqual(report["built_with"]["target"], "cpu")
+        self.assertRegex(report["built_with"]["compiler"], r"^(gcc|clang) \d+\.")
+        self.assertTrue(report["exact"])
+        text = self.succeed("inspect", "e.tandem")
+        for what, which in report["built_with"].items():
+            self.assertIn(f"built with {what}: {which}\n", text)
+        self.succeed("run", "e.tandem", "--strict")
 
     def test_text_and_page(self) -> None:
         text = self.succeed("inspect", model_path("mlp_legacy"), "--mesh", "tp=2", "--html", "page.html")

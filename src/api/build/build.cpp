@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "api/build/auto.h"
+#include "api/build/built_with.h"
 #include "api/build/measure.h"
 #include "api/build/plain_run.h"
 #include "api/run/engine_data.h"
@@ -114,7 +115,9 @@ PlanOptions plan_options(const Module& module, const BuildOptions& options, cons
   PlanOptions plan;
   plan.strategy = options.mesh;
   plan.refittable = module.folded_sources.empty();
+  plan.exact = options.exact;
   plan.kernels = options.kernels;
+  plan.built_with = built_with(options, threads);
   if (options.timed) plan.measure = make_measure(threads);
   plan.cache = &cache;
   plan.machine = machine_name(threads);
@@ -157,9 +160,9 @@ Engine build(const std::string& path, const BuildOptions& options) {
   return Engine(std::move(data));
 }
 
-Engine open_model(const std::string& path, const BuildOptions& options) {
+Engine open_model(const std::string& path, const BuildOptions& options, const LoadOptions& load) {
   if (!is_engine_file(path)) return build(path, options);
-  Engine engine = load_engine(path);
+  Engine engine = load_engine(path, load);
   if (!options.mesh.empty() && Mesh::parse(options.mesh) != engine.data().plan().mesh)
     fail(ErrorCode::mismatch, "{} is built for mesh {}, asked for is {}", path, engine.mesh().empty() ? "of one rank" : engine.mesh(), options.mesh);
   if (options.ranks > 0 && options.ranks != engine.ranks())

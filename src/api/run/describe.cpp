@@ -67,7 +67,7 @@ std::string Engine::describe() const {
   const Plan& plan = data_->plan();
   const Program& program = plan.programs.at(0);
   Json out = {{"tool", plan.tool}, {"device", plan.device}, {"mesh", plan.mesh.to_string()}, {"world_size", plan.world_size()},
-              {"strategy", plan.strategy}, {"refittable", plan.refittable}, {"notices", plan.notices}, {"built_with", plan.built_with}};
+              {"strategy", plan.strategy}, {"refittable", plan.refittable}, {"exact", plan.exact}, {"notices", plan.notices}, {"built_with", plan.built_with}};
   out["has_weights"] = has_weights();
   out["digest"] = fmt::format("{:016x}", digest(plan));
   for (const char* key : {"inputs", "outputs", "steps", "collectives", "weights", "ranks"}) out[key] = Json::array();

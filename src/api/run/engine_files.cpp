@@ -56,14 +56,14 @@ void Engine::save(const std::string& path, const SaveOptions& options) const {
     save_one(path_of_rank(path, static_cast<int>(r)), *plans[r], data_->weights, static_cast<int>(r), options);
 }
 
-Engine load_engine(const std::string& path) {
+Engine load_engine(const std::string& path, const LoadOptions& options) {
   auto data = std::make_shared<EngineData>();
   data->path = path;
   auto files = std::make_shared<std::vector<EngineFile>>();
-  files->push_back(open_engine_file(path_of_rank(path, 0)));
+  files->push_back(open_engine_file(path_of_rank(path, 0), options.strict));
   const int world = files->at(0).plan().world_size();
   for (int rank = 1; is_per_rank(path) && rank < world; ++rank) {
-    files->push_back(open_engine_file(path_of_rank(path, rank)));
+    files->push_back(open_engine_file(path_of_rank(path, rank), options.strict));
     require_same_world(files->at(0), files->back(), path_of_rank(path, rank));
   }
   for (const EngineFile& file : *files) {

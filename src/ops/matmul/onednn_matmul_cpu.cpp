@@ -316,6 +316,7 @@ const KernelDef onednn_matmul = {
     .pack = pack,
     .packs_operand = packs_operand,
     .rank = 0,
+    .library = "onednn",
 };
 
 }  // namespace tandem::kernels

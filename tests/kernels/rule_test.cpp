@@ -1,5 +1,5 @@
 // The kernel that is taken without times.
-#include "build/rule.h"
+#include "ops/rule_cpu.h"
 
 #include <gtest/gtest.h>
 
@@ -39,6 +39,14 @@ TEST(KernelRule, AttentionSendsTheFewestBytes) {
   OpCall parts = attention_over(4, 1, 8, 2);
   parts.attributes.set("split", std::string("kv"));
   EXPECT_EQ(chosen(parts), "attention_parts");
+}
+
+TEST(KernelRule, ExactForbidsWhatIsWeaker) {
+  const KernelDef sound{.name = "sound", .op = "Attention"}, weak{.name = "weak", .op = "Attention", .weaker = "its maximum drops NaN"};
+  const OpCall call = attention_over(2, 9, 8, 8);
+  EXPECT_FALSE(refusal(sound, call, true));
+  EXPECT_FALSE(refusal(weak, call, false));
+  EXPECT_EQ(refusal(weak, call, true).value_or(""), "--exact forbids it: its maximum drops NaN");
 }
 
 TEST(KernelRule, TiesKeepTheOrder) {

@@ -1,4 +1,4 @@
-#include "build/rule.h"
+#include "ops/rule_cpu.h"
 
 #include <algorithm>
 

@@ -1,0 +1,53 @@
+#include "api/build/built_with.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vector>
+
+#include "api/build/measure.h"
+#include "ops/libraries_cpu.h"
+
+namespace tandem {
+namespace {
+
+std::string compiler() {
+#ifdef __clang__
+  return fmt::format("clang {}.{}.{}", __clang_major__, __clang_minor__, __clang_patchlevel__);
+#else
+  return fmt::format("gcc {}.{}.{}", __GNUC__, __GNUC_MINOR__, __GNUC_PATCHLEVEL__);
+#endif
+}
+
+void add_map(std::vector<std::string>& words, const char* name, const std::map<std::string, std::string>& entries) {
+  for (const auto& [key, value] : entries) words.push_back(fmt::format("{}={}={}", name, key, value));
+}
+
+std::string text_of(const BuildOptions& options) {
+  std::vector<std::string> words;
+  if (options.exact) words.emplace_back("exact");
+  if (options.refittable) words.emplace_back("refittable");
+  if (options.timed) words.emplace_back("timed");
+  if (!options.dtype.empty()) words.push_back("dtype=" + options.dtype);
+  add_map(words, "strategy", options.strategies);
+  add_map(words, "shape", options.shapes);
+  add_map(words, "io", options.io);
+  for (const std::string& pass : options.disabled_passes) words.push_back("disable-pass=" + pass);
+  for (const std::string& kernel : options.kernels) words.push_back("kernel=" + kernel);
+  return fmt::format("{}", fmt::join(words, " "));
+}
+
+}  // namespace
+
+std::map<std::string, std::string> built_with(const BuildOptions& options, int threads) {
+  std::map<std::string, std::string> record = library_versions();
+  record["compiler"] = compiler();
+  record["vectors"] = vector_code();
+  record["target"] = "cpu";
+  if (const std::string commit = source_commit(); !commit.empty()) record["commit"] = commit;
+  if (const std::string text = text_of(options); !text.empty()) record["options"] = text;
+  if (options.timed) record["cpu"] = machine_name(threads);
+  return record;
+}
+
+}  // namespace tandem

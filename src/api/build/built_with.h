@@ -1,0 +1,18 @@
+// What a build hangs on besides the model and the mesh, for the plan to record and `inspect` to print.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "tandem/build.h"
+
+namespace tandem {
+
+// compiler, commit (if known), onednn, vectors, target, options (all that differ from the defaults), and, where kernels are timed, the
+// cpu. Without timing it is the same on every machine.
+std::map<std::string, std::string> built_with(const BuildOptions& options, int threads);
+
+// Of the sources of this program, "+" behind it if they had changes; empty where it was not built from a repository.
+std::string source_commit();
+
+}  // namespace tandem

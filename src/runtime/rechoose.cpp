@@ -1,0 +1,82 @@
+#include "runtime/rechoose.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "ops/kernel.h"
+#include "ops/libraries_cpu.h"
+#include "ops/ops.h"
+#include "ops/rule_cpu.h"
+#include "plan/typical.h"
+#include "runtime/rank_engine.h"
+
+namespace tandem {
+namespace {
+
+constexpr const char* kLibraries[] = {"onednn"};  // every value that KernelDef::library has in any build
+
+std::string version_in(const std::map<std::string, std::string>& versions, const std::string& library) {
+  const auto found = versions.find(library);
+  return found == versions.end() ? "none" : found->second;
+}
+
+bool differs(const Plan& plan, const std::string& library) {
+  return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(), library);
+}
+
+// The operand in whose memory result 0 lies; -1: in its own.
+int place_of_result(const Program& program, const Step& step) {
+  const int alias = step.results.empty() ? -1 : program.values[static_cast<std::size_t>(step.results[0])].alias_of;
+  const auto found = std::ranges::find(step.operands, alias);
+  return alias < 0 || found == step.operands.end() ? -1 : static_cast<int>(found - step.operands.begin());
+}
+
+const KernelDef* choose(const Plan& plan, const Program& program, const Step& step) {
+  const OpDef* op = all_ops().find(step.op);
+  if (!op) return nullptr;
+  const OpCall call = call_of(program, step, *op);
+  const int place = place_of_result(program, step);
+  std::vector<const KernelDef*> own, any;
+  for (const KernelDef* kernel : kernels_of(step.op)) {
+    if (refusal(*kernel, call, plan.exact) || (place >= 0 && kernel->in_place_operand != place)) continue;
+    (kernel->op.empty() ? any : own).push_back(kernel);
+  }
+  if (own.empty() && any.empty()) return nullptr;
+  return choose_by_rule(own.empty() ? any : own, call, typical_symbols(program));
+}
+
+bool is_affected(const Plan& plan, const Step& step) {
+  if (step.communicates) return false;  // what it sends is part of the plan
+  const KernelDef* kernel = find_kernel(step.kernel);
+  return !kernel || (!kernel->library.empty() && differs(plan, std::string(kernel->library)));
+}
+
+}  // namespace
+
+std::vector<std::string> library_differences(const Plan& plan) {
+  std::vector<std::string> found;
+  for (const char* library : kLibraries)
+    if (differs(plan, library))
+      found.push_back(fmt::format("{} {}, here {}", library, version_in(plan.built_with, library), version_in(library_versions(), library)));
+  return found;
+}
+
+void choose_again(Plan& plan) {
+  const std::vector<std::string> differences = library_differences(plan);
+  if (differences.empty()) return;
+  int affected = 0;
+  for (Program& program : plan.programs)
+    for (Step& step : program.steps) {
+      const KernelDef* kernel = is_affected(plan, step) ? choose(plan, program, step) : nullptr;
+      if (!kernel) continue;
+      ++affected;
+      step.kernel = kernel->name;
+      step.microseconds = 0;
+      step.candidates.clear();
+    }
+  plan.notices.push_back(fmt::format("built with {}: the kernels of {} steps were chosen again, by rule", fmt::join(differences, "; "), affected));
+}
+
+}  // namespace tandem
