@@ -19,7 +19,8 @@ namespace {
 using dnnl::memory;
 
 constexpr std::int64_t kColumnBlock = 64;  // oneDNN packs weights in panels of this many columns
-constexpr std::int64_t kTileFloats = 96 * 1024;  // of a result that is finished while it is in the cache
+constexpr std::int64_t kTileRows = 256;           // more leave the second-level cache, which costs a sixth on some processors
+constexpr std::int64_t kTileFloats = 192 * 1024;  // of a result that is finished while it is in the cache
 
 const dnnl::engine& engine() {
   static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
@@ -129,6 +130,7 @@ class OneDnnMatMul final : public PreparedKernel {
       else tile_columns_ = panel_columns();
     }
     if (converts_) tile_rows_ = std::min<std::int64_t>(tile_rows_, 64);  // so that the f32 copies stay in the cache
+    tile_rows_ = std::min(tile_rows_, kTileRows);
     if (finishes_) tile_rows_ = std::min(tile_rows_, round_up(ceil_divide(kTileFloats, tile_columns_), 8));
     // oneDNN's fast kernels write dense results only.
     direct_ = !converts_ && (tile_columns_ == p_.n || p_.m == 1);
