@@ -42,6 +42,7 @@ PUBLIC_OWNER = {
     "comm": "comm",
     "engine": "api/run",
     "team": "api/run",
+    "context": "api/run",
     "machine": "api/run",
     "network": "api/build",
     "onnx": "api/build",

@@ -3,6 +3,8 @@
 
 #include "tandem/bench.h"
 #include "tandem/build.h"
+#include "tandem/comm.h"
+#include "tandem/context.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
 #include "tandem/machine.h"

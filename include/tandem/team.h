@@ -19,17 +19,23 @@ struct TeamOptions {
   double load_deadline_s = 120;
   double step_deadline_s = 30;  // without progress; 1 s is the least
   double drain_deadline_s = 10;
-  // Asked several times a second while a call waits for ranks. Once it gives true, a running step may take the drain deadline to end,
-  // then the call throws Error(interrupted).
+  // Asked several times a second while a call waits for ranks. Once it gives true, a running step may take the stop deadline to end
+  // (negative: the drain deadline), then the ranks are told to give up. The call throws Error(interrupted); the model stays usable unless
+  // a rank did not give up.
   std::function<bool()> stop;
+  double stop_deadline_s = -1;
 };
+
+// Asked before the ranks start for the memory of each output: `rank` is −1, or the rank where each has its own. It must hold a dense array
+// of that type and shape, and is kept as long as a rank may write to it.
+using OutputMemory = std::function<std::shared_ptr<std::byte>(const std::string& name, DType dtype, const Shape& shape, int rank)>;
 
 // The life of a rank process; returns the status it should end with. `argument` is the last one it was started with.
 int serve_rank(const std::string& argument);
 
 class Team;
 
-// The ranks of one engine, started. Serves one thread at a time.
+// The ranks of one engine, started. Serves one thread at a time; a second concurrent call is Error(invalid_argument).
 class Model {
  public:
   // Returns once every rank is ready; throws Error naming the rank that failed.
@@ -38,11 +44,14 @@ class Model {
   Model(Model&&) noexcept;
 
   // Scatters, runs, gathers. Throws Error. One that a rank reports, naming its node, leaves the model usable; after a rank has died or
-  // got stuck every call repeats the error.
-  RankArrays run(const RankArrays& inputs);
+  // got stuck every call repeats the error. Outputs lie in what `memory` gives, else in fresh memory. Where ranks are threads and a rank's
+  // part of an array lies there in one piece, the ranks read and write it in place.
+  RankArrays run(const RankArrays& inputs, const OutputMemory& memory = {});
   RankArrays run(const Arrays& inputs);
   // Seconds of the slowest rank in the last run, without scatter and gather.
   double last_seconds() const { return last_seconds_; }
+  // Arrays, or parts of them, that the last run copied between the caller's memory and that of the ranks.
+  int last_copies() const { return last_copies_; }
   // Runs once and returns a timeline of every rank in the Trace Event format, which Perfetto reads.
   std::string trace(const RankArrays& inputs, RankArrays* outputs = nullptr);
 
@@ -50,6 +59,7 @@ class Model {
   Engine engine_;
   std::unique_ptr<Team> team_;
   double last_seconds_ = 0;
+  int last_copies_ = 0;
 };
 
 }  // namespace tandem

@@ -68,7 +68,7 @@ class Group {
   virtual std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists,
                                        Deadline deadline = Deadline::after(kRendezvousDeadline)) = 0;
 
-  // Records that this rank has completed a step; extends what peers will wait for it.
+  // Records that this rank has completed a step; extends what peers will wait for it. Throws what has ended the world, if anything has.
   virtual void mark(std::int64_t step) = 0;
   virtual Progress progress(int rank) const = 0;
   // Ends the waits of all ranks of the world, now and from now on. Callable from any thread.

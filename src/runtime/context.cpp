@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/stop.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
@@ -275,6 +276,12 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
   for (std::size_t i = 0; i < arguments_.size(); ++i) pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
 }
 
+// Peers need not wait for a rank that goes no further.
+void RankContext::interrupted(std::size_t step) {
+  if (group_) group_->abort("its caller interrupted it");
+  throw Error(ErrorCode::interrupted, "interrupted", label(program().steps[step]));
+}
+
 // Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
 void RankContext::run_steps(Bound& bound) {
   std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
@@ -284,6 +291,7 @@ void RankContext::run_steps(Bound& bound) {
     const std::span<const std::byte* const> operands(next, launch.operands);
     const std::span<std::byte* const> results(next + launch.operands, launch.results);
     next += launch.operands + launch.results;
+    if (StopScope::wanted()) interrupted(s);
     const std::int64_t begin = hook_ ? monotonic_ns() : 0;
     try {
       launch.kernel->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
@@ -296,10 +304,13 @@ void RankContext::run_steps(Bound& bound) {
 }
 
 void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> outputs) {
+  copied_outputs_ = 0;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto v = static_cast<std::size_t>(program().outputs[i].value);
-    if (direct_[static_cast<std::size_t>(bound.memory.root[v])] < 0 && bound.memory.size[v] > 0)
-      std::memcpy(outputs[i], address_[v], bound.memory.size[v]);
+    const int direct = direct_[static_cast<std::size_t>(bound.memory.root[v])];
+    if (direct >= 0 || bound.memory.size[v] == 0) continue;
+    std::memcpy(outputs[i], address_[v], bound.memory.size[v]);
+    ++copied_outputs_;
   }
 }
 

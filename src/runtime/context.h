@@ -49,8 +49,10 @@ class RankContext {
 
   // All first-time work for the bound shapes. With several ranks the first one is collective: groups are made and fingerprints compared.
   void prepare();
-  // One pointer per input and output, dense and local; inputs are only read, outputs are written completely.
+  // One pointer per input and output, dense and local; inputs are only read, outputs are written completely. Asks StopScope between steps.
   void run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
+  int copied_outputs() const { return copied_outputs_; }
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_bytes_; }
 
@@ -64,6 +66,7 @@ class RankContext {
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void run_steps(Bound& bound);
+  [[noreturn]] void interrupted(std::size_t step);
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
 
   std::shared_ptr<const RankEngine> engine_;
@@ -83,6 +86,7 @@ class RankContext {
   bool joined_ = false;
   std::map<std::string, std::unique_ptr<Group>> groups_;  // by axis or rank lists
   StepHook hook_;
+  int copied_outputs_ = 0;
   std::atomic<bool> busy_{false};
 };
 

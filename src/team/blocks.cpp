@@ -53,8 +53,24 @@ void BlockMap::each_row(Copy copy) const {
   }
 }
 
+std::optional<std::int64_t> BlockMap::place_in_whole() const {
+  std::size_t last_cut = whole.size();
+  for (std::size_t d = 0; d < whole.size(); ++d) {
+    if (begin[d] + block[d] > whole[d]) return std::nullopt;
+    if (block[d] != whole[d]) last_cut = d;
+  }
+  if (last_cut == whole.size()) return 0;
+  for (std::size_t d = 0; d < last_cut; ++d)
+    if (block[d] != 1) return std::nullopt;
+  std::int64_t offset = 0;
+  for (std::size_t d = 0; d < whole.size(); ++d) offset = offset * whole[d] + begin[d];
+  return offset;
+}
+
 void BlockMap::scatter(const std::byte* from, std::byte* to) const {
-  if (block != whole) std::memset(to, 0, static_cast<std::size_t>(element_count(block)) * element_bytes);
+  bool padded = false;
+  for (std::size_t d = 0; d < whole.size(); ++d) padded = padded || begin[d] + block[d] > whole[d];
+  if (padded) std::memset(to, 0, static_cast<std::size_t>(element_count(block)) * element_bytes);
   each_row([&](std::int64_t source, std::int64_t target, std::int64_t count) {
     std::memcpy(to + static_cast<std::size_t>(target) * element_bytes, from + static_cast<std::size_t>(source) * element_bytes,
                 static_cast<std::size_t>(count) * element_bytes);

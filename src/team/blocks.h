@@ -1,6 +1,8 @@
 // Cutting whole tensors into the blocks of ranks, and putting the blocks together again.
 #pragma once
 
+#include <optional>
+
 #include "core/tensor.h"
 #include "graph/sharding.h"
 
@@ -15,6 +17,8 @@ struct BlockMap {
 
   // `global` and the factors' sizes are evaluated with `symbols`.
   BlockMap(const Type& global, const Sharding& sharding, const Mesh& mesh, int rank, const SymbolValues& symbols);
+  // Where the block starts in the whole tensor, in elements, if it lies there in one piece and nothing of it is padding.
+  std::optional<std::int64_t> place_in_whole() const;
   // Elements past the end of the whole tensor are zeros in the block, and are not written back.
   void scatter(const std::byte* whole, std::byte* block) const;
   void gather(const std::byte* block, std::byte* whole) const;

@@ -20,20 +20,22 @@ struct TraceEvent {
   std::int64_t begin_ns = 0, end_ns = 0;
 };
 
-// What one rank does in one step of the team. Addresses are those of the leader's process; outputs lie in the link's block, inputs too
+// What one rank does in one step of the team. Addresses are those of the leader's process; inputs and outputs lie in the link's block,
 // unless the link is `direct`.
 struct RankRequest {
   SymbolValues symbols;
   std::vector<const std::byte*> inputs;
   std::vector<std::byte*> outputs;
   bool trace = false;
-  std::vector<Tensor> held;  // keeps direct inputs alive as long as a thread that is stuck may read them
+  std::vector<Tensor> held;                             // keep what lies outside the block alive as long as a thread that is stuck
+  std::vector<std::shared_ptr<std::byte>> held_outputs;  // may use it
 };
 
 struct RankReply {
   std::optional<Error> error;
   bool ended = false;            // the rank is no more; `error` says how it ended
   std::int64_t nanoseconds = 0;  // of RankContext::run
+  int copies = 0;                // outputs that the run copied, of threads
   std::vector<TraceEvent> trace;
 };
 

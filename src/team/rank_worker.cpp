@@ -52,6 +52,7 @@ RankReply RankWorker::serve(const RankRequest& request) {
     const std::int64_t begin = monotonic_ns();
     context_->run(request.inputs, request.outputs);
     into.nanoseconds = monotonic_ns() - begin;
+    into.copies = context_->copied_outputs();
   });
   context_->set_step_hook({});
   return reply;

@@ -39,7 +39,8 @@ Team::Team(std::vector<std::shared_ptr<const Plan>> plans, const WeightSource& w
   try {
     wait_for_all(settings_.load_deadline, false);
   } catch (const Error& error) {
-    const Deadline deadline = Deadline::after(spawner_ ? std::chrono::seconds(0) : settings_.drain_deadline);
+    const auto patience = error.code() == ErrorCode::interrupted ? std::min(settings_.stop_deadline, settings_.drain_deadline) : settings_.drain_deadline;
+    const Deadline deadline = Deadline::after(spawner_ ? std::chrono::nanoseconds(0) : patience);
     for (auto& link : links_) link->close(deadline);
     throw;
   }
@@ -110,78 +111,143 @@ SymbolValues Team::check_inputs(const TeamTensors& inputs, int rank) const {
   return bind_symbols(program(rank), shapes);
 }
 
-RankRequest Team::place(int rank, const TeamTensors& inputs, const SymbolValues& symbols) {
+Team::OutputArrays Team::make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const {
+  OutputArrays arrays;
+  const auto make = [&](const Binding& output, int rank, int of) {
+    OutputArray made{output.type.dtype, bound_dims(output.type.dims, symbols[static_cast<std::size_t>(rank)]), nullptr};
+    if (memory) {
+      made.memory = memory(output.name, made.dtype, made.shape, of);
+    } else {
+      auto fresh = std::make_shared<Tensor>(made.dtype, made.shape);
+      made.memory = std::shared_ptr<std::byte>(fresh, fresh->mutable_data());
+    }
+    return made;
+  };
+  for (int rank = 0; rank < size(); ++rank)
+    for (const Binding& output : program(rank).outputs) {
+      auto& list = arrays[output.name];
+      const bool varying = !output.sharding.varying.empty();
+      if (varying) list.resize(static_cast<std::size_t>(size()));
+      if (varying) list[static_cast<std::size_t>(rank)] = make(output, rank, rank);
+      else if (list.empty()) list.push_back(make(output, rank, -1));
+    }
+  return arrays;
+}
+
+namespace {
+
+// The rank's block where the caller has it, if it lies there in one piece; else null.
+template <typename Byte>
+Byte* direct_block(const Binding& binding, const Mesh& mesh, int rank, const SymbolValues& symbols, Byte* whole) {
+  if (std::ranges::all_of(binding.sharding.dims, &DimSharding::empty)) return whole;
+  const auto place = BlockMap(binding.type, binding.sharding, mesh, rank, symbols).place_in_whole();
+  return place && whole ? whole + bytes(binding.type.dtype, *place) : nullptr;
+}
+
+template <typename T>
+const T& of_rank(const std::map<std::string, std::vector<T>>& all, const std::string& name, int rank) {
+  const auto& list = all.at(name);
+  return list[list.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
+}
+
+bool writes(const Binding& output, const Mesh& mesh, int rank) { return !output.sharding.varying.empty() || owns_block(output.sharding, mesh, rank); }
+
+}  // namespace
+
+RankRequest Team::place(int rank, const TeamTensors& inputs, const OutputArrays& outputs, const SymbolValues& symbols) {
   RankRequest request;
   request.symbols = symbols;
   RankLink& link = *links_[static_cast<std::size_t>(rank)];
   const Program& p = program(rank);
-  const auto direct = [&](const Binding& b) { return link.direct() && std::ranges::none_of(b.sharding.dims, [](const DimSharding& d) { return !d.empty(); }); };
+  const Mesh& mesh = plan(rank).mesh;
   std::size_t total = 0;
-  for (const Binding& input : p.inputs) total += direct(input) ? 0 : padded(local_bytes(p, input, symbols));
-  for (const Binding& output : p.outputs) total += padded(local_bytes(p, output, symbols));
-  std::byte* at = link.block(std::max<std::size_t>(total, kAlignment));
   for (const Binding& input : p.inputs) {
-    const auto& given = inputs.at(input.name);
-    const Tensor& tensor = given[given.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
-    if (direct(input)) {
-      request.inputs.push_back(tensor.data());
-      request.held.push_back(tensor);
-      continue;
-    }
-    if (tensor.size_bytes() > 0) BlockMap(input.type, input.sharding, plan(rank).mesh, rank, symbols).scatter(tensor.data(), at);
-    request.inputs.push_back(at);
-    at += padded(local_bytes(p, input, symbols));
+    const Tensor& tensor = of_rank(inputs, input.name, rank);
+    request.inputs.push_back(link.direct() ? direct_block(input, mesh, rank, symbols, tensor.data()) : nullptr);
+    if (request.inputs.back()) request.held.push_back(tensor);
+    else total += padded(local_bytes(p, input, symbols));
   }
   for (const Binding& output : p.outputs) {
-    request.outputs.push_back(at);
-    at += padded(local_bytes(p, output, symbols));
+    const OutputArray& array = of_rank(outputs, output.name, rank);
+    request.outputs.push_back(link.direct() && writes(output, mesh, rank) ? direct_block(output, mesh, rank, symbols, array.memory.get()) : nullptr);
+    if (request.outputs.back()) request.held_outputs.push_back(array.memory);
+    else total += padded(local_bytes(p, output, symbols));
+  }
+  std::byte* at = link.block(std::max<std::size_t>(total, kAlignment));
+  for (std::size_t i = 0; i < p.inputs.size(); ++i) {
+    if (request.inputs[i]) continue;
+    const Tensor& tensor = of_rank(inputs, p.inputs[i].name, rank);
+    if (tensor.size_bytes() > 0) {
+      BlockMap(p.inputs[i].type, p.inputs[i].sharding, mesh, rank, symbols).scatter(tensor.data(), at);
+      ++copies_;
+    }
+    request.inputs[i] = at;
+    at += padded(local_bytes(p, p.inputs[i], symbols));
+  }
+  for (std::size_t i = 0; i < p.outputs.size(); ++i) {
+    if (request.outputs[i]) continue;
+    request.outputs[i] = at;
+    at += padded(local_bytes(p, p.outputs[i], symbols));
   }
   return request;
 }
 
-void Team::collect(int rank, const RankRequest& request, const SymbolValues& symbols, TeamTensors& outputs) const {
+void Team::collect(int rank, const RankRequest& request, const SymbolValues& symbols, const OutputArrays& outputs) {
   const Program& p = program(rank);
   const Mesh& mesh = plan(rank).mesh;
   for (std::size_t i = 0; i < p.outputs.size(); ++i) {
     const Binding& output = p.outputs[i];
-    std::vector<Tensor>& whole = outputs[output.name];
-    const bool varying = !output.sharding.varying.empty();
-    if (varying) whole.resize(static_cast<std::size_t>(size()));
-    if (varying || whole.empty()) {
-      Tensor fresh(output.type.dtype, bound_dims(output.type.dims, symbols));
-      if (varying) whole[static_cast<std::size_t>(rank)] = fresh;
-      else whole.push_back(fresh);
-    }
-    Tensor& target = varying ? whole[static_cast<std::size_t>(rank)] : whole[0];
-    if (target.size_bytes() > 0 && (varying || owns_block(output.sharding, mesh, rank)))
-      BlockMap(output.type, output.sharding, mesh, rank, symbols).gather(request.outputs[i], target.mutable_data());
+    const OutputArray& array = of_rank(outputs, output.name, rank);
+    if (element_count(array.shape) == 0 || !writes(output, mesh, rank)) continue;
+    if (links_[static_cast<std::size_t>(rank)]->direct() && direct_block(output, mesh, rank, symbols, array.memory.get()) == request.outputs[i]) continue;
+    BlockMap(output.type, output.sharding, mesh, rank, symbols).gather(request.outputs[i], array.memory.get());
+    ++copies_;
   }
 }
 
-TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times) {
+// Holds the team for one call.
+class Team::Turn {
+ public:
+  explicit Turn(std::atomic<bool>& busy) : busy_(busy) {
+    if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a model serves one thread at a time, and another call is still running");
+  }
+  ~Turn() { busy_ = false; }
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
+TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, const OutputMemory& memory) {
+  const Turn turn(busy_);
   if (broken_) throw *broken_;
   std::vector<SymbolValues> symbols;
   for (int rank = 0; rank < size(); ++rank) symbols.push_back(plans_.size() == 1 && rank > 0 ? symbols[0] : check_inputs(inputs, rank));
+  const OutputArrays arrays = make_outputs(symbols, memory);
   regroup();
+  copies_ = 0;
   std::vector<RankRequest> requests;
   for (int rank = 0; rank < size(); ++rank) {
-    requests.push_back(place(rank, inputs, symbols[static_cast<std::size_t>(rank)]));
+    requests.push_back(place(rank, inputs, arrays, symbols[static_cast<std::size_t>(rank)]));
     requests.back().trace = trace;
   }
   running_ = true;
   for (int rank = 0; rank < size(); ++rank) region_->page(rank).step = -1;  // so that what is told is of this run
   for (std::size_t r = 0; r < links_.size(); ++r) links_[r]->send(requests[r]);
   std::vector<RankReply> replies = wait_for_all(settings_.step_deadline, true);
-  TeamTensors outputs;
-  for (int rank = 0; rank < size(); ++rank) collect(rank, requests[static_cast<std::size_t>(rank)], symbols[static_cast<std::size_t>(rank)], outputs);
+  for (int rank = 0; rank < size(); ++rank) collect(rank, requests[static_cast<std::size_t>(rank)], symbols[static_cast<std::size_t>(rank)], arrays);
   if (times) {
     times->rank_ns.clear();
     times->trace.clear();
+    times->copies = copies_;
     for (RankReply& reply : replies) {
       times->rank_ns.push_back(reply.nanoseconds);
       times->trace.push_back(std::move(reply.trace));
+      times->copies += reply.copies;
     }
   }
+  TeamTensors outputs;
+  for (const auto& [name, list] : arrays)
+    for (const OutputArray& array : list) outputs[name].emplace_back(array.dtype, array.shape, array.memory.get(), array.memory);
   return outputs;
 }
 

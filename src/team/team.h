@@ -1,6 +1,7 @@
 // Team: the ranks of an engine used as one: scatters inputs by their declared sharding, starts every rank, gathers outputs.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <string>
@@ -19,9 +20,10 @@ struct TeamSettings {
   std::chrono::nanoseconds load_deadline = kLoadDeadline;
   std::chrono::nanoseconds step_deadline = kStepDeadline;
   std::chrono::nanoseconds drain_deadline = kDrainDeadline;
-  // Asked several times a second while a call waits; once true, what runs may take the drain deadline to end, then the call throws
-  // Error(interrupted).
+  // Asked several times a second while a call waits; once true, what runs may take the stop deadline to end, then the ranks are told to
+  // give up. The call throws Error(interrupted); the team stays usable unless a rank does not give up.
   std::function<bool()> stop;
+  std::chrono::nanoseconds stop_deadline = kDrainDeadline;
 };
 
 // One tensor for all ranks, or one per rank for values that are each rank's own.
@@ -30,9 +32,14 @@ using TeamTensors = std::map<std::string, std::vector<Tensor>>;
 struct TeamTimes {
   std::vector<std::int64_t> rank_ns;           // per rank: its run
   std::vector<std::vector<TraceEvent>> trace;  // per rank, if asked for
+  int copies = 0;                              // of whole arrays or blocks, between the caller's memory and that of the ranks
 };
 
-// Serves one thread at a time. An error that a rank reports ends the call and leaves the team usable. Once a rank has died or made no
+// Asked before the ranks start for the memory of an output: all of it, or that of one rank (else −1) where each has its own. It is kept
+// as long as a rank may write to it.
+using OutputMemory = std::function<std::shared_ptr<std::byte>(const std::string& name, DType dtype, const Shape& shape, int rank)>;
+
+// Serves one thread at a time; a second concurrent call is Error(invalid_argument). An error that a rank reports ends the call and leaves the team usable. Once a rank has died or made no
 // progress for the step deadline, the team is closed for good: its processes are ended and every call repeats the error.
 class Team {
  public:
@@ -48,11 +55,19 @@ class Team {
   int process(int rank) const { return links_.at(static_cast<std::size_t>(rank))->process(); }
   const Plan& plan(int rank = 0) const { return *plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)]; }
   // Runs the first program. An input that is varying takes one tensor per rank; all others take one. Throws Error(invalid_argument)
-  // naming an input that is missing, unknown, of another dtype or shape, with nothing run.
-  TeamTensors run(const TeamTensors& inputs, bool trace = false, TeamTimes* times = nullptr);
+  // naming an input that is missing, unknown, of another dtype or shape, with nothing run. Ranks that see this process's memory read
+  // and write where the caller's arrays lie if their block is in one piece there. `memory` empty: fresh memory.
+  TeamTensors run(const TeamTensors& inputs, bool trace = false, TeamTimes* times = nullptr, const OutputMemory& memory = {});
 
  private:
   using Replies = std::vector<std::optional<RankReply>>;
+  class Turn;
+  struct OutputArray {
+    DType dtype = DType::f32;
+    Shape shape;
+    std::shared_ptr<std::byte> memory;
+  };
+  using OutputArrays = std::map<std::string, std::vector<OutputArray>>;
   struct Failure {
     Error error;
     bool fatal = false;  // a rank is gone or stuck
@@ -63,8 +78,9 @@ class Team {
   void start(const WeightSource& weights);
   void regroup();
   SymbolValues check_inputs(const TeamTensors& inputs, int rank) const;
-  RankRequest place(int rank, const TeamTensors& inputs, const SymbolValues& symbols);
-  void collect(int rank, const RankRequest& request, const SymbolValues& symbols, TeamTensors& outputs) const;
+  RankRequest place(int rank, const TeamTensors& inputs, const OutputArrays& outputs, const SymbolValues& symbols);
+  OutputArrays make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const;
+  void collect(int rank, const RankRequest& request, const SymbolValues& symbols, const OutputArrays& outputs);
 
   // team_wait.cpp
   std::vector<RankReply> wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress);
@@ -80,6 +96,8 @@ class Team {
   std::shared_ptr<ShmRegion> region_;
   std::unique_ptr<Spawner> spawner_;  // outlives the processes
   std::vector<std::unique_ptr<RankLink>> links_;
+  std::atomic<bool> busy_{false};
+  int copies_ = 0;        // of the present run
   bool running_ = false;  // a step, not a start
   bool regroup_ = false;  // the world ended with an error, the ranks live
   std::optional<Error> broken_;

@@ -8,6 +8,7 @@ namespace tandem {
 namespace {
 
 constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(20);
+constexpr std::chrono::nanoseconds kGiveUp = std::chrono::milliseconds(100);  // what ranks that were told to give up may take
 constexpr std::chrono::nanoseconds kGrace = std::chrono::seconds(2);  // what ranks get to say what they were doing when another died
 
 std::string label(const Step& step) { return fmt::format("[{} \"{}\"]", step.op, step.node); }
@@ -47,6 +48,7 @@ std::vector<int> Team::late_ranks(const Replies& replies, Deadline start, bool c
 std::vector<RankReply> Team::wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress) {
   const Deadline start = Deadline::after(limit);
   std::optional<Deadline> grace, drain;
+  bool given_up = false;
   Replies replies(links_.size());
   while (!receive_some(replies)) {
     const std::vector<int> late = late_ranks(replies, start, counted_from_progress);
@@ -60,9 +62,18 @@ std::vector<RankReply> Team::wait_for_all(std::chrono::nanoseconds limit, bool c
       const Failure failure = judge(replies, late, limit);
       region_->abort(failure.error.code(), failure.error.rank(), failure.error.message());
     }
-    if (settings_.stop && !drain && settings_.stop()) drain = Deadline::after(settings_.drain_deadline);
-    if (drain && drain->expired()) end_for_good(Error(ErrorCode::interrupted, "interrupted; the ranks did not finish their step in time and were ended"));
+    if (settings_.stop && !drain && settings_.stop()) drain = Deadline::after(settings_.stop_deadline);
+    if (drain && drain->expired()) {
+      if (given_up) end_for_good(Error(ErrorCode::interrupted, "interrupted; the ranks did not finish their step in time and were ended"));
+      given_up = true;
+      drain = Deadline::after(kGiveUp);
+      region_->abort(ErrorCode::aborted, -1, "the caller interrupted the step");
+    }
     if (grace && grace->expired()) fail_all(replies, late, limit);
+  }
+  if (given_up) {
+    regroup_ = true;
+    throw Error(ErrorCode::interrupted, "interrupted");
   }
   if (std::ranges::any_of(replies, [](const auto& r) { return r->error.has_value(); })) fail_all(replies, {}, limit);
   if (drain || (settings_.stop && settings_.stop())) throw Error(ErrorCode::interrupted, "interrupted");

@@ -21,6 +21,14 @@ const Step& step_of(const Plan& plan, const CollectiveUse& use) {
 
 }  // namespace
 
+std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank) const {
+  const std::lock_guard lock(loaded.mutex);
+  if (auto known = loaded.by_rank[rank].lock()) return known;
+  auto made = RankEngine::load(plans.at(plans.size() == 1 ? 0 : static_cast<std::size_t>(rank)), rank, weights);
+  loaded.by_rank[rank] = made;
+  return made;
+}
+
 int Engine::ranks() const { return data_->plan().world_size(); }
 std::string Engine::mesh() const { return data_->plan().mesh.to_string(); }
 std::vector<std::string> Engine::notices() const { return data_->plan().notices; }

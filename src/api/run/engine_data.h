@@ -1,7 +1,9 @@
 // What an Engine holds.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "runtime/rank_engine.h"
@@ -15,6 +17,18 @@ struct EngineData {
   std::string path;                                // of an engine that came from a file; else empty
   bool has_weights = true;
   const Plan& plan() const { return *plans.at(0); }
+  // The weights of one rank, loaded once for all its users of this process. Callable from any thread.
+  std::shared_ptr<const RankEngine> rank_engine(int rank) const;
+
+  // A copy starts without any: it may be given other plans or weights.
+  struct LoadedRanks {
+    LoadedRanks() = default;
+    LoadedRanks(const LoadedRanks&) {}
+    LoadedRanks& operator=(const LoadedRanks&) = delete;
+    std::mutex mutex;
+    std::map<int, std::weak_ptr<const RankEngine>> by_rank;
+  };
+  mutable LoadedRanks loaded;
 };
 
 Tensor to_tensor(const Array& array);

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "api/run/engine_data.h"
+#include "api/run/seconds.h"
 #include "core/check.h"
 #include "tandem/team.h"
 #include "team/team.h"
@@ -54,11 +55,6 @@ Json timeline(const Team& team, const TeamTimes& times) {
   return {{"traceEvents", events}, {"displayTimeUnit", "ms"}};
 }
 
-std::chrono::nanoseconds nanoseconds(const char* name, double seconds) {
-  if (!(seconds >= 0 && seconds < 1e9)) fail(ErrorCode::invalid_argument, "a {} deadline of {} s is none", name, seconds);
-  return std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
-}
-
 }  // namespace
 
 int serve_rank(const std::string& argument) {
@@ -81,16 +77,18 @@ Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine)
   settings.step_deadline = nanoseconds("step", options.step_deadline_s);
   settings.drain_deadline = nanoseconds("drain", options.drain_deadline_s);
   settings.stop = options.stop;
+  settings.stop_deadline = options.stop_deadline_s < 0 ? settings.drain_deadline : nanoseconds("stop", options.stop_deadline_s);
   team_ = std::make_unique<Team>(engine.data().plans, engine.data().weights, settings);
 }
 
 Model::~Model() = default;
 Model::Model(Model&&) noexcept = default;
 
-RankArrays Model::run(const RankArrays& inputs) {
+RankArrays Model::run(const RankArrays& inputs, const OutputMemory& memory) {
   TeamTimes times;
-  const TeamTensors outputs = team_->run(to_tensors(inputs), false, &times);
+  const TeamTensors outputs = team_->run(to_tensors(inputs), false, &times, memory);
   last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
+  last_copies_ = times.copies;
   return to_arrays(outputs);
 }
 

@@ -122,6 +122,7 @@ std::uint64_t ShmGroup::await_slowly(Signal& signal, std::uint32_t count, int wr
       return now;
     }
     throw_if_gone(writer, signal, count);
+    region_->throw_if_stopped(members_[static_cast<std::size_t>(rank_)]);
     if (const int other = find_laggard(writer); other != laggard || region_->page(other).sequence != seen) {
       laggard = other;
       seen = region_->page(other).sequence;

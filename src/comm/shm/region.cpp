@@ -17,6 +17,7 @@
 #include "comm/shm/futex.h"
 #include "comm/shm/shm_group.h"
 #include "core/check.h"
+#include "core/stop.h"
 
 namespace tandem {
 
@@ -99,18 +100,19 @@ std::unique_ptr<Group> ShmRegion::attach(int rank, Deadline rendezvous) {
   mine.state = RankState::attached;
   header().attached.fetch_add(1);
   shm::futex_wake_all(&header().attached);
-  wait_for_all(rendezvous);
+  wait_for_all(rank, rendezvous);
   const std::size_t offset = header_bytes(world());
   std::vector<int> everyone(static_cast<std::size_t>(world()));
   std::iota(everyone.begin(), everyone.end(), 0);
   return std::make_unique<shm::ShmGroup>(shared_from_this(), offset, std::move(everyone), rank, true);
 }
 
-void ShmRegion::wait_for_all(Deadline rendezvous) {
+void ShmRegion::wait_for_all(int rank, Deadline rendezvous) {
   for (;;) {
     const std::uint32_t attached = header().attached;
     if (attached == header().world) return;
     throw_if_failed();
+    throw_if_stopped(rank);
     if (rendezvous.expired()) break;
     shm::futex_wait(&header().attached, attached, std::min(kSlice, rendezvous.remaining()));
   }
@@ -133,6 +135,12 @@ void ShmRegion::abort(ErrorCode code, int rank, std::string_view reason) {
   std::memcpy(failure.text, reason.data(), length);
   failure.text[length] = '\0';
   failure.state.store(2, std::memory_order_release);
+}
+
+void ShmRegion::throw_if_stopped(int rank) {
+  if (!StopScope::wanted()) return;
+  abort(ErrorCode::aborted, rank, "its caller interrupted it");
+  throw Error(ErrorCode::interrupted, "interrupted while waiting for other ranks; the ranks' groups are no longer usable");
 }
 
 void ShmRegion::throw_failure() const {

@@ -42,6 +42,8 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
     if (header().failure.state.load(std::memory_order_relaxed) != 0) [[unlikely]] throw_failure();
   }
   [[noreturn]] void throw_failure() const;
+  // Ends the waits of all ranks where the StopScope of this thread, which is `rank`, wants it.
+  void throw_if_stopped(int rank);
   Progress progress(int rank) const;
   // False once the process of an attached rank has ended, reaped or not; true where that cannot be told.
   bool alive(int rank);
@@ -60,7 +62,7 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
 
  private:
   explicit ShmRegion(SharedMemory memory) : memory_(std::move(memory)) {}
-  void wait_for_all(Deadline rendezvous);
+  void wait_for_all(int rank, Deadline rendezvous);
 
   SharedMemory memory_;
   std::unique_ptr<Mapping> base_;  // header and rank pages

@@ -63,6 +63,7 @@ ShmGroup::~ShmGroup() {
 }
 
 void ShmGroup::mark(std::int64_t step) {
+  region_->throw_if_failed();
   page(rank_).step.store(step, std::memory_order_relaxed);
   page(rank_).marked_at_ns.store(monotonic_ns(), std::memory_order_relaxed);
 }

@@ -1,0 +1,63 @@
+// Running one rank of an engine on the thread that calls. Public.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "tandem/comm.h"
+#include "tandem/engine.h"
+
+namespace tandem {
+
+struct ContextOptions {
+  int rank = 0;
+  int threads = 0;  // 0: cores / ranks
+  double step_deadline_s = 30;
+  double rendezvous_deadline_s = 60;
+  // Asked between steps and several times a second while the rank waits for others. Once it gives true, prepare() or run() ends with
+  // Error(interrupted), and the other ranks with Error(aborted).
+  std::function<bool()> stop;
+};
+
+// Activations and prepared kernels of one rank. Many can share an engine, which loads a rank's weights once. Serves one thread at a time;
+// a second concurrent call is Error(invalid_argument). Inputs and outputs are numbered as Engine::inputs() and outputs() list them.
+// The memory a run reads and writes is the caller's: nothing is copied but outputs that are an input, a weight or a second name of
+// another output, see last_copies().
+class Context {
+ public:
+  // Loads the weights of the rank unless another context of the engine has.
+  explicit Context(const Engine& engine, const ContextOptions& options = {});
+  ~Context();
+  Context(Context&&) noexcept;
+
+  int rank() const;
+  // Local, never waits; also again, with another or the same one. Throws Error(mismatch) for another size or rank than the engine's.
+  void set_communicator(const Communicator& communicator);
+  void release_communicator();
+
+  // The shape of the whole input, of all ranks together; checked at the next prepare(), run() or output_shape().
+  void set_input_shape(std::size_t input, Shape shape);
+  // The same from the shape of this rank's part; every rank has a part of that size. Throws Error(invalid_argument) where that does not
+  // say what the whole is.
+  void set_local_input_shape(std::size_t input, const Shape& shape);
+  // Shapes of this rank's part. Throw what is wrong with the shapes set so far.
+  Shape input_shape(std::size_t input);
+  Shape output_shape(std::size_t output);
+
+  // All first-time work for the shapes that are set. With several ranks the first one after set_communicator() is collective.
+  void prepare();
+  // One pointer per input and output: dense, row-major, of this rank's part. Inputs are only read; outputs are written completely and
+  // may be used for intermediate values before, so they must not overlap inputs. Ranks that communicate must all call. Throws Error; after
+  // another rank's failure the communicator is of no more use.
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs);
+  // Outputs that the last run had to copy.
+  int last_copies() const;
+
+ private:
+  struct Data;
+  std::unique_ptr<Data> data_;
+};
+
+}  // namespace tandem

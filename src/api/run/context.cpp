@@ -1,0 +1,112 @@
+#include "tandem/context.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "api/run/engine_data.h"
+#include "api/run/seconds.h"
+#include "comm/communicator.h"
+#include "core/check.h"
+#include "core/stop.h"
+#include "runtime/context.h"
+
+namespace tandem {
+namespace {
+
+RankContextOptions checked(const Engine& engine, const ContextOptions& options) {
+  if (options.rank < 0 || options.rank >= engine.ranks()) fail(ErrorCode::invalid_argument, "there is no rank {} of {}", options.rank, engine.ranks());
+  if (options.step_deadline_s < 1) fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
+  if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
+  if (!engine.has_weights()) fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
+  RankContextOptions out;
+  out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
+  out.step_deadline = nanoseconds("step", options.step_deadline_s);
+  out.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
+  out.same_plan = engine.data().plans.size() == 1;
+  return out;
+}
+
+// The extent of the whole dimension of which every rank has `local`.
+std::int64_t whole_extent(const Binding& input, int dim, std::int64_t local, const Mesh& mesh) {
+  if (!input.sharding.is_split(dim)) return local;
+  const DimSharding& factors = input.sharding.dim(dim);
+  if (factors.size() == 1) return local * split_count(factors[0], mesh);
+  if (input.type.dims[static_cast<std::size_t>(dim)].is_constant()) return input.type.dims[static_cast<std::size_t>(dim)].constant();
+  fail(ErrorCode::invalid_argument, "dimension {} of input '{}' is split in parts of parts; set the shape of the whole input", dim, input.name);
+}
+
+}  // namespace
+
+struct Context::Data {
+  Engine engine;
+  ContextOptions options;
+  RankContextOptions rank_options;
+  std::shared_ptr<Communicator::State> communicator;  // joined at the first use
+  std::unique_ptr<Group> group;                       // outlives the context below
+  RankContext context;
+  bool joined = true;
+
+  Data(const Engine& of, const ContextOptions& given)
+      : engine(of), options(given), rank_options(checked(of, given)), context(of.data().rank_engine(given.rank), rank_options) {}
+
+  // The first half of the collective point.
+  void join() {
+    if (joined) return;
+    group = communicator->join(Deadline::after(rank_options.rendezvous_deadline));
+    context.set_communicator(group.get());
+    joined = true;
+  }
+};
+
+Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options)) {}
+Context::~Context() {
+  if (data_) data_->context.set_communicator(nullptr);
+}
+Context::Context(Context&&) noexcept = default;
+
+int Context::rank() const { return data_->options.rank; }
+
+void Context::set_communicator(const Communicator& communicator) {
+  if (communicator.size() != data_->engine.ranks())
+    fail(ErrorCode::mismatch, "the engine is for {} ranks, the communicator has {}", data_->engine.ranks(), communicator.size());
+  if (communicator.rank() != rank()) fail(ErrorCode::mismatch, "the context is for rank {}, the communicator says {}", rank(), communicator.rank());
+  release_communicator();
+  data_->communicator = communicator.shared_state();
+  data_->joined = false;
+}
+
+void Context::release_communicator() {
+  data_->context.set_communicator(nullptr);
+  data_->group.reset();
+  data_->communicator.reset();
+  data_->joined = true;
+}
+
+void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
+
+void Context::set_local_input_shape(std::size_t input, const Shape& shape) {
+  const Binding& binding = data_->context.program().inputs.at(input);
+  Shape whole = shape;
+  for (std::size_t d = 0; d < whole.size() && static_cast<int>(d) < binding.type.rank(); ++d)
+    whole[d] = whole_extent(binding, static_cast<int>(d), shape[d], data_->engine.data().plan().mesh);
+  set_input_shape(input, std::move(whole));
+}
+
+Shape Context::input_shape(std::size_t input) { return data_->context.input_shape(input); }
+Shape Context::output_shape(std::size_t output) { return data_->context.output_shape(output); }
+
+void Context::prepare() {
+  const StopScope scope(data_->options.stop);
+  data_->join();
+  data_->context.prepare();
+}
+
+void Context::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+  const StopScope scope(data_->options.stop);
+  data_->join();
+  data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
+}
+
+int Context::last_copies() const { return data_->context.copied_outputs(); }
+
+}  // namespace tandem
