@@ -54,6 +54,11 @@ CollectiveUse collective_use(const Node& node, const Mesh& mesh) {
     use.bytes = sent_bytes(info->kind, bytes_of(input), ranks);
     return use;
   }
+  if (node.is("Append")) {  // its kernel says what moves
+    use.operation = "append";
+    use.count = product(input->type.dims);
+    return use;
+  }
   // Attention: every rank gives its keys and values to all others.
   use.operation = "attention";
   for (std::size_t i = 1; i <= 2; ++i)

@@ -73,6 +73,7 @@ struct ShardingDecision {
   std::vector<Sharding> operands;
   std::vector<Sharding> results;
   std::vector<std::pair<std::string, AttributeValue>> attributes;  // to set on the node
+  std::string op;                                                  // another op to put in its place, with these attributes alone
   std::string note;                                                // why, for `inspect`
 };
 

@@ -77,7 +77,7 @@ class Rewriter {
     const Restored restored(node);
     std::vector<Sharding> now;
     for (const Value* v : node.operands()) now.push_back(have(v));
-    ShardingDecision decision = node.is("Attention") ? sharding::decide_attention(node, now, mesh_) : decide(node, now, mesh_);
+    ShardingDecision decision = decide_node(node, now);
     std::vector<Value*> operands;
     for (std::size_t i = 0; i < node.operands().size(); ++i) {
       const Value* v = node.operand(i);
@@ -89,14 +89,28 @@ class Rewriter {
     emit(node, operands, decision);
   }
 
-  void emit(Node& node, const std::vector<Value*>& operands, const ShardingDecision& decision) {
+  ShardingDecision decide_node(const Node& node, const std::vector<Sharding>& now) const {
+    if (node.is("Attention")) return sharding::decide_attention(node, now, mesh_);
+    if (seeds_.appends.contains(&node) && sharding::appends_to_blocks(node, now)) return sharding::decide_append(node, now, mesh_);
+    return decide(node, now, mesh_);
+  }
+
+  // The attributes of the local node.
+  NamedAttributes attributes_of(Node& node, const ShardingDecision& decision) const {
+    if (!decision.op.empty()) return decision.attributes;
     for (const auto& [name, value] : decision.attributes) node.attributes.set(name, value);
     if (node.op().localize) node.op().localize(node, mesh_);
     NamedAttributes attributes;
     for (std::size_t i = 0; i < node.op().fields.size(); ++i) attributes.emplace_back(node.op().fields[i].name, node.attributes.values()[i]);
+    return attributes;
+  }
+
+  void emit(Node& node, const std::vector<Value*>& operands, const ShardingDecision& decision) {
+    const NamedAttributes attributes = attributes_of(node, decision);
     std::vector<std::string> names;
     for (const auto& r : node.results()) names.push_back(r->name());
-    Node* added = local_.add(node.op(), operands, attributes, node.name(), names);
+    const OpDef& op = decision.op.empty() ? node.op() : local_.module().op(decision.op);
+    Node* added = local_.add(op, operands, attributes, node.name(), names);
     added->note = decision.note.empty() ? node.note : decision.note;
     for (std::size_t i = 0; i < node.results().size(); ++i) {
       const Value* result = node.result(i);

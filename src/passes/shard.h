@@ -6,6 +6,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ namespace sharding {
 // Shardings by value of the global graph.
 struct Seeds {
   std::map<const Value*, Sharding> values;  // graph inputs and weight values
+  std::set<const Node*> appends;            // Concat(past, new) along the sequence, the past being a cache that comes in
   std::vector<std::string> notices;
 };
 
@@ -43,11 +45,18 @@ Seeds seed(const Graph& graph, const ShardOptions& options);
 // Splits a dimension's sharding over consecutive parts of the given sizes; nothing if a split factor straddles a border.
 bool distribute(const DimSharding& dim, const std::vector<Dim>& sizes, const Mesh& mesh, std::vector<DimSharding>& parts);
 
+// Every dimension whole that `axis` has a part in splitting.
+Sharding gathered(Sharding s, const std::string& axis);
+
 // The rule of a node, by its op's formula.
 ShardingRule rule_of(const Node& node);
 
 // What the node needs of its operands and gives as results, when they lie as in `have`.
 ShardingDecision decide(const Node& node, const std::vector<Sharding>& have, const Mesh& mesh);
+
+// The same for Concat(past, new) where the past lies in blocks along the joined dimension: Append.
+bool appends_to_blocks(const Node& node, const std::vector<Sharding>& have);
+ShardingDecision decide_append(const Node& node, const std::vector<Sharding>& have, const Mesh& mesh);
 
 // The same for Attention; finish_attention adds what the node needs besides (moved causal diagonal, repeated kv heads)
 // to the local graph and to `operands`.

@@ -11,12 +11,13 @@ constexpr int kHeads = 1, kSequence = 2;
 
 const DimSharding& sequence_of(const Sharding& s) { return s.dim(kSequence); }
 
-// q and k lie split over the same single axis along the sequence.
+// The single axis that splits k and v along the sequence, and q either alike or not at all; empty if there is none.
 std::string exchange_axis(const std::vector<Sharding>& have) {
   const DimSharding &q = sequence_of(have[0]), &k = sequence_of(have[1]), &v = sequence_of(have[2]);
-  if (q.size() != 1 || k.size() != 1 || v.size() != 1) return {};
-  if (q[0].axes.size() != 1 || q[0].axes != k[0].axes || q[0].axes != v[0].axes) return {};
-  return q[0].axes[0];
+  if (k.size() != 1 || v.size() != 1 || k[0].axes.size() != 1 || k[0].axes != v[0].axes) return {};
+  const std::string& axis = k[0].axes[0];
+  const bool alike = q.size() == 1 && q[0].axes == k[0].axes;
+  return alike || !have[0].mentions(axis) ? axis : std::string();
 }
 
 // The axis that splits q heads more finely than there are kv heads.
@@ -38,19 +39,22 @@ void set_sequence(Sharding& s, int rank, int dim, const DimSharding& sequence) {
 ShardingDecision decide_attention(const Node& node, std::vector<Sharding> have, const Mesh& mesh) {
   const std::string axis = exchange_axis(have), repeated = repeated_heads_axis(node, have[0], mesh);
   const DimSharding kv_sequence = sequence_of(have[1]);
+  const bool rows = have[0].mentions(axis);
+  if (!axis.empty() && !rows)
+    for (std::size_t i = 3; i < have.size(); ++i) have[i] = gathered(have[i], axis);
   DimSharding q_heads;
   if (!repeated.empty()) {
     q_heads = have[0].dim(kHeads);
-    have[0].dims[kHeads].clear();
+    for (Sharding& s : have) s = gathered(s, repeated);  // kv heads are picked from the whole
   }
   ShardingDecision decision = decide(node, have, mesh);
   if (!axis.empty()) {
     for (int i : {1, 2}) set_sequence(decision.operands[static_cast<std::size_t>(i)], 4, kSequence, kv_sequence);
-    decision.attributes = {{"num_ranks", std::int64_t{mesh.size(axis)}},
-                           {"axis", axis},
-                           {"extent", node.operand(0)->type.dims[kSequence]},
-                           {"kv_extent", node.operand(1)->type.dims[kSequence]}};
-    decision.note = fmt::format("the sequence is split over {}: k and v are exchanged inside", axis);
+    decision.attributes = {{"num_ranks", std::int64_t{mesh.size(axis)}}, {"axis", axis}, {"kv_extent", node.operand(1)->type.dims[kSequence]}};
+    if (rows) decision.attributes.emplace_back("extent", node.operand(0)->type.dims[kSequence]);
+    else decision.attributes.emplace_back("split", std::string("kv"));
+    decision.note = rows ? fmt::format("the sequence is split over {}: k and v are exchanged inside", axis)
+                         : fmt::format("k and v are split over {}, q is not: partial results are merged inside", axis);
   }
   if (!repeated.empty()) {
     set_sequence(decision.operands[0], 4, kHeads, q_heads);
@@ -86,8 +90,8 @@ void shift_causal(Graph& local, Node& node, std::vector<Value*>& operands, const
 }  // namespace
 
 void finish_attention(Graph& local, Node& node, std::vector<Value*>& operands, const Mesh& mesh, ShardingDecision& decision) {
-  const bool exchanges = std::ranges::any_of(decision.attributes, [](const auto& a) { return a.first == "num_ranks"; });
-  if (!exchanges) shift_causal(local, node, operands, mesh, decision);
+  const bool rows_counted = std::ranges::any_of(decision.attributes, [](const auto& a) { return a.first == "extent"; });
+  if (!rows_counted) shift_causal(local, node, operands, mesh, decision);
   const DimSharding& heads = node.result()->sharding.dim(kHeads);
   const auto kv = node.operand(1)->type.dims[kHeads].value();
   if (heads.empty() || !kv || decision.operands[1].is_split(kHeads)) return;

@@ -1,8 +1,16 @@
 // Factors: how a dimension's sharding lines up with the parts that a rule sees in it.
+#include <algorithm>
+
 #include "core/check.h"
 #include "passes/shard.h"
 
 namespace tandem::sharding {
+
+Sharding gathered(Sharding s, const std::string& axis) {
+  for (DimSharding& dim : s.dims)
+    if (std::ranges::any_of(dim, [&](const Factor& f) { return std::ranges::find(f.axes, axis) != f.axes.end(); })) dim.clear();
+  return s;
+}
 
 ShardingRule rule_of(const Node& node) {
   const OpCall call = node.call();

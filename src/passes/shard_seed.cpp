@@ -4,75 +4,10 @@
 #include <set>
 
 #include "core/check.h"
-#include "passes/shard.h"
+#include "passes/shard_trace.h"
 
 namespace tandem::sharding {
 namespace {
-
-// Follows a sharding back through the formulas to graph inputs and weights.
-class Trace {
- public:
-  explicit Trace(const Mesh& mesh) : mesh_(mesh) {}
-  std::map<const Value*, Sharding> inputs, weights;
-  std::set<const Node*> products;  // MatMuls whose columns the factor is
-  bool blocked = false;            // it met a dimension that must stay whole
-
-  void follow(const Value* value, const Sharding& s) {
-    if (s.is_same() || !seen_.insert({value, s.to_string()}).second) return;
-    if (value->weight()) { weights[value] = s; return; }
-    if (value->is_input()) { inputs[value] = s; return; }
-    const Node& node = *value->producer();
-    if (node.is("Constant")) return;  // every rank cuts its part
-    const ShardingRule rule = rule_of(node);
-    std::vector<DimSharding> parts(rule.factors.size());
-    if (!spread(rule, rule.results.at(static_cast<std::size_t>(value->index())), s, parts)) { blocked = true; return; }
-    if (node.is("MatMul") && node.operand(1)->weight()) products.insert(&node);
-    for (std::size_t i = 0; i < node.operands().size(); ++i)
-      if (node.operand(i)) follow(node.operand(i), assemble(rule, rule.operands.at(i), parts));
-  }
-
- private:
-  bool spread(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const Sharding& s, std::vector<DimSharding>& parts) {
-    for (std::size_t d = 0; d < dims.size(); ++d) {
-      std::vector<Dim> sizes;
-      for (int f : dims[d]) sizes.push_back(rule.factors[static_cast<std::size_t>(f)].size);
-      std::vector<DimSharding> found;
-      if (!distribute(s.dim(static_cast<int>(d)), sizes, mesh_, found)) return false;
-      for (std::size_t j = 0; j < found.size(); ++j) {
-        const auto f = static_cast<std::size_t>(dims[d][j]);
-        if (!found[j].empty() && rule.factors[f].role == ShardingRule::Role::whole) return false;
-        parts[f] = found[j];
-      }
-    }
-    return true;
-  }
-
-  Sharding assemble(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const std::vector<DimSharding>& parts) const {
-    Sharding s;
-    for (const auto& factors : dims) {
-      s.dims.emplace_back();
-      for (int f : factors) {
-        const DimSharding& part = parts[static_cast<std::size_t>(f)];
-        if (part.empty()) s.dims.back().push_back({rule.factors[static_cast<std::size_t>(f)].size, {}});
-        else s.dims.back().insert(s.dims.back().end(), part.begin(), part.end());
-      }
-    }
-    return s.normalized(mesh_);
-  }
-
-  const Mesh& mesh_;
-  std::set<std::pair<const Value*, std::string>> seen_;
-};
-
-// Adds what an axis splits to what other axes split already; a dimension split by both keeps the first.
-void merge(Seeds& seeds, const std::map<const Value*, Sharding>& found) {
-  for (const auto& [value, s] : found) {
-    Sharding& into = seeds.values[value];
-    into.dims.resize(value->type.dims.size());
-    for (std::size_t d = 0; d < into.dims.size(); ++d)
-      if (into.dims[d].empty()) into.dims[d] = s.dim(static_cast<int>(d));
-  }
-}
 
 void seed_heads(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds, std::set<const Node*>& columns) {
   const int n = mesh.size(axis);
@@ -91,8 +26,8 @@ void seed_heads(const Graph& graph, const std::string& axis, const Mesh& mesh, S
       }
       Trace trace(mesh);
       trace.follow(value, Sharding::split(value->type.rank(), 1, heads, axis));
-      merge(seeds, trace.weights);
-      merge(seeds, trace.inputs);
+      add_seeds(seeds, trace.weights);
+      add_seeds(seeds, trace.inputs);
       columns.insert(trace.products.begin(), trace.products.end());
     }
   }
@@ -113,7 +48,7 @@ void seed_chains(const Graph& graph, const std::string& axis, const Mesh& mesh, 
     if (trace.blocked || !trace.inputs.empty() || trace.products.empty() || taken) continue;
     rows.insert(node.get());
     if (known) continue;
-    merge(seeds, trace.weights);
+    add_seeds(seeds, trace.weights);
     columns.insert(trace.products.begin(), trace.products.end());
   }
 }
@@ -147,7 +82,7 @@ void seed_vocabulary(const Graph& graph, const std::string& axis, const Mesh& me
     }
     found[weight] = Sharding::split(2, table ? 0 : 1, rows, axis);
   }
-  merge(seeds, found);
+  add_seeds(seeds, found);
 }
 
 void seed_tensor(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
@@ -157,28 +92,25 @@ void seed_tensor(const Graph& graph, const std::string& axis, const Mesh& mesh, 
   seed_vocabulary(graph, axis, mesh, seeds, columns);
 }
 
-void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
-  for (const auto& node : graph.nodes()) {
-    if (!node->is("Attention")) continue;
-    for (std::size_t i = 0; i < 3; ++i) {
-      Trace trace(mesh);
-      const Value* value = node->operand(i);
-      trace.follow(value, Sharding::split(value->type.rank(), 2, value->type.dims.at(2), axis));
-      merge(seeds, trace.inputs);
-    }
-  }
-}
-
 void seed_batch(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
   for (const Graph::Output& output : graph.outputs()) {
     if (output.value->type.dims.empty()) continue;
     Trace trace(mesh);
     trace.follow(output.value, Sharding::split(output.value->type.rank(), 0, output.value->type.dims[0], axis));
-    merge(seeds, trace.inputs);
+    add_seeds(seeds, trace.inputs);
   }
 }
 
 }  // namespace
+
+void add_seeds(Seeds& seeds, const std::map<const Value*, Sharding>& found) {
+  for (const auto& [value, s] : found) {
+    Sharding& into = seeds.values[value];
+    into.dims.resize(value->type.dims.size());
+    for (std::size_t d = 0; d < into.dims.size(); ++d)
+      if (into.dims[d].empty()) into.dims[d] = s.dim(static_cast<int>(d));
+  }
+}
 
 Sharding parse_placement(const std::string& name, const std::string& text, const Type& type, const Mesh& mesh) {
   if (text == "same") return {};

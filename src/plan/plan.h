@@ -75,7 +75,7 @@ struct PlanWeight {
 struct CollectiveUse {
   int program = 0;
   int step = 0;
-  std::string operation;    // all_reduce, …; attention for an exchange inside Attention
+  std::string operation;    // all_reduce, …; append; attention for an exchange inside Attention
   std::string reduce;
   DType dtype = DType::f32;
   Dim count;                // elements of the local input

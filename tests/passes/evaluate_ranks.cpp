@@ -132,14 +132,37 @@ Tensor collective(const OpCall& call, const std::vector<Tensor>& parts, int me) 
   return trim == 0 ? whole : slice(whole, dim, 0, trim);
 }
 
-// Attention over a split sequence is attention over the whole one, of which a rank keeps its rows.
+// The past is in blocks, what is new is the same on all ranks.
+Tensor appended(const OpCall& call, const std::vector<std::vector<Tensor>>& operands, int me) {
+  const int dim = dim_of(call, "dim");
+  std::vector<Tensor> pasts;
+  for (const auto& of_rank : operands) pasts.push_back(of_rank[0]);
+  const Tensor past = slice(join(pasts, dim), dim, 0, call.attributes.dim("extent").constant()), &fresh = operands[0][1];
+  const auto d = static_cast<std::size_t>(dim);
+  const std::int64_t rows = past.shape()[d] + fresh.shape()[d], block = (rows + std::ssize(operands) - 1) / std::ssize(operands);
+  Tensor part(past.dtype(), slice(past, dim, 0, block).shape());
+  std::int64_t inner = 1;
+  for (std::size_t i = d + 1; i < part.shape().size(); ++i) inner *= part.shape()[i];
+  for (std::int64_t i = 0; i < part.count(); ++i) {
+    const std::int64_t row = me * block + i / inner % block, line = i / inner / block;
+    const bool old = row < past.shape()[d];
+    const Tensor& from = old ? past : fresh;
+    if (row < rows) copy_one(from, (line * from.shape()[d] + row - (old ? 0 : past.shape()[d])) * inner + i % inner, part, i);
+  }
+  return part;
+}
+
+// Attention over a split sequence is attention over the whole one, of which a rank keeps its rows if they are split too.
 Tensor exchanged_attention(const OpCall& call, const std::vector<std::vector<Tensor>>& operands, int me) {
   const std::int64_t extents[] = {call.attributes.dim("extent").constant(), call.attributes.dim("kv_extent").constant(),
                                   call.attributes.dim("kv_extent").constant()};
   std::vector<Tensor> whole = operands[0];
+  const bool rows = call.attributes.text("split") == "qkv";
   for (std::size_t i = 0; i < std::min<std::size_t>(4, whole.size()); ++i) {
     const int dim = i < 3 ? 2 : static_cast<int>(whole[3].shape().size()) - 2;
-    if (i == 3 && (dim < 0 || whole[3].shape()[static_cast<std::size_t>(dim)] == 1)) continue;
+    if (!rows && (i == 0 || i == 3)) continue;
+    // One row on each rank is a row for all only where the ranks have more rows than that.
+    if (i == 3 && (dim < 0 || (whole[3].shape()[static_cast<std::size_t>(dim)] == 1 && extents[0] > std::ssize(operands)))) continue;
     std::vector<Tensor> parts;
     for (const auto& of_rank : operands) parts.push_back(of_rank[i]);
     whole[i] = slice(join(parts, dim), dim, 0, i < 3 ? extents[i] : extents[0]);
@@ -148,8 +171,9 @@ Tensor exchanged_attention(const OpCall& call, const std::vector<std::vector<Ten
   single.attributes.set("num_ranks", std::int64_t{1});
   for (std::size_t i = 0; i < whole.size(); ++i)
     if (single.operands[i]) single.operands[i] = Type{whole[i].dtype(), {whole[i].shape().begin(), whole[i].shape().end()}};
+  const Tensor result = single.op->evaluate(single, whole).at(0);
   const std::int64_t block = operands[0][0].shape()[2];
-  return slice(single.op->evaluate(single, whole).at(0), 2, me * block, block);
+  return rows ? slice(result, 2, me * block, block) : result;
 }
 
 class Lockstep {
@@ -186,6 +210,8 @@ class Lockstep {
       for (const int m : members) theirs.push_back(operands(node, static_cast<std::size_t>(m)));
       if (exchanges) {
         results[r] = {exchanged_attention(call, theirs, me)};
+      } else if (node.is("Append")) {
+        results[r] = {appended(call, theirs, me)};
       } else {
         std::vector<Tensor> parts;
         for (const auto& of_rank : theirs) parts.push_back(of_rank[0]);

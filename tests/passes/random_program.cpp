@@ -45,13 +45,30 @@ class Grower {
     return op("Transpose", {split}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}});
   }
 
+  // Keys and values follow a cache that comes in, or now and then lie before it, or are the cache alone; the longer cache may go out.
+  void use_cache(std::vector<Value*>& operands) {
+    const Dim past = pick(2) ? Dim::symbol("P") : Dim(pick(9));
+    const int kind = pick(8);
+    for (const std::size_t i : {std::size_t{1}, std::size_t{2}}) {
+      const auto& d = operands[i]->type.dims;
+      Value* cache = graph_.add_input(fmt::format("cache{}", count_++), {DType::f32, {d[0], d[1], past, d[3]}});
+      const std::vector<Value*> parts = kind == 0 ? std::vector{operands[i], cache} : std::vector{cache, operands[i]};
+      operands[i] = kind == 1 ? cache : op("Concat", parts, {{"axis", std::int64_t{pick(2) ? 2 : -2}}});
+      if (kind != 1 && pick(2)) graph_.outputs().push_back({fmt::format("present{}", count_++), operands[i]});
+    }
+    const Dim rows = pick(2) ? operands[0]->type.dims[2] : Dim(1);
+    if (pick(3) == 0) operands.push_back(graph_.add_input(fmt::format("mask{}", count_++), {DType::f32, {rows, operands[1]->type.dims[2]}}));
+  }
+
   Value* attention(Value* x) {
     const std::int64_t q_heads = 4, kv_heads = pick(2) ? 4 : 2;
     Value* q = heads(linear(x, 8), q_heads);
     Value* k = heads(linear(x, 2 * kv_heads), kv_heads);
     Value* v = heads(linear(x, 2 * kv_heads), kv_heads);
+    std::vector<Value*> operands = {q, k, v};
+    if (pick(3) == 0) use_cache(operands);
     const char* causal[] = {"none", "upper_left", "lower_right"};
-    Value* out = op("Attention", {q, k, v}, {{"scale", 0.5}, {"causal", std::string(causal[pick(3)])}});
+    Value* out = op("Attention", operands, {{"scale", 0.5}, {"causal", std::string(causal[pick(3)])}});
     Value* back = op("Transpose", {out}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}});
     return op("Reshape", {back}, {{"shape", std::vector<Dim>{x->type.dims[0], x->type.dims[1], 8}}});
   }

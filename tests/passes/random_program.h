@@ -15,7 +15,7 @@ struct Dice {
   std::mt19937_64 random;
 };
 
-// The symbols are B and S; sources are filled.
+// The symbols are B, S and P (the length of caches, may be 0); sources are filled.
 std::unique_ptr<Module> random_program(Dice& dice);
 // A mesh of 2 to 6 ranks over axes a and b, a strategy for each, and placements for some inputs and outputs.
 ShardOptions random_options(Dice& dice, const Graph& graph);

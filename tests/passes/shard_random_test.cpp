@@ -28,7 +28,7 @@ using Coverage = std::map<std::string, int>;
 void count_ops(const Graph& graph, Coverage& coverage) {
   for (const auto& node : graph.nodes()) {
     if (node->op().collective || node->is("ShardSlice")) ++coverage[std::string(node->op().name)];
-    if (node->is("Attention") && node->attributes.integer("num_ranks") > 1) ++coverage["exchange"];
+    if (node->is("Attention") && node->attributes.integer("num_ranks") > 1) ++coverage[node->attributes.text("split")];
   }
 }
 
@@ -38,7 +38,7 @@ bool run_one(std::uint64_t seed, Coverage& coverage) {
   const auto program = testing::random_program(dice);
   Module& module = *program;
   const ShardOptions options = testing::random_options(dice, module.main());
-  const SymbolValues symbols = {{"B", 1 + dice.pick(4)}, {"S", 1 + dice.pick(7)}};
+  const SymbolValues symbols = {{"B", 1 + dice.pick(4)}, {"S", 1 + dice.pick(7)}, {"P", dice.pick(8)}};
   const testing::Tensors inputs = testing::random_inputs(module.main(), symbols);
   const testing::Tensors wanted = testing::evaluate(module.main(), inputs, symbols);
   SCOPED_TRACE(fmt::format("seed {} mesh {}", seed, options.mesh.to_string()));
@@ -72,7 +72,7 @@ TEST(ShardRandom, RanksTogetherGiveWhatTheWholeProgramGives) {
   for (const auto& [op, count_of] : coverage) std::printf("  %s %d\n", op.c_str(), count_of);
   if (given) return;
   EXPECT_GE(sharded, 1500);
-  for (const char* op : {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "exchange"}) EXPECT_GE(coverage[op], 20) << op;
+  for (const char* op : {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "Append", "qkv", "kv"}) EXPECT_GE(coverage[op], 20) << op;
 }
 
 }  // namespace

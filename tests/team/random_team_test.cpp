@@ -32,9 +32,9 @@ bool run_one(std::uint64_t seed) {
   const std::shared_ptr<Module> module = testing::random_program(dice);
   const ShardOptions options = testing::random_options(dice, module->main());
   std::vector<std::pair<testing::Tensors, testing::Tensors>> cases;
-  module->main().profiles = {{{"B", {1, 2, 8}}, {"S", {1, 4, 8}}}};
+  module->main().profiles = {{{"B", {1, 2, 8}}, {"S", {1, 4, 8}}, {"P", {0, 4, 8}}}};
   for (int i = 0; i < 2; ++i) {
-    const SymbolValues symbols = {{"B", 1 + dice.pick(4)}, {"S", 1 + dice.pick(7)}};
+    const SymbolValues symbols = {{"B", 1 + dice.pick(4)}, {"S", 1 + dice.pick(7)}, {"P", dice.pick(8)}};
     const testing::Tensors inputs = testing::random_inputs(module->main(), symbols);
     cases.emplace_back(inputs, testing::evaluate(module->main(), inputs, symbols));
   }

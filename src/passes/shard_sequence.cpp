@@ -1,0 +1,139 @@
+// The strategy cp. Without a cache the sequence of q, k and v is split. With one, attention of few new rows to many old ones, the cache is
+// split: q and everything else that goes with the new rows stay whole.
+#include <algorithm>
+#include <optional>
+
+#include "core/check.h"
+#include "passes/shard_trace.h"
+
+namespace tandem::sharding {
+namespace {
+
+constexpr int kSequence = 2;
+
+int joined_dim(const Node& concat) {
+  const auto axis = static_cast<int>(concat.attributes.integer("axis"));
+  return axis < 0 ? axis + concat.result()->type.rank() : axis;
+}
+
+const Dim& joined_extent(const Node& concat, std::size_t operand) {
+  return concat.operand(operand)->type.dims[static_cast<std::size_t>(joined_dim(concat))];
+}
+
+// Whether a value comes in from the caller and is only moved and cast on its way here.
+bool comes_in(const Trace& trace) { return !trace.blocked && trace.weights.empty() && trace.products.empty() && !trace.inputs.empty(); }
+
+// Concat(past, new), and what the past is made of.
+struct Append {
+  const Node* join;
+  std::map<const Value*, Sharding> past;
+};
+
+// Attention nodes whose keys and values are appended to a cache.
+struct Caches {
+  std::set<const Node*> attention, appends;
+  std::map<const Value*, Sharding> past;
+  std::vector<std::string> notices;
+};
+
+// How `keys` are appended to a cache, if they are. A cache that is joined otherwise is worth a notice.
+std::optional<Append> find_append(const Value* keys, const std::string& axis, const Mesh& mesh, std::vector<std::string>& notices) {
+  Trace trace(mesh);
+  trace.follow(keys, kSequence, axis);
+  if (trace.joins.size() != 1) return std::nullopt;
+  Append append{*trace.joins.begin(), {}};
+  std::vector<bool> given;
+  for (const Value* part : append.join->operands()) {
+    Trace from(mesh);
+    from.follow(part, joined_dim(*append.join), axis);
+    given.push_back(comes_in(from));
+    if (given.size() == 1) append.past = from.inputs;
+  }
+  if (given == std::vector<bool>{true, false}) return append;
+  if (std::ranges::find(given, true) != given.end())
+    notices.push_back(fmt::format("{}: it is not Concat(past, new), so the cache is whole on every rank of {}", append.join->label(), axis));
+  return std::nullopt;
+}
+
+Caches find_caches(const Graph& graph, const std::string& axis, const Mesh& mesh) {
+  Caches caches;
+  for (const auto& node : graph.nodes()) {
+    if (!node->is("Attention")) continue;
+    const auto keys = find_append(node->operand(1), axis, mesh, caches.notices), values = find_append(node->operand(2), axis, mesh, caches.notices);
+    if (!keys || !values) continue;
+    caches.attention.insert(node.get());
+    for (const Append& append : {*keys, *values}) {
+      caches.appends.insert(append.join);
+      caches.past.insert(append.past.begin(), append.past.end());
+    }
+  }
+  return caches;
+}
+
+// A Dim's value for the shapes that the program is to be good at.
+std::int64_t typical(const Dim& dim, const Graph& graph) {
+  std::set<std::string> names;
+  dim.collect_symbols(names);
+  SymbolValues symbols;
+  for (const std::string& name : names) {
+    const auto found = graph.profiles.empty() ? Profile::const_iterator() : graph.profiles[0].find(name);
+    symbols[name] = graph.profiles.empty() || found == graph.profiles[0].end() ? 1 : found->second.opt;
+  }
+  return dim.evaluate(symbols);
+}
+
+// Splitting the cache saves memory and the reading of it; splitting the rows saves work on the rows.
+bool cache_is_longer(const Caches& caches, const Graph& graph) {
+  return std::ranges::any_of(caches.appends, [&](const Node* join) { return typical(joined_extent(*join, 0), graph) >= typical(joined_extent(*join, 1), graph); });
+}
+
+}  // namespace
+
+void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds) {
+  const Caches caches = find_caches(graph, axis, mesh);
+  seeds.notices.insert(seeds.notices.end(), caches.notices.begin(), caches.notices.end());
+  seeds.appends.insert(caches.appends.begin(), caches.appends.end());
+  Trace fresh(mesh);  // what the new rows are made of
+  if (!caches.attention.empty()) {
+    const bool split_cache = cache_is_longer(caches, graph);
+    seeds.notices.push_back(split_cache ? fmt::format("the cache is split over {}={}, the new rows are on every rank", axis, mesh.size(axis))
+                                        : fmt::format("the new rows are more than the cache is long: they are split over {}={}, the cache is on every "
+                                                      "rank; a shape with a longer cache splits the cache",
+                                                      axis, mesh.size(axis)));
+    if (split_cache) {
+      add_seeds(seeds, caches.past);
+      for (const Node* node : caches.attention) fresh.follow(node->operand(0), kSequence, axis);
+    }
+  }
+  for (const auto& node : graph.nodes()) {
+    if (!node->is("Attention")) continue;
+    for (std::size_t i = 0; i < 3; ++i) {
+      Trace trace(mesh);
+      trace.follow(node->operand(i), kSequence, axis);
+      if (std::ranges::none_of(trace.inputs, [&](const auto& input) { return fresh.inputs.contains(input.first); })) add_seeds(seeds, trace.inputs);
+    }
+  }
+}
+
+bool appends_to_blocks(const Node& node, const std::vector<Sharding>& have) {
+  const DimSharding& blocks = have[0].dim(joined_dim(node));
+  return blocks.size() == 1 && blocks[0].axes.size() == 1;
+}
+
+ShardingDecision decide_append(const Node& node, const std::vector<Sharding>& have, const Mesh& mesh) {
+  const int dim = joined_dim(node);
+  const std::string axis = have[0].dim(dim)[0].axes[0];
+  ShardingDecision decision = decide(node, {have[0], gathered(have[1], axis)}, mesh);  // of the other dimensions
+  const auto split = [&](Sharding& s, const Dim& extent) {
+    s.dims.resize(static_cast<std::size_t>(node.result()->type.rank()));
+    s.dims[static_cast<std::size_t>(dim)] = {{extent, {axis}}};
+  };
+  split(decision.operands[0], joined_extent(node, 0));
+  split(decision.results[0], node.result()->type.dims[static_cast<std::size_t>(dim)]);
+  decision.op = "Append";
+  decision.attributes = {{"axis", axis}, {"num_ranks", std::int64_t{mesh.size(axis)}}, {"dim", std::int64_t{dim}}, {"extent", joined_extent(node, 0)}};
+  decision.note = fmt::format("the cache is split over {}: rows move where its blocks grow", axis);
+  return decision;
+}
+
+}  // namespace tandem::sharding
