@@ -21,7 +21,9 @@ const Dim& joined_extent(const Node& concat, std::size_t operand) {
 }
 
 // Whether a value comes in from the caller and is only moved and cast on its way here.
-bool comes_in(const Trace& trace) { return !trace.blocked && trace.weights.empty() && trace.products.empty() && !trace.inputs.empty(); }
+bool comes_in(const Trace& trace) {
+  return !trace.blocked && trace.weights.empty() && trace.products.empty() && !trace.inputs.empty();
+}
 
 // Concat(past, new), and what the past is made of.
 struct Append {
@@ -36,10 +38,11 @@ struct Caches {
   std::vector<std::string> notices;
 };
 
-// How `keys` are appended to a cache, if they are. A cache that is joined otherwise is worth a notice.
-std::optional<Append> find_append(const Value* keys, const std::string& axis, const Mesh& mesh, std::vector<std::string>& notices) {
+// How keys (operand 1) or values (2) are appended to a cache, if they are. A cache that is joined otherwise is worth a notice.
+std::optional<Append> find_append(const Node& attention, std::size_t operand, const std::string& axis, const Mesh& mesh,
+                                  std::vector<std::string>& notices) {
   Trace trace(mesh);
-  trace.follow(keys, kSequence, axis);
+  trace.follow(attention.operand(operand), kSequence, axis);
   if (trace.joins.size() != 1) return std::nullopt;
   Append append{*trace.joins.begin(), {}};
   std::vector<bool> given;
@@ -49,9 +52,11 @@ std::optional<Append> find_append(const Value* keys, const std::string& axis, co
     given.push_back(comes_in(from));
     if (given.size() == 1) append.past = from.inputs;
   }
-  if (given == std::vector<bool>{true, false}) return append;
-  if (std::ranges::find(given, true) != given.end())
-    notices.push_back(fmt::format("{}: it is not Concat(past, new), so the cache is whole on every rank of {}", append.join->label(), axis));
+  // Where both come in, as for attention alone, what is new has a row for each row of q.
+  const bool pair = given.size() == 2 && given[0];
+  if (pair && (!given[1] || joined_extent(*append.join, 1) == attention.operand(0)->type.dims[kSequence])) return append;
+  const std::string notice = fmt::format("{}: it is not Concat(past, new), so the cache is whole on every rank of {}", append.join->label(), axis);
+  if (std::ranges::find(given, true) != given.end() && std::ranges::find(notices, notice) == notices.end()) notices.push_back(notice);
   return std::nullopt;
 }
 
@@ -59,7 +64,8 @@ Caches find_caches(const Graph& graph, const std::string& axis, const Mesh& mesh
   Caches caches;
   for (const auto& node : graph.nodes()) {
     if (!node->is("Attention")) continue;
-    const auto keys = find_append(node->operand(1), axis, mesh, caches.notices), values = find_append(node->operand(2), axis, mesh, caches.notices);
+    const auto keys = find_append(*node, 1, axis, mesh, caches.notices);
+    const auto values = find_append(*node, 2, axis, mesh, caches.notices);
     if (!keys || !values) continue;
     caches.attention.insert(node.get());
     for (const Append& append : {*keys, *values}) {
@@ -84,7 +90,9 @@ std::int64_t typical(const Dim& dim, const Graph& graph) {
 
 // Splitting the cache saves memory and the reading of it; splitting the rows saves work on the rows.
 bool cache_is_longer(const Caches& caches, const Graph& graph) {
-  return std::ranges::any_of(caches.appends, [&](const Node* join) { return typical(joined_extent(*join, 0), graph) >= typical(joined_extent(*join, 1), graph); });
+  return std::ranges::any_of(caches.appends, [&](const Node* join) {
+    return typical(joined_extent(*join, 0), graph) >= typical(joined_extent(*join, 1), graph);
+  });
 }
 
 }  // namespace
@@ -96,10 +104,10 @@ void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh
   Trace fresh(mesh);  // what the new rows are made of
   if (!caches.attention.empty()) {
     const bool split_cache = cache_is_longer(caches, graph);
-    seeds.notices.push_back(split_cache ? fmt::format("the cache is split over {}={}, the new rows are on every rank", axis, mesh.size(axis))
-                                        : fmt::format("the new rows are more than the cache is long: they are split over {}={}, the cache is on every "
-                                                      "rank; a shape with a longer cache splits the cache",
-                                                      axis, mesh.size(axis)));
+    seeds.notices.push_back(fmt::format(split_cache ? "the cache is split over {}={}, the new rows are on every rank"
+                                                    : "the new rows are more than the cache is long: they are split over {}={}, the cache is "
+                                                      "on every rank; a shape with a longer cache splits the cache",
+                                        axis, mesh.size(axis)));
     if (split_cache) {
       add_seeds(seeds, caches.past);
       for (const Node* node : caches.attention) fresh.follow(node->operand(0), kSequence, axis);
@@ -110,7 +118,8 @@ void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh
     for (std::size_t i = 0; i < 3; ++i) {
       Trace trace(mesh);
       trace.follow(node->operand(i), kSequence, axis);
-      if (std::ranges::none_of(trace.inputs, [&](const auto& input) { return fresh.inputs.contains(input.first); })) add_seeds(seeds, trace.inputs);
+      const bool whole = std::ranges::any_of(trace.inputs, [&](const auto& input) { return fresh.inputs.contains(input.first); });
+      if (!whole) add_seeds(seeds, trace.inputs);
     }
   }
 }
@@ -131,7 +140,10 @@ ShardingDecision decide_append(const Node& node, const std::vector<Sharding>& ha
   split(decision.operands[0], joined_extent(node, 0));
   split(decision.results[0], node.result()->type.dims[static_cast<std::size_t>(dim)]);
   decision.op = "Append";
-  decision.attributes = {{"axis", axis}, {"num_ranks", std::int64_t{mesh.size(axis)}}, {"dim", std::int64_t{dim}}, {"extent", joined_extent(node, 0)}};
+  decision.attributes = {{"axis", axis},
+                         {"num_ranks", std::int64_t{mesh.size(axis)}},
+                         {"dim", std::int64_t{dim}},
+                         {"extent", joined_extent(node, 0)}};
   decision.note = fmt::format("the cache is split over {}: rows move where its blocks grow", axis);
   return decision;
 }

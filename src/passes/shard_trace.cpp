@@ -39,8 +39,7 @@ void Trace::follow(const Value* value, int dim, const std::string& axis) {
   follow(value, Sharding::split(value->type.rank(), dim, value->type.dims.at(static_cast<std::size_t>(dim)), axis));
 }
 
-bool Trace::spread(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const Sharding& s,
-                   std::vector<DimSharding>& parts) const {
+bool Trace::spread(const ShardingRule& rule, const DimsFactors& dims, const Sharding& s, std::vector<DimSharding>& parts) const {
   for (std::size_t d = 0; d < dims.size(); ++d) {
     std::vector<Dim> sizes;
     for (int f : dims[d]) sizes.push_back(rule.factors[static_cast<std::size_t>(f)].size);
@@ -55,7 +54,7 @@ bool Trace::spread(const ShardingRule& rule, const std::vector<ShardingRule::Dim
   return true;
 }
 
-Sharding Trace::assemble(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const std::vector<DimSharding>& parts) const {
+Sharding Trace::assemble(const ShardingRule& rule, const DimsFactors& dims, const std::vector<DimSharding>& parts) const {
   Sharding s;
   for (const auto& factors : dims) {
     s.dims.emplace_back();

@@ -26,8 +26,9 @@ class Trace {
   bool blocked = false;            // it met a dimension that must stay whole
 
  private:
-  bool spread(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const Sharding& s, std::vector<DimSharding>& parts) const;
-  Sharding assemble(const ShardingRule& rule, const std::vector<ShardingRule::DimFactors>& dims, const std::vector<DimSharding>& parts) const;
+  using DimsFactors = std::vector<ShardingRule::DimFactors>;
+  bool spread(const ShardingRule& rule, const DimsFactors& dims, const Sharding& s, std::vector<DimSharding>& parts) const;
+  Sharding assemble(const ShardingRule& rule, const DimsFactors& dims, const std::vector<DimSharding>& parts) const;
 
   const Mesh& mesh_;
   std::set<std::pair<const Value*, std::string>> seen_;

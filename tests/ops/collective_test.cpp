@@ -62,6 +62,25 @@ TEST(Collective, Errors) {
   EXPECT_EQ(infer(ops::AllReduce, {f32("")}, over(2))[0], f32(""));
 }
 
+NamedAttributes grown(std::int64_t ranks, const Dim& extent) { return over(ranks, {{"dim", std::int64_t{1}}, {"extent", extent}}); }
+
+TEST(Append, GivesABlockOfBoth) {
+  EXPECT_EQ(infer(ops::Append, {f32("B,2,4"), f32("B,3,4")}, grown(4, 7))[0], f32("B,3,4"));
+  EXPECT_EQ(infer(ops::Append, {f32("B,ceildiv(P,2),4"), f32("B,S,4")}, grown(2, Dim::symbol("P")))[0], f32("B,ceildiv(P+S,2),4"));
+  EXPECT_TRUE(ops::Append.collective);
+}
+
+TEST(Append, Errors) {
+  const auto refused = [](const char* part, Type past, Type fresh, NamedAttributes attributes) {
+    expect_error(ErrorCode::invalid_model, part, [&] { infer(ops::Append, {past, fresh}, attributes); });
+  };
+  refused("3 rows of the past are no block of 7 over 4 ranks", f32("B,3"), f32("B,1"), grown(4, 7));
+  refused("num_ranks is 0", f32("B,3"), f32("B,1"), grown(0, 7));
+  refused("expected rank 2", f32("B,2"), f32("B,1,1"), grown(4, 7));
+  refused("dimension 0", f32("5,2"), f32("6,1"), grown(4, 7));
+  refused("operand 1 is f16, expected f32", f32("B,2"), type_of(DType::f16, "B,1"), grown(4, 7));
+}
+
 NamedAttributes slice(std::int64_t dim, const Dim& begin, const Dim& length) {
   return {{"dim", dim}, {"begin", begin}, {"length", length}};
 }

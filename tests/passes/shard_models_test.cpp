@@ -60,6 +60,12 @@ TEST(ShardModels, ContextParallelCostsOneExchangePerAttention) {
   }
 }
 
+// Rows of k and of v move where the blocks of the cache grow; products and norms cost nothing.
+TEST(ShardModels, ACacheUnderContextParallelCostsOneExchangePerAttention) {
+  for (const char* model : {"gpt2_past_legacy", "llama_past_dynamo", "llama_past_dynamo23"})
+    for (const char* mesh : {"cp=2", "cp=3"}) EXPECT_EQ(collectives_of(model, mesh), (Counts{{"exchange", 2}, {"Append", 4}})) << model;
+}
+
 TEST(ShardModels, AttentionAloneUnderContextParallelIsOneExchange) {
   for (const char* model : {"sdpa_full_legacy", "sdpa_full_op23", "sdpa_causal_legacy", "sdpa_causal_op23", "sdpa_gqa_causal_op23", "sdpa_mask_legacy",
                             "sdpa_mask_op23"})

@@ -16,12 +16,11 @@ std::vector<Type> infer(const OpCall& call) {
   const Dim& extent = call.attributes.dim("extent");
   const auto at = static_cast<std::size_t>(dim);
   if (!may_be_equal(past.dims[at], ceil_div(extent, ranks)))
-    fail(ErrorCode::invalid_model, "{} rows of the past are no block of {} over {} ranks", past.dims[at].to_string(), extent.to_string(), ranks);
+    fail(ErrorCode::invalid_model, "{} rows of the past are no block of {} over {} ranks", past.dims[at].to_string(), extent.to_string(),
+         ranks);
   Type y = past;
-  for (int d = 0; d < y.rank(); ++d)
-    if (d != dim)
-      y.dims[static_cast<std::size_t>(d)] =
-          merge_equal(past.dims[static_cast<std::size_t>(d)], fresh.dims[static_cast<std::size_t>(d)], fmt::format("dimension {} of the operands", d));
+  for (std::size_t d = 0; d < y.dims.size(); ++d)
+    if (d != at) y.dims[d] = merge_equal(past.dims[d], fresh.dims[d], fmt::format("dimension {} of the operands", d));
   y.dims[at] = ceil_div(extent + fresh.dims[at], ranks);
   return {y};
 }
@@ -31,8 +30,8 @@ std::vector<Type> infer(const OpCall& call) {
 const OpDef Append = {
     .name = "Append",
     .doc =
-        "Concat(past, new) along `dim`, where rank r holds block r of ⌈extent/N⌉ rows of `past`, all ranks hold `new`, and rank r gets block r of "
-        "⌈(extent + rows of new)/N⌉ rows; rows past the end are zeros.",
+        "Concat(past, new) along `dim`, where rank r holds block r of ⌈extent/N⌉ rows of `past`, all ranks hold `new`, and rank r gets "
+        "block r of ⌈(extent + rows of new)/N⌉ rows; rows past the end are zeros.",
     .fields = {{"axis", FieldKind::text, std::string(), {}, "mesh axis whose groups take part; empty: all ranks"},
                {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
                {"dim", FieldKind::integer, std::int64_t{0}, {}, "dimension that grows"},

@@ -88,8 +88,8 @@ class Append final : public PreparedKernel {
   // The rows of every line from `begin` on.
   void clear(std::byte* out, std::int64_t begin) const {
     if (begin == block_) return;
-    for (std::int64_t line = 0; line < lines_; ++line)
-      std::memset(out + static_cast<std::size_t>(line * block_ + begin) * row_bytes_, 0, static_cast<std::size_t>(block_ - begin) * row_bytes_);
+    const auto at = [&](std::int64_t rows) { return static_cast<std::size_t>(rows) * row_bytes_; };
+    for (std::int64_t line = 0; line < lines_; ++line) std::memset(out + at(line * block_ + begin), 0, at(block_ - begin));
   }
 
   Group* group_;

@@ -1,0 +1,106 @@
+// Append on ranks that are threads, against the joined rows.
+#include <gtest/gtest.h>
+
+#include "comm/ranks.h"
+#include "core/check.h"
+#include "kernels/kernel_case.h"
+
+namespace tandem::test {
+namespace {
+
+struct Sizes {
+  std::int64_t outer = 3, past = 8, fresh = 1, inner = 5;
+};
+
+// Rows `begin` … of a value [outer, rows, inner] whose element says where it lies; rows that do not exist are −1.
+Tensor rows_of(DType dtype, const Sizes& s, std::int64_t begin, std::int64_t count, std::int64_t end, int missing) {
+  std::vector<std::int64_t> values;
+  for (std::int64_t o = 0; o < s.outer; ++o)
+    for (std::int64_t row = begin; row < begin + count; ++row)
+      for (std::int64_t i = 0; i < s.inner; ++i) values.push_back(row < end ? 1 + (7 * o + 3 * row + i) % 100 : missing);
+  return Tensor::of_ints(dtype, {s.outer, count, s.inner}, values);
+}
+
+std::int64_t block(std::int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
+
+KernelCase case_of(DType dtype, const Sizes& s, Group& group) {
+  const int n = group.size();
+  const std::int64_t rows = block(s.past, n);
+  KernelCase c;
+  c.kernel = "append";
+  c.op = "Append";
+  c.threads = 2;
+  c.group = &group;
+  c.attributes = {{"axis", std::string("cp")}, {"num_ranks", std::int64_t{n}}, {"dim", std::int64_t{1}}, {"extent", Dim(s.past)}};
+  c.operands = {rows_of(dtype, s, group.rank() * rows, rows, s.past, 101), rows_of(dtype, s, s.past, s.fresh, s.past + s.fresh, 101)};
+  return c;
+}
+
+void expect_appended(DType dtype, const Sizes& s, int ranks) {
+  std::vector<Tensor> results(static_cast<std::size_t>(ranks));
+  run_ranks(ranks, [&](Group& group) { results[static_cast<std::size_t>(group.rank())] = run_kernel(case_of(dtype, s, group))[0]; });
+  const std::int64_t rows = block(s.past + s.fresh, ranks);
+  for (int r = 0; r < ranks; ++r) {
+    const Tensor expected = rows_of(dtype, s, r * rows, rows, s.past + s.fresh, 0);
+    const std::string what = fmt::format("{} rows after {} on rank {} of {}, {}", s.fresh, s.past, r, ranks, to_string(dtype));
+    ASSERT_EQ(results[static_cast<std::size_t>(r)].shape(), expected.shape()) << what;
+    EXPECT_EQ(results[static_cast<std::size_t>(r)].to_doubles(), expected.to_doubles()) << what;
+  }
+}
+
+class AppendRanks : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(World, AppendRanks, testing::Values(2, 3, 4, 5), testing::PrintToStringParamName());
+
+TEST_P(AppendRanks, GivesTheBlocksOfTheJoinedRows) {
+  for (const std::int64_t past : {0, 1, 2, 3, 4, 5, 8, 13, 64})
+    for (const std::int64_t fresh : {0, 1, 2, 3, 7, 65}) expect_appended(DType::f32, {.past = past, .fresh = fresh}, GetParam());
+}
+
+TEST_P(AppendRanks, CarriesEveryKindOfElement) {
+  for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8}) expect_appended(dtype, {.past = 9, .fresh = 4}, GetParam());
+}
+
+TEST_P(AppendRanks, TakesExtentsOfNothing) {
+  expect_appended(DType::f32, {.outer = 0}, GetParam());
+  expect_appended(DType::f32, {.inner = 0}, GetParam());
+}
+
+// Rows that do not fit into what a group buffers: every rank is sent to while it sends.
+TEST_P(AppendRanks, MovesManyRows) { expect_appended(DType::f32, {.outer = 2, .past = 1000, .fresh = 900, .inner = 1024}, GetParam()); }
+
+// A rank's result is its past of the next step.
+TEST_P(AppendRanks, StepsFollowOneAnother) {
+  const int n = GetParam();
+  run_ranks(n, [&](Group& group) {
+    Sizes s{.past = 0};
+    Tensor mine = rows_of(DType::f32, s, 0, 0, 0, 0);
+    for (int step = 0; step < 23; ++step) {
+      KernelCase c = case_of(DType::f32, s, group);
+      c.operands[0] = mine;
+      mine = run_kernel(c)[0];
+      s.past += s.fresh;
+    }
+    const std::int64_t rows = block(s.past, n);
+    EXPECT_EQ(mine.to_doubles(), rows_of(DType::f32, s, group.rank() * rows, rows, s.past, 0).to_doubles()) << "rank " << group.rank();
+  });
+}
+
+std::int64_t sent(std::int64_t past, std::int64_t fresh, int ranks) {
+  const KernelCase c = {.op = "Append",
+                        .attributes = {{"num_ranks", std::int64_t{ranks}}, {"dim", std::int64_t{1}}, {"extent", Dim(past)}},
+                        .operands = {Tensor(DType::f32, {3, block(past, ranks), 5}), Tensor(DType::f32, {3, fresh, 5})}};
+  return find_kernel("append")->sent_bytes(call_of(c)).constant();
+}
+
+TEST(Append, SendsTheRowsByWhichBlocksGrow) {
+  constexpr int kRow = 3 * 5 * 4;
+  EXPECT_EQ(sent(8, 1, 4), 2 * kRow);  // blocks of 2 become blocks of 3; no rank has more than 2
+  EXPECT_EQ(sent(8, 1, 4), sent(8, 4, 4));
+  EXPECT_EQ(sent(9, 1, 4), 0);
+  EXPECT_EQ(sent(64, 1, 4), 3 * kRow);
+  EXPECT_EQ(sent(64, 1, 2), kRow);
+  EXPECT_EQ(sent(0, 100, 4), 0);
+}
+
+}  // namespace
+}  // namespace tandem::test
