@@ -104,10 +104,10 @@ void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh
   Trace fresh(mesh);  // what the new rows are made of
   if (!caches.attention.empty()) {
     const bool split_cache = cache_is_longer(caches, graph);
-    seeds.notices.push_back(fmt::format(split_cache ? "the cache is split over {}={}, the new rows are on every rank"
-                                                    : "the new rows are more than the cache is long: they are split over {}={}, the cache is "
-                                                      "on every rank; a shape with a longer cache splits the cache",
-                                        axis, mesh.size(axis)));
+    seeds.notices.push_back(split_cache ? fmt::format("the cache is split over {}={}, the new rows are on every rank", axis, mesh.size(axis))
+                                        : fmt::format("more new rows than the cache is long are split over {}={}, the cache is on every rank; "
+                                                      "a shape with a longer cache splits the cache",
+                                                      axis, mesh.size(axis)));
     if (split_cache) {
       add_seeds(seeds, caches.past);
       for (const Node* node : caches.attention) fresh.follow(node->operand(0), kSequence, axis);
