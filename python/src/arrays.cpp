@@ -180,7 +180,11 @@ bool BorrowedArray::read_dlpack(const std::string& what) {
   kind_ = facts.kind;
   if (facts.exchange) {
     dlpack::Tensor tensor{};
-    if (facts.exchange->tensor_from_object(object_, &tensor) != 0) throw nb::python_error();
+    if (facts.exchange->tensor_from_object(object_, &tensor) != 0) {
+      const nb::python_error error;
+      const std::string text = nb::cast<std::string>(nb::str(error.value()));
+      refuse(fmt::format("{} cannot be read: {}", what, text.substr(0, text.find('\n'))));
+    }
     take(tensor, what);
     return true;
   }

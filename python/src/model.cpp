@@ -1,7 +1,8 @@
 // Model: the ranks of an engine, started and used as one.
+#include <fmt/format.h>
 
-#include "arrays.h"
-#include "lifetime.h"
+#include "rank_runner.h"
+#include "session.h"
 #include "tandem/team.h"
 
 using namespace nb::literals;
@@ -15,20 +16,24 @@ struct ModelSettings {
   double step_deadline = 30, load_deadline = 120, rendezvous_deadline = 60, drain_deadline = 10;
 };
 
+constexpr double kStopDeadline = 0.05;  // seconds that a running step may still take: Ctrl-C is to end a wait within half a second
+
 // The program that serves as a rank process lies in the package.
 std::vector<std::string> rank_command() {
   const nb::object path = nb::module_::import_("tandem").attr("__path__")[0];
   return {nb::cast<std::string>(nb::str(path)) + "/bin/tandem", "rank"};
 }
 
-class PyModel {
+// One rank runs on the thread that calls, several as a team.
+class Ranks {
  public:
-  PyModel(const Engine& engine, const ModelSettings& settings)
-      : engine_(engine), outputs_(engine.outputs()), interrupt_(std::make_shared<Interrupt>()), at_exit_([this] { close(); }) {
+  Ranks(const Engine& engine, const ModelSettings& settings, const std::shared_ptr<Interrupt>& interrupt)
+      : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(interrupt) {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
-    for (const Port& port : engine.inputs()) {
-      per_rank_[port.name] = port.per_rank;
+    if (engine.ranks() == 1 && settings.isolate == "threads") {
+      single_.emplace(engine, ContextOptions{.threads = settings.threads, .step_deadline_s = settings.step_deadline}, interrupt);
+      return;
     }
     TeamOptions options;
     if (settings.isolate == "processes") options.rank_command = rank_command();
@@ -37,45 +42,44 @@ class PyModel {
     options.load_deadline_s = settings.load_deadline;
     options.rendezvous_deadline_s = settings.rendezvous_deadline;
     options.drain_deadline_s = settings.drain_deadline;
-    options.stop = [interrupt = interrupt_] { return interrupt->stop(); };
-    waiting([&] { model_.emplace(engine, options); });
-  }
-  ~PyModel() { close(); }
-
-  nb::dict call(nb::object inputs, const nb::kwargs& named) {
-    birthplace_.require_here("model");
-    if (!model_) throw Error(ErrorCode::invalid_argument, "the model is closed");
-    if (busy_) throw Error(ErrorCode::invalid_argument, "a model serves one thread at a time, and another call is still running");
-    busy_ = true;
-    struct Turn {
-      bool& busy;
-      ~Turn() { busy = false; }
-    } turn{busy_};
-    kind_ = ArrayKind::numpy;
-    like_ = nb::object();
-    RankArrays given;
-    if (!inputs.is_none()) take_all(inputs, given);
-    take_all(named, given);
-    RankArrays results;
-    waiting([&] { results = model_->run(given); });
-    return outputs(results);
+    options.stop = [interrupt] { return interrupt->stop(); };
+    options.stop_deadline_s = kStopDeadline;
+    waiting([&] { team_ = std::make_unique<Model>(engine, options); });
   }
 
-  void close() {
-    if (!model_) return;
-    if (!birthplace_.here()) {
-      new std::optional<Model>(std::move(model_));  // its threads are in another process: nothing to end here
-      model_.reset();
-      return;
-    }
-    interrupt_->end();
-    const nb::gil_scoped_release release;
-    model_.reset();
+  nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs) {
+    if (single_) return single_->run(inputs, named, outputs);
+    GivenArrays given(inputs_);
+    auto wanted = std::make_unique<GivenArrays>(outputs_);
+    given.take(inputs);
+    given.take(named);
+    given.require_all();
+    wanted->take(outputs);
+    wanted->require_writable(given);
+    const ArrayKind kind = given.kind() == ArrayKind::other ? ArrayKind::numpy : given.kind();
+    const nb::object like = given.like().is_valid() ? nb::borrow(given.like()) : nb::object();
+    int packed = 0;
+    const RankArrays arrays = given.share(packed);
+    std::map<std::string, std::vector<nb::object>> made;
+    const OutputMemory memory = [&](const std::string& name, DType type, const Shape& shape, int) {
+      const nb::gil_scoped_acquire gil;
+      return output_memory(name, type, shape, kind, *wanted, made[name]);
+    };
+    waiting([&] { team_->run(arrays, memory); });
+    copies_ = packed + team_->last_copies();
+    return results(made, kind, given.kind(), like);
   }
 
-  bool closed() const { return !model_; }
-  const Engine& engine() const { return engine_; }
-  double last_seconds() const { return model_ ? model_->last_seconds() : 0; }
+  int last_copies() const { return single_ ? single_->last_copies() : copies_; }
+  double last_seconds() const { return single_ ? single_->last_seconds() : team_ ? team_->last_seconds() : 0; }
+  void end() {
+    if (single_) single_->end();
+    team_.reset();
+  }
+  void abandon() {
+    if (single_) single_->abandon();
+    team_.release();
+  }
 
  private:
   // Runs `work` without the GIL; a Ctrl-C ends it as KeyboardInterrupt.
@@ -91,64 +95,66 @@ class PyModel {
     }
   }
 
-  void take_all(const nb::object& inputs, RankArrays& given) {
-    if (!PyMapping_Check(inputs.ptr()) || !nb::hasattr(inputs, "items"))
-      throw Error(ErrorCode::invalid_argument, "inputs are given by name: model(NAME=array) or model({\"NAME\": array})");
-    for (nb::handle item : inputs.attr("items")()) {
-      const auto name = nb::cast<std::string>(nb::str(item[0]));
-      take(name, item[1], given);
-    }
+  // The caller's array, or a fresh one; what is returned keeps it alive.
+  std::shared_ptr<std::byte> output_memory(const std::string& name, DType type, const Shape& shape, ArrayKind kind, const GivenArrays& wanted,
+                                           std::vector<nb::object>& made) {
+    const auto& array = wanted[outputs_.find(nb::str(name.c_str(), name.size()))];
+    if (array && array->shape() != shape)
+      throw Error(ErrorCode::invalid_argument, fmt::format("the array for output '{}' has shape {}, expected {}", name, to_string(array->shape()), to_string(shape)));
+    MadeArray target = array ? MadeArray{nb::borrow(array->object()), array->data()} : make_array(kind, type, shape);
+    made.push_back(target.object);
+    auto* owner = new nb::object(std::move(target.object));
+    return {target.data, [owner](std::byte*) { delete_with_gil(owner); }};
   }
 
-  void take(const std::string& name, nb::handle value, RankArrays& given) {
-    const auto known = per_rank_.find(name);
-    if (known != per_rank_.end() && known->second && (nb::isinstance<nb::list>(value) || nb::isinstance<nb::tuple>(value))) {
-      for (nb::handle one : value) given[name].push_back(taken("input '" + name + "' of rank " + std::to_string(given[name].size()), one));
-      return;
-    }
-    given[name] = {taken("input '" + name + "'", value)};
-  }
-
-  Array taken(const std::string& what, nb::handle value) {
-    BorrowedArray array(value, what);
-    if (array.kind() != ArrayKind::numpy && kind_ == ArrayKind::numpy) {
-      kind_ = array.kind();
-      like_ = nb::borrow(value);
-    }
-    return BorrowedArray::share(std::move(array));
-  }
-
-  nb::object given_back(const Array& array) {
-    MadeArray made = make_array(kind_ == ArrayKind::torch ? kind_ : ArrayKind::numpy, array.dtype, array.shape);
-    if (array.size_bytes() > 0) std::memcpy(made.data, array.data.get(), array.size_bytes());
-    return kind_ == ArrayKind::other ? converted_like(made.object, like_) : made.object;
-  }
-
-  nb::dict outputs(const RankArrays& results) {
+  nb::dict results(std::map<std::string, std::vector<nb::object>>& made, ArrayKind kind, ArrayKind wanted, nb::handle like) {
     nb::dict out;
-    for (const Port& port : outputs_) {
-      const auto& list = results.at(port.name);
-      if (!port.per_rank) {
-        out[port.name.c_str()] = given_back(list.at(0));
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      auto& list = made.at(outputs_[i].name);
+      if (wanted != kind)
+        for (nb::object& array : list) array = converted_like(array, like);
+      if (!outputs_[i].per_rank) {
+        out[outputs_.name(i)] = list.at(0);
         continue;
       }
       nb::list all;
-      for (const Array& array : list) all.append(given_back(array));
-      out[port.name.c_str()] = all;
+      for (const nb::object& array : list) all.append(array);
+      out[outputs_.name(i)] = all;
     }
     return out;
   }
 
-  Engine engine_;
-  std::vector<Port> outputs_;
-  std::map<std::string, bool> per_rank_;
+  PortTable inputs_, outputs_;
   std::shared_ptr<Interrupt> interrupt_;
-  Birthplace birthplace_;
-  std::optional<Model> model_;
-  bool busy_ = false;  // guarded by the GIL
-  ArrayKind kind_ = ArrayKind::numpy;
-  nb::object like_;
-  ClosedAtExit at_exit_;
+  std::optional<RankRunner> single_;
+  std::unique_ptr<Model> team_;
+  int copies_ = 0;
+};
+
+class PyModel {
+ public:
+  PyModel(const Engine& engine, const ModelSettings& settings)
+      : engine_(engine), interrupt_(std::make_shared<Interrupt>()), ranks_(engine, settings, interrupt_), session_("model", ranks_, interrupt_) {}
+
+  nb::dict call(nb::handle inputs, const nb::kwargs& named) {
+    const Session<Ranks>::Turn turn(session_);
+    return ranks_.run(inputs, named, nb::none());
+  }
+  nb::dict run(nb::handle inputs, nb::handle outputs) {
+    const Session<Ranks>::Turn turn(session_);
+    return ranks_.run(inputs, nb::none(), outputs);
+  }
+  void close() { session_.close(); }
+  bool closed() const { return session_.closed(); }
+  const Engine& engine() const { return engine_; }
+  double last_seconds() const { return closed() ? 0 : ranks_.last_seconds(); }
+  int last_copies() const { return closed() ? 0 : ranks_.last_copies(); }
+
+ private:
+  Engine engine_;
+  std::shared_ptr<Interrupt> interrupt_;
+  Ranks ranks_;
+  Session<Ranks> session_;
 };
 
 }  // namespace
@@ -171,12 +177,19 @@ void bind_model(nb::module_& module) {
            "An input with per_rank takes a list with an array per rank. Returns the outputs by name, as arrays of the same library, which live as long "
            "as you keep them.\n\n"
            "Raises InvalidArgumentError saying what was expected (nothing was run then), RankFailedError or DeadlineError naming a rank.")
-      .def("close", &PyModel::close, "Ends the ranks. Further calls raise InvalidArgumentError; a second close does nothing.")
+      .def("run", &PyModel::run, "inputs"_a, "outputs"_a = nb::none(),
+           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | None = None) -> "
+                   "dict[str, typing.Any]"),
+           "As a call, but writes the outputs that `outputs` names into the arrays it gives: contiguous, writable, of exactly the type and shape, sharing "
+           "no memory with an input. They are also in the result.")
+      .def("close", &PyModel::close, "Ends the ranks, after interrupting a call that is running in another thread. Further calls raise InvalidArgumentError.")
       .def_prop_ro("closed", &PyModel::closed, "True once the ranks are ended.")
       .def_prop_ro("engine", &PyModel::engine, "What it runs.")
       .def_prop_ro("last_seconds", &PyModel::last_seconds, "Seconds that the slowest rank took in the last call, without scatter and gather.")
+      .def_prop_ro("last_copies", &PyModel::last_copies, "How many arrays, or parts of them, the last call copied between your memory and that of the ranks.")
       .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Model"), "Returns itself.")
-      .def("__exit__", [](PyModel& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.");
+      .def("__exit__", [](PyModel& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.")
+      .def("__reduce__", [](nb::handle) { refuse_pickling("a Model"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
 }
 
 }  // namespace tandem::python

@@ -10,4 +10,5 @@ NB_MODULE(_core, module) {
   bind_engine(module);
   bind_build(module);
   bind_model(module);
+  bind_context(module);
 }

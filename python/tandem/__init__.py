@@ -8,10 +8,23 @@
 Arrays go in and come out without a copy where their layout allows it: numpy, torch, and whatever has DLPack or the buffer protocol.
 """
 
-from ._core import Collective, Engine, Model, Port, is_engine_file, load_engine
+from ._core import Collective, Context, Engine, Group, Model, Port, is_engine_file, load_engine
 from .building import build, load
 from .errors import Error
 from .mesh import Mesh
 
 __version__ = "0.1.0"
-__all__ = ["Collective", "Engine", "Error", "Mesh", "Model", "Port", "build", "is_engine_file", "load", "load_engine"]
+__all__ = [
+    "Collective",
+    "Context",
+    "Engine",
+    "Error",
+    "Group",
+    "Mesh",
+    "Model",
+    "Port",
+    "build",
+    "is_engine_file",
+    "load",
+    "load_engine",
+]

@@ -1,0 +1,138 @@
+// Context and Group: for programs that are a rank themselves.
+#include <nanobind/stl/vector.h>
+
+#include "rank_runner.h"
+#include "session.h"
+
+using namespace nb::literals;
+
+namespace tandem::python {
+namespace {
+
+class PyContext {
+ public:
+  PyContext(const Engine& engine, int rank, int threads, double step, double rendezvous)
+      : engine_(engine), rank_(rank), interrupt_(std::make_shared<Interrupt>()),
+        runner_(engine, {.rank = rank, .threads = threads, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous}, interrupt_),
+        session_("context", runner_, interrupt_) {}
+
+  // One method of the runner, as this object's only call.
+  template <typename Work>
+  auto turn(const Work& work) {
+    const Session<RankRunner>::Turn turn(session_);
+    return work(runner_);
+  }
+  void set_communicator(nb::handle group) {
+    turn([&](RankRunner& runner) {
+      if (group.is_none()) return runner.set_communicator(nullptr);
+      if (!nb::isinstance<Communicator>(group)) {
+        if (PyLong_Check(group.ptr()) || PyCapsule_CheckExact(group.ptr()))
+          throw Error(ErrorCode::unsupported, "an ncclComm_t needs the device cuda, which this build does not have; give a tandem.Group");
+        throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group");
+      }
+      const auto& communicator = nb::cast<const Communicator&>(group);
+      runner.set_communicator(&communicator);
+    });
+  }
+  void close() { session_.close(); }
+  bool closed() const { return session_.closed(); }
+  const Engine& engine() const { return engine_; }
+  int rank() const { return rank_; }
+  int last_copies() const { return runner_.last_copies(); }
+  double last_seconds() const { return runner_.last_seconds(); }
+
+ private:
+  Engine engine_;
+  int rank_;
+  std::shared_ptr<Interrupt> interrupt_;
+  RankRunner runner_;
+  Session<RankRunner> session_;
+};
+
+nb::tuple shape_tuple(const Shape& shape) {
+  nb::list extents;
+  for (const std::int64_t extent : shape) extents.append(extent);
+  return nb::tuple(extents);
+}
+
+void bind_group(nb::module_& module) {
+  nb::class_<Communicator>(module, "Group",
+                           "One rank's place among N that run an engine together; what Context.set_communicator takes. Making one never waits: the ranks meet at "
+                           "the first run that uses it. After a rank has failed it is of no more use: make another.")
+      .def_static("in_process", &Communicator::in_process, "size"_a, nb::sig("def in_process(size: int) -> list[Group]"),
+                  "The groups of `size` ranks that are threads of this process, by rank.")
+      .def_static("on_host", &Communicator::on_host, "name"_a, "rank"_a, "size"_a,
+                  "Rank `rank` of `size` processes of one user on one host that all give the same name. Groups of one name are told apart by the order "
+                  "in which each process makes them. Raises InvalidArgumentError.")
+      .def_static("from_env", &Communicator::from_environment,
+                  "The rank that a launcher made this process: torchrun (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), mpirun "
+                  "(OMPI_COMM_WORLD_*) or srun (SLURM_*). Raises InvalidArgumentError naming what is not set, UnsupportedError for ranks on several hosts.")
+      .def_static(
+          "from_torch", [](nb::object group) { return nb::cast<Communicator>(nb::module_::import_("tandem.torch_group").attr("from_torch")(group)); },
+          "process_group"_a = nb::none(), nb::sig("def from_torch(process_group: typing.Any = None) -> Group"),
+          "The ranks of a torch.distributed process group (None: the default one), which must be on one host. Collective: all of them call it.")
+      .def_prop_ro("rank", &Communicator::rank, "This rank, from 0.")
+      .def_prop_ro("size", &Communicator::size, "How many ranks there are.")
+      .def_prop_ro("local_rank", &Communicator::local_rank, "The rank's number on its host, as the launcher counts.")
+      .def("abort", [](const Communicator& self, const std::string& reason) { self.abort(reason); }, "reason"_a,
+           "Ends the waits of all ranks that have met, now and from now on, with AbortedError. Callable from any thread.")
+      .def("__repr__", [](const Communicator& c) { return "Group(rank " + std::to_string(c.rank()) + " of " + std::to_string(c.size()) + ")"; })
+      .def("__reduce__", [](nb::handle) { refuse_pickling("a Group"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
+}
+
+}  // namespace
+
+void bind_context(nb::module_& module) {
+  bind_group(module);
+  nb::class_<PyContext>(module, "Context",
+                        "One rank of an engine, run by the thread that calls: for programs that are a rank themselves, such as those started by torchrun. "
+                        "Arrays are this rank's part of inputs and outputs. Many contexts share an engine's weights; each serves one thread at a time. A "
+                        "context manager.")
+      .def(
+          "__init__",
+          [](PyContext* self, const Engine& engine, int rank, int threads, double step, double rendezvous) {
+            new (self) PyContext(engine, rank, threads, step, rendezvous);
+          },
+          "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "step_deadline"_a = 30.0, "rendezvous_deadline"_a = 60.0,
+          "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; deadlines in seconds. Raises InvalidArgumentError, MismatchError.")
+      .def("set_communicator", &PyContext::set_communicator, "group"_a.none(), nb::sig("def set_communicator(self, group: Group | None) -> None"),
+           "The group to run with, or None to release it. Local, never waits, in any order on the ranks, also again. Raises MismatchError for a group of "
+           "another size or rank.")
+      .def("set_input_shape", [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },
+           "name"_a, "shape"_a, nb::sig("def set_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
+           "The shape of the whole input, of all ranks together. Not needed where every rank's part has the same size: then the arrays say it.")
+      .def("input_shape", [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.input_shape(name)); }); }, "name"_a,
+           nb::sig("def input_shape(self, name: str) -> tuple[int, ...]"), "The shape of this rank's part of an input.")
+      .def("output_shape", [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.output_shape(name)); }); }, "name"_a,
+           nb::sig("def output_shape(self, name: str) -> tuple[int, ...]"), "The shape of this rank's part of an output.")
+      .def("prepare", [](PyContext& self) { self.turn([](RankRunner& r) { r.prepare(); }); },
+           "All first-time work for the shapes that are set. The first one after set_communicator waits for all ranks.")
+      .def("__call__", [](PyContext& self, nb::handle inputs, const nb::kwargs& named) {
+             return self.turn([&](RankRunner& r) { return r.run(inputs, named, nb::none()); });
+           },
+           "inputs"_a = nb::none(), "named"_a,
+           nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> dict[str, typing.Any]"),
+           "Runs this rank once, with the others of its group. Arrays are taken and given as Model does. Raises InvalidArgumentError, and after another "
+           "rank's failure RankFailedError, DeadlineError or AbortedError naming it.")
+      .def("run", [](PyContext& self, nb::handle inputs, nb::handle outputs) {
+             return self.turn([&](RankRunner& r) { return r.run(inputs, nb::none(), outputs); });
+           },
+           "inputs"_a, "outputs"_a = nb::none(),
+           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | None = None) -> "
+                   "dict[str, typing.Any]"),
+           "As a call, but writes outputs into the arrays of `outputs`, see Model.run.")
+      .def("run_addresses", [](PyContext& self, nb::handle addresses) { self.turn([&](RankRunner& r) { r.run_addresses(addresses); }); }, "addresses"_a,
+           nb::sig("def run_addresses(self, addresses: collections.abc.Mapping[str, int]) -> None"),
+           "Runs on memory given by address: one per input and output, dense, of this rank's part, under the shapes that are set. Nothing is checked.")
+      .def("close", &PyContext::close, "Frees what it holds. Further calls raise InvalidArgumentError.")
+      .def_prop_ro("closed", &PyContext::closed, "True once it is closed.")
+      .def_prop_ro("engine", &PyContext::engine, "What it runs.")
+      .def_prop_ro("rank", &PyContext::rank, "The rank it is.")
+      .def_prop_ro("last_copies", &PyContext::last_copies, "How many arrays the last run copied.")
+      .def_prop_ro("last_seconds", &PyContext::last_seconds, "Seconds that the last run took.")
+      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Context"), "Returns itself.")
+      .def("__exit__", [](PyContext& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.")
+      .def("__reduce__", [](nb::handle) { refuse_pickling("a Context"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
+}
+
+}  // namespace tandem::python

@@ -1,0 +1,136 @@
+#include "rank_runner.h"
+
+#include <fmt/format.h>
+
+#include "tandem/error.h"
+
+namespace tandem::python {
+namespace {
+
+std::unique_ptr<Context> make_context(const Engine& engine, ContextOptions options, const std::shared_ptr<Interrupt>& interrupt) {
+  options.stop = [interrupt] { return interrupt->stop(); };
+  const nb::gil_scoped_release release;
+  return std::make_unique<Context>(engine, options);
+}
+
+}  // namespace
+
+RankRunner::RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt)
+    : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(std::move(interrupt)),
+      context_(make_context(engine, std::move(options), interrupt_)), shapes_(inputs_.size()), whole_shape_set_(inputs_.size(), false) {}
+
+Context& RankRunner::context() {
+  if (!context_) throw Error(ErrorCode::invalid_argument, "it is closed");
+  return *context_;
+}
+
+// Runs `work` without the GIL; a Ctrl-C ends it as KeyboardInterrupt.
+template <typename Work>
+void RankRunner::waiting(const Work& work) {
+  interrupt_->begin();
+  try {
+    const nb::gil_scoped_release release;
+    work();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::interrupted) interrupt_->rethrow();
+    throw;
+  }
+}
+
+void RankRunner::set_input_shape(nb::handle name, Shape shape) {
+  const std::size_t i = inputs_.find(name);
+  context().set_input_shape(i, std::move(shape));
+  shapes_[i].reset();
+  whole_shape_set_[i] = true;
+  output_shapes_.clear();
+}
+
+// What the arrays say about shapes that the caller has not set.
+void RankRunner::set_shapes(const GivenArrays& given) {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    const Shape& shape = given[i]->shape();
+    if (shapes_[i] && *shapes_[i] == shape) continue;
+    output_shapes_.clear();
+    shapes_[i].reset();
+    if (!whole_shape_set_[i]) context().set_local_input_shape(i, shape);
+  }
+  if (!output_shapes_.empty()) return;
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    const Shape expected = context().input_shape(i);
+    if (given[i]->shape() != expected)
+      throw Error(ErrorCode::invalid_argument, fmt::format("{} has shape {}, expected {}: the part of this rank", inputs_.label(i), to_string(given[i]->shape()), to_string(expected)));
+  }
+  std::vector<Shape> shapes;
+  for (std::size_t i = 0; i < outputs_.size(); ++i) shapes.push_back(context().output_shape(i));
+  for (std::size_t i = 0; i < inputs_.size(); ++i) shapes_[i] = given[i]->shape();
+  output_shapes_ = std::move(shapes);
+}
+
+nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs) {
+  GivenArrays given(inputs_), wanted(outputs_);
+  given.take(inputs);
+  given.take(named);
+  given.require_all();
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    if (!given[i]) throw Error(ErrorCode::invalid_argument, fmt::format("{} is a list; a context is one rank and takes one array", inputs_.label(i)));
+  set_shapes(given);
+  if (!outputs.is_none()) {
+    wanted.take(outputs);
+    wanted.require_writable(given);
+  }
+  std::vector<const void*> in(inputs_.size());
+  std::vector<void*> out(outputs_.size());
+  std::vector<std::shared_ptr<std::byte>> packed;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    if (!given[i]->contiguous()) packed.push_back(given[i]->packed_copy());
+    in[i] = given[i]->contiguous() ? given[i]->data() : packed.back().get();
+  }
+  nb::dict result;
+  std::vector<MadeArray> made(outputs_.size());
+  const ArrayKind kind = given.kind() == ArrayKind::other ? ArrayKind::numpy : given.kind();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (wanted[i] && wanted[i]->shape() != output_shapes_[i])
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("the array for {} has shape {}, expected {}", outputs_.label(i), to_string(wanted[i]->shape()), to_string(output_shapes_[i])));
+    if (!wanted[i]) made[i] = make_array(kind, outputs_[i].dtype, output_shapes_[i]);
+    out[i] = wanted[i] ? wanted[i]->data() : made[i].data;
+  }
+  waiting([&] {
+    const auto begin = std::chrono::steady_clock::now();
+    context_->run(in, out);
+    seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  });
+  copies_ = static_cast<int>(packed.size()) + context_->last_copies();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const nb::object array = wanted[i] ? nb::borrow(wanted[i]->object()) : given_back(std::move(made[i]), given);
+    if (PyDict_SetItem(result.ptr(), outputs_.name(i).ptr(), array.ptr()) != 0) throw nb::python_error();
+  }
+  return result;
+}
+
+void RankRunner::run_addresses(nb::handle addresses) {
+  std::vector<const void*> in(inputs_.size());
+  std::vector<void*> out(outputs_.size());
+  const auto address = [&](const PortTable& table, std::size_t i) {
+    const nb::object value = nb::borrow(addresses).attr("get")(table.name(i));
+    if (value.is_none()) throw Error(ErrorCode::invalid_argument, table.label(i) + " has no address");
+    return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(value));
+  };
+  for (std::size_t i = 0; i < in.size(); ++i) in[i] = address(inputs_, i);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = address(outputs_, i);
+  Context& ready = context();
+  waiting([&] { ready.run(in, out); });
+  copies_ = ready.last_copies();
+}
+
+void RankRunner::prepare() {
+  Context& ready = context();
+  waiting([&] { ready.prepare(); });
+}
+
+void RankRunner::set_communicator(const Communicator* communicator) {
+  if (communicator) context().set_communicator(*communicator);
+  else context().release_communicator();
+}
+
+}  // namespace tandem::python

@@ -1,0 +1,46 @@
+// RankRunner: a Context that reads and writes arrays of Python. What Context and a Model of one rank are made of.
+#pragma once
+
+#include "lifetime.h"
+#include "ports.h"
+#include "tandem/context.h"
+
+namespace tandem::python {
+
+// Needs the GIL but while it computes and waits. The caller sees to it that only one thread is inside.
+class RankRunner {
+ public:
+  RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt);
+  // `named` may hold further inputs; `outputs` (or None) arrays to write to.
+  nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs);
+  // By address, dense, host; shapes must have been set.
+  void run_addresses(nb::handle addresses);
+  void set_input_shape(nb::handle name, Shape shape);
+  Shape input_shape(nb::handle name) { return context().input_shape(inputs_.find(name)); }
+  Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
+  void prepare();
+  void set_communicator(const Communicator* communicator);
+  int last_copies() const { return copies_; }
+  double last_seconds() const { return seconds_; }
+  // With the GIL released: contexts may wait for their threads to end.
+  void end() { context_.reset(); }
+  // Leaves it as it is, for ever.
+  void abandon() { context_.release(); }
+
+ private:
+  Context& context();
+  template <typename Work>
+  void waiting(const Work& work);
+  void set_shapes(const GivenArrays& given);
+
+  PortTable inputs_, outputs_;
+  std::shared_ptr<Interrupt> interrupt_;
+  std::unique_ptr<Context> context_;
+  std::vector<std::optional<Shape>> shapes_;  // of the arrays of the last run, per input
+  std::vector<bool> whole_shape_set_;
+  std::vector<Shape> output_shapes_;          // empty: not known for the shapes that are set
+  int copies_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace tandem::python

@@ -1,0 +1,70 @@
+// Session: what every Python object that runs ranks keeps to: one call at a time, closed at last, of the process that made it.
+#pragma once
+
+#include <chrono>
+#include <thread>
+
+#include "lifetime.h"
+#include "tandem/error.h"
+
+namespace tandem::python {
+
+// `T` ends its ranks in end(), called without the GIL, or lets go of them for ever in abandon(). The GIL guards everything.
+template <typename T>
+class Session {
+ public:
+  // `name`: "model", for messages.
+  Session(const char* name, T& ranks, std::shared_ptr<Interrupt> interrupt)
+      : name_(name), ranks_(ranks), interrupt_(std::move(interrupt)), at_exit_([this] { close(); }) {}
+  ~Session() { close(); }
+
+  // Holds the object for one call.
+  class Turn {
+   public:
+    explicit Turn(Session& session) : session_(session) {
+      session.birthplace_.require_here(session.name_);
+      if (session.closed_) throw Error(ErrorCode::invalid_argument, std::string("the ") + session.name_ + " is closed");
+      if (session.busy_)
+        throw Error(ErrorCode::invalid_argument, std::string("a ") + session.name_ + " serves one thread at a time, and another call is still running");
+      session.busy_ = true;
+    }
+    ~Turn() { session_.busy_ = false; }
+    Turn(const Turn&) = delete;
+
+   private:
+    Session& session_;
+  };
+
+  bool closed() const { return closed_; }
+
+  // A call that is running in another thread is interrupted first.
+  void close() {
+    if (closed_) return;
+    closed_ = true;
+    if (!birthplace_.here()) return ranks_.abandon();
+    interrupt_->end();
+    const nb::gil_scoped_release release;
+    const auto last = std::chrono::steady_clock::now() + kPatience;
+    while (busy_ && std::chrono::steady_clock::now() < last) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (busy_) ranks_.abandon();
+    else ranks_.end();
+  }
+
+ private:
+  static constexpr std::chrono::seconds kPatience{10};
+
+  const char* name_;
+  T& ranks_;
+  std::shared_ptr<Interrupt> interrupt_;
+  Birthplace birthplace_;
+  std::atomic<bool> busy_{false};
+  bool closed_ = false;
+  ClosedAtExit at_exit_;
+};
+
+// To be pickled, an object must be more than running ranks.
+[[noreturn]] inline void refuse_pickling(const char* what) {
+  throw nb::type_error((std::string(what) + " cannot be pickled: it holds what lives in this process only; pickle the path of the engine file and open it there").c_str());
+}
+
+}  // namespace tandem::python
