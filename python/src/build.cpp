@@ -43,7 +43,9 @@ void bind_build(nb::module_& module) {
         const nb::gil_scoped_release release;
         return build(path.string(), options);
       },
-      "path"_a, "options"_a, "progress"_a = nb::none());
+      "path"_a, "options"_a, "progress"_a = nb::none(),
+      nb::sig("def _build(path: str | os.PathLike[str], options: _BuildOptions, progress: collections.abc.Callable[[str, float], object] | None = None) "
+              "-> Engine"));
 }
 
 }  // namespace tandem::python

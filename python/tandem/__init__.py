@@ -12,6 +12,7 @@ from ._core import Collective, Context, Engine, Group, Model, Port, is_engine_fi
 from .building import build, load
 from .errors import Error
 from .mesh import Mesh
+from .team import Team
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Mesh",
     "Model",
     "Port",
+    "Team",
     "build",
     "is_engine_file",
     "load",

@@ -55,3 +55,19 @@ def test_other_number_of_ranks(mlp):
     with pytest.raises(tandem.Error, match="2 ranks, 3 were asked") as caught:
         tandem.load(engine, ranks=3)
     assert caught.value.code == "mismatch"
+
+
+def test_team_of_several_models(mlp, add_model):
+    x = mlp.inputs()
+    with tandem.Team(2) as team:
+        first, second = team.load(tandem.build(mlp.path, mesh={"tp": 2})), team.load(tandem.build(mlp.path, mesh={"dp": 2}))
+        np.testing.assert_allclose(first(x=x)["out"], second(x=x)["out"], rtol=1e-4, atol=1e-4)
+        with pytest.raises(tandem.Error, match="1 ranks, 2 were asked"):
+            team.load(tandem.build(add_model))
+        second.close()
+        assert team.models == (first,) and team.ranks == 2
+    assert first.closed
+    with pytest.raises(tandem.Error, match="closed"):
+        team.load(mlp.path)
+    with pytest.raises(tandem.Error):
+        tandem.Team(0)
