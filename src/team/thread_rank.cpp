@@ -48,7 +48,9 @@ void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
       request.swap(desk->request);
       region.swap(desk->region);
     }
-    desk->answer(region ? worker->rejoin(std::move(region)) : worker->serve(*request));
+    RankReply reply = region ? worker->rejoin(std::move(region)) : worker->serve(*request);
+    request.reset();  // a caller that has its answer finds its arrays let go
+    desk->answer(std::move(reply));
   }
   worker.reset();
   const std::lock_guard lock(desk->mutex);
