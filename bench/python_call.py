@@ -3,7 +3,7 @@
 
     PYTHONPATH=build/cpu/python .venv/bin/python bench/python_call.py [--calls N] [--rounds N] [--json]
 
-Also the time of `import tandem` in a fresh interpreter. Both sides take turns in one process per side, one thread each; the median over
+Also the time of `import tandem` in a fresh interpreter, and from Ctrl-C to KeyboardInterrupt while a call waits for a rank that is stopped. Both sides take turns in one process per side, one thread each; the median over
 rounds counts. See docs/benchmarks.md for how far the numbers can be trusted.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -70,6 +71,37 @@ def import_milliseconds(module: str) -> float:
     return statistics.median(run(f"import {module}") - run("pass") for _ in range(9))
 
 
+WAITING = """
+import os, signal, sys, time
+import tandem
+engine = tandem.build(sys.argv[1], mesh={"tp": 2})
+model, inputs = tandem.load(engine, isolate="processes"), engine.random_inputs()
+model(inputs)
+for task in os.listdir("/proc/self/task"):
+    for child in open(f"/proc/self/task/{task}/children").read().split():
+        os.kill(int(child), signal.SIGSTOP)
+print("ready", flush=True)
+try:
+    model(inputs)
+except KeyboardInterrupt:
+    print(time.monotonic(), flush=True)
+"""
+
+
+def interrupt_seconds() -> float:
+    """The longest of five."""
+    model = Path(__file__).resolve().parents[1] / "tests" / "models" / "mlp_dynamo.onnx"
+    longest = 0.0
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", WAITING, str(model)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        longest = max(longest, float(process.communicate(timeout=60)[0]) - begin)
+    return longest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=20000)
@@ -95,12 +127,14 @@ def main() -> None:
         "onnxruntime_us": medians["onnxruntime"],
         "ratio": medians["tandem"] / medians["onnxruntime"],
         "import_tandem_ms": import_milliseconds("tandem"),
+        "interrupt_s": interrupt_seconds(),
     }
     if args.json:
         print(json.dumps(report))
         return
     print(f"one call: tandem {report['tandem_us']:.2f} us, ONNX Runtime {report['onnxruntime_us']:.2f} us, ratio {report['ratio']:.2f}")
     print(f"import tandem: {report['import_tandem_ms']:.0f} ms")
+    print(f"Ctrl-C to KeyboardInterrupt: {report['interrupt_s']:.2f} s, the longest of five")
 
 
 if __name__ == "__main__":

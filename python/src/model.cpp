@@ -65,8 +65,9 @@ class Ranks {
       const nb::gil_scoped_acquire gil;
       return output_memory(name, type, shape, kind, *wanted, made[name]);
     };
-    waiting([&] { team_->run(arrays, memory); });
-    copies_ = packed + team_->last_copies();
+    Model& team = *team_;  // stays, also if close() lets go of it meanwhile
+    waiting([&] { team.run(arrays, memory); });
+    copies_ = packed + team.last_copies();
     return results(made, kind, given.kind(), like);
   }
 

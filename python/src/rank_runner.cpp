@@ -67,6 +67,7 @@ void RankRunner::set_shapes(const GivenArrays& given) {
 }
 
 nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs) {
+  Context& ready = context();  // stays, also if close() lets go of it meanwhile
   GivenArrays given(inputs_), wanted(outputs_);
   given.take(inputs);
   given.take(named);
@@ -97,10 +98,10 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   }
   waiting([&] {
     const auto begin = std::chrono::steady_clock::now();
-    context_->run(in, out);
+    ready.run(in, out);
     seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   });
-  copies_ = static_cast<int>(packed.size()) + context_->last_copies();
+  copies_ = static_cast<int>(packed.size()) + ready.last_copies();
   for (std::size_t i = 0; i < out.size(); ++i) {
     const nb::object array = wanted[i] ? nb::borrow(wanted[i]->object()) : given_back(std::move(made[i]), given);
     if (PyDict_SetItem(result.ptr(), outputs_.name(i).ptr(), array.ptr()) != 0) throw nb::python_error();

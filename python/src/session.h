@@ -27,6 +27,7 @@ class Session {
       if (session.busy_)
         throw Error(ErrorCode::invalid_argument, std::string("a ") + session.name_ + " serves one thread at a time, and another call is still running");
       session.busy_ = true;
+      session.caller_ = std::this_thread::get_id();
     }
     ~Turn() { session_.busy_ = false; }
     Turn(const Turn&) = delete;
@@ -37,9 +38,11 @@ class Session {
 
   bool closed() const { return closed_; }
 
-  // A call that is running in another thread is interrupted first.
+  // A call that is running in another thread is interrupted first; one that is still running after ten seconds keeps what it uses.
   void close() {
     if (closed_) return;
+    if (busy_ && caller_ == std::this_thread::get_id() && birthplace_.here())
+      throw Error(ErrorCode::invalid_argument, std::string("the ") + name_ + " cannot be closed by what one of its own calls runs");
     closed_ = true;
     if (!birthplace_.here()) return ranks_.abandon();
     interrupt_->end();
@@ -58,6 +61,7 @@ class Session {
   std::shared_ptr<Interrupt> interrupt_;
   Birthplace birthplace_;
   std::atomic<bool> busy_{false};
+  std::thread::id caller_;  // whoever is in a call
   bool closed_ = false;
   ClosedAtExit at_exit_;
 };

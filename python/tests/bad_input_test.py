@@ -197,6 +197,51 @@ def test_a_thread_cannot_break_the_call_of_another(mlp):
         np.testing.assert_allclose(model(x=Slow(x, model))["out"], mlp(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mesh", [None, {"tp": 2}])
+def test_closed_by_its_own_call(mlp, mesh):
+    class Closer:
+        def __init__(self, values, model):
+            self.values, self.model = values, model
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+        def __dlpack__(self, **options):
+            with pytest.raises(tandem.Error, match="cannot be closed by what one of its own calls runs"):
+                self.model.close()
+            return self.values.__dlpack__(**options)
+
+    with tandem.load(tandem.build(mlp.path, mesh=mesh)) as model:
+        x = mlp.inputs()
+        np.testing.assert_allclose(model(x=Closer(x, model))["out"], mlp(x), rtol=1e-4, atol=1e-4)
+
+
+def test_closed_while_another_thread_waits(mlp):
+    """The call ends as interrupted, and close returns when it has."""
+    engine = tandem.build(mlp.path, mesh={"tp": 2})
+    context = tandem.Context(engine, rank=0)
+    context.set_communicator(tandem.Group.in_process(2)[0])
+    ended = []
+
+    def wait():
+        try:
+            context(x=mlp.inputs())
+        except tandem.Error as error:
+            ended.append(error.code)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while True:  # until the call has begun
+        try:
+            context.output_shape("out")
+        except tandem.Error as error:
+            if "one thread at a time" in str(error):
+                break
+    context.close()
+    thread.join()
+    assert ended == ["interrupted"] and context.closed
+
+
 def test_freed_while_in_use(mlp):
     """The last reference to an input goes away during the call: it is kept until the call has ended."""
     held = {"x": np.tile(mlp.inputs(), (2000, 1))}

@@ -71,3 +71,32 @@ def test_team_of_several_models(mlp, add_model):
         team.load(mlp.path)
     with pytest.raises(tandem.Error):
         tandem.Team(0)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_progress(mlp, tmp_path: Path):
+    told = []
+    engine = tandem.build(mlp.path, mesh={"tp": 2}, progress=lambda what, done: told.append((what, done)))
+    assert told and all(isinstance(what, str) and 0 <= done <= 1 for what, done in told)
+
+    def stop(what: str, done: float) -> None:
+        raise Stop(what)
+
+    with pytest.raises(Stop):
+        tandem.build(mlp.path, progress=stop)
+    with pytest.raises(Stop, match="mlp.tandem"):
+        engine.save(tmp_path / "mlp.tandem", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_engines_without_weights(mlp, tmp_path: Path):
+    tandem.build(mlp.path, refittable=True).save(tmp_path / "bare.tandem", weights=False)
+    bare = tandem.load_engine(tmp_path / "bare.tandem")
+    assert not bare.has_weights
+    for start in (tandem.load, tandem.Context):
+        with pytest.raises(tandem.Error, match="without weights") as caught:
+            start(bare)
+        assert caught.value.code == "mismatch"

@@ -8,7 +8,7 @@ namespace tandem {
 namespace {
 
 constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(20);
-constexpr std::chrono::nanoseconds kGiveUp = std::chrono::milliseconds(350);  // what ranks that were told to give up may take
+constexpr std::chrono::nanoseconds kGiveUp = std::chrono::milliseconds(250);  // what ranks that were told to give up may take
 constexpr std::chrono::nanoseconds kGrace = std::chrono::seconds(2);  // what ranks get to say what they were doing when another died
 
 std::string label(const Step& step) { return fmt::format("[{} \"{}\"]", step.op, step.node); }
