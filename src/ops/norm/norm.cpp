@@ -79,12 +79,22 @@ struct Norm {
     return {y};
   }
 
+  static std::vector<Operand> operands() {
+    std::vector<Operand> names = {{"x"}};
+    if (kAdds) names.push_back({"residual", "like x"});
+    names.push_back({"scale", "broadcasts to the normalized dimensions"});
+    if (kCenters) names.push_back({"bias", "broadcasts to the normalized dimensions"});
+    return names;
+  }
+
   static OpDef define(std::string_view name, std::string_view doc, std::vector<OnnxRule> onnx = {}) {
     return {
         .name = name,
         .doc = doc,
         .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the first of the normalized dimensions, which are the last ones"},
                    {"epsilon", FieldKind::real, 1e-5, {}, "added to the variance or mean square"}},
+        .operands = operands(),
+        .results = kAdds ? std::vector<Operand>{{"y"}, {"sum"}} : std::vector<Operand>{{"y"}},
         .min_operands = static_cast<int>(kScale) + 1,
         .max_operands = static_cast<int>(kMost),
         .infer = infer,

@@ -1,0 +1,22 @@
+// What a Network holds.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "api/build/compile.h"
+#include "graph/graph.h"
+#include "ops/ops.h"
+
+namespace tandem {
+
+struct NetworkState {
+  Module module{all_ops()};
+  Graph& graph = module.add_graph("main");
+  bool for_mesh = false;                         // the program of one rank of module.mesh
+  std::map<std::string, Placement> inputs, outputs;  // those that are placed
+  std::set<std::string> ranged;                  // symbols whose range was given
+};
+
+}  // namespace tandem
