@@ -84,6 +84,7 @@ struct Norm {
     if (kAdds) names.push_back({"residual", "like x"});
     names.push_back({"scale", "broadcasts to the normalized dimensions"});
     if (kCenters) names.push_back({"bias", "broadcasts to the normalized dimensions"});
+    if (kAdds) names.push_back({"offset", "broadcasts to the normalized dimensions"});
     return names;
   }
 
@@ -140,9 +141,9 @@ std::vector<Value*> import_rms_norm(const ForeignNode& node, GraphBuilder& build
 }  // namespace
 
 const OpDef AddLayerNorm = Norm<true, true>::define(
-    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias (operands: x, residual, scale, bias, offset); results: the norm, and the sum.");
+    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias; results: the norm, and the sum.");
 const OpDef AddRmsNorm = Norm<false, true>::define(
-    "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale (operands: x, residual, scale, offset); results: the norm, and the sum.");
+    "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale; results: the norm, and the sum.");
 const OpDef LayerNorm =
     Norm<true, false>::define("LayerNorm", "y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.",
                               {{"LayerNormalization", 17, import_layer_norm}});
