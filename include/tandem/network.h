@@ -44,6 +44,7 @@ class Network {
     DType dtype() const;
     Extents shape() const;  // what one rank holds
     int rank() const;
+    std::string op() const;  // that gives it; empty for inputs and weights
     Network network() const { return Network(state_); }
     explicit operator bool() const { return value_ != nullptr; }
     bool operator==(const Value& other) const { return value_ == other.value_; }
@@ -58,6 +59,8 @@ class Network {
   // `mesh` as in "tp=2,cp=2"; empty: none.
   explicit Network(const std::string& mesh = {});
   std::string mesh() const;
+  // An independent network of what was added so far; it shares the memory of the weights. Values stay with this one.
+  Network copy() const;
 
   // The range of a symbol. Symbols nobody gives a range get min 1, opt 8, max 65536 at build, less where a constraint says so.
   void symbol(const std::string& name, std::int64_t min, std::int64_t opt, std::int64_t max);

@@ -50,10 +50,22 @@ Type whole_type(const Type& local, const std::string& name, const std::string& p
 
 }  // namespace
 
-Network::Network(const std::string& mesh) : state_(std::make_shared<NetworkState>()) {
+Network::Network(const std::string& mesh) {
+  auto module = std::make_unique<Module>(all_ops());
+  module->add_graph("main");
+  state_ = std::make_shared<NetworkState>(std::move(module));
   state_->module.mesh = Mesh::parse(mesh);
   state_->for_mesh = !mesh.empty();
   state_->graph.profiles.resize(1);
+}
+
+Network Network::copy() const {
+  auto made = std::make_shared<NetworkState>(clone(state_->module));
+  made->for_mesh = state_->for_mesh;
+  made->inputs = state_->inputs;
+  made->outputs = state_->outputs;
+  made->ranged = state_->ranged;
+  return Network(std::move(made));
 }
 
 std::string Network::mesh() const { return state_->module.mesh.to_string(); }
@@ -73,6 +85,10 @@ Extents Network::Value::shape() const {
 int Network::Value::rank() const {
   check(value_ != nullptr, "an absent operand has no rank");
   return value_->type.rank();
+}
+
+std::string Network::Value::op() const {
+  return value_ && value_->producer() ? std::string(value_->producer()->op().name) : std::string();
 }
 
 void Network::symbol(const std::string& name, std::int64_t min, std::int64_t opt, std::int64_t max) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 
@@ -12,8 +13,10 @@
 namespace tandem {
 
 struct NetworkState {
-  Module module{all_ops()};
-  Graph& graph = module.add_graph("main");
+  explicit NetworkState(std::unique_ptr<Module> made) : owned(std::move(made)) {}
+  std::unique_ptr<Module> owned;  // with one program
+  Module& module = *owned;
+  Graph& graph = owned->main();
   bool for_mesh = false;                         // the program of one rank of module.mesh
   std::map<std::string, Placement> inputs, outputs;  // those that are placed
   std::set<std::string> ranged;                  // symbols whose range was given
