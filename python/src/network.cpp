@@ -17,7 +17,7 @@ namespace {
 
 using NetworkValue = Network::Value;
 
-std::string type_name(nb::handle object) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))).attr("__name__")); }
+std::string class_of(nb::handle object) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))).attr("__name__")); }
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::invalid_argument, message); }
 
@@ -41,8 +41,6 @@ std::optional<double> real(nb::handle object) {
   return nb::cast<double>(nb::float_(nb::borrow(object)));
 }
 
-bool is_list(nb::handle object) { return nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object); }
-
 std::optional<Extent> extent(nb::handle object) {
   if (PyUnicode_Check(object.ptr())) return Extent(nb::cast<std::string>(object));
   if (const auto number = integer(object)) return Extent(*number);
@@ -51,10 +49,10 @@ std::optional<Extent> extent(nb::handle object) {
 
 Extents extents(nb::handle object, const std::string& what) {
   Extents list;
-  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + type_name(object) + ", expected a list of numbers and symbols");
+  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + class_of(object) + ", expected a list of numbers and symbols");
   for (nb::handle item : object) {
     const auto one = extent(item);
-    if (!one) refuse(what + " holds " + type_name(item) + ", expected a number or a symbol");
+    if (!one) refuse(what + " holds " + class_of(item) + ", expected a number or a symbol");
     list.push_back(*one);
   }
   return list;
@@ -62,10 +60,10 @@ Extents extents(nb::handle object, const std::string& what) {
 
 std::vector<std::int64_t> integers(nb::handle object, const std::string& what) {
   std::vector<std::int64_t> list;
-  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + type_name(object) + ", expected a list of whole numbers");
+  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + class_of(object) + ", expected a list of whole numbers");
   for (nb::handle item : object) {
     const auto one = integer(item);
-    if (!one) refuse(what + " holds " + type_name(item) + ", expected whole numbers");
+    if (!one) refuse(what + " holds " + class_of(item) + ", expected whole numbers");
     list.push_back(*one);
   }
   return list;
@@ -74,7 +72,7 @@ std::vector<std::int64_t> integers(nb::handle object, const std::string& what) {
 // One flat list is one group.
 RankGroups rank_groups(nb::handle object, const std::string& what) {
   RankGroups groups;
-  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + type_name(object) + ", expected lists of ranks");
+  if (!PySequence_Check(object.ptr()) || PyUnicode_Check(object.ptr())) refuse(what + " is " + class_of(object) + ", expected lists of ranks");
   if (nb::len(object) > 0 && integer(object[0])) return {integers(object, what)};
   for (nb::handle item : object) groups.push_back(integers(item, what));
   return groups;
@@ -102,7 +100,7 @@ OpAttribute attribute_of(const AttributeInfo& attribute, nb::handle object) {
   if (kind == "integer" || kind == "dim")
     if (const auto number = integer(object)) return *number;
   if ((kind == "text" || kind == "dtype" || kind == "dim") && PyUnicode_Check(object.ptr())) return nb::cast<std::string>(object);
-  refuse(what + " is of kind " + kind + ", found " + type_name(object));
+  refuse(what + " is of kind " + kind + ", found " + class_of(object));
 }
 
 OpAttributes attributes_of(const OpInfo& op, const nb::dict& given) {
@@ -290,11 +288,11 @@ void bind_network(nb::module_& module) {
            }, "name"_a, "dtype"_a, "shape"_a, "placement"_a)
       .def("_weight", [](Network& n, const std::string& name, nb::object data, const std::string& placement, bool copy) {
              return n.weight(name, array_of(data, "weight '" + name + "'", copy), placement);
-           }, "name"_a, "data"_a, "placement"_a, "copy"_a)
-      .def("_constant", [](Network& n, nb::object data, bool copy) { return n.constant(array_of(data, "a constant", copy)); }, "data"_a, "copy"_a)
+           }, "name"_a, "data"_a.none(), "placement"_a, "copy"_a)
+      .def("_constant", [](Network& n, nb::object data, bool copy) { return n.constant(array_of(data, "a constant", copy)); }, "data"_a.none(), "copy"_a)
       .def("_scalar", [](Network& n, const std::string& dtype, double value) { return scalar(n, parse_dtype(dtype), value, "a constant"); }, "dtype"_a, "value"_a)
       .def("_add_all", add_all, "op"_a, "operands"_a, "attributes"_a, "name"_a)
-      .def("_set_attribute", set_attribute, "value"_a, "name"_a, "to"_a)
+      .def("_set_attribute", set_attribute, "value"_a, "name"_a, "to"_a.none())
       .def("_attribute", [](const Network& n, const NetworkValue& value, const std::string& name) { return to_python(n.attribute(value, name)); }, "value"_a, "name"_a)
       .def("_output", &Network::output, "name"_a, "value"_a, "placement"_a)
       .def("_inputs", &Network::inputs)
@@ -309,7 +307,7 @@ void bind_network(nb::module_& module) {
         const Network copy = network.copy();  // another thread may go on adding
         const nb::gil_scoped_release release;
         return build(copy, options);
-      }, "options"_a, "progress"_a);
+      }, "options"_a, "progress"_a = nb::none());
 }
 
 }  // namespace tandem::python

@@ -12,6 +12,7 @@ from ._core import Collective, Context, Engine, Group, Model, Port, is_engine_fi
 from .building import build, load
 from .errors import Error
 from .mesh import Mesh
+from .network import Network, Value, list_ops
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,9 +23,12 @@ __all__ = [
     "Group",
     "Mesh",
     "Model",
+    "Network",
     "Port",
+    "Value",
     "build",
     "is_engine_file",
+    "list_ops",
     "load",
     "load_engine",
 ]
