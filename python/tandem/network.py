@@ -25,7 +25,7 @@ __all__ = ["Network", "Value"]
 
 
 class Network(NetworkOps):
-    """A program in the making; every op is a method. What is added is checked at once, and an error leaves the network as it was.
+    """A program in the making; every op is a method. What is added is checked at once, and an error changes nothing of what is there.
 
     Two kinds. Without a mesh and without collectives it is the program as one device would run it, and build() shards it as it shards a
     model file. With a mesh, or with collectives, it is the program of *one rank*, the same on all, and build() takes it as it is: inputs
