@@ -45,6 +45,7 @@ PUBLIC_OWNER = {
     "context": "api/run",
     "machine": "api/run",
     "network": "api/build",
+    "ops": "api/build",
     "onnx": "api/build",
     "build": "api/build",
     "bench": "api/build",

@@ -8,5 +8,7 @@
 #include "tandem/engine.h"
 #include "tandem/error.h"
 #include "tandem/machine.h"
+#include "tandem/network.h"
+#include "tandem/ops.h"
 #include "tandem/team.h"
 #include "tandem/types.h"

@@ -14,5 +14,6 @@ void bind_engine(nb::module_& module);
 void bind_build(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_context(nb::module_& module);
+void bind_network(nb::module_& module);
 
 }  // namespace tandem::python

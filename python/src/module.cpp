@@ -11,4 +11,5 @@ NB_MODULE(_core, module) {
   bind_build(module);
   bind_model(module);
   bind_context(module);
+  bind_network(module);
 }

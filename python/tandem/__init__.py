@@ -12,6 +12,7 @@ from ._core import Collective, Context, Engine, Group, Model, Port, is_engine_fi
 from .building import build, load
 from .errors import Error
 from .mesh import Mesh
+from .network import Network, Value, list_ops
 from .team import Team
 
 __version__ = "0.1.0"
@@ -23,10 +24,13 @@ __all__ = [
     "Group",
     "Mesh",
     "Model",
+    "Network",
     "Port",
     "Team",
+    "Value",
     "build",
     "is_engine_file",
+    "list_ops",
     "load",
     "load_engine",
 ]

@@ -10,6 +10,7 @@ from . import _core
 from ._core import Engine, Model
 from .errors import InvalidArgumentError, MismatchError
 from .mesh import Mesh
+from .network import Network
 
 __all__ = ["build", "load"]
 
@@ -23,7 +24,7 @@ def _mesh_text(mesh: Mesh | Mapping[str, int] | str | None) -> str:
 
 
 def build(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Network,
     *,
     mesh: Mesh | Mapping[str, int] | str | None = None,
     ranks: int = 0,
@@ -43,7 +44,7 @@ def build(
     """Compiles a model into an Engine for all its ranks.
 
     Args:
-        model: an ONNX file; "{rank}" in its name stands for one file per rank, as other tools write them.
+        model: an ONNX file, or a Network; "{rank}" in a name stands for one file per rank, as other tools write them.
         mesh: the ranks as named axes, such as {"tp": 2}; an axis tp, cp or dp splits heads and hidden units, the sequence, or the batch.
         ranks: without a mesh: how many ranks a file is for that is sharded already; of others, the cheapest mesh of so many ranks is taken.
         strategies: for axes of other names: axis to "tp", "cp" or "dp".
@@ -80,11 +81,13 @@ def build(
     options.threads = threads
     if dtype not in ("", "f16", "bf16"):
         raise InvalidArgumentError(f"dtype is {dtype!r}, expected 'f16' or 'bf16'")
+    if isinstance(model, Network):
+        return model._build(options, progress)
     return _core._build(model, options, progress)
 
 
 def load(
-    model: str | os.PathLike[str] | Engine,
+    model: str | os.PathLike[str] | Engine | Network,
     *,
     ranks: int | None = None,
     isolate: Literal["threads", "processes"] = "threads",
@@ -97,7 +100,7 @@ def load(
     """Starts the ranks of an engine and returns them as one Model, which is also a context manager.
 
     Args:
-        model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file, which is built for `ranks` in memory.
+        model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file or a Network, which is built for `ranks` in memory.
         ranks: how many ranks; an engine knows its own, and another number is a MismatchError.
         isolate: ranks as threads of this process, or each as a process of its own, whose end cannot take the others along.
         threads: that each rank computes with; 0: cores / ranks.
@@ -111,7 +114,8 @@ def load(
         RankFailedError, DeadlineError: naming a rank that did not start.
     """
     if not isinstance(model, Engine):
-        model = _core.load_engine(model) if _core.is_engine_file(model) else build(model, ranks=ranks if ranks and ranks > 1 else 0)
+        is_file = not isinstance(model, Network) and _core.is_engine_file(model)
+        model = _core.load_engine(model) if is_file else build(model, ranks=ranks if ranks and ranks > 1 else 0)
     if ranks is not None and ranks != model.ranks:
         raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
     return Model(

@@ -7,6 +7,22 @@
 
 namespace tandem {
 
+std::string_view to_string(FieldKind kind) {
+  switch (kind) {
+    case FieldKind::integer: return "integer";
+    case FieldKind::real: return "real";
+    case FieldKind::boolean: return "bool";
+    case FieldKind::text: return "text";
+    case FieldKind::integers: return "integers";
+    case FieldKind::dim: return "dim";
+    case FieldKind::dims: return "dims";
+    case FieldKind::dtype: return "dtype";
+    case FieldKind::tensor: return "tensor";
+    case FieldKind::rank_lists: break;
+  }
+  return "lists of ranks";
+}
+
 Attributes::Attributes(const std::vector<Field>* fields) : fields_(fields) {
   for (const Field& f : *fields) values_.push_back(f.initial);
 }

@@ -17,6 +17,8 @@ using RankLists = std::vector<std::vector<std::int64_t>>;
 using AttributeValue =
     std::variant<std::int64_t, double, bool, std::string, std::vector<std::int64_t>, Dim, std::vector<Dim>, DType, Tensor, RankLists>;
 enum class FieldKind : std::uint8_t { integer, real, boolean, text, integers, dim, dims, dtype, tensor, rank_lists };
+// The word for people: "integer", "bool", "lists of ranks".
+std::string_view to_string(FieldKind kind);
 
 struct Field {
   std::string name;

@@ -85,7 +85,10 @@ std::optional<Tensor> constant_of(const Value* value, std::int64_t limit) {
   if (!value->weight() || element_count(value->weight()->recipe->shape) > limit) return std::nullopt;
   const Module& module = value->graph().module();
   std::vector<std::string> sources;
+  std::set<std::string> coordinates;
   value->weight()->recipe->collect_sources(sources);
+  value->weight()->recipe->collect_symbols(coordinates);
+  if (!coordinates.empty()) return std::nullopt;  // each rank has its own
   if (!std::all_of(sources.begin(), sources.end(), [&](const std::string& s) { return module.has_source(s); })) return std::nullopt;
   return module.weight_data(*value->weight());
 }

@@ -85,10 +85,18 @@ struct OnnxRule {
   std::string_view domain = "";
 };
 
+// What an operand or result is called, and one phrase where the op's sentence does not say what it is.
+struct Operand {
+  std::string_view name;
+  std::string_view doc = "";
+};
+
 struct OpDef {
   std::string_view name;
   std::string_view doc;  // one sentence, with the formula
   std::vector<Field> fields{};
+  std::vector<Operand> operands{};  // one per operand; a single one where there may be any number
+  std::vector<Operand> results = {{"y"}};
   int min_operands = 0;
   int max_operands = 0;  // -1: any number; operands from min_operands on may be absent
   // Result types from operand types and attributes; throws Error(invalid_model) saying what was expected.

@@ -24,6 +24,9 @@ std::unique_ptr<Module> parse_module(std::string_view text, const OpSet& ops);
 RecipePtr parse_recipe(std::string_view text);
 Sharding parse_sharding(std::string_view text);
 
+// The module again, sharing the data of its sources.
+std::unique_ptr<Module> clone(const Module& module);
+
 // Structural equality: names, types, shardings, attributes (bitwise), order. Sources count only where both have data.
 // Says in `why` what differs first.
 bool same(const Module& a, const Module& b, std::string* why = nullptr);

@@ -15,26 +15,22 @@ constexpr std::string_view kHead =
     "An attribute shows its type and default. *Pointwise*: element i of the result depends on the elements i of the operands, after numpy's "
     "broadcasting. *Collective*: all ranks of a group take part. ONNX names carry the first opset they are read from.\n";
 
-std::string_view kind_word(FieldKind kind) {
-  switch (kind) {
-    case FieldKind::integer: return "integer";
-    case FieldKind::real: return "real";
-    case FieldKind::boolean: return "bool";
-    case FieldKind::text: return "text";
-    case FieldKind::integers: return "integers";
-    case FieldKind::dim: return "dim";
-    case FieldKind::dims: return "dims";
-    case FieldKind::dtype: return "dtype";
-    case FieldKind::tensor: return "tensor";
-    case FieldKind::rank_lists: break;
+// "a, b; bias ([n]) and residual may be absent"
+std::string operands(const OpDef& op) {
+  if (op.operands.empty()) return "none";
+  std::string text;
+  for (std::size_t i = 0; i < op.operands.size(); ++i) {
+    text += i == 0 ? "" : static_cast<int>(i) == op.min_operands ? "; may be absent: " : ", ";
+    text += fmt::format("`{}`{}", op.operands[i].name, op.operands[i].doc.empty() ? "" : fmt::format(" ({})", op.operands[i].doc));
   }
-  return "lists of ranks";
+  return op.max_operands < 0 ? fmt::format("{} ({} or more)", text, op.min_operands) : text;
 }
 
-std::string operands(const OpDef& op) {
-  if (op.max_operands < 0) return fmt::format("{} or more", op.min_operands);
-  if (op.min_operands == op.max_operands) return op.max_operands == 0 ? "none" : fmt::format("{}", op.max_operands);
-  return fmt::format("{} to {}", op.min_operands, op.max_operands);
+std::string results(const OpDef& op) {
+  if (op.results.size() == 1) return {};
+  std::string text;
+  for (const Operand& result : op.results) text += fmt::format("{}`{}`", text.empty() ? "" : ", ", result.name);
+  return fmt::format(" Results: {}.", text);
 }
 
 std::string onnx_names(const OpDef& op) {
@@ -48,13 +44,13 @@ std::string onnx_names(const OpDef& op) {
 
 std::string section(const OpDef& op) {
   std::string text = fmt::format("\n### {}\n{}\n\n", op.name, op.doc);
-  text += fmt::format("Operands: {}.{}{}", operands(op), op.pointwise ? " Pointwise." : "", op.collective ? " Collective." : "");
+  text += fmt::format("Operands: {}.{}{}{}", operands(op), results(op), op.pointwise ? " Pointwise." : "", op.collective ? " Collective." : "");
   if (!op.onnx.empty()) text += fmt::format(" ONNX: {}.", onnx_names(op));
   text += "\n";
   for (const Field& field : op.fields) {
     std::string words;
     for (const std::string& word : field.words) words += fmt::format("{}`{}`", words.empty() ? ": " : ", ", word);
-    text += fmt::format("- `{}` ({} = `{}`) – {}{}\n", field.name, kind_word(field.kind), print_value(field.initial), field.doc, words);
+    text += fmt::format("- `{}` ({} = `{}`) – {}{}\n", field.name, to_string(field.kind), print_value(field.initial), field.doc, words);
   }
   return text;
 }

@@ -53,14 +53,6 @@ double peak_bytes(const Program& program, const SymbolValues& symbols) {
   return most;
 }
 
-// The module again, sharing the data of its sources.
-std::unique_ptr<Module> clone(const Module& module) {
-  auto copy = parse_module(print(module), module.ops());
-  for (const auto& [name, data] : module.sources())
-    if (!copy->has_source(name)) copy->add_source(name, data);
-  return copy;
-}
-
 std::vector<Mesh> meshes(int ranks) {
   std::vector<Mesh> all;
   for (int dp = 1; dp <= ranks; ++dp)

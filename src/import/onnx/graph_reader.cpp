@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "graph/profile.h"
 #include "import/onnx/symbols.h"
 
 namespace tandem::onnx_import {
@@ -62,7 +63,7 @@ void GraphReader::add_inputs(Scope& scope) {
   Symbols symbols(inputs);
   std::vector<std::pair<std::string, Type>> types;
   for (const onnx::ValueInfoProto* input : inputs) types.emplace_back(input->name(), symbols.type_of(*input));
-  graph_->profiles = {symbols.profile(types, *options_)};
+  graph_->profiles = {profile_of(types, options_->shapes)};
   for (const auto& [name, type] : types) {
     if (name.empty() || scope.values.contains(name) || scope.producers.contains(name))
       fail(ErrorCode::invalid_model, "input '{}' has no name of its own", name);
@@ -102,7 +103,7 @@ void GraphReader::run() {
     graph_->outputs().push_back({output.name(), require(scope, output.name())});
   }
   graph_->erase_dead();
-  settle_defaults(*graph_, *options_);
+  settle_defaults(*graph_, options_->shapes);
 }
 
 Value* GraphReader::require(Scope& scope, const std::string& name) {

@@ -1,4 +1,4 @@
-// Extents of a model's inputs as Dims, and the profile of their symbols.
+// Extents of a model's inputs as Dims.
 #pragma once
 
 #include <map>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "graph/graph.h"
-#include "import/onnx/import.h"
 #include "import/onnx/model_file.h"
 
 namespace tandem::onnx_import {
@@ -18,8 +17,6 @@ class Symbols {
   explicit Symbols(const std::vector<const onnx::ValueInfoProto*>& inputs);
   // Throws Error naming the input for types that are no tensors of known rank.
   Type type_of(const onnx::ValueInfoProto& input);
-  // Ranges of all symbols the types hold: those of `options`, defaults elsewhere.
-  Profile profile(const std::vector<std::pair<std::string, Type>>& inputs, const ImportOptions& options) const;
 
  private:
   Dim dim_of(const onnx::TensorShapeProto::Dimension& dim, const std::string& input, int index);
@@ -28,9 +25,5 @@ class Symbols {
   std::map<std::string, Dim> by_text_;
   std::set<std::string> taken_;
 };
-
-// Adjusts ranges nobody gave: symbols tied to others by a constraint follow them, and maxima drop until every constraint that
-// the minima satisfy holds with each symbol alone at its maximum.
-void settle_defaults(Graph& graph, const ImportOptions& options);
 
 }  // namespace tandem::onnx_import

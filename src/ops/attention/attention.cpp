@@ -178,6 +178,7 @@ const OpDef Attention = {
          {"algorithm", FieldKind::text, std::string("auto"), {"auto", "all_gather", "all_to_all", "ring"}, "how the ranks exchange"},
          {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
          {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
+    .operands = attention::operands(),
     .min_operands = 3,
     .max_operands = 7,
     .infer = infer,

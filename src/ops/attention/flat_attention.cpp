@@ -102,6 +102,7 @@ const OpDef FlatAttention = {
                 "j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past"},
                {"softcap", FieldKind::real, 0.0, {}, "c: scores become c·tanh(score/c) before the mask; 0: they stay"},
                {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"}},
+    .operands = attention::operands(),
     .min_operands = 3,
     .max_operands = 7,
     .infer = infer,

@@ -81,6 +81,7 @@ const OpDef RotaryEmbedding = {
     .fields = {{"interleaved", FieldKind::boolean, false, {}, "whether pairs are neighbours"},
                {"order", FieldKind::text, std::string("bhsd"), {"bhsd", "bshd"}, "whether heads or positions come first in x"},
                {"rotary_dim", FieldKind::integer, std::int64_t{0}, {}, "rotated elements of a head; 0: all"}},
+    .operands = {{"x"}, {"cos"}, {"sin"}},
     .min_operands = 3,
     .max_operands = 3,
     .infer = infer,

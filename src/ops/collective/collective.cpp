@@ -105,6 +105,7 @@ OpDef define(Collective kind, std::string_view doc, std::vector<OnnxRule> onnx =
       .name = collective.op,
       .doc = doc,
       .fields = fields_of(collective),
+      .operands = {{"x"}},
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer,

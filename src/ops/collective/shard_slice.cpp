@@ -42,6 +42,7 @@ const OpDef ShardSlice = {
     .fields = {{"dim", FieldKind::integer, std::int64_t{0}, {}, "the dimension that is cut"},
                {"begin", FieldKind::dim, Dim(0), {}, "the first row"},
                {"length", FieldKind::dim, Dim(0), {}, "how many rows"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

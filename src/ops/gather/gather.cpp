@@ -112,6 +112,7 @@ const OpDef ops::Gather = {
                {.name = "base", .kind = FieldKind::dim, .initial = Dim(0), .doc = "row of the whole table that the part begins with"},
                {.name = "whole", .kind = FieldKind::dim, .initial = Dim(0),
                 .doc = "rows of the whole table, whose indices these are; rows that the part lacks give zeros (0: the table is whole)"}},
+    .operands = {{"table"}, {"indices", "i32 or i64"}},
     .min_operands = 2,
     .max_operands = 2,
     .infer = infer,

@@ -63,6 +63,7 @@ const OpDef ops::GatherElements = {
     .name = "GatherElements",
     .doc = "result[i, j, …] = data[i, indices[i, j, …], …], the index replacing the position along one axis.",
     .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that is indexed"}},
+    .operands = {{"data"}, {"indices", "i32 or i64"}},
     .min_operands = 2,
     .max_operands = 2,
     .infer = infer,

@@ -88,6 +88,7 @@ const OpDef ops::GatherND = {
     .name = "GatherND",
     .doc = "Slices of data at index tuples: the last dimension of indices names a position in the leading dimensions after the batch.",
     .fields = {{.name = "batch_dims", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "leading dimensions that data and indices share"}},
+    .operands = {{"data"}, {"indices", "i32 or i64"}},
     .min_operands = 2,
     .max_operands = 2,
     .infer = infer,

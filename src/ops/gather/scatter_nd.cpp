@@ -85,6 +85,7 @@ const OpDef ops::ScatterND = {
                 .initial = std::string("none"),
                 .words = {"none", "add", "mul", "max", "min"},
                 .doc = "how updates meet data; none: they replace it"}},
+    .operands = {{"data"}, {"indices", "i32 or i64"}, {"updates"}},
     .min_operands = 3,
     .max_operands = 3,
     .infer = infer,

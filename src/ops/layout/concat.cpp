@@ -98,6 +98,7 @@ const OpDef ops::Concat = {
     .name = "Concat",
     .doc = "Joins operands of equal extents elsewhere along one axis.",
     .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that grows; negative: from the end"}},
+    .operands = {{"parts"}},
     .min_operands = 1,
     .max_operands = -1,
     .infer = infer,

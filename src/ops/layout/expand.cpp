@@ -87,6 +87,7 @@ const OpDef ops::Expand = {
     .name = "Expand",
     .doc = "Repeats dimensions of extent 1, and adds leading ones, to reach the given shape.",
     .fields = {{.name = "shape", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the extents of the result"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

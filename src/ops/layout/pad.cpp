@@ -120,6 +120,7 @@ const OpDef ops::Pad = {
                 .words = {"constant", "reflect", "edge"},
                 .doc = "what is added"},
                {.name = "value", .kind = FieldKind::real, .initial = 0.0, .doc = "of constant"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

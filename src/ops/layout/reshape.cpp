@@ -115,6 +115,7 @@ const OpDef ops::Reshape = {
     .name = "Reshape",
     .doc = "The same elements in row-major order under other extents.",
     .fields = {{.name = "shape", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the extents of the result"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -217,6 +217,7 @@ const OpDef ops::Slice = {
                {.name = "ends", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the index after the last"},
                {.name = "axes", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "the dimensions that are cut"},
                {.name = "steps", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "empty: all 1"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

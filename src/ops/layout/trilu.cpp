@@ -44,6 +44,7 @@ const OpDef ops::Trilu = {
     .doc = "Keeps the elements on and above (or below) the k-th diagonal of the last two dimensions; the others become 0.",
     .fields = {{.name = "upper", .kind = FieldKind::boolean, .initial = true, .doc = "whether the part above is kept, else the one below"},
                {.name = "k", .kind = FieldKind::dim, .initial = Dim(0), .doc = "the diagonal: column − row"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -139,6 +139,7 @@ const OpDef MatMul = {
                 std::string("none"),
                 {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"},
                 "applied before the residual is added"}},
+    .operands = {{"a"}, {"b"}, {"bias", "[n]"}, {"residual", "the result's shape"}},
     .min_operands = 2,
     .max_operands = 4,
     .infer = infer,

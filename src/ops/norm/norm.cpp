@@ -79,12 +79,23 @@ struct Norm {
     return {y};
   }
 
+  static std::vector<Operand> operands() {
+    std::vector<Operand> names = {{"x"}};
+    if (kAdds) names.push_back({"residual", "like x"});
+    names.push_back({"scale", "broadcasts to the normalized dimensions"});
+    if (kCenters) names.push_back({"bias", "broadcasts to the normalized dimensions"});
+    if (kAdds) names.push_back({"offset", "broadcasts to the normalized dimensions"});
+    return names;
+  }
+
   static OpDef define(std::string_view name, std::string_view doc, std::vector<OnnxRule> onnx = {}) {
     return {
         .name = name,
         .doc = doc,
         .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the first of the normalized dimensions, which are the last ones"},
                    {"epsilon", FieldKind::real, 1e-5, {}, "added to the variance or mean square"}},
+        .operands = operands(),
+        .results = kAdds ? std::vector<Operand>{{"y"}, {"sum"}} : std::vector<Operand>{{"y"}},
         .min_operands = static_cast<int>(kScale) + 1,
         .max_operands = static_cast<int>(kMost),
         .infer = infer,
@@ -130,9 +141,9 @@ std::vector<Value*> import_rms_norm(const ForeignNode& node, GraphBuilder& build
 }  // namespace
 
 const OpDef AddLayerNorm = Norm<true, true>::define(
-    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias (operands: x, residual, scale, bias, offset); results: the norm, and the sum.");
+    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias; results: the norm, and the sum.");
 const OpDef AddRmsNorm = Norm<false, true>::define(
-    "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale (operands: x, residual, scale, offset); results: the norm, and the sum.");
+    "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale; results: the norm, and the sum.");
 const OpDef LayerNorm =
     Norm<true, false>::define("LayerNorm", "y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.",
                               {{"LayerNormalization", 17, import_layer_norm}});

@@ -24,6 +24,7 @@ OpDef binary(std::string_view name, std::string_view doc, Fold rule = nullptr) {
   return {
       .name = name,
       .doc = doc,
+      .operands = {{"a"}, {"b"}},
       .min_operands = 2,
       .max_operands = 2,
       .infer = infer<T, kBoolean>,

@@ -35,6 +35,7 @@ const OpDef Cast = {
     .name = "Cast",
     .doc = "y = x in another dtype: to integers truncating toward zero and saturating, to floats the nearest, to bool x ≠ 0.",
     .fields = {{"to", FieldKind::dtype, DType::f32, {}, "dtype of the result"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -38,6 +38,7 @@ const OpDef Gated = {
                 std::string("silu"),
                 {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"},
                 "applied to the first half"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

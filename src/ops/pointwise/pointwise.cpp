@@ -96,6 +96,7 @@ const OpDef Pointwise = {
     .name = "Pointwise",
     .doc = "A chain of element-wise functions of broadcast operands, such as t0=Add(a0,a1);Gelu(t0).",
     .fields = {{"program", FieldKind::text, std::string("Abs(a0)"), {}, "statements separated by ';', operands a0, a1, …; src/ops/pointwise/program.h"}},
+    .operands = {{"operands", "a0, a1, …"}},
     .min_operands = 1,
     .max_operands = -1,
     .infer = infer,

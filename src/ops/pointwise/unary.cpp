@@ -22,6 +22,7 @@ OpDef unary(std::string_view name, std::string_view doc) {
   return {
       .name = name,
       .doc = doc,
+      .operands = {{"x"}},
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer<T, kBoolean>,

@@ -49,6 +49,7 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
 const OpDef Where = {
     .name = "Where",
     .doc = "y = a where the condition (operand 0) holds, else b.",
+    .operands = {{"condition", "bool"}, {"a"}, {"b"}},
     .min_operands = 3,
     .max_operands = 3,
     .infer = infer,

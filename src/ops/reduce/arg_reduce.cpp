@@ -78,6 +78,7 @@ OpDef define(std::string_view name, std::string_view doc) {
       .fields = {{"axis", FieldKind::integer, std::int64_t{0}, {}, "the dimension searched"},
                  {"keepdims", FieldKind::boolean, true, {}, "whether that dimension stays with extent 1"},
                  {"last", FieldKind::boolean, false, {}, "whether the last of equal elements counts, not the first"}},
+      .operands = {{"x"}},
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer,

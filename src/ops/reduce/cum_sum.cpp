@@ -69,6 +69,7 @@ const OpDef CumSum = {
     .fields = {{"axis", FieldKind::integer, std::int64_t{0}, {}, "the dimension summed along"},
                {"exclusive", FieldKind::boolean, false, {}, "whether x[i] itself is left out"},
                {"reverse", FieldKind::boolean, false, {}, "whether it sums from the end"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

@@ -179,6 +179,7 @@ const OpDef Reduce = {
     .fields = {{"kind", FieldKind::text, std::string("sum"), kKinds, "which of them"},
                {"axes", FieldKind::integers, std::vector<std::int64_t>{}, {}, "the dimensions reduced"},
                {"keepdims", FieldKind::boolean, true, {}, "whether a reduced dimension stays with extent 1"}},
+    .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,
     .infer = infer,

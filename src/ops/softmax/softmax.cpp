@@ -52,6 +52,7 @@ OpDef softmax(std::string_view name, std::string_view doc) {
       .name = name,
       .doc = doc,
       .fields = {{"axis", FieldKind::integer, std::int64_t{-1}, {}, "the dimension summed over; negative: from the end"}},
+      .operands = {{"x"}},
       .min_operands = 1,
       .max_operands = 1,
       .infer = infer,

@@ -1,0 +1,857 @@
+"""The methods of Network, one per op. Made by tools/python_ops.py from src/ops/ops.def; do not edit."""
+# ruff: noqa: RUF002 - formulas are written as in docs/ops.md
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from . import _core
+from ._core import Value
+
+# A value of the network; an array, which becomes a constant; beside a value also a number, which takes its dtype.
+Operand: TypeAlias = Any
+# An extent or index: a number, or an expression over symbols such as "2*S + 1".
+Dim: TypeAlias = int | str
+# "f32", "bf16", "i64", ...; numpy's types and names are taken too.
+DTypeLike: TypeAlias = Any
+
+_WORDS = {
+    "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64", "float8_e4m3fn": "f8e4m3", "float8_e5m2": "f8e5m2", "int8": "i8",
+    "uint8": "u8", "int16": "i16", "uint16": "u16", "int32": "i32", "uint32": "u32", "int64": "i64", "uint64": "u64",
+}  # fmt: skip
+
+
+def dtype_word(dtype: DTypeLike) -> str:
+    """Our word for an element type, from ours or numpy's."""
+    if isinstance(dtype, str):
+        return _WORDS.get(dtype, dtype)
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    name = name.removesuffix("_") if name == "bool_" else str(name).removeprefix("torch.")
+    return _WORDS.get(name, name)
+
+
+class NetworkOps(_core._Network):
+    """Every op as a method."""
+
+    def _add(self, op: str, operands: Sequence[Any], attributes: dict[str, Any], name: str) -> Value:
+        return self._add_all(op, list(operands), attributes, name)[0]
+
+    def abs(self, x: Operand, *, name: str = "") -> Value:
+        """y = |x|."""
+        return self._add("Abs", [x], {}, name)
+
+    def add(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a + b; integers wrap."""
+        return self._add("Add", [a, b], {}, name)
+
+    def and_(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a and b."""
+        return self._add("And", [a, b], {}, name)
+
+    def cast(self, x: Operand, to: DTypeLike = "f32", *, name: str = "") -> Value:
+        """y = x in another dtype: to integers truncating toward zero and saturating, to floats the nearest, to bool x ≠ 0.
+
+        Args:
+            to: dtype of the result.
+        """
+        return self._add("Cast", [x], {"to": dtype_word(to)}, name)
+
+    def ceil(self, x: Operand, *, name: str = "") -> Value:
+        """y = the smallest whole number that is at least x."""
+        return self._add("Ceil", [x], {}, name)
+
+    def cos(self, x: Operand, *, name: str = "") -> Value:
+        """y = cos x."""
+        return self._add("Cos", [x], {}, name)
+
+    def div(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a/b; integers truncate toward zero."""
+        return self._add("Div", [a, b], {}, name)
+
+    def elu(self, x: Operand, alpha: float = 1.0, *, name: str = "") -> Value:
+        """y = x where x > 0, else alpha·(exp x − 1).
+
+        Args:
+            alpha: limit for large negative x, negated.
+        """
+        return self._add("Elu", [x], {"alpha": alpha}, name)
+
+    def equal(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = whether a = b."""
+        return self._add("Equal", [a, b], {}, name)
+
+    def erf(self, x: Operand, *, name: str = "") -> Value:
+        """y = erf x, the error function."""
+        return self._add("Erf", [x], {}, name)
+
+    def exp(self, x: Operand, *, name: str = "") -> Value:
+        """y = exp x."""
+        return self._add("Exp", [x], {}, name)
+
+    def floor(self, x: Operand, *, name: str = "") -> Value:
+        """y = the largest whole number that is at most x."""
+        return self._add("Floor", [x], {}, name)
+
+    def gated(
+        self,
+        x: Operand,
+        activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "silu",
+        *,
+        name: str = "",
+    ) -> Value:
+        """y = activation(first half of x)·(second half of x), along the last dimension; made by a pass from a gate and what it gates.
+
+        Args:
+            activation: applied to the first half.
+        """
+        return self._add("Gated", [x], {"activation": activation}, name)
+
+    def gelu(self, x: Operand, approximate: Literal["none", "tanh"] = "none", *, name: str = "") -> Value:
+        """y = x·Φ(x), Φ the normal distribution; or its approximation x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+
+        Args:
+            approximate: which of the two.
+        """
+        return self._add("Gelu", [x], {"approximate": approximate}, name)
+
+    def greater(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = whether a > b."""
+        return self._add("Greater", [a, b], {}, name)
+
+    def greater_or_equal(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = whether a ≥ b."""
+        return self._add("GreaterOrEqual", [a, b], {}, name)
+
+    def hard_sigmoid(self, x: Operand, alpha: float = 0.2, *, beta: float = 0.5, name: str = "") -> Value:
+        """y = max(0, min(1, alpha·x + beta)).
+
+        Args:
+            alpha: slope.
+            beta: value at 0.
+        """
+        return self._add("HardSigmoid", [x], {"alpha": alpha, "beta": beta}, name)
+
+    def hard_swish(self, x: Operand, *, name: str = "") -> Value:
+        """y = x·max(0, min(1, x/6 + 1/2))."""
+        return self._add("HardSwish", [x], {}, name)
+
+    def is_inf(self, x: Operand, negative: bool = True, *, positive: bool = True, name: str = "") -> Value:
+        """y = whether x is infinite, of a sign that is asked for.
+
+        Args:
+            negative: whether −∞ counts.
+            positive: whether +∞ counts.
+        """
+        return self._add("IsInf", [x], {"negative": negative, "positive": positive}, name)
+
+    def is_nan(self, x: Operand, *, name: str = "") -> Value:
+        """y = whether x is not a number."""
+        return self._add("IsNaN", [x], {}, name)
+
+    def leaky_relu(self, x: Operand, alpha: float = 0.01, *, name: str = "") -> Value:
+        """y = x where x ≥ 0, else alpha·x.
+
+        Args:
+            alpha: slope where x < 0.
+        """
+        return self._add("LeakyRelu", [x], {"alpha": alpha}, name)
+
+    def less(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = whether a < b."""
+        return self._add("Less", [a, b], {}, name)
+
+    def less_or_equal(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = whether a ≤ b."""
+        return self._add("LessOrEqual", [a, b], {}, name)
+
+    def log(self, x: Operand, *, name: str = "") -> Value:
+        """y = ln x."""
+        return self._add("Log", [x], {}, name)
+
+    def max(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = the larger of a and b; NaN if one is NaN."""
+        return self._add("Max", [a, b], {}, name)
+
+    def min(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = the smaller of a and b; NaN if one is NaN."""
+        return self._add("Min", [a, b], {}, name)
+
+    def mod(self, a: Operand, b: Operand, fmod: bool = False, *, name: str = "") -> Value:
+        """y = the remainder of a/b, with the sign of b, or with fmod that of a.
+
+        Args:
+            fmod: whether the result has the sign of the dividend, not of the divisor.
+        """
+        return self._add("Mod", [a, b], {"fmod": fmod}, name)
+
+    def mul(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a·b; integers wrap."""
+        return self._add("Mul", [a, b], {}, name)
+
+    def neg(self, x: Operand, *, name: str = "") -> Value:
+        """y = −x; integers wrap."""
+        return self._add("Neg", [x], {}, name)
+
+    def not_(self, x: Operand, *, name: str = "") -> Value:
+        """y = not x."""
+        return self._add("Not", [x], {}, name)
+
+    def or_(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a or b."""
+        return self._add("Or", [a, b], {}, name)
+
+    def pointwise(self, operands: Sequence[Operand], program: str = "Abs(a0)", *, name: str = "") -> Value:
+        """A chain of element-wise functions of broadcast operands, such as t0=Add(a0,a1);Gelu(t0).
+
+        Args:
+            operands: a0, a1, ….
+            program: statements separated by ';', operands a0, a1, …; src/ops/pointwise/program.h.
+        """
+        return self._add("Pointwise", operands, {"program": program}, name)
+
+    def pow(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a to the power b; integers wrap."""
+        return self._add("Pow", [a, b], {}, name)
+
+    def reciprocal(self, x: Operand, *, name: str = "") -> Value:
+        """y = 1/x."""
+        return self._add("Reciprocal", [x], {}, name)
+
+    def relu(self, x: Operand, *, name: str = "") -> Value:
+        """y = max(0, x)."""
+        return self._add("Relu", [x], {}, name)
+
+    def round(self, x: Operand, *, name: str = "") -> Value:
+        """y = the nearest whole number, the even one of two."""
+        return self._add("Round", [x], {}, name)
+
+    def sigmoid(self, x: Operand, *, name: str = "") -> Value:
+        """y = 1/(1 + exp(−x))."""
+        return self._add("Sigmoid", [x], {}, name)
+
+    def sign(self, x: Operand, *, name: str = "") -> Value:
+        """y = −1, 0 or 1, the sign of x."""
+        return self._add("Sign", [x], {}, name)
+
+    def silu(self, x: Operand, *, name: str = "") -> Value:
+        """y = x/(1 + exp(−x))."""
+        return self._add("Silu", [x], {}, name)
+
+    def sin(self, x: Operand, *, name: str = "") -> Value:
+        """y = sin x."""
+        return self._add("Sin", [x], {}, name)
+
+    def softplus(self, x: Operand, *, name: str = "") -> Value:
+        """y = ln(1 + exp x)."""
+        return self._add("Softplus", [x], {}, name)
+
+    def sqrt(self, x: Operand, *, name: str = "") -> Value:
+        """y = √x."""
+        return self._add("Sqrt", [x], {}, name)
+
+    def sub(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a − b; integers wrap."""
+        return self._add("Sub", [a, b], {}, name)
+
+    def tanh(self, x: Operand, *, name: str = "") -> Value:
+        """y = tanh x."""
+        return self._add("Tanh", [x], {}, name)
+
+    def where(self, condition: Operand, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = a where the condition (operand 0) holds, else b.
+
+        Args:
+            condition: bool.
+        """
+        return self._add("Where", [condition, a, b], {}, name)
+
+    def xor(self, a: Operand, b: Operand, *, name: str = "") -> Value:
+        """y = either a or b, not both."""
+        return self._add("Xor", [a, b], {}, name)
+
+    def matmul(
+        self,
+        a: Operand,
+        b: Operand,
+        bias: Operand | None = None,
+        residual: Operand | None = None,
+        *,
+        activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "none",
+        name: str = "",
+    ) -> Value:
+        """y[…,m,n] = activation(Σₖ a[…,m,k]·b[…,k,n] + bias[n]) + residual[…,m,n]; leading dimensions broadcast.
+
+        Args:
+            bias: [n].
+            residual: the result's shape.
+            activation: applied before the residual is added.
+        """
+        return self._add("MatMul", [a, b, bias, residual], {"activation": activation}, name)
+
+    def add_layer_norm(
+        self,
+        x: Operand,
+        residual: Operand,
+        scale: Operand,
+        bias: Operand | None = None,
+        offset: Operand | None = None,
+        *,
+        axis: int = -1,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> tuple[Value, Value]:
+        """Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias; results: the norm, and the
+        sum.
+
+        Args:
+            residual: like x.
+            scale: broadcasts to the normalized dimensions.
+            bias: broadcasts to the normalized dimensions.
+            offset: broadcasts to the normalized dimensions.
+            axis: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        r0, r1 = self._add_all("AddLayerNorm", [x, residual, scale, bias, offset], {"axis": axis, "epsilon": epsilon}, name)
+        return r0, r1
+
+    def add_rms_norm(
+        self,
+        x: Operand,
+        residual: Operand,
+        scale: Operand,
+        offset: Operand | None = None,
+        *,
+        axis: int = -1,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> tuple[Value, Value]:
+        """RMS normalization of the sum of x, a residual and an optional offset, with scale; results: the norm, and the sum.
+
+        Args:
+            residual: like x.
+            scale: broadcasts to the normalized dimensions.
+            offset: broadcasts to the normalized dimensions.
+            axis: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        r0, r1 = self._add_all("AddRmsNorm", [x, residual, scale, offset], {"axis": axis, "epsilon": epsilon}, name)
+        return r0, r1
+
+    def layer_norm(
+        self,
+        x: Operand,
+        scale: Operand,
+        bias: Operand | None = None,
+        *,
+        axis: int = -1,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> Value:
+        """y = (x − mean)/√(variance + epsilon)·scale + bias over the last dimensions.
+
+        Args:
+            scale: broadcasts to the normalized dimensions.
+            bias: broadcasts to the normalized dimensions.
+            axis: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        return self._add("LayerNorm", [x, scale, bias], {"axis": axis, "epsilon": epsilon}, name)
+
+    def rms_norm(self, x: Operand, scale: Operand, axis: int = -1, *, epsilon: float = 1e-05, name: str = "") -> Value:
+        """y = x/√(mean of x² + epsilon)·scale over the last dimensions.
+
+        Args:
+            scale: broadcasts to the normalized dimensions.
+            axis: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        return self._add("RmsNorm", [x, scale], {"axis": axis, "epsilon": epsilon}, name)
+
+    def log_softmax(self, x: Operand, axis: int = -1, *, name: str = "") -> Value:
+        """y = x − ln Σ exp x, the sum along `axis`.
+
+        Args:
+            axis: the dimension summed over; negative: from the end.
+        """
+        return self._add("LogSoftmax", [x], {"axis": axis}, name)
+
+    def softmax(self, x: Operand, axis: int = -1, *, name: str = "") -> Value:
+        """y = exp x / Σ exp x, the sum along `axis`.
+
+        Args:
+            axis: the dimension summed over; negative: from the end.
+        """
+        return self._add("Softmax", [x], {"axis": axis}, name)
+
+    def flat_attention(
+        self,
+        q: Operand,
+        k: Operand,
+        v: Operand,
+        mask: Operand | None = None,
+        query_lengths: Operand | None = None,
+        key_lengths: Operand | None = None,
+        past: Operand | None = None,
+        *,
+        heads: int = 1,
+        kv_heads: int = 1,
+        size: int = 1,
+        value_size: int = 1,
+        begins: Sequence[int] = (0, 0, 0),
+        scale: float = 1.0,
+        causal: Literal["none", "upper_left", "lower_right", "offset"] = "none",
+        softcap: float = 0.0,
+        empty_rows: Literal["zero", "nan"] = "zero",
+        name: str = "",
+    ) -> Value:
+        """Attention of one device whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is
+        [B,Sq,Hq·Dv]; made by a pass, with Attention's operands and meaning. q, k and v may be parts of one value.
+
+        Args:
+            mask: bool (true: attend) or added to the scores; broadcasts to [B,Hq,Sq,Skv].
+            query_lengths: i32 or i64 [B]: rows from there on are zeros.
+            key_lengths: i32 or i64 [B]: columns from there on are not attended to.
+            past: i32 or i64 scalar, for causal=offset: keys before the first query.
+            heads: Hq.
+            kv_heads: Hkv.
+            size: D, of q and k.
+            value_size: Dv.
+            begins: the first column of q, k and v in their operands.
+            scale: factor of q·kᵀ.
+            causal: j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past.
+            softcap: c: scores become c·tanh(score/c) before the mask; 0: they stay.
+            empty_rows: the result of a row that may attend to nothing.
+        """
+        attributes: dict[str, Any] = {
+            "heads": heads, "kv_heads": kv_heads, "size": size, "value_size": value_size, "begins": begins, "scale": scale, "causal":
+            causal, "softcap": softcap, "empty_rows": empty_rows,
+        }  # fmt: skip
+        return self._add("FlatAttention", [q, k, v, mask, query_lengths, key_lengths, past], attributes, name)
+
+    def rotary_embedding(
+        self,
+        x: Operand,
+        cos: Operand,
+        sin: Operand,
+        interleaved: bool = False,
+        *,
+        order: Literal["bhsd", "bshd"] = "bhsd",
+        rotary_dim: int = 0,
+        name: str = "",
+    ) -> Value:
+        """Rotates pairs (x₁, x₂) of each head of x [B,H,S,D] to (x₁·cos − x₂·sin, x₂·cos + x₁·sin), with cos and sin [B or 1, S, R/2], R
+        the rotated elements; pairs are (j, j + R/2), or neighbours if interleaved.
+
+        Args:
+            interleaved: whether pairs are neighbours.
+            order: whether heads or positions come first in x.
+            rotary_dim: rotated elements of a head; 0: all.
+        """
+        return self._add("RotaryEmbedding", [x, cos, sin], {"interleaved": interleaved, "order": order, "rotary_dim": rotary_dim}, name)
+
+    def arg_max(self, x: Operand, axis: int = 0, *, keepdims: bool = True, last: bool = False, name: str = "") -> Value:
+        """The index (i64) of the largest element along `axis`.
+
+        Args:
+            axis: the dimension searched.
+            keepdims: whether that dimension stays with extent 1.
+            last: whether the last of equal elements counts, not the first.
+        """
+        return self._add("ArgMax", [x], {"axis": axis, "keepdims": keepdims, "last": last}, name)
+
+    def arg_min(self, x: Operand, axis: int = 0, *, keepdims: bool = True, last: bool = False, name: str = "") -> Value:
+        """The index (i64) of the smallest element along `axis`.
+
+        Args:
+            axis: the dimension searched.
+            keepdims: whether that dimension stays with extent 1.
+            last: whether the last of equal elements counts, not the first.
+        """
+        return self._add("ArgMin", [x], {"axis": axis, "keepdims": keepdims, "last": last}, name)
+
+    def cum_sum(self, x: Operand, axis: int = 0, *, exclusive: bool = False, reverse: bool = False, name: str = "") -> Value:
+        """y[i] = the sum of x[0 … i] along `axis`; exclusive: of x[0 … i−1]; reverse: from the end.
+
+        Args:
+            axis: the dimension summed along.
+            exclusive: whether x[i] itself is left out.
+            reverse: whether it sums from the end.
+        """
+        return self._add("CumSum", [x], {"axis": axis, "exclusive": exclusive, "reverse": reverse}, name)
+
+    def reduce(
+        self,
+        x: Operand,
+        kind: Literal["sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum", "log_sum_exp"] = "sum",
+        *,
+        axes: Sequence[int] = (),
+        keepdims: bool = True,
+        name: str = "",
+    ) -> Value:
+        """The sum, mean, max, min, prod, l1, l2, sum_square, log_sum or log_sum_exp of x over some axes.
+
+        Args:
+            kind: which of them.
+            axes: the dimensions reduced.
+            keepdims: whether a reduced dimension stays with extent 1.
+        """
+        return self._add("Reduce", [x], {"kind": kind, "axes": axes, "keepdims": keepdims}, name)
+
+    def concat(self, parts: Sequence[Operand], axis: int = 0, *, name: str = "") -> Value:
+        """Joins operands of equal extents elsewhere along one axis.
+
+        Args:
+            axis: the dimension that grows; negative: from the end.
+        """
+        return self._add("Concat", parts, {"axis": axis}, name)
+
+    def expand(self, x: Operand, shape: Sequence[Dim] = (), *, name: str = "") -> Value:
+        """Repeats dimensions of extent 1, and adds leading ones, to reach the given shape.
+
+        Args:
+            shape: the extents of the result.
+        """
+        return self._add("Expand", [x], {"shape": shape}, name)
+
+    def pad(
+        self,
+        x: Operand,
+        pads: Sequence[Dim] = (),
+        *,
+        mode: Literal["constant", "reflect", "edge"] = "constant",
+        value: float = 0.0,
+        name: str = "",
+    ) -> Value:
+        """Adds rows before and after each dimension: a value, the mirrored rows or the repeated edge.
+
+        Args:
+            pads: rows before each dimension, then rows after each.
+            mode: what is added.
+            value: of constant.
+        """
+        return self._add("Pad", [x], {"pads": pads, "mode": mode, "value": value}, name)
+
+    def reshape(self, x: Operand, shape: Sequence[Dim] = (), *, name: str = "") -> Value:
+        """The same elements in row-major order under other extents.
+
+        Args:
+            shape: the extents of the result.
+        """
+        return self._add("Reshape", [x], {"shape": shape}, name)
+
+    def slice(
+        self,
+        x: Operand,
+        starts: Sequence[Dim] = (),
+        *,
+        ends: Sequence[Dim] = (),
+        axes: Sequence[int] = (),
+        steps: Sequence[int] = (),
+        name: str = "",
+    ) -> Value:
+        """Elements start, start+step, … before end along each listed axis; bounds lie inside the extent, an end of -1 is before the first
+        element.
+
+        Args:
+            starts: the first index along each listed axis.
+            ends: the index after the last.
+            axes: the dimensions that are cut.
+            steps: empty: all 1.
+        """
+        return self._add("Slice", [x], {"starts": starts, "ends": ends, "axes": axes, "steps": steps}, name)
+
+    def transpose(self, x: Operand, permutation: Sequence[int] = (), *, name: str = "") -> Value:
+        """Reorders dimensions: dimension i of the result is dimension permutation[i] of the operand.
+
+        Args:
+            permutation: one number per dimension of the result.
+        """
+        return self._add("Transpose", [x], {"permutation": permutation}, name)
+
+    def trilu(self, x: Operand, upper: bool = True, *, k: Dim = 0, name: str = "") -> Value:
+        """Keeps the elements on and above (or below) the k-th diagonal of the last two dimensions; the others become 0.
+
+        Args:
+            upper: whether the part above is kept, else the one below.
+            k: the diagonal: column − row.
+        """
+        return self._add("Trilu", [x], {"upper": upper, "k": k}, name)
+
+    def gather(self, table: Operand, indices: Operand, axis: int = 0, *, base: Dim = 0, whole: Dim = 0, name: str = "") -> Value:
+        """Rows of a table along one axis, chosen by integer indices; negative indices count from the end.
+
+        Args:
+            indices: i32 or i64.
+            axis: the dimension that is indexed.
+            base: row of the whole table that the part begins with.
+            whole: rows of the whole table, whose indices these are; rows that the part lacks give zeros (0: the table is whole).
+        """
+        return self._add("Gather", [table, indices], {"axis": axis, "base": base, "whole": whole}, name)
+
+    def gather_elements(self, data: Operand, indices: Operand, axis: int = 0, *, name: str = "") -> Value:
+        """result[i, j, …] = data[i, indices[i, j, …], …], the index replacing the position along one axis.
+
+        Args:
+            indices: i32 or i64.
+            axis: the dimension that is indexed.
+        """
+        return self._add("GatherElements", [data, indices], {"axis": axis}, name)
+
+    def gather_nd(self, data: Operand, indices: Operand, batch_dims: int = 0, *, name: str = "") -> Value:
+        """Slices of data at index tuples: the last dimension of indices names a position in the leading dimensions after the batch.
+
+        Args:
+            indices: i32 or i64.
+            batch_dims: leading dimensions that data and indices share.
+        """
+        return self._add("GatherND", [data, indices], {"batch_dims": batch_dims}, name)
+
+    def scatter_nd(
+        self,
+        data: Operand,
+        indices: Operand,
+        updates: Operand,
+        reduction: Literal["none", "add", "mul", "max", "min"] = "none",
+        *,
+        name: str = "",
+    ) -> Value:
+        """A copy of data with slices at index tuples replaced by, or combined with, those of updates; in order where tuples repeat.
+
+        Args:
+            indices: i32 or i64.
+            reduction: how updates meet data; none: they replace it.
+        """
+        return self._add("ScatterND", [data, indices, updates], {"reduction": reduction}, name)
+
+    def dim_value(self, values: Sequence[Dim] = (), *, shape: Sequence[int] = (), dtype: DTypeLike = "i64", name: str = "") -> Value:
+        """Integers that follow from the input shapes, such as a product of extents.
+
+        Args:
+            values: row-major.
+            shape: of the result; [] is a scalar.
+            dtype: of the result.
+        """
+        return self._add("DimValue", [], {"values": values, "shape": shape, "dtype": dtype_word(dtype)}, name)
+
+    def iota(self, offset: Dim = 0, *, extent: Dim = 0, dtype: DTypeLike = "i64", name: str = "") -> Value:
+        """offset, offset+1, … of the given extent; the only value that may depend on the rank's coordinates.
+
+        Args:
+            offset: the first number; may hold coordinates such as @cp.
+            extent: how many.
+            dtype: of the result.
+        """
+        return self._add("Iota", [], {"offset": offset, "extent": extent, "dtype": dtype_word(dtype)}, name)
+
+    def all_gather(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        dim: int = 0,
+        trim: Dim = 0,
+        name: str = "",
+    ) -> Value:
+        """The inputs of all ranks, joined along `dim` in the order of the ranks.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            dim: dimension that is joined or cut.
+            trim: rows to keep of the joined ones, which end in padding; 0: all.
+        """
+        return self._add("AllGather", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "dim": dim, "trim": trim}, name)
+
+    def all_reduce(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        reduce: Literal["sum", "prod", "max", "min", "avg"] = "sum",
+        name: str = "",
+    ) -> Value:
+        """The reduction of the inputs over the ranks, on every rank.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            reduce: how the inputs are reduced.
+        """
+        return self._add("AllReduce", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "reduce": reduce}, name)
+
+    def all_to_all(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        split_dim: int = 0,
+        concat_dim: int = 0,
+        trim: Dim = 0,
+        name: str = "",
+    ) -> Value:
+        """Block r along `split_dim` of every rank's input, joined along `concat_dim` in the order of the ranks.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            split_dim: dimension that is cut into one block per rank.
+            concat_dim: dimension along which received blocks are joined.
+            trim: rows to keep of the joined ones, which end in padding; 0: all.
+        """
+        attributes: dict[str, Any] = {
+            "axis": axis, "groups": groups, "num_ranks": num_ranks, "split_dim": split_dim, "concat_dim": concat_dim, "trim": trim,
+        }  # fmt: skip
+        return self._add("AllToAll", [x], attributes, name)
+
+    def broadcast(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        root: int = -1,
+        name: str = "",
+    ) -> Value:
+        """The input of the root, on every rank.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            root: position in the group.
+        """
+        return self._add("Broadcast", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "root": root}, name)
+
+    def gather_to(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        root: int = -1,
+        dim: int = 0,
+        trim: Dim = 0,
+        name: str = "",
+    ) -> Value:
+        """On the root the inputs of all ranks joined along `dim`, zeros elsewhere.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            root: position in the group.
+            dim: dimension that is joined or cut.
+            trim: rows to keep of the joined ones, which end in padding; 0: all.
+        """
+        attributes: dict[str, Any] = {
+            "axis": axis, "groups": groups, "num_ranks": num_ranks, "root": root, "dim": dim, "trim": trim,
+        }  # fmt: skip
+        return self._add("GatherTo", [x], attributes, name)
+
+    def reduce_scatter(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        reduce: Literal["sum", "prod", "max", "min", "avg"] = "sum",
+        dim: int = 0,
+        name: str = "",
+    ) -> Value:
+        """Block r along `dim` of the reduction of the inputs over the ranks, on rank r.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            reduce: how the inputs are reduced.
+            dim: dimension that is joined or cut.
+        """
+        return self._add("ReduceScatter", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "reduce": reduce, "dim": dim}, name)
+
+    def reduce_to(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        reduce: Literal["sum", "prod", "max", "min", "avg"] = "sum",
+        root: int = -1,
+        name: str = "",
+    ) -> Value:
+        """On the root the reduction of the inputs over the ranks, zeros elsewhere.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            reduce: how the inputs are reduced.
+            root: position in the group.
+        """
+        return self._add("ReduceTo", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "reduce": reduce, "root": root}, name)
+
+    def scatter(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        root: int = -1,
+        dim: int = 0,
+        name: str = "",
+    ) -> Value:
+        """Block r along `dim` of the root's input, on rank r.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            root: position in the group.
+            dim: dimension that is joined or cut.
+        """
+        return self._add("Scatter", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "root": root, "dim": dim}, name)
+
+    def shard_slice(self, x: Operand, dim: int = 0, *, begin: Dim = 0, length: Dim = 0, name: str = "") -> Value:
+        """Rows begin … begin+length of x along `dim`; rows past its end are zeros. `begin` may hold coordinates such as @tp.
+
+        Args:
+            dim: the dimension that is cut.
+            begin: the first row.
+            length: how many rows.
+        """
+        return self._add("ShardSlice", [x], {"dim": dim, "begin": begin, "length": length}, name)
+
+    def shift(
+        self,
+        x: Operand,
+        axis: str = "",
+        *,
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        shift: int = 1,
+        name: str = "",
+    ) -> Value:
+        """The input of the rank that lies `shift` before this one, cyclically.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            shift: k: rank r gets the input of rank (r − k) mod N.
+        """
+        return self._add("Shift", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "shift": shift}, name)

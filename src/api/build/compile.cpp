@@ -1,0 +1,119 @@
+#include "api/build/compile.h"
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "api/build/auto.h"
+#include "api/build/built_with.h"
+#include "api/build/measure.h"
+#include "api/run/engine_data.h"
+#include "build/build.h"
+#include "build/timing_cache.h"
+#include "core/check.h"
+#include "passes/pipeline.h"
+
+namespace tandem {
+namespace {
+
+DType half_type(const std::string& word) {
+  const DType dtype = parse_dtype(word);
+  if (dtype != DType::f16 && dtype != DType::bf16) fail(ErrorCode::invalid_argument, "cannot compute in {} instead of f32; f16 and bf16 are possible", word);
+  return dtype;
+}
+
+// Says of inputs and outputs how they lie over the ranks that `draft.world` names.
+void place_all(const Draft& draft) {
+  Graph& graph = draft.module->main();
+  draft.module->mesh = *draft.world;
+  Sharding own;
+  for (const MeshAxis& axis : draft.world->axes()) own.varying.push_back(axis.name);
+  std::set<const Value*> placed;
+  const auto place = [&](const std::string& name, Value& value, const std::map<std::string, Placement>& placements) {
+    const auto found = placements.find(name);
+    const Sharding& sharding = found == placements.end() ? own : found->second.sharding;
+    if (!placed.insert(&value).second && value.sharding != sharding)
+      fail(ErrorCode::unsupported, "'{}' is the same value as another input or output, but is placed otherwise: {} and {}", name,
+           value.sharding.to_string(), sharding.to_string());
+    value.sharding = sharding;
+    if (found != placements.end()) graph.global_types[name] = found->second.global;
+  };
+  for (const auto& input : graph.inputs()) place(input->name(), *input, draft.inputs);
+  for (const Graph::Output& output : graph.outputs()) place(output.name, *output.value, draft.outputs);
+}
+
+void tell(const BuildOptions& options, const std::string& what, double done) {
+  if (options.progress) options.progress(what, done);
+}
+
+void compile(Draft& draft, const BuildOptions& options) {
+  PipelineOptions pipeline;
+  std::size_t passes = 0;
+  pipeline.timing = [&](const Pass&, double, bool) {  // several times over where a mesh is chosen
+    tell(options, "compiling " + draft.name, std::min(1.0, static_cast<double>(++passes) / static_cast<double>(all_passes().size())));
+  };
+  pipeline.pass.mesh = draft.world ? *draft.world : Mesh::parse(options.mesh);
+  pipeline.pass.strategies = options.strategies;
+  pipeline.pass.io = options.io;
+  if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
+  pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
+  pipeline.dump = options.dump;
+  if (draft.world) {
+    pipeline.phases = {Phase::simplify, Phase::fuse};
+    place_all(draft);
+  } else if (options.ranks > 0 && options.mesh.empty()) {
+    std::string notice;
+    pipeline.pass.mesh = choose_mesh(*draft.module, pipeline, options.ranks, notice);
+    draft.module->notices.push_back(notice);
+  } else if (options.ranks > 0 && options.ranks != pipeline.pass.mesh.size()) {
+    fail(ErrorCode::invalid_argument, "mesh {} has {} ranks, not {}", pipeline.pass.mesh.to_string(), pipeline.pass.mesh.size(), options.ranks);
+  }
+  run_pipeline(*draft.module, pipeline);
+  if (draft.world) place_all(draft);  // again: passes may have put other values in the place of outputs
+}
+
+PlanOptions plan_options(const Draft& draft, const BuildOptions& options, TimingCache& cache) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int threads = options.threads > 0 ? options.threads : std::max(1, cores / draft.module->mesh.size());
+  PlanOptions plan;
+  plan.strategy = options.mesh;
+  plan.refittable = draft.module->folded_sources.empty();
+  plan.exact = options.exact;
+  plan.kernels = options.kernels;
+  plan.built_with = built_with(options, threads);
+  if (options.timed) plan.measure = make_measure(threads);
+  plan.cache = &cache;
+  plan.machine = machine_name(threads);
+  plan.progress = [&options, name = draft.name](std::size_t step, std::size_t steps) {
+    tell(options, "choosing kernels for " + name, static_cast<double>(step) / static_cast<double>(steps));
+  };
+  return plan;
+}
+
+}  // namespace
+
+Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
+  const auto has_strategy = [&](const std::string& axis) { return options.strategies.contains(axis) || axis == "tp" || axis == "cp" || axis == "dp"; };
+  const Mesh mesh = Mesh::parse(options.mesh);
+  if (!drafts.at(0).world)
+    for (const MeshAxis& axis : mesh.axes())
+      if (!has_strategy(axis.name))
+        fail(ErrorCode::invalid_argument, "mesh axis '{}' names no strategy (tp, cp, dp); give it one with --strategy", axis.name);
+  TimingCache cache(options.timing_cache);
+  auto data = std::make_shared<EngineData>();
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (Draft& draft : drafts) {
+    compile(draft, options);
+    data->plans.push_back(std::make_shared<Plan>(build_plan(*draft.module, plan_options(draft, options, cache))));
+    modules.push_back(std::move(draft.module));
+  }
+  cache.save();
+  const Mesh built = data->plan().mesh;
+  data->weights = [modules, built](const PlanWeight& weight, int rank) {
+    const Module& module = *modules[modules.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
+    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
+  };
+  return Engine(std::move(data));
+}
+
+}  // namespace tandem
