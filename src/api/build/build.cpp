@@ -78,6 +78,7 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
   import.world_size = options.ranks > 0 ? options.ranks : 1;
   import.shapes = parse_shapes(options.shapes);
   import.refittable = options.refittable;
+  import.mesh = mesh;
   tell(options, "reading " + path, 0);
   std::unique_ptr<Module> module = import_onnx(std::filesystem::path(path), import);
   PipelineOptions pipeline;
@@ -88,6 +89,7 @@ std::unique_ptr<Module> compile(const std::string& path, const BuildOptions& opt
   pipeline.pass.mesh = mesh;
   pipeline.pass.strategies = options.strategies;
   pipeline.pass.io = options.io;
+  pipeline.pass.io.insert(module->placements.begin(), module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
