@@ -25,8 +25,7 @@ Shape extents(const Type& type) {
   return shape;
 }
 
-// From where on integers of this operand are not valid, or not those of typical work: indices name elements that exist, lengths the whole
-// extent, masks let everything pass.
+// From where on integers of this operand are not valid.
 std::int64_t bound_of(const OpCall& call, std::size_t operand) {
   const auto extent = [&](std::size_t of, std::size_t dim) { return call.operand(of).dims.at(dim).constant(); };
   const std::string_view op = call.op->name;
@@ -59,9 +58,7 @@ Tensor sample_integers(const OpCall& call, std::size_t operand, std::mt19937& ra
   return tensor;
 }
 
-Tensor sample(const OpCall& call, std::size_t operand, std::mt19937& random) {
-  const Type& type = call.operand(operand);
-  if (!is_float(type.dtype)) return sample_integers(call, operand, random);
+Tensor sample_floats(const Type& type, std::mt19937& random) {
   Tensor tensor(type.dtype, extents(type));
   // A block of random numbers, repeated: what is timed must not be zeros, and making it must not take longer than the run.
   constexpr std::int64_t kBlock = 4096;
@@ -77,10 +74,10 @@ Tensor sample(const OpCall& call, std::size_t operand, std::mt19937& random) {
 class TrialRun {
  public:
   TrialRun(const Trial& trial, int threads, Group* group) : pool_(threads), alone_(!group) {
-    std::mt19937 random(static_cast<unsigned>(group ? group->rank() : 0));
+    const auto seed = static_cast<unsigned>(group ? group->rank() : 0);
     std::vector<const std::byte*> weights;
     for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
-      operands_.push_back(trial.call.has_operand(i) ? sample(trial.call, i, random) : Tensor());
+      operands_.push_back(trial.call.has_operand(i) ? trial_operand(trial.call, i, seed * 64 + static_cast<unsigned>(i)) : Tensor());
       operand_data_.push_back(trial.call.has_operand(i) ? operands_.back().data() : nullptr);
       weights.push_back(trial.weights[i] ? operand_data_.back() : nullptr);
     }
@@ -140,6 +137,12 @@ double measure(const Trial& trial, int threads) {
 }
 
 }  // namespace
+
+Tensor trial_operand(const OpCall& call, std::size_t operand, unsigned seed) {
+  std::mt19937 random(seed);
+  const Type& type = call.operand(operand);
+  return is_float(type.dtype) ? sample_floats(type, random) : sample_integers(call, operand, random);
+}
 
 Measure make_measure(int threads) {
   return [threads](const Trial& trial) { return measure(trial, threads); };
