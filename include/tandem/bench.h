@@ -18,6 +18,7 @@ struct CollectiveBench {
   int ranks = 2;
   int runs = 20;  // timed; each of several calls in a row
   TeamOptions team;
+  ProgressCallback progress = {};
 };
 
 struct CollectiveTime {
@@ -38,6 +39,7 @@ struct AttentionBench {
   int ranks = 2;
   int runs = 20;
   TeamOptions team;
+  ProgressCallback progress = {};
 };
 
 struct AttentionTime {

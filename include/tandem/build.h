@@ -15,7 +15,8 @@ struct BuildOptions {
   // Of files that another tool has sharded; without a mesh, of others too: the cheapest mesh by cost is taken. 0: the mesh says.
   int ranks = 0;
   std::map<std::string, std::string> strategies;  // per axis; an axis that is not named gets the strategy of its name
-  // Inputs and outputs that are to lie otherwise than the strategies say: name → "same" or "DIM:AXIS[,DIM:AXIS…]".
+  // Inputs, outputs and weights that are to lie otherwise than the strategies and the file's sharding annotations say: name → "same" or
+  // "DIM:AXIS[,DIM:AXIS…]".
   std::map<std::string, std::string> io;
   std::map<std::string, std::string> shapes;      // per input "1:8:64x1:128:512" or "8x128"
   std::vector<std::string> disabled_passes;

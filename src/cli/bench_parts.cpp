@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/progress.h"
 #include "cli/verbs.h"
 #include "tandem/bench.h"
 
@@ -54,7 +55,9 @@ Run add_bench_collectives(CLI::App& app, Common& common) {
     for (const std::string& text : state->sizes) bench.sizes.push_back(parse_size(text));
     bench.dtype = parse_dtype(state->dtype);
     bench.team = common.team();
+    bench.progress = show_progress(common);
     const auto times = bench_collectives(bench);
+    bench.progress = {};
     Json rows = Json::array();
     for (const CollectiveTime& t : times)
       rows.push_back({{"operation", t.operation}, {"bytes", t.bytes}, {"min_us", t.min_us}, {"median_us", t.median_us}, {"p99_us", t.p99_us},
@@ -95,7 +98,9 @@ Run add_bench_attention(CLI::App& app, Common& common) {
     b.kv_heads = state->kv_heads > 0 ? state->kv_heads : b.heads;
     b.dtype = parse_dtype(state->dtype);
     b.team = common.team();
+    b.progress = show_progress(common);
     const auto times = bench_attention(b);
+    b.progress = {};
     Json rows = Json::array();
     for (const AttentionTime& t : times)
       rows.push_back({{"ranks", t.ranks}, {"min_ms", t.min_ms}, {"median_ms", t.median_ms}, {"p99_ms", t.p99_ms}, {"gflop_s", t.gflop_s}, {"error", t.error},

@@ -33,9 +33,9 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("MODEL", model, "an .onnx file or an engine; {rank} in its name means a file per rank")->required();
   if (mesh) app.add_option("--mesh", build.mesh, "axes and their sizes, like tp=2,cp=2");
   app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")->check(CLI::Range(1, 256));
-  app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp for an axis of another name")->delimiter(',');
+  app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp|explicit for an axis of another name, explicit: as --io and the file's annotations say")->delimiter(',');
   app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8");
-  app.add_option("--io", ports, "NAME=SPEC for an input or output that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
+  app.add_option("--io", ports, "NAME=SPEC for an input, output or weight that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
   app.add_flag("--exact", build.exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
@@ -47,8 +47,8 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
 void ModelArguments::add_strategy(const std::string& text) {
   const bool for_axis = text.find('=') != std::string::npos;
   const auto [axis, strategy] = for_axis ? name_and_value(text, "--strategy") : std::pair<std::string, std::string>("", text);
-  const bool known = strategy == "tp" || strategy == "cp" || strategy == "dp" || (!for_axis && strategy == "auto");
-  if (!known) throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of " + (for_axis ? "tp, cp, dp" : "auto, tp, cp, dp"));
+  const bool known = strategy == "tp" || strategy == "cp" || strategy == "dp" || strategy == (for_axis ? "explicit" : "auto");
+  if (!known) throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of " + (for_axis ? "tp, cp, dp, explicit" : "auto, tp, cp, dp"));
   if (for_axis) {
     build.strategies[axis] = strategy;
     return;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/files.h"
+#include "cli/progress.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -57,9 +58,10 @@ Json describe(const Arrays& arrays) {
 }
 
 // Time of the slowest rank's run beside its kernels and collectives (their waiting included), in microseconds: the median over traced runs.
-double overhead_us(Model& model, const RankArrays& inputs, int runs) {
+double overhead_us(Model& model, const RankArrays& inputs, int runs, const ProgressCallback& progress) {
   std::vector<double> all;
   for (int i = 0; i < runs; ++i) {
+    progress("tracing", static_cast<double>(i) / runs);
     RankArrays outputs;
     const Json timeline = Json::parse(model.trace(inputs, &outputs));
     std::map<int, double> busy;
@@ -71,6 +73,13 @@ double overhead_us(Model& model, const RankArrays& inputs, int runs) {
   }
   std::ranges::sort(all);
   return all[all.size() / 2];
+}
+
+void warm_up(Model& model, const RankArrays& inputs, int runs, const ProgressCallback& progress) {
+  for (int i = 0; i < runs; ++i) {
+    progress("warming up", static_cast<double>(i) / runs);
+    model.run(inputs);
+  }
 }
 
 }  // namespace
@@ -93,7 +102,7 @@ Run add_run(CLI::App& app, Common& common) {
     for (const std::string& text : engine.notices()) note(common, text);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
     Model model(engine, common.team());
-    for (int i = 0; i < state->warmup; ++i) model.run(inputs);
+    warm_up(model, inputs, state->warmup, show_progress(common));
     RankArrays outputs;
     if (state->trace.empty()) {
       outputs = model.run(inputs);
@@ -136,9 +145,11 @@ Run add_bench(CLI::App& app, Common& common) {
     const Engine engine = state->model.open(common);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
     Model model(engine, common.team());
-    for (int i = 0; i < state->warmup; ++i) model.run(inputs);
+    ProgressCallback progress = show_progress(common);
+    warm_up(model, inputs, state->warmup, progress);
     std::vector<double> slowest, whole, outside;
     for (int i = 0; i < state->runs; ++i) {
+      progress("timing", static_cast<double>(i) / state->runs);
       const auto begin = std::chrono::steady_clock::now();
       model.run(inputs);
       whole.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
@@ -150,7 +161,8 @@ Run add_bench(CLI::App& app, Common& common) {
       return times[std::min(times.size() - 1, static_cast<std::size_t>(part * static_cast<double>(times.size())))];
     };
     const double median = at(slowest, 0.5);
-    const double overhead = overhead_us(model, inputs, std::min(state->runs, 20)), around = at(outside, 0.5);
+    const double overhead = overhead_us(model, inputs, std::min(state->runs, 20), progress), around = at(outside, 0.5);
+    progress = {};
     const Json report = {{"ranks", engine.ranks()}, {"runs", state->runs}, {"min_ms", at(slowest, 0)}, {"median_ms", median}, {"p99_ms", at(slowest, 0.99)},
                          {"call_median_ms", at(whole, 0.5)}, {"runs_per_second", 1e3 / at(whole, 0.5)},
                          {"rank_overhead_us", overhead}, {"call_overhead_us", overhead + around}};

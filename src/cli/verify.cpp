@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "cli/progress.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -51,7 +52,9 @@ Run add_verify(CLI::App& app, Common& common) {
     if (std::string& mesh = state->options.build.mesh; !mesh.empty()) state->options.meshes.push_back(std::exchange(mesh, {}));  // by --strategy
     state->options.ranks = std::exchange(state->options.build.ranks, 0);
     state->options.team = common.team();
+    state->options.build.progress = show_progress(common);
     const std::vector<MeshCheck> checks = verify(state->model.model, state->options);
+    state->options.build.progress = {};
     bool passed = true;
     Json results = Json::array();
     for (const MeshCheck& check : checks) {

@@ -38,6 +38,8 @@ Graph& Node::add_region() {
 Graph::Graph(Module& module, std::string name) : module_(&module), name_(std::move(name)) {}
 Graph::~Graph() = default;
 
+void Graph::rename(Value& value, std::string wanted) { value.name_ = unique_name(std::move(wanted)); }
+
 std::string Graph::unique_name(std::string wanted) {
   if (wanted.empty()) wanted = "t";
   int& count = names_[wanted];

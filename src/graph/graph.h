@@ -119,6 +119,7 @@ class Graph {
   // Infers the results again after a change of operands or attributes.
   void reinfer(Node& node);
   void replace_uses(Value* of, Value* with);  // also among the outputs
+  void rename(Value& value, std::string wanted);  // made unique
   void erase(Node& node);                     // no result may be in use
   void move_before(Node& node, Node& before);
   // Erases nodes nobody needs (keeps collectives out of it: they go too if unused). Returns how many.
@@ -188,6 +189,8 @@ class Module {
   Mesh mesh;                        // of one rank until sharded
   std::vector<std::string> notices;  // what the user should know: "kv heads are repeated over 2 ranks"
   bool refittable = false;           // forbids to compute with the contents of weights
+  // Where the imported file wants values to lie, for the mesh it was imported for: name in the file → "same" or "DIM:AXIS[,DIM:AXIS…]".
+  std::map<std::string, std::string> placements;
   std::set<std::string> folded_sources;  // whose contents became constants, so that new ones would not be seen
 
  private:

@@ -120,7 +120,18 @@ class Rewriter {
                                                      added->result(i)->type.to_string(), expected.to_string()), node.label());
       added->result(i)->sharding = result->sharding;
       placed_[result] = {added->result(i), result->sharding};
+      place_result(*result);
     }
+  }
+
+  // A result that was given a place goes there at once, and is taken from there.
+  void place_result(const Value& result) {
+    const auto given = options_.io.find(result.name());
+    if (given == options_.io.end()) return;
+    const Sharding want = sharding::parse_placement(result.name(), given->second, result.type, mesh_);
+    Value* value = placed_as(&result, want, fmt::format("'{}' is placed", result.name()));
+    value->sharding = want;
+    placed_[&result] = {value, want};
   }
 
   // Split by batch or sequence an output stays; otherwise every rank gets the whole of it, but for caches that come in split by
@@ -167,23 +178,9 @@ class Rewriter {
 
 }  // namespace
 
-namespace {
-
-// Names of `io` that are no input or output would be ignored silently otherwise.
-void check_names(const Module& module, const ShardOptions& options) {
-  for (const auto& [name, text] : options.io) {
-    const bool known = std::ranges::any_of(module.graphs(), [&](const auto& graph) {
-      return std::ranges::any_of(graph->inputs(), [&](const auto& input) { return input->name() == name; }) ||
-             std::ranges::any_of(graph->outputs(), [&](const Graph::Output& output) { return output.name == name; });
-    });
-    if (!known) fail(ErrorCode::invalid_argument, "placement of '{}': the model has no such input or output", name);
-  }
-}
-
-}  // namespace
-
 bool shard(Module& module, const ShardOptions& options) {
-  check_names(module, options);
+  std::vector<std::string> notices;
+  sharding::check_given(module, options, notices);
   if (options.mesh.size() == 1) {
     module.mesh = options.mesh;
     return false;
@@ -193,7 +190,6 @@ bool shard(Module& module, const ShardOptions& options) {
       if (node->op().collective || (node->attributes.has("num_ranks") && node->attributes.integer("num_ranks") > 1))
         throw Error(ErrorCode::unsupported, "the model is sharded already; run it with --ranks and no mesh", node->label());
   std::vector<std::pair<Graph*, std::unique_ptr<Graph>>> fresh;
-  std::vector<std::string> notices;
   for (const auto& graph : module.graphs()) {
     const sharding::Seeds seeds = sharding::seed(*graph, options);
     notices.insert(notices.end(), seeds.notices.begin(), seeds.notices.end());

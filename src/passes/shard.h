@@ -16,9 +16,10 @@ namespace tandem {
 
 struct ShardOptions {
   Mesh mesh;
-  // Strategy per axis: "tp", "cp" or "dp". An axis that is not named gets the strategy of its name.
+  // Strategy per axis: "tp", "cp", "dp", or "explicit" where `io` alone says what it splits. An axis that is not named gets the strategy of its name.
   std::map<std::string, std::string> strategies;
-  // Inputs and outputs by name that are to lie otherwise than the strategies say: "same" or "DIM:AXIS[,DIM:AXIS…]".
+  // Inputs, outputs and weights by name that are to lie otherwise than the strategies say: "same" or "DIM:AXIS[,DIM:AXIS…]", the axes of
+  // one dimension major first; results of nodes too, where a value has that name.
   std::map<std::string, std::string> io;
 };
 
@@ -38,6 +39,13 @@ struct Seeds {
 
 // An `io` entry for a value of this type. Throws Error(invalid_argument).
 Sharding parse_placement(const std::string& name, const std::string& text, const Type& type, const Mesh& mesh);
+
+// Writes the placements of `io` over the seeds of inputs and weights. Throws Error(unsupported) naming a weight that cannot be placed.
+void place_given(const Graph& graph, const ShardOptions& options, Seeds& seeds);
+// Whether an entry of `io` names the axis.
+bool is_given(const ShardOptions& options, const std::string& axis);
+// Names of `io` that are nothing of the model would be ignored silently: Error(invalid_argument); a notice where the file itself asked.
+void check_given(const Module& module, const ShardOptions& options, std::vector<std::string>& notices);
 
 // What the strategies of all axes ask for.
 Seeds seed(const Graph& graph, const ShardOptions& options);

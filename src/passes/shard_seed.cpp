@@ -1,6 +1,5 @@
 // Seeds: which inputs and weights a strategy splits. Found by following one factor of a value back to where it comes from.
 #include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "core/check.h"
@@ -112,29 +111,6 @@ void add_seeds(Seeds& seeds, const std::map<const Value*, Sharding>& found) {
   }
 }
 
-Sharding parse_placement(const std::string& name, const std::string& text, const Type& type, const Mesh& mesh) {
-  if (text == "same") return {};
-  if (text == "local")
-    throw Error(ErrorCode::unsupported, "'local' values exist only in models that were sharded by hand; say same or DIM:AXIS", name);
-  Sharding s;
-  s.dims.resize(type.dims.size());
-  for (std::size_t at = 0; at <= text.size();) {
-    const std::size_t end = std::min(text.find(',', at), text.size());
-    const std::string part = text.substr(at, end - at);
-    at = end + 1;
-    const std::size_t colon = part.find(':');
-    const bool number = colon != std::string::npos && colon > 0 && colon < 3 && std::all_of(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(colon), ::isdigit);
-    if (!number) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': expected same or DIM:AXIS[,DIM:AXIS…]", text, name);
-    const std::size_t dim = std::stoul(part.substr(0, colon));
-    const std::string axis = part.substr(colon + 1);
-    if (dim >= type.dims.size()) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': it has {} dimensions", text, name, type.dims.size());
-    if (!mesh.has(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': mesh {} has no axis '{}'", text, name, mesh.to_string(), axis);
-    if (!s.dims[dim].empty() || s.mentions(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}' names a dimension or an axis twice", text, name);
-    s.dims[dim] = {{type.dims[dim], {axis}}};
-  }
-  return s.normalized(mesh);
-}
-
 Seeds seed(const Graph& graph, const ShardOptions& options) {
   Seeds seeds;
   for (const MeshAxis& axis : options.mesh.axes()) {
@@ -145,11 +121,13 @@ Seeds seed(const Graph& graph, const ShardOptions& options) {
     if (strategy == "tp") seed_tensor(graph, axis.name, options.mesh, seeds);
     else if (strategy == "cp") seed_sequence(graph, axis.name, options.mesh, seeds);
     else if (strategy == "dp") seed_batch(graph, axis.name, options.mesh, seeds);
-    else fail(ErrorCode::invalid_argument, "mesh axis '{}' has no strategy: name it tp, cp or dp, or give --strategy", axis.name);
-    for (const auto& input : graph.inputs())
-      if (const auto given = options.io.find(input->name()); given != options.io.end())
-        seeds.values[input.get()] = parse_placement(input->name(), given->second, input->type, options.mesh);
-    if (seeds.values == before.values)
+    else if (strategy != "explicit") fail(ErrorCode::invalid_argument, "mesh axis '{}' has no strategy: name it tp, cp or dp, or give --strategy", axis.name);
+    place_given(graph, options, seeds);
+    if (strategy == "explicit") {
+      if (!is_given(options, axis.name)) fail(ErrorCode::invalid_argument, "nothing is placed on axis '{}': strategy explicit needs --io or a file with sharding annotations", axis.name);
+      continue;
+    }
+    if (seeds.values == before.values && !is_given(options, axis.name))
       fail(ErrorCode::unsupported, "nothing in the model can be split over {}={} by strategy {}", axis.name, axis.size, strategy);
   }
   return seeds;

@@ -5,7 +5,8 @@
 
 namespace tandem {
 
-// The `opt` values of the first profile; 1 for a symbol without one.
+// Symbols of the inputs: the `opt` values of the first profile; 1 for a symbol without one.
 SymbolValues typical_symbols(const Program& program);
+SymbolValues typical_symbols(const Graph& graph);
 
 }  // namespace tandem

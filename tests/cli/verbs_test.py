@@ -2,11 +2,12 @@
 
 import json
 import re
+import signal
 import subprocess
 import unittest
 
 import numpy as np
-from program import MODELS, TANDEM, ProgramTest, cases_path, model_path, product
+from program import MODELS, TANDEM, ProgramTest, Running, cases_path, model_path, product
 from safetensors.numpy import load_file, save_file
 
 VERBS = ["run", "verify", "inspect", "bench", "doctor"]
@@ -181,6 +182,32 @@ class Bench(ProgramTest):
         report = self.succeed_json("bench", "attention", *words)
         self.assertEqual([r["ranks"] for r in report["results"]], [1, 2])
         self.assertTrue(report["results"][1]["exchange"])
+
+
+class Progress(ProgramTest):
+    def test_a_line_a_second_until_it_is_stopped(self) -> None:
+        model = self.save(product())
+        many = 1000000
+        for words, says in (
+            (["run", model, "--warmup", many], "warming up"),
+            (["bench", model, "--runs", many], "timing"),
+            (["bench", "collectives", "--operation", "all_reduce", "--size", "1K", "--runs", many], "timing all_reduce of 1024 bytes"),
+            (["bench", "attention", "--sequence", 8, "--heads", 2, "--runs", many], "timing attention over 1 rank"),
+        ):
+            with Running(self, *words) as running:
+                seen = []
+                for line in running.process.stderr:
+                    seen.append(line)
+                    if re.fullmatch(rf"tandem: {says} \d+%\n", line):
+                        break
+                else:
+                    self.fail(f"{words}: {seen}")
+                running.process.send_signal(signal.SIGINT)
+                self.assertEqual(running.end()[0], 130, words)
+
+    def test_quiet(self) -> None:
+        done = self.run_program("bench", self.save(product()), "--runs", 3, "--log-level", "off")
+        self.assertEqual(done.stderr, "")
 
 
 class Doctor(ProgramTest):

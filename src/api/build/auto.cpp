@@ -1,13 +1,12 @@
 #include "api/build/auto.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "build/build.h"
 #include "core/check.h"
 #include "graph/text.h"
 #include "plan/typical.h"
+#include "tandem/machine.h"
 
 namespace tandem {
 namespace {
@@ -72,7 +71,7 @@ std::string describe(const Cost& cost) {
 
 double memory_of_a_rank(const Machine& machine, int ranks) {
   if (machine.memory > 0) return machine.memory;
-  return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / ranks;
+  return static_cast<double>(inspect_machine().memory_bytes) / ranks;
 }
 
 }  // namespace

@@ -21,11 +21,12 @@ struct Times {
   double min = 0, median = 0, p99 = 0;  // seconds
 };
 
-Times run_often(Model& model, const RankArrays& inputs, int runs, RankArrays& outputs) {
+Times run_often(Model& model, const RankArrays& inputs, int runs, RankArrays& outputs, const ProgressCallback& progress, const std::string& what) {
   if (runs < 1) fail(ErrorCode::invalid_argument, "{} runs time nothing", runs);
   for (int i = 0; i < 3; ++i) outputs = model.run(inputs);
   std::vector<double> seconds;
   for (int i = 0; i < runs; ++i) {
+    if (progress) progress(what, static_cast<double>(i) / runs);
     outputs = model.run(inputs);
     seconds.push_back(model.last_seconds());
   }
@@ -147,7 +148,8 @@ CollectiveTime time_collective(const CollectiveInfo& row, const CollectiveBench&
   RankArrays inputs, outputs;
   for (int rank = 0; rank < options.ranks; ++rank) inputs["x"].push_back(random_array(options.dtype, {elements}, generator));
   Model model(collective_engine(row, options, elements), options.team);
-  const Times times = run_often(model, inputs, options.runs, outputs);
+  const Times times = run_often(model, inputs, options.runs, outputs, options.progress,
+                                fmt::format("timing {} of {} bytes", row.name, elements * static_cast<std::int64_t>(bytes(options.dtype, 1))));
   CollectiveTime result{std::string(row.name), elements * static_cast<std::int64_t>(bytes(options.dtype, 1)), times.min, times.median, times.p99, 0, 0};
   for (double* us : {&result.min_us, &result.median_us, &result.p99_us}) *us *= 1e6 / kCallsInARow;
   result.bus_gb_s = bus_bytes(row, static_cast<double>(result.bytes), options.ranks) / result.median_us / 1e3;
@@ -197,7 +199,8 @@ std::vector<AttentionTime> bench_attention(const AttentionBench& options) {
   for (const int ranks : options.ranks > 1 ? std::vector{1, options.ranks} : std::vector{1}) {
     const Engine engine = attention_engine(options, ranks);
     Model model(engine, options.team);
-    const Times t = run_often(model, inputs, options.runs, outputs);
+    const Times t = run_often(model, inputs, options.runs, outputs, options.progress,
+                              fmt::format("timing attention over {} rank{}", ranks, ranks == 1 ? "" : "s"));
     AttentionTime& time = times.emplace_back(AttentionTime{ranks, t.min * 1e3, t.median * 1e3, t.p99 * 1e3, flop / t.median / 1e9, 0, {}});
     for (const CollectiveReport& use : engine.collectives()) time.exchange += fmt::format("{}{} ({} bytes)", time.exchange.empty() ? "" : ", ", use.operation, use.bytes);
     const Tensor got = to_tensor(outputs.at("y").at(0));

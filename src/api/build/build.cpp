@@ -57,6 +57,7 @@ Draft read_draft(const std::string& path, const BuildOptions& options, bool per_
   import.world_size = options.ranks > 0 ? options.ranks : 1;
   import.shapes = parse_shapes(options.shapes);
   import.refittable = options.refittable;
+  import.mesh = Mesh::parse(options.mesh);
   if (options.progress) options.progress("reading " + path, 0);
   Draft draft{.module = import_onnx(std::filesystem::path(path), import), .name = path};
   if (!per_rank && !is_presharded(*draft.module)) return draft;

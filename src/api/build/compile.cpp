@@ -55,6 +55,7 @@ void compile(Draft& draft, const BuildOptions& options) {
   pipeline.pass.mesh = draft.world ? *draft.world : Mesh::parse(options.mesh);
   pipeline.pass.strategies = options.strategies;
   pipeline.pass.io = options.io;
+  pipeline.pass.io.insert(draft.module->placements.begin(), draft.module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;

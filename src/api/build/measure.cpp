@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/numeric.h"
 #include "core/tensor.h"
+#include "ops/attention/operands.h"
 #include "ops/kernel.h"
 
 namespace tandem {
@@ -15,6 +16,7 @@ namespace {
 
 constexpr std::size_t kLargest = std::size_t{1} << 30;  // bytes of operands and results
 constexpr int kRuns = 7;                                // the same on all ranks, since a collective takes all of them
+constexpr std::int64_t kWholeLength = 1 << 30;          // more than any sequence: what is past the extent is cut off
 constexpr std::int64_t kLongRun = 50'000'000;           // nanoseconds from which on one run is enough
 
 Shape extents(const Type& type) {
@@ -23,9 +25,41 @@ Shape extents(const Type& type) {
   return shape;
 }
 
-Tensor sample(const Type& type, std::mt19937& random) {
+// From where on integers of this operand are not valid.
+std::int64_t bound_of(const OpCall& call, std::size_t operand) {
+  const auto extent = [&](std::size_t of, std::size_t dim) { return call.operand(of).dims.at(dim).constant(); };
+  const std::string_view op = call.op->name;
+  if (op == "Gather" && operand == 1) {
+    const std::int64_t axis = call.attributes.integer("axis");
+    return extent(0, static_cast<std::size_t>(axis < 0 ? axis + call.operand(0).rank() : axis));
+  }
+  if (op == "GatherND" && operand == 1) {
+    const auto first = static_cast<std::size_t>(call.attributes.integer("batch_dims"));
+    std::int64_t least = extent(0, first);
+    for (std::int64_t i = 1; i < call.operand(1).dims.back().constant(); ++i) least = std::min(least, extent(0, first + static_cast<std::size_t>(i)));
+    return least;
+  }
+  return 1;
+}
+
+Tensor sample_integers(const OpCall& call, std::size_t operand, std::mt19937& random) {
+  const Type& type = call.operand(operand);
   Tensor tensor(type.dtype, extents(type));
-  if (!is_float(type.dtype)) return tensor;
+  const bool attention = call.op->name == "Attention" || call.op->name == "FlatAttention";
+  const bool lengths = attention && (operand == attention::kQueryLengths || operand == attention::kKeyLengths);
+  const std::int64_t bound = bound_of(call, operand);
+  for (std::int64_t i = 0; i < tensor.count(); ++i) {
+    const std::int64_t value = type.dtype == DType::boolean ? 1
+                               : lengths                    ? kWholeLength
+                               : bound > 0                  ? static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(bound))
+                                                            : 0;
+    store_element(type.dtype, tensor.mutable_data(), i, static_cast<double>(value));
+  }
+  return tensor;
+}
+
+Tensor sample_floats(const Type& type, std::mt19937& random) {
+  Tensor tensor(type.dtype, extents(type));
   // A block of random numbers, repeated: what is timed must not be zeros, and making it must not take longer than the run.
   constexpr std::int64_t kBlock = 4096;
   std::uniform_real_distribution<double> real(-1, 1);
@@ -40,10 +74,10 @@ Tensor sample(const Type& type, std::mt19937& random) {
 class TrialRun {
  public:
   TrialRun(const Trial& trial, int threads, Group* group) : pool_(threads), alone_(!group) {
-    std::mt19937 random(static_cast<unsigned>(group ? group->rank() : 0));
+    const auto seed = static_cast<unsigned>(group ? group->rank() : 0);
     std::vector<const std::byte*> weights;
     for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
-      operands_.push_back(trial.call.has_operand(i) ? sample(trial.call.operand(i), random) : Tensor());
+      operands_.push_back(trial.call.has_operand(i) ? trial_operand(trial.call, i, seed * 64 + static_cast<unsigned>(i)) : Tensor());
       operand_data_.push_back(trial.call.has_operand(i) ? operands_.back().data() : nullptr);
       weights.push_back(trial.weights[i] ? operand_data_.back() : nullptr);
     }
@@ -103,6 +137,12 @@ double measure(const Trial& trial, int threads) {
 }
 
 }  // namespace
+
+Tensor trial_operand(const OpCall& call, std::size_t operand, unsigned seed) {
+  std::mt19937 random(seed);
+  const Type& type = call.operand(operand);
+  return is_float(type.dtype) ? sample_floats(type, random) : sample_integers(call, operand, random);
+}
 
 Measure make_measure(int threads) {
   return [threads](const Trial& trial) { return measure(trial, threads); };

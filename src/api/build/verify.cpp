@@ -84,6 +84,10 @@ OutputCheck compare(const std::string& name, const std::string& reference, const
   return check;
 }
 
+void tell(const VerifyOptions& options, const std::string& what, double done) {
+  if (options.build.progress) options.build.progress(what, done);
+}
+
 // `tolerance` of a type.
 using Tolerance = std::function<double(DType)>;
 
@@ -121,6 +125,7 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
     result.notices = engine.notices();
     Model model(engine, options.team);
     for (std::size_t i = 0; i < cases.size(); ++i) {
+      tell(options, "comparing " + (result.mesh.empty() ? path : result.mesh), static_cast<double>(i) / static_cast<double>(cases.size()));
       const RankArrays got = model.run(cases[i].inputs);
       if (i < unsharded.size()) compare_all(result, reference + " " + cases[i].name, unsharded[i], got, tolerance);
       compare_all(result, cases[i].name, cases[i].outputs, got, tolerance);
@@ -192,9 +197,13 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
     }
     if (std::ranges::any_of(meshes, [](const std::string& mesh) { return !mesh.empty(); })) {
       Model model(engine, options.team);
-      for (const Case& c : cases) unsharded.push_back(model.run(c.inputs));
+      for (const Case& c : cases) {
+        tell(options, "running unsharded", static_cast<double>(unsharded.size()) / static_cast<double>(cases.size()));
+        unsharded.push_back(model.run(c.inputs));
+      }
     } else if (!recorded) {  // against itself it would show nothing
       reference = "plain loops";
+      tell(options, "computing with plain loops", 0);
       for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs())) unsharded.resize(1), unsharded[0][name] = {array};
     }
   } else if (cases.empty()) {

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "graph/profile.h"
+#include "import/onnx/placements.h"
 #include "import/onnx/symbols.h"
 
 namespace tandem::onnx_import {
@@ -102,8 +103,27 @@ void GraphReader::run() {
     if (output.name().empty() || !names.insert(output.name()).second) fail(ErrorCode::invalid_model, "output '{}' has no name of its own", output.name());
     graph_->outputs().push_back({output.name(), require(scope, output.name())});
   }
+  place(scope);
   graph_->erase_dead();
   settle_defaults(*graph_, options_->shapes);
+}
+
+// Values between inputs and outputs get the names under which the file places them.
+void GraphReader::place(Scope& scope) {
+  Module& module = graph_->module();
+  module.placements = read_placements(*file_->model, options_->mesh, module.notices);
+  for (const auto& [name, text] : module.placements)
+    if (const auto found = scope.values.find(name); found != scope.values.end() && found->second && found->second->producer() &&
+                                                    !found->second->producer()->is("Constant"))
+      graph_->rename(*found->second, name);
+  // What is small is a constant that every rank holds.
+  std::erase_if(module.placements, [&](const auto& placement) {
+    const auto found = scope.values.find(placement.first);
+    const bool constant = found != scope.values.end() && found->second && found->second->producer() && found->second->producer()->is("Constant");
+    if (constant && placement.second != "same")
+      fail(ErrorCode::unsupported, "'{}' is placed as {}, but it is a small constant, which every rank holds whole", placement.first, placement.second);
+    return constant;
+  });
 }
 
 Value* GraphReader::require(Scope& scope, const std::string& name) {

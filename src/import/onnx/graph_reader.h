@@ -40,6 +40,7 @@ class GraphReader {
   Scope make_scope(const onnx::GraphProto& graph, Scope* parent, const Opsets& opsets);
   void index_nodes(Scope& scope, const google::protobuf::RepeatedPtrField<onnx::NodeProto>& nodes);
   void add_inputs(Scope& scope);
+  void place(Scope& scope);
   std::vector<bool> needed_nodes(const Scope& scope) const;
 
   // The value of a name, importing whatever it takes; null for the empty name.

@@ -18,6 +18,9 @@ struct ImportOptions {
   // Per input one range per dimension; they become the profile of the symbols found there. A dimension that is a number must
   // be given that number.
   std::map<std::string, std::vector<SymbolRange>> shapes;
+  // What the file's sharding annotations are read for: those of its device configuration with this many devices become
+  // Module::placements. One rank: they are left aside, with a notice.
+  Mesh mesh = {};
   bool refittable = false;  // compute nothing with the contents of weights, so that others can take their place
 };
 
@@ -28,6 +31,9 @@ struct ImportOptions {
 //
 // Symbols without a range from `shapes` get min 1, opt 8, max 65536 (min 0 if "past" is part of the name; opt and max twice that
 // if "total" is); lowered where a table of fixed size is shorter, derived where a constraint ties a symbol to others.
+//
+// ONNX's sharding annotations (NodeProto.device_configurations) may place inputs, outputs, weights and what lies between; device numbers are
+// ranks. Error(unsupported) names the value and the node where one cannot be expressed by axes of the mesh.
 //
 // Throws Error: io (file), invalid_model (breaks ONNX's rules), unsupported (with node, op, domain and opset), invalid_argument
 // (`shapes` does not fit), out_of_memory. Hostile files are refused, never followed out of their folder.
