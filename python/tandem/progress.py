@@ -6,9 +6,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
-__all__ = ["Progress", "log"]
+if TYPE_CHECKING:
+    from ._core import Engine
+
+__all__ = ["Progress", "log", "watched"]
+
+_Arguments = ParamSpec("_Arguments")
 
 log = logging.getLogger("tandem")
 log.addHandler(logging.NullHandler())
@@ -61,4 +67,20 @@ class Progress:
         if self._length:
             self._stream.write("\r" + " " * self._length + "\r")
             self._stream.flush()
-        log.debug("took %.2f s", time.monotonic() - self._begin)
+
+
+def watched(build: Callable[_Arguments, Engine]) -> Callable[_Arguments, Engine]:
+    """Gives the keyword `progress` of a function that builds engines its meaning, see Progress, and logs what was built and its notices."""
+
+    @wraps(build)
+    def run(*args: _Arguments.args, **options: _Arguments.kwargs) -> Engine:
+        begin = time.monotonic()
+        changed: dict[str, Any] = dict(options)
+        with Progress(changed.pop("progress", None)) as progress:
+            engine = build(*args, **changed, progress=progress.callback)  # type: ignore[arg-type]
+        log.info("built an engine for %d ranks (mesh %s) in %.2f s", engine.ranks, engine.mesh, time.monotonic() - begin)
+        for notice in engine.notices:
+            log.warning("%s", notice)
+        return engine
+
+    return run
