@@ -45,7 +45,7 @@ void seed_chains(const Graph& graph, const std::string& axis, const Mesh& mesh, 
     trace.follow(left, Sharding::split(left->type.rank(), left->type.rank() - 1, inner, axis));
     const bool taken = std::ranges::any_of(trace.products, [&](const Node* p) { return rows.contains(p); });
     const bool known = std::ranges::all_of(trace.products, [&](const Node* p) { return columns.contains(p); });
-    if (trace.blocked || !trace.inputs.empty() || trace.products.empty() || taken) continue;
+    if (!trace.barriers.empty() || !trace.inputs.empty() || trace.products.empty() || taken) continue;
     rows.insert(node.get());
     if (known) continue;
     add_seeds(seeds, trace.weights);

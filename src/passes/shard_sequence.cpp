@@ -22,7 +22,7 @@ const Dim& joined_extent(const Node& concat, std::size_t operand) {
 
 // Whether a value comes in from the caller and is only moved and cast on its way here.
 bool comes_in(const Trace& trace) {
-  return !trace.blocked && trace.weights.empty() && trace.products.empty() && !trace.inputs.empty();
+  return trace.barriers.empty() && trace.weights.empty() && trace.products.empty() && !trace.inputs.empty();
 }
 
 // Concat(past, new), and what the past is made of.
@@ -38,25 +38,30 @@ struct Caches {
   std::vector<std::string> notices;
 };
 
-// How keys (operand 1) or values (2) are appended to a cache, if they are. A cache that is joined otherwise is worth a notice.
+// An input that looks like keys or values: an update other than Concat(past, new) takes it whole.
+bool is_cache_like(const Value* part, const Value* keys) {
+  return part && part->is_input() && part->type.rank() == 4 && part->type.dims[1] == keys->type.dims[1] && part->type.dims[3] == keys->type.dims[3];
+}
+
+// How keys (operand 1) or values (2) are appended to a cache, if they are. A cache that they meet otherwise is worth a notice.
 std::optional<Append> find_append(const Node& attention, std::size_t operand, const std::string& axis, const Mesh& mesh,
                                   std::vector<std::string>& notices) {
+  const Value* keys = attention.operand(operand);
   Trace trace(mesh);
-  trace.follow(attention.operand(operand), kSequence, axis);
-  if (trace.joins.size() != 1) return std::nullopt;
-  Append append{*trace.joins.begin(), {}};
-  std::vector<bool> given;
-  for (const Value* part : append.join->operands()) {
-    Trace from(mesh);
-    from.follow(part, joined_dim(*append.join), axis);
-    given.push_back(comes_in(from));
-    if (given.size() == 1) append.past = from.inputs;
+  trace.follow(keys, kSequence, axis);
+  if (trace.barriers.size() != 1) return std::nullopt;
+  const Node& join = **trace.barriers.begin();
+  if (join.is("Concat") && join.operands().size() == 2) {
+    Trace past(mesh), fresh(mesh);
+    past.follow(join.operand(0), joined_dim(join), axis);
+    fresh.follow(join.operand(1), joined_dim(join), axis);
+    // Where both come in, as for attention alone, what is new has a row for each row of q.
+    const bool rows = joined_extent(join, 1) == attention.operand(0)->type.dims[kSequence];
+    if (comes_in(past) && (!comes_in(fresh) || rows)) return Append{&join, past.inputs};
   }
-  // Where both come in, as for attention alone, what is new has a row for each row of q.
-  const bool pair = given.size() == 2 && given[0];
-  if (pair && (!given[1] || joined_extent(*append.join, 1) == attention.operand(0)->type.dims[kSequence])) return append;
-  const std::string notice = fmt::format("{}: it is not Concat(past, new), so the cache is whole on every rank of {}", append.join->label(), axis);
-  if (std::ranges::find(given, true) != given.end() && std::ranges::find(notices, notice) == notices.end()) notices.push_back(notice);
+  const std::string notice = fmt::format("{}: it is not Concat(past, new), so the cache is whole on every rank of {}", join.label(), axis);
+  const bool cache = std::ranges::any_of(join.operands(), [&](const Value* part) { return is_cache_like(part, keys); });
+  if (cache && std::ranges::find(notices, notice) == notices.end()) notices.push_back(notice);
   return std::nullopt;
 }
 

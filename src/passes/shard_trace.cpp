@@ -1,16 +1,6 @@
 #include "passes/shard_trace.h"
 
 namespace tandem::sharding {
-namespace {
-
-bool joins_along(const Node& node, const Sharding& s) {
-  if (!node.is("Concat")) return false;
-  const auto axis = static_cast<int>(node.attributes.integer("axis"));
-  return s.is_split(axis < 0 ? axis + node.result()->type.rank() : axis);
-}
-
-}  // namespace
-
 void Trace::follow(const Value* value, const Sharding& s) {
   if (s.is_same() || !seen_.insert({value, s.to_string()}).second) return;
   if (value->weight()) {
@@ -25,9 +15,8 @@ void Trace::follow(const Value* value, const Sharding& s) {
   if (node.is("Constant")) return;  // every rank cuts its part
   const ShardingRule rule = rule_of(node);
   std::vector<DimSharding> parts(rule.factors.size());
-  if (joins_along(node, s)) joins.insert(&node);
   if (!spread(rule, rule.results.at(static_cast<std::size_t>(value->index())), s, parts)) {
-    blocked = true;
+    barriers.insert(&node);
     return;
   }
   if (node.is("MatMul") && node.operand(1)->weight()) products.insert(&node);

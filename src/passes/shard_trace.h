@@ -22,8 +22,7 @@ class Trace {
 
   std::map<const Value*, Sharding> inputs, weights;
   std::set<const Node*> products;  // MatMuls whose columns the factor is
-  std::set<const Node*> joins;     // Concats along the dimension that is followed: it goes no further there
-  bool blocked = false;            // it met a dimension that must stay whole
+  std::set<const Node*> barriers;  // nodes that must have the dimension whole: it goes no further there
 
  private:
   using DimsFactors = std::vector<ShardingRule::DimFactors>;
