@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "kernels/kernel_case.h"
 #include "ops/attention/operands.h"
+#include "ops/shape_rules.h"
 
 namespace tandem::test {
 namespace {
@@ -336,6 +337,30 @@ TEST_P(AttentionRanks, CausalFormsLengthsAndSoftcap) {
   expect_right(cases, all_spreadings(n));
 }
 
+// Causal rows of which the late ranks hand some over; masks, if any, the same for all rows.
+TEST_P(AttentionRanks, LateRowsAreHandedOver) {
+  const int n = GetParam();
+  for (const DType dtype : kFloats) {
+    std::vector<Whole> cases;
+    for (const auto& [rows, columns] : {std::pair{1, 1}, {2, 2}, {3, 3}, {7, 7}, {64, 64}, {129, 129}, {16, 40}, {40, 5}, {0, 4}, {4, 0}})
+      for (const char* causal : {"upper_left", "lower_right", "offset"})
+        for (const char* form : {"plain", "bool", "additive", "lengths"}) {
+          Whole w{.dtype = dtype, .batch = 2, .heads = 5, .rows = rows, .columns = columns, .value_size = 6, .causal = causal, .past = 3};
+          const std::string f = form;
+          if (local_rows(rows, {.ranks = n}) == 1 && (f == "bool" || f == "additive")) continue;  // a mask's one row may be the rank's own
+          w.kv_heads = rows % 2 == 0 ? 1 : 5;
+          if (f == "plain") w.empty_rows = "nan";
+          if (f == "bool") w.mask = random_bools({2, 1, 1, columns}, 1, 3);
+          if (f == "additive") w.mask = random_tensor(dtype, {columns}, 9, 2);
+          if (f == "lengths") w.row_counts = {rows, rows / 2};
+          if (f == "lengths") w.column_counts = {columns / 2, columns};
+          w.fill(static_cast<unsigned>(cases.size()));
+          cases.push_back(std::move(w));
+        }
+    expect_right(cases, {{"attention_balanced", "contiguous", "qkv", n, 1}, {"attention_balanced", "contiguous", "qkv", n, 2}});
+  }
+}
+
 // Rows without any column, −∞ and the lowest float in masks, NaN where nothing attends and where something does.
 TEST_P(AttentionRanks, NothingToAttendToAndNoNumbers) {
   const int n = GetParam();
@@ -406,6 +431,17 @@ TEST(AttentionRefusals, SayWhy) {
   EXPECT_EQ(refusal("attention_ring", call_with({}, 6, 3)), "it is for several ranks");
   EXPECT_EQ(refusal("attention_ring", call_with({{"num_ranks", three}, {"split", std::string("kv")}}, 6, 3)), "it is for split='qkv'");
   EXPECT_EQ(refusal("attention_parts", call_with({{"num_ranks", three}}, 6, 3)), "it is for split='kv'");
+  EXPECT_EQ(refusal("attention_balanced", call_with({{"num_ranks", three}}, 6, 3)), "all rows cost the same");
+  const AttributeValue causal = std::string("lower_right");
+  OpCall late = call_with({{"num_ranks", three}, {"causal", causal}}, 6, 3);
+  EXPECT_EQ(refusal("attention_balanced", late), "");
+  for (const auto& [mask, reason] : {std::pair{Shape{12}, ""}, {Shape{6, 1, 12}, ""}, {Shape{4, 12}, "its mask differs by rows"}}) {
+    late.operands.resize(4);
+    late.operands[kMask] = Type{DType::boolean, dims_of_shape(mask)};
+    EXPECT_EQ(refusal("attention_balanced", late), reason);
+  }
+  late.attributes.set("layout", std::string("zigzag"));
+  EXPECT_EQ(refusal("attention_balanced", late), "it is for layout='contiguous'");
   for (const char* algorithm : {"all_gather", "all_to_all", "ring"})
     for (const char* kernel : {"all_gather", "all_to_all", "ring"}) {
       const OpCall call = call_with({{"num_ranks", three}, {"algorithm", std::string(algorithm)}}, 6, 3);
@@ -425,6 +461,7 @@ TEST(AttentionBytes, AreTheFormulas) {
   EXPECT_EQ(sent("attention_all_gather", c), 3 * (k + v));
   EXPECT_EQ(sent("attention_ring", c), 3 * (k + v));
   EXPECT_EQ(sent("attention_all_to_all", c), 3 * (q + k + v + out) / 4);
+  EXPECT_EQ(sent("attention_balanced", c), 3 * (k + v) + 3 * q / 8);
   EXPECT_EQ(sent("attention_parts", c), 3 * (8 * 6 * (12 + 2)) * 4);
   const std::pair<Shape, std::int64_t> masks[] = {
       {{24}, 0}, {{1, 8, 1, 24}, 0}, {{6, 24}, 3 * 6 * 24}, {{1, 8, 6, 24}, 3 * 8 * 6 * 24 / 4}};

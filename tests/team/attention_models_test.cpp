@@ -61,6 +61,10 @@ INSTANTIATE_TEST_SUITE_P(HeadsOfGroupsMove, AttentionOfModels, Combine(ValuesIn(
 INSTANTIATE_TEST_SUITE_P(MoreRanks, AttentionOfModels,
                          Combine(Values("bert_legacy", "sdpa_mask_op23"), Values("cp=3", "cp=4"), ValuesIn(kKeys)));
 
+INSTANTIATE_TEST_SUITE_P(LateRowsMove, AttentionOfModels,
+                         Combine(Values("gpt2_legacy", "llama_legacy", "qwen3_dynamo23", "sdpa_gqa_causal_op23"),
+                                 Values("cp=2", "cp=3", "cp=4", "cp=2,tp=2"), Values("balanced")));
+
 TEST(AttentionKernels, AreTakenByName) {
   const std::shared_ptr<Module> module = sharded("bert_legacy", "cp=2", "auto");
   std::map<std::string, std::string> bytes;
