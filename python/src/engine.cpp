@@ -4,6 +4,7 @@
 
 #include "arrays.h"
 #include "progress.h"
+#include "session.h"
 #include "tandem/engine.h"
 
 using namespace nb::literals;
@@ -87,6 +88,9 @@ void bind_engine(nb::module_& module) {
            "seed"_a = 0u, nb::sig("def random_inputs(self, seed: int = 0) -> dict[str, typing.Any]"),
            "numpy arrays of the declared shapes, by name; dynamic extents take their typical values. Integers are 0 and 1, floats lie in -1 to 1. The "
            "same for one seed.")
+      .def("_repr_html_", [](nb::object self) { return nb::module_::import_("tandem.looking").attr("engine_html")(self); },
+           nb::sig("def _repr_html_(self) -> str"), "Tables for notebooks: inputs and outputs, collectives with bytes, memory per rank, steps.")
+      .def("__reduce__", [](nb::handle) { refuse_pickling("an Engine"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
       .def("__repr__", [](const Engine& e) {
         std::string text = "Engine(" + std::to_string(e.ranks()) + (e.ranks() == 1 ? " rank" : " ranks, mesh " + e.mesh());
         for (const Port& port : e.inputs()) text += ", " + port_text(port);

@@ -11,6 +11,7 @@ from ._core import Engine, Model
 from .errors import InvalidArgumentError, MismatchError
 from .mesh import Mesh
 from .network import Network
+from .progress import watched
 
 __all__ = ["build", "load"]
 
@@ -23,6 +24,7 @@ def _mesh_text(mesh: Mesh | Mapping[str, int] | str | None) -> str:
     return str(Mesh.parse(mesh) if isinstance(mesh, str) else mesh if isinstance(mesh, Mesh) else Mesh(mesh))
 
 
+@watched
 def build(
     model: str | os.PathLike[str] | Network,
     *,
@@ -39,7 +41,7 @@ def build(
     disabled_passes: Iterable[str] = (),
     dump: str | os.PathLike[str] = "",
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Engine:
     """Compiles a model into an Engine for all its ranks.
 
@@ -58,13 +60,16 @@ def build(
         disabled_passes: names of graph rewrites to leave out.
         dump: a folder for the graph after each rewrite.
         threads: per rank while timing; 0: cores / ranks.
-        progress: told what is being done and how much of it, 0 to 1; may raise to stop.
+        progress: a function that is told what is being done and how much of it, 0 to 1, and may raise to stop; True or False shows a bar or none;
+            by default there is one on a terminal and in notebooks once the build takes more than a second.
 
     Raises:
         InvalidModelError, UnsupportedError: the message names the node and the reason.
         InvalidArgumentError: of an option that makes no sense for this model.
         IoError: of a file that cannot be read.
     """
+    if isinstance(progress, bool):
+        progress = None  # `watched` has seen to it
     options = _core._BuildOptions()
     options.mesh = _mesh_text(mesh)
     options.ranks = ranks

@@ -52,7 +52,9 @@ bool run_one(std::uint64_t seed, Coverage& coverage) {
   count_ops(module.main(), coverage);
   try {
     expect_near(testing::evaluate_ranks(module.main(), inputs, symbols), wanted);
-    run_pipeline(module, {.phases = {Phase::fuse}});
+    PipelineOptions fuse;
+    fuse.phases = {Phase::fuse};
+    run_pipeline(module, fuse);
     expect_near(testing::evaluate_ranks(module.main(), inputs, symbols), wanted);
   } catch (const Error& error) {
     ADD_FAILURE() << error.message();

@@ -1,0 +1,100 @@
+"""What people see: tables in notebooks, progress on terminals, messages of the logger."""
+
+import html.parser
+import io
+import logging
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+import tandem
+from tandem.progress import Progress
+
+
+class Tags(html.parser.HTMLParser):
+    """Fails for tags that do not close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_engine_as_html(mlp):
+    page = tandem.build(mlp.path, mesh={"tp": 2})._repr_html_()
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    assert tags.open == []
+    for words in ("2 ranks, mesh tp=2", "all_reduce", "MatMul", "x", "memory", "tp"):
+        assert words in tags.text or any(words in text for text in tags.text), words
+
+
+def test_names_cannot_break_the_page(folder):
+    from conftest import save_onnx
+    from onnx import TensorProto, helper
+
+    bad = "<script>alert('x')</script>&"
+    kind = (TensorProto.FLOAT, [2])
+    path = save_onnx(folder / "bad_name.onnx", [helper.make_node("Relu", [bad], ["y"], bad)], {bad: kind}, {"y": kind})
+    engine = tandem.build(path)
+    assert "<script>" not in engine._repr_html_() and "&lt;script&gt;" in engine._repr_html_()
+    with tandem.load(engine) as model:  # names need not be those of Python
+        np.testing.assert_array_equal(model({bad: np.array([-1, 1], np.float32)})["y"], [0, 1])
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tandem.progress.time.monotonic", lambda: now[0])
+    stream = Terminal()
+    with Progress(stream=stream) as progress:
+        for step in range(40):
+            progress.callback("reading", step / 40)
+            now[0] += 0.05
+            assert (stream.getvalue() != "") == (now[0] > 101.05), now  # nothing in the first second
+    shown = stream.getvalue()
+    assert "[############............]  52% reading" in shown
+    assert shown.endswith("\r") and shown.rstrip("\r").endswith(" ")  # wiped
+
+
+def test_no_progress_where_nobody_watches():
+    assert Progress(stream=io.StringIO()).callback is None
+    assert Progress(False, stream=Terminal()).callback is None
+    told = print
+    assert Progress(told, stream=io.StringIO()).callback is told
+    assert Progress(True, stream=io.StringIO()).callback is not None
+
+
+def test_a_terminal_sees_a_forced_bar_and_a_pipe_nothing(mlp):
+    code = "import sys, tandem; tandem.build(sys.argv[1], progress=True if sys.argv[2] == '1' else None)"
+    leader, follower = pty.openpty()
+    subprocess.run([sys.executable, "-c", code, mlp.path, "1"], stderr=follower, check=True, timeout=60)
+    os.close(follower)
+    assert b"%" in os.read(leader, 4096)
+    os.close(leader)
+    silent = subprocess.run([sys.executable, "-c", code, mlp.path, "0"], capture_output=True, check=True, timeout=60)
+    assert (silent.stdout, silent.stderr) == (b"", b"")
+
+
+def test_logging(mlp, caplog):
+    with caplog.at_level(logging.DEBUG, logger="tandem"):
+        engine = tandem.build(mlp.path, mesh={"tp": 2})
+    assert any("built an engine for 2 ranks" in record.message and "tp=2" in record.message for record in caplog.records)
+    assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == engine.notices
+    done = subprocess.run([sys.executable, "-c", "import sys, tandem; tandem.build(sys.argv[1])", mlp.path], capture_output=True, check=True, timeout=60)
+    assert done.stderr == b""
