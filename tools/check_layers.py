@@ -39,7 +39,9 @@ UNCHECKED = {"tests", "bench"}
 PUBLIC_OWNER = {
     "types": "core",
     "error": "core",
-    "comm": "comm",
+    "deadline": "core",
+    "collective": "core",
+    "group": "comm",
     "engine": "api/run",
     "team": "api/run",
     "context": "api/run",

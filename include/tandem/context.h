@@ -6,8 +6,8 @@
 #include <memory>
 #include <span>
 
-#include "tandem/comm.h"
 #include "tandem/engine.h"
+#include "tandem/group.h"
 
 namespace tandem {
 
@@ -33,9 +33,11 @@ class Context {
   Context(Context&&) noexcept;
 
   int rank() const;
-  // Local, never waits; also again, with another or the same one. Throws Error(mismatch) for another size or rank than the engine's.
-  void set_communicator(const Communicator& communicator);
-  void release_communicator();
+  // Binds the ranks that this one runs with; null releases them. Local, never waits; in any order on the ranks, and again with the same or
+  // another group. The first prepare() or run() after it is the collective point: the context makes a group of its own there, so that
+  // several contexts and the caller can use one group, if all ranks first use them in the same order. Throws Error(mismatch) for another
+  // size or rank than the engine's.
+  void set_communicator(std::shared_ptr<Group> group);
 
   // The shape of the whole input, of all ranks together; checked at the next prepare(), run() or output_shape().
   void set_input_shape(std::size_t input, Shape shape);
@@ -50,7 +52,7 @@ class Context {
   void prepare();
   // One pointer per input and output: dense, row-major, of this rank's part. Inputs are only read; outputs are written completely and
   // may be used for intermediate values before, so they must not overlap inputs. Ranks that communicate must all call. Throws Error; after
-  // another rank's failure the communicator is of no more use.
+  // another rank's failure the group is of no more use.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
   // Outputs that the last run had to copy.
   int last_copies() const;

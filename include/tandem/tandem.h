@@ -3,10 +3,10 @@
 
 #include "tandem/bench.h"
 #include "tandem/build.h"
-#include "tandem/comm.h"
 #include "tandem/context.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
+#include "tandem/group.h"
 #include "tandem/machine.h"
 #include "tandem/network.h"
 #include "tandem/ops.h"

@@ -12,6 +12,7 @@ void bind_lifetime(nb::module_& module);
 void bind_errors(nb::module_& module);
 void bind_engine(nb::module_& module);
 void bind_build(nb::module_& module);
+void bind_group(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_context(nb::module_& module);
 void bind_network(nb::module_& module);

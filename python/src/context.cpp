@@ -1,6 +1,7 @@
-// Context and Group: for programs that are a rank themselves.
+// Context: for programs that are a rank themselves.
 #include <nanobind/stl/vector.h>
 
+#include "group.h"
 #include "rank_runner.h"
 #include "session.h"
 
@@ -23,16 +24,7 @@ class PyContext {
     return work(runner_);
   }
   void set_communicator(nb::handle group) {
-    turn([&](RankRunner& runner) {
-      if (group.is_none()) return runner.set_communicator(nullptr);
-      if (!nb::isinstance<Communicator>(group)) {
-        if (PyLong_Check(group.ptr()) || PyCapsule_CheckExact(group.ptr()))
-          throw Error(ErrorCode::unsupported, "an ncclComm_t needs the device cuda, which this build does not have; give a tandem.Group");
-        throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group");
-      }
-      const auto& communicator = nb::cast<const Communicator&>(group);
-      runner.set_communicator(&communicator);
-    });
+    turn([&](RankRunner& runner) { runner.set_communicator(group_of(group)); });
   }
   void close() { session_.close(); }
   bool closed() const { return session_.closed(); }
@@ -55,35 +47,9 @@ nb::tuple shape_tuple(const Shape& shape) {
   return nb::tuple(extents);
 }
 
-void bind_group(nb::module_& module) {
-  nb::class_<Communicator>(module, "Group",
-                           "One rank's place among N that run an engine together; what Context.set_communicator takes. Making one never waits: the ranks meet at "
-                           "the first run that uses it. After a rank has failed it is of no more use: make another.")
-      .def_static("in_process", &Communicator::in_process, "size"_a, nb::sig("def in_process(size: int) -> list[Group]"),
-                  "The groups of `size` ranks that are threads of this process, by rank.")
-      .def_static("on_host", &Communicator::on_host, "name"_a, "rank"_a, "size"_a,
-                  "Rank `rank` of `size` processes of one user on one host that all give the same name. Groups of one name are told apart by the order "
-                  "in which each process makes them. Raises InvalidArgumentError.")
-      .def_static("from_env", &Communicator::from_environment,
-                  "The rank that a launcher made this process: torchrun (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), mpirun "
-                  "(OMPI_COMM_WORLD_*) or srun (SLURM_*). Raises InvalidArgumentError naming what is not set, UnsupportedError for ranks on several hosts.")
-      .def_static(
-          "from_torch", [](nb::object group) { return nb::cast<Communicator>(nb::module_::import_("tandem.torch_group").attr("from_torch")(group)); },
-          "process_group"_a = nb::none(), nb::sig("def from_torch(process_group: typing.Any = None) -> Group"),
-          "The ranks of a torch.distributed process group (None: the default one), which must be on one host. Collective: all of them call it.")
-      .def_prop_ro("rank", &Communicator::rank, "This rank, from 0.")
-      .def_prop_ro("size", &Communicator::size, "How many ranks there are.")
-      .def_prop_ro("local_rank", &Communicator::local_rank, "The rank's number on its host, as the launcher counts.")
-      .def("abort", [](const Communicator& self, const std::string& reason) { self.abort(reason); }, "reason"_a,
-           "Ends the waits of all ranks that have met, now and from now on, with AbortedError. Callable from any thread.")
-      .def("__repr__", [](const Communicator& c) { return "Group(rank " + std::to_string(c.rank()) + " of " + std::to_string(c.size()) + ")"; })
-      .def("__reduce__", [](nb::handle) { refuse_pickling("a Group"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
-}
-
 }  // namespace
 
 void bind_context(nb::module_& module) {
-  bind_group(module);
   nb::class_<PyContext>(module, "Context",
                         "One rank of an engine, run by the thread that calls: for programs that are a rank themselves, such as those started by torchrun. "
                         "Arrays are this rank's part of inputs and outputs. Many contexts share an engine's weights; each serves one thread at a time. A "

@@ -9,6 +9,7 @@ NB_MODULE(_core, module) {
   bind_errors(module);
   bind_engine(module);
   bind_build(module);
+  bind_group(module);
   bind_model(module);
   bind_context(module);
   bind_network(module);

@@ -129,9 +129,4 @@ void RankRunner::prepare() {
   waiting([&] { ready.prepare(); });
 }
 
-void RankRunner::set_communicator(const Communicator* communicator) {
-  if (communicator) context().set_communicator(*communicator);
-  else context().release_communicator();
-}
-
 }  // namespace tandem::python

@@ -19,7 +19,7 @@ class RankRunner {
   Shape input_shape(nb::handle name) { return context().input_shape(inputs_.find(name)); }
   Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
   void prepare();
-  void set_communicator(const Communicator* communicator);
+  void set_communicator(std::shared_ptr<Group> group) { context().set_communicator(std::move(group)); }
   int last_copies() const { return copies_; }
   double last_seconds() const { return seconds_; }
   // With the GIL released: contexts may wait for their threads to end.

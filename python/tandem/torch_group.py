@@ -1,4 +1,4 @@
-"""A Group from the process group of torch.distributed."""
+"""A Group from a process group of torch.distributed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from typing import Any
 from ._core import Group
 from .errors import UnsupportedError
 
-
-def from_torch(process_group: Any = None) -> Group:
-    """The ranks of `process_group` as a Group; collective. Raises UnsupportedError where they are on several hosts."""
-    import torch.distributed as dist
-
-    size = dist.get_world_size(process_group)
-    told: list[Any] = [None] * size
-    dist.all_gather_object(told, (socket.gethostname(), _boot(), uuid.uuid4().hex), group=process_group)
-    if len({(host, boot) for host, boot, _ in told}) > 1:
-        raise UnsupportedError("the ranks of the process group are on several hosts; this build joins ranks of one host only, over shared memory")
-    return Group.on_host(f"torch.{told[0][2]}", dist.get_rank(process_group), size)
+__all__ = ["from_torch"]
 
 
-def _boot() -> str:
+def _host() -> tuple[str, str]:
+    """What ranks must have in common to share memory: the host since it was started, and its network, which sockets are named in."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read() + os.readlink("/proc/self/ns/net")
+            return socket.gethostname(), file.read().strip() + os.readlink("/proc/self/ns/net")
     except OSError:
-        return ""
+        return socket.gethostname(), ""
+
+
+def from_torch(process_group: Any, rendezvous_deadline: float, step_deadline: float) -> Group:
+    """Joins the ranks of `process_group` (None: the default one). Collective. Raises UnsupportedError where they are on several hosts."""
+    import torch.distributed as dist
+
+    told: list[Any] = [None] * dist.get_world_size(process_group)
+    dist.all_gather_object(told, (_host(), uuid.uuid4().hex), group=process_group)
+    hosts = [host for host, _ in told]
+    if len({boot for _, boot in hosts}) > 1:
+        names = ", ".join(sorted({name for name, _ in hosts}))
+        raise UnsupportedError(f"the ranks of the process group are on more than one host ({names}), which is not supported yet: start all of them on one")
+    return Group.join(
+        dist.get_rank(process_group),
+        len(told),
+        "localhost:0",
+        run_id=f"torch/{told[0][1]}",
+        rendezvous_deadline=rendezvous_deadline,
+        step_deadline=step_deadline,
+    )

@@ -220,7 +220,8 @@ def test_closed_while_another_thread_waits(mlp):
     """The call ends as interrupted, and close returns when it has."""
     engine = tandem.build(mlp.path, mesh={"tp": 2})
     context = tandem.Context(engine, rank=0)
-    context.set_communicator(tandem.Group.in_process(2)[0])
+    groups = tandem.Group.in_process(2)
+    context.set_communicator(groups[0])
     ended = []
 
     def wait():

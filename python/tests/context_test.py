@@ -122,7 +122,8 @@ def test_communicators_that_do_not_fit(engine, mlp):
 
 def test_a_missing_rank_is_named(engine, mlp):
     with tandem.Context(engine, rank=0, rendezvous_deadline=0.2) as context:
-        context.set_communicator(tandem.Group.in_process(2)[0])
+        groups = tandem.Group.in_process(2)
+        context.set_communicator(groups[0])
         with pytest.raises(tandem.errors.DeadlineError) as caught:
             context(x=mlp.inputs())
         assert caught.value.rank == 1 and isinstance(caught.value, TimeoutError)
@@ -138,7 +139,7 @@ with tandem.Context(tandem.load_engine(sys.argv[1]), rank=group.rank) as context
     context.set_communicator(group)
     out = context(x=x)["out"]
 np.save(f"{sys.argv[3]}/{group.rank}.npy", out)
-print(group.rank, group.size, group.local_rank)
+print(group.rank, group.size)
 """
 
 LAUNCHERS = {
@@ -161,7 +162,7 @@ def test_processes_from_the_environment(engine, mlp, tmp_path, launcher):
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for rank, process in zip((1, 0), processes, strict=True):
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (0, f"{rank} 2 {rank}\n", "")
+        assert (process.returncode, out, err) == (0, f"{rank} 2\n", "")
         np.testing.assert_allclose(np.load(tmp_path / f"{rank}.npy"), mlp(mlp.inputs()), rtol=1e-4, atol=1e-4)
 
 
@@ -176,11 +177,8 @@ def test_no_launcher(monkeypatch):
     with pytest.raises(tandem.Error, match="WORLD_SIZE is 'two'"):
         tandem.Group.from_env()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(tandem.Error, match="MASTER_ADDR is not set"):
-        tandem.Group.from_env()
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    with pytest.raises(NotImplementedError, match="several hosts"):
+    with pytest.raises(NotImplementedError, match="more than one host"):
         tandem.Group.from_env()
 
 

@@ -98,7 +98,8 @@ def test_ctrl_c_ends_the_wait_for_a_rank_that_does_not_come(engines):
     process = start(
         """
         context = tandem.Context(tandem.load_engine(path), rank=0)
-        context.set_communicator(tandem.Group.in_process(2)[0])
+        groups = tandem.Group.in_process(2)
+        context.set_communicator(groups[0])
         print("ready", flush=True)
         try:
             context(x=x)
@@ -114,11 +115,9 @@ def test_ctrl_c_ends_the_wait_for_a_rank_that_does_not_come(engines):
 def test_ctrl_c_ends_the_wait_for_the_meeting(engines):
     process = start(
         """
-        context = tandem.Context(tandem.load_engine(path), rank=1)
-        context.set_communicator(tandem.Group.on_host(f"nobody.{os.getpid()}", 1, 2))
         print("ready", flush=True)
         try:
-            context(x=x)
+            tandem.Group.join(1, 2, "localhost:29500", run_id=f"nobody.{os.getpid()}")
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         """,
@@ -160,7 +159,8 @@ def test_a_handler_that_raises_nothing_does_not_end_the_call(engines):
         """
         signal.signal(signal.SIGALRM, lambda *_: print("handled"))
         context = tandem.Context(tandem.load_engine(path), rank=0, rendezvous_deadline=1)
-        context.set_communicator(tandem.Group.in_process(2)[0])
+        groups = tandem.Group.in_process(2)
+        context.set_communicator(groups[0])
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
             context(x=x)
@@ -244,7 +244,8 @@ def test_the_gil_is_free_while_a_call_waits(engines):
     out = run(
         """
         context = tandem.Context(tandem.load_engine(path), rank=0, rendezvous_deadline=1)
-        context.set_communicator(tandem.Group.in_process(2)[0])
+        groups = tandem.Group.in_process(2)
+        context.set_communicator(groups[0])
         ticks = []
         def tick():
             while not ticks or ticks[-1]:
@@ -341,7 +342,8 @@ def test_interpreter_exit_while_a_thread_waits(engines):
     out = run(
         """
         context = tandem.Context(tandem.load_engine(path), rank=0)
-        context.set_communicator(tandem.Group.in_process(2)[0])
+        groups = tandem.Group.in_process(2)
+        context.set_communicator(groups[0])
         def wait():
             try:
                 context(x=x)

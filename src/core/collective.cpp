@@ -11,12 +11,12 @@ namespace {
 constexpr std::array kCollectives = {
 #define TANDEM_COLLECTIVE(name, op, reduces, rooted, extent) \
   CollectiveInfo{Collective::name, #name, #op, reduces, rooted, CollectiveExtent::extent},
-#include "core/collective.def"
+#include "tandem/collective.def"
 };
 
 constexpr std::array kReductions = {
 #define TANDEM_REDUCTION(name) std::string_view(#name),
-#include "core/collective.def"
+#include "tandem/collective.def"
 };
 
 }  // namespace

@@ -13,7 +13,9 @@ class StopScope {
   ~StopScope() { current_ = before_; }
   StopScope(const StopScope&) = delete;
 
-  static bool wanted() { return current_ && *current_ && (*current_)(); }
+  // Whether this thread has a scope that can ask.
+  static bool set() { return current_ && *current_; }
+  static bool wanted() { return set() && (*current_)(); }
 
  private:
   static inline thread_local const std::function<bool()>* current_ = nullptr;

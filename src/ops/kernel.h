@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/deadline.h"
 #include "device/cpu/thread_pool.h"
 #include "graph/op_def.h"
+#include "tandem/deadline.h"
 
 namespace tandem {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "core/check.h"
 #include "core/stop.h"
@@ -21,22 +22,22 @@ const CollectiveUse* use_of(const Plan& plan, std::size_t program, std::size_t s
 
 std::string group_key(const CollectiveUse& use) { return use.axis.empty() ? fmt::format("{}", use.groups) : use.axis; }
 
+std::vector<int> everyone(int size) {
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
 std::vector<std::vector<int>> rank_lists(const CollectiveUse& use, const Mesh& mesh) {
   if (!use.axis.empty()) return mesh.groups(use.axis);
   std::vector<std::vector<int>> lists;
   for (const auto& list : use.groups) lists.emplace_back(list.begin(), list.end());
-  if (lists.empty()) {
-    lists.emplace_back();
-    for (int rank = 0; rank < mesh.size(); ++rank) lists.back().push_back(rank);
-  }
+  if (lists.empty()) lists.push_back(everyone(mesh.size()));
   return lists;
 }
 
 bool is_world(const std::vector<std::vector<int>>& lists, int size) {
-  if (lists.size() != 1 || static_cast<int>(lists[0].size()) != size) return false;
-  for (int rank = 0; rank < size; ++rank)
-    if (lists[0][static_cast<std::size_t>(rank)] != rank) return false;
-  return true;
+  return lists.size() == 1 && lists[0] == everyone(size);
 }
 
 // Files made per rank each name their own group only: the k-th groups of all ranks form one split.
@@ -110,7 +111,9 @@ void RankContext::set_communicator(Group* group) {
     fail(ErrorCode::mismatch, "the engine is loaded for rank {}, the group says {}", engine_->rank(), group->rank());
   bounds_.clear();  // prepared collectives keep their group
   groups_.clear();
-  group_ = group;
+  own_group_.reset();
+  bound_group_ = group;
+  group_ = options_.own_group ? nullptr : group;
   joined_ = false;
 }
 
@@ -160,6 +163,10 @@ Shape RankContext::output_shape(std::size_t index) {
 void RankContext::join_group() {
   if (joined_) return;
   const Plan& plan = engine_->plan();
+  if (bound_group_ && options_.own_group) {
+    own_group_ = bound_group_->split({everyone(bound_group_->size())}, Deadline::after(options_.rendezvous_deadline));
+    group_ = own_group_.get();
+  }
   if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group_ && group_->size() > 1) {
@@ -296,7 +303,9 @@ void RankContext::run_steps(Bound& bound) {
     try {
       launch.kernel->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
-      throw error.at_node(label(program().steps[s]));
+      const Error named = error.at_node(label(program().steps[s]));
+      if (own_group_) own_group_->abort(named.what());  // so that no peer waits for this rank
+      throw named;
     }
     if (hook_) hook_(s, begin, monotonic_ns());
     if (group_) group_->mark(static_cast<std::int64_t>(s));

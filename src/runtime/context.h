@@ -22,6 +22,7 @@ struct RankContextOptions {
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::size_t program = 0;
   bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
+  bool own_group = false;  // make a group of the bound one's ranks at the collective point, and end it where a step fails
   std::size_t kept_shapes = 4;  // bound shapes whose prepared kernels are kept; the least recently used goes
 };
 
@@ -82,7 +83,9 @@ class RankContext {
   std::vector<std::byte*> address_;       // per value; filled for each run
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;      // their addresses; filled for each run
-  Group* group_ = nullptr;
+  Group* bound_group_ = nullptr;
+  std::unique_ptr<Group> own_group_;
+  Group* group_ = nullptr;  // the one in use: the bound one or the own
   bool joined_ = false;
   std::map<std::string, std::unique_ptr<Group>> groups_;  // by axis or rank lists
   StepHook hook_;

@@ -28,16 +28,6 @@ struct Header {
 
 }  // namespace
 
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  if (this != &other && fd_ >= 0) ::close(fd_);
-  fd_ = std::exchange(other.fd_, -1);
-  return *this;
-}
-
 std::pair<Descriptor, Descriptor> Channel::make_pair() {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) fail(ErrorCode::io, "cannot make a socket pair: {}", std::strerror(errno));

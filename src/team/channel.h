@@ -9,22 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "core/deadline.h"
+#include "core/descriptor.h"
+#include "tandem/deadline.h"
 
 namespace tandem {
-
-// Owns a file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor();
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 struct Message {
   nlohmann::json body;

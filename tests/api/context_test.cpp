@@ -2,12 +2,15 @@
 #include "tandem/context.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <thread>
 
 #include "tandem/tandem.h"
@@ -69,91 +72,194 @@ TEST(Context, RanksOfThisProcess) {
   const Engine engine = mlp("tp=2");
   const Arrays inputs = engine.random_inputs();
   const RankArrays wanted = Model(engine).run(inputs);
-  const auto communicators = Communicator::in_process(2);
+  auto groups = Group::in_process(2);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < 2; ++rank)
     threads.emplace_back([&, rank] {
+      const std::shared_ptr<Group> group = std::move(groups[static_cast<std::size_t>(rank)]);
       Context context(engine, {.rank = rank, .threads = 1});
-      context.set_communicator(communicators[static_cast<std::size_t>(rank)]);
+      context.set_communicator(group);
       for (int i = 0; i < 3; ++i) expect_near(outputs_of(context, engine, inputs).at(0), wanted.at(engine.outputs()[0].name).at(0));
-      context.set_communicator(communicators[static_cast<std::size_t>(rank)]);  // again: another group of the same ranks
+      context.set_communicator(group);  // again
       expect_near(outputs_of(context, engine, inputs).at(0), wanted.at(engine.outputs()[0].name).at(0));
     });
   for (auto& thread : threads) thread.join();
+}
+
+// Forks `ranks` processes, each with life(rank), and gives the signal or exit status that ended each.
+std::vector<int> statuses_of(int ranks, const std::function<void(int)>& life) {
+  std::vector<pid_t> children;
+  for (int rank = 0; rank < ranks; ++rank) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    int status = 1;
+    try {
+      life(rank);
+      status = ::testing::Test::HasFailure() ? 1 : 0;
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "rank %d: %s\n", rank, error.what());
+    }
+    std::fflush(nullptr);
+    ::_exit(status);
+  }
+  std::vector<int> statuses;
+  for (const pid_t child : children) {
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    statuses.push_back(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+  }
+  return statuses;
+}
+
+GroupOptions new_run() {
+  static int number = 0;
+  return {.run_id = "context_test." + std::to_string(::getpid()) + "." + std::to_string(number++), .rendezvous_deadline_s = 20};
 }
 
 TEST(Context, RanksOfOtherProcesses) {
   const Engine engine = mlp("tp=2");
   const Arrays inputs = engine.random_inputs();
   const RankArrays wanted = Model(engine).run(inputs);
-  const std::string name = "context_test." + std::to_string(::getpid());
-  const auto run = [&](int rank) {
+  const GroupOptions run = new_run();
+  const std::vector<int> statuses = statuses_of(2, [&](int rank) {
     Context context(engine, {.rank = rank, .threads = 1});
-    context.set_communicator(Communicator::on_host(name, rank, 2));
-    const auto outputs = outputs_of(context, engine, inputs);
-    const auto* values = reinterpret_cast<const float*>(wanted.at(engine.outputs()[0].name).at(0).data.get());
-    float worst = 0;
-    for (std::size_t i = 0; i < outputs[0].size(); ++i) worst = std::max(worst, std::abs(outputs[0][i] - values[i]));
-    return worst < 1e-5F ? 0 : 1;
-  };
-  const pid_t child = ::fork();
-  if (child == 0) {
-    int status = 2;
-    try {
-      status = run(1);
-    } catch (const std::exception&) {
-    }
-    ::_exit(status);
-  }
-  EXPECT_EQ(run(0), 0);
-  int status = -1;
-  ::waitpid(child, &status, 0);
-  EXPECT_EQ(status, 0);
+    context.set_communicator(Group::join(rank, 2, "localhost:29500", run));
+    expect_near(outputs_of(context, engine, inputs).at(0), wanted.at(engine.outputs()[0].name).at(0));
+  });
+  EXPECT_EQ(statuses, (std::vector<int>{0, 0}));
+}
+
+TEST(Binding, OneThreadBindsInAnyOrder) {
+  const Engine engine = mlp("tp=2");
+  const Arrays inputs = engine.random_inputs();
+  auto groups = Group::in_process(2);
+  Context first(engine, {.rank = 0, .threads = 1}), second(engine, {.rank = 1, .threads = 1});
+  second.set_communicator(std::move(groups[1]));  // none of them waits
+  first.set_communicator(std::move(groups[0]));
+  std::thread other([&] { outputs_of(second, engine, inputs); });
+  expect_near(outputs_of(first, engine, inputs).at(0), Model(engine).run(inputs).begin()->second.at(0));
+  other.join();
+}
+
+TEST(Binding, TwoContextsOfOneGroupAndItsOwnCalls) {
+  const Engine engine = mlp("tp=2");
+  const Arrays inputs = engine.random_inputs();
+  const Array wanted = Model(engine).run(inputs).begin()->second.at(0);
+  auto groups = Group::in_process(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      std::shared_ptr<Group> group = std::move(groups[static_cast<std::size_t>(rank)]);
+      Context a(engine, {.rank = rank, .threads = 1}), b(engine, {.rank = rank, .threads = 1});
+      a.set_communicator(group);
+      b.set_communicator(group);
+      a.prepare();
+      EXPECT_EQ(group->exchange({}).size(), 2u);
+      expect_near(outputs_of(b, engine, inputs).at(0), wanted);
+      group.reset();  // the contexts keep it
+      expect_near(outputs_of(a, engine, inputs).at(0), wanted);
+      expect_near(outputs_of(b, engine, inputs).at(0), wanted);
+    });
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(Binding, ReleasedAndBoundToAnother) {
+  const Engine engine = mlp("tp=2");
+  const Arrays inputs = engine.random_inputs();
+  const Array wanted = Model(engine).run(inputs).begin()->second.at(0);
+  auto first = Group::in_process(2), second = Group::in_process(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      const auto r = static_cast<std::size_t>(rank);
+      Context context(engine, {.rank = rank, .threads = 1});
+      context.set_communicator(std::move(first[r]));
+      expect_near(outputs_of(context, engine, inputs).at(0), wanted);
+      context.set_communicator(nullptr);
+      EXPECT_NE(std::string(thrown([&] { outputs_of(context, engine, inputs); }).what()).find("no group is bound"), std::string::npos);
+      context.set_communicator(std::move(second[r]));
+      expect_near(outputs_of(context, engine, inputs).at(0), wanted);
+    });
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(Binding, RanksWithOtherEnginesAreToldBeforeTheFirstKernel) {
+  const Engine engines[] = {mlp("tp=2"), mlp("dp=2")};
+  auto groups = Group::in_process(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      Context context(engines[rank], {.rank = rank, .threads = 1});
+      context.set_communicator(std::move(groups[static_cast<std::size_t>(rank)]));
+      const Error error = thrown([&] { outputs_of(context, engines[rank], engines[rank].random_inputs()); });
+      EXPECT_EQ(error.code(), ErrorCode::mismatch) << error.what();
+      EXPECT_NE(error.message().find("ranks 0 and 1 disagree on the plan"), std::string::npos) << error.what();
+    });
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(Binding, KilledProcessIsNamedToTheOthers) {
+  const Engine engine = mlp("tp=4");
+  const Arrays inputs = engine.random_inputs();
+  const GroupOptions run = new_run();
+  const std::vector<int> statuses = statuses_of(4, [&](int rank) {
+    Context context(engine, {.rank = rank, .threads = 1});
+    context.set_communicator(Group::join(rank, 4, "localhost:29500", run));
+    outputs_of(context, engine, inputs);
+    if (rank == 2) ::raise(SIGKILL);
+    const Error error = thrown([&] {
+      for (int i = 0; i < 3; ++i) outputs_of(context, engine, inputs);
+    });
+    EXPECT_EQ(error.code(), ErrorCode::rank_failed) << error.what();
+    EXPECT_EQ(error.rank(), 2) << error.what();
+  });
+  EXPECT_EQ(statuses, (std::vector<int>{0, 0, 128 + SIGKILL, 0}));
+}
+
+TEST(Binding, BadInputOfOneRankLeavesTheGroupUsable) {
+  const Engine engine = mlp("tp=2");
+  const Arrays inputs = engine.random_inputs();
+  auto groups = Group::in_process(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      Context context(engine, {.rank = rank, .threads = 1});
+      context.set_communicator(std::move(groups[static_cast<std::size_t>(rank)]));
+      outputs_of(context, engine, inputs);
+      if (rank == 1) {
+        EXPECT_EQ(thrown([&] { context.run({}, {}); }).code(), ErrorCode::invalid_argument);
+      }
+      outputs_of(context, engine, inputs);
+    });
+  for (auto& thread : threads) thread.join();
 }
 
 TEST(Context, RefusesWhatDoesNotFit) {
   const Engine engine = mlp("tp=2");
   EXPECT_EQ(thrown([&] { Context(engine, {.rank = 2}); }).code(), ErrorCode::invalid_argument);
   Context context(engine, {.rank = 1});
-  EXPECT_EQ(thrown([&] { context.set_communicator(Communicator::in_process(3)[1]); }).code(), ErrorCode::mismatch);
-  EXPECT_EQ(thrown([&] { context.set_communicator(Communicator::in_process(2)[0]); }).code(), ErrorCode::mismatch);
+  auto three = Group::in_process(3), two = Group::in_process(2);
+  EXPECT_NE(std::string(thrown([&] { context.set_communicator(std::move(three[1])); }).what()).find("is for 2 ranks, the group has 3"), std::string::npos);
+  EXPECT_EQ(thrown([&] { context.set_communicator(std::move(two[0])); }).code(), ErrorCode::mismatch);
   EXPECT_NE(std::string(thrown([&] { outputs_of(context, engine, engine.random_inputs()); }).what()).find("no group is bound"), std::string::npos);
 }
 
-TEST(Context, MissingRankIsNamed) {
+TEST(Context, RankThatDoesNotRunIsNamed) {
   const Engine engine = mlp("tp=2");
-  const Arrays inputs = engine.random_inputs();
-  for (const bool here : {true, false}) {
-    Context context(engine, {.rank = 0, .rendezvous_deadline_s = 0.2});
-    context.set_communicator(here ? Communicator::in_process(2)[0] : Communicator::on_host("context_test.missing", 0, 2));
-    const Error error = thrown([&] { outputs_of(context, engine, inputs); });
-    EXPECT_EQ(error.code(), ErrorCode::timeout) << error.what();
-    EXPECT_EQ(error.rank(), 1) << error.what();
-  }
+  auto groups = Group::in_process(2);
+  Context context(engine, {.rank = 0, .rendezvous_deadline_s = 0.2});
+  context.set_communicator(std::move(groups[0]));
+  const Error error = thrown([&] { outputs_of(context, engine, engine.random_inputs()); });
+  EXPECT_EQ(error.code(), ErrorCode::timeout) << error.what();
+  EXPECT_EQ(error.rank(), 1) << error.what();
 }
 
 TEST(Context, StopEndsTheWaitForOthers) {
   const Engine engine = mlp("tp=2");
+  auto groups = Group::in_process(2);
   Context context(engine, {.rank = 0, .stop = [] { return true; }});
-  context.set_communicator(Communicator::in_process(2)[0]);
+  context.set_communicator(std::move(groups[0]));
   EXPECT_EQ(thrown([&] { outputs_of(context, engine, engine.random_inputs()); }).code(), ErrorCode::interrupted);
-}
-
-TEST(Communicator, FromTheEnvironment) {
-  const std::vector<const char*> names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID"};
-  for (const char* name : names) ::unsetenv(name);
-  EXPECT_EQ(thrown([] { Communicator::from_environment(); }).code(), ErrorCode::invalid_argument);
-  ::setenv("RANK", "1", 1);
-  ::setenv("WORLD_SIZE", "2", 1);
-  ::setenv("MASTER_PORT", "29500", 1);
-  const Communicator made = Communicator::from_environment();
-  EXPECT_EQ(made.rank(), 1);
-  EXPECT_EQ(made.size(), 2);
-  ::setenv("LOCAL_WORLD_SIZE", "1", 1);
-  EXPECT_EQ(thrown([] { Communicator::from_environment(); }).code(), ErrorCode::unsupported);
-  ::setenv("LOCAL_WORLD_SIZE", "x", 1);
-  EXPECT_NE(std::string(thrown([] { Communicator::from_environment(); }).what()).find("LOCAL_WORLD_SIZE is 'x'"), std::string::npos);
-  for (const char* name : names) ::unsetenv(name);
 }
 
 TEST(Model, ThreadsReadAndWriteWhereTheArraysLie) {

@@ -22,7 +22,7 @@ struct Report {
 };
 static_assert(sizeof(Report) < 4096, "a pipe takes it in one piece");
 
-Report run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& body, std::chrono::nanoseconds rendezvous) {
+Report report_on(const std::function<void()>& life) {
   const std::int64_t start = monotonic_ns();
   Report report = {.ok = true};
   const auto failed = [&](ErrorCode code, int about, const char* text) {
@@ -30,15 +30,9 @@ Report run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& 
     report.code = code;
     report.rank = about;
     std::strncpy(report.text, text, sizeof report.text - 1);
-    region.mark_failed(rank, text);
   };
   try {
-    const std::unique_ptr<Group> group = region.attach(rank, Deadline::after(rendezvous));
-    try {
-      body(*group);
-    } catch (const Error& error) {
-      failed(error.code(), error.rank(), error.what());
-    }
+    life();
   } catch (const Error& error) {
     failed(error.code(), error.rank(), error.what());
   } catch (const std::exception& error) {
@@ -48,12 +42,33 @@ Report run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& 
   return report;
 }
 
+// Peers hear why a rank failed before they see it leave.
+void run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& body, std::chrono::nanoseconds rendezvous) {
+  std::unique_ptr<Group> group;
+  try {
+    group = region.attach(rank, Deadline::after(rendezvous));
+    body(*group);
+  } catch (const std::exception& error) {
+    region.mark_failed(rank, error.what());
+    throw;
+  }
+}
+
 }  // namespace
 
 RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options, std::chrono::nanoseconds rendezvous)
     : region_(ShmRegion::create(world, options)) {
+  start(world, [&](int rank) {
+    // As in an exec'd rank, all that comes from the parent is the descriptor.
+    run_body(*ShmRegion::open(region_->fd()), rank, body, rendezvous);
+  });
+}
+
+RankProcesses::RankProcesses(int count, const std::function<void(int)>& life) { start(count, life); }
+
+void RankProcesses::start(int count, const std::function<void(int)>& life) {
   const pid_t parent = getpid();
-  for (int rank = 0; rank < world; ++rank) {
+  for (int number = 0; number < count; ++number) {
     int ends[2];
     check(pipe(ends) == 0, "pipe");
     const pid_t pid = fork();
@@ -61,9 +76,7 @@ RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body,
     if (pid == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       if (getppid() != parent) _exit(2);
-      // As in an exec'd rank, all that comes from the parent is the descriptor.
-      const auto region = ShmRegion::open(region_->fd());
-      const Report report = run_body(*region, rank, body, rendezvous);
+      const Report report = report_on([&] { life(number); });
       const bool told = write(ends[1], &report, sizeof report) == sizeof report;
       _exit(told && report.ok ? 0 : 1);
     }

@@ -28,6 +28,8 @@ class RankProcesses {
  public:
   RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options = {},
                 std::chrono::nanoseconds rendezvous = kRendezvousDeadline);
+  // Processes that share nothing from the start: each runs life(number).
+  RankProcesses(int count, const std::function<void(int)>& life);
   ~RankProcesses();
   RankProcesses(const RankProcesses&) = delete;
   RankProcesses& operator=(const RankProcesses&) = delete;
@@ -38,7 +40,9 @@ class RankProcesses {
   std::vector<RankOutcome> wait(std::chrono::nanoseconds limit = std::chrono::seconds(60));
 
  private:
-  std::shared_ptr<ShmRegion> region_;
+  void start(int count, const std::function<void(int)>& life);
+
+  std::shared_ptr<ShmRegion> region_;  // of the first kind
   std::vector<pid_t> pids_;
   std::vector<int> pipes_;
 };

@@ -4,9 +4,8 @@
 #include <thread>
 
 #include "api/run/engine_data.h"
-#include "api/run/seconds.h"
-#include "comm/communicator.h"
-#include "core/check.h"
+#include "comm/group.h"
+#include "core/seconds.h"
 #include "core/stop.h"
 #include "runtime/context.h"
 
@@ -22,6 +21,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   out.step_deadline = nanoseconds("step", options.step_deadline_s);
   out.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
+  out.own_group = true;
   out.same_plan = engine.data().plans.size() == 1;
   return out;
 }
@@ -40,46 +40,22 @@ std::int64_t whole_extent(const Binding& input, int dim, std::int64_t local, con
 struct Context::Data {
   Engine engine;
   ContextOptions options;
-  RankContextOptions rank_options;
-  std::shared_ptr<Communicator::State> communicator;  // joined at the first use
-  std::unique_ptr<Group> group;                       // outlives the context below
+  std::shared_ptr<Group> group;  // outlives the context below
   RankContext context;
-  bool joined = true;
 
-  Data(const Engine& of, const ContextOptions& given)
-      : engine(of), options(given), rank_options(checked(of, given)), context(of.data().rank_engine(given.rank), rank_options) {}
-
-  // The first half of the collective point.
-  void join() {
-    if (joined) return;
-    group = communicator->join(Deadline::after(rank_options.rendezvous_deadline));
-    context.set_communicator(group.get());
-    joined = true;
-  }
+  Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
+      : engine(of), options(given), context(of.data().rank_engine(given.rank), rank_options) {}
 };
 
-Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options)) {}
-Context::~Context() {
-  if (data_) data_->context.set_communicator(nullptr);
-}
+Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options, checked(engine, options))) {}
+Context::~Context() = default;
 Context::Context(Context&&) noexcept = default;
 
 int Context::rank() const { return data_->options.rank; }
 
-void Context::set_communicator(const Communicator& communicator) {
-  if (communicator.size() != data_->engine.ranks())
-    fail(ErrorCode::mismatch, "the engine is for {} ranks, the communicator has {}", data_->engine.ranks(), communicator.size());
-  if (communicator.rank() != rank()) fail(ErrorCode::mismatch, "the context is for rank {}, the communicator says {}", rank(), communicator.rank());
-  release_communicator();
-  data_->communicator = communicator.shared_state();
-  data_->joined = false;
-}
-
-void Context::release_communicator() {
-  data_->context.set_communicator(nullptr);
-  data_->group.reset();
-  data_->communicator.reset();
-  data_->joined = true;
+void Context::set_communicator(std::shared_ptr<Group> group) {
+  data_->context.set_communicator(group.get());
+  data_->group = std::move(group);  // the one before is not in use any more
 }
 
 void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
@@ -97,13 +73,11 @@ Shape Context::output_shape(std::size_t output) { return data_->context.output_s
 
 void Context::prepare() {
   const StopScope scope(data_->options.stop);
-  data_->join();
   data_->context.prepare();
 }
 
 void Context::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   const StopScope scope(data_->options.stop);
-  data_->join();
   data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
 }
 

@@ -5,8 +5,7 @@
 #include <thread>
 
 #include "api/run/engine_data.h"
-#include "api/run/seconds.h"
-#include "core/check.h"
+#include "core/seconds.h"
 #include "tandem/team.h"
 #include "team/team.h"
 

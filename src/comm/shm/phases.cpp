@@ -107,7 +107,7 @@ std::uint64_t ShmGroup::await_slowly(Signal& signal, std::uint32_t count, int wr
   if (await_spinning(signal, count)) return signal.value.load(std::memory_order_acquire);
   RankPage& mine = page(rank_);
   mine.waiting_for.store(members_[static_cast<std::size_t>(writer)], std::memory_order_relaxed);
-  const Deadline deadline = deadline_ ? *deadline_ : Deadline::after(kStepDeadline);
+  const Deadline deadline = deadline_ ? *deadline_ : Deadline::after(waiting_->step);
   int laggard = find_laggard(writer);
   std::uint64_t seen = region_->page(laggard).sequence;
   std::int64_t last_sign = 0;  // of life of the laggard
@@ -122,7 +122,7 @@ std::uint64_t ShmGroup::await_slowly(Signal& signal, std::uint32_t count, int wr
       return now;
     }
     throw_if_gone(writer, signal, count);
-    region_->throw_if_stopped(members_[static_cast<std::size_t>(rank_)]);
+    region_->throw_if_stopped(members_[static_cast<std::size_t>(rank_)], *waiting_, [&] { return to_string(cell(rank_).descriptor); });
     if (const int other = find_laggard(writer); other != laggard || region_->page(other).sequence != seen) {
       laggard = other;
       seen = region_->page(other).sequence;

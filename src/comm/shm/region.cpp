@@ -81,6 +81,11 @@ shm::RankPage& ShmRegion::page(int rank) const {
 }
 
 std::unique_ptr<Group> ShmRegion::attach(int rank, Deadline rendezvous) {
+  enter(rank);
+  return wait_for_all(rank, rendezvous, {}, {});
+}
+
+void ShmRegion::enter(int rank) {
   if (rank < 0 || rank >= world()) fail(ErrorCode::invalid_argument, "rank {} is outside a world of {}", rank, world());
   throw_if_failed();
   shm::RankPage& mine = page(rank);
@@ -100,22 +105,27 @@ std::unique_ptr<Group> ShmRegion::attach(int rank, Deadline rendezvous) {
   mine.state = RankState::attached;
   header().attached.fetch_add(1);
   shm::futex_wake_all(&header().attached);
-  wait_for_all(rank, rendezvous);
-  const std::size_t offset = header_bytes(world());
-  std::vector<int> everyone(static_cast<std::size_t>(world()));
-  std::iota(everyone.begin(), everyone.end(), 0);
-  return std::make_unique<shm::ShmGroup>(shared_from_this(), offset, std::move(everyone), rank, true);
 }
 
-void ShmRegion::wait_for_all(int rank, Deadline rendezvous) {
-  for (;;) {
-    const std::uint32_t attached = header().attached;
-    if (attached == header().world) return;
+std::unique_ptr<Group> ShmRegion::wait_for_all(int rank, Deadline rendezvous, Waiting waiting, const std::function<void()>& idle) {
+  for (std::uint32_t attached = header().attached; attached != header().world; attached = header().attached) {
     throw_if_failed();
-    throw_if_stopped(rank);
-    if (rendezvous.expired()) break;
+    for (int r = 0; r < world(); ++r)
+      if (page(r).state == RankState::attached && !alive(r))
+        abort(ErrorCode::rank_failed, r, fmt::format("its process {} ended while the ranks met", page(r).pid.load()));
+    throw_if_stopped(rank, waiting, [] { return "the rendezvous"; });
+    if (idle) idle();
+    if (rendezvous.expired()) throw_missing(rendezvous);
     shm::futex_wait(&header().attached, attached, std::min(kSlice, rendezvous.remaining()));
   }
+  for (int r = 0; r < world(); ++r) alive(r);  // opens their descriptors while their numbers are surely theirs
+  std::vector<int> everyone(static_cast<std::size_t>(world()));
+  std::iota(everyone.begin(), everyone.end(), 0);
+  return std::make_unique<shm::ShmGroup>(shared_from_this(), header_bytes(world()), std::move(everyone), rank, true,
+                                         std::make_shared<const Waiting>(std::move(waiting)));
+}
+
+void ShmRegion::throw_missing(Deadline rendezvous) {
   std::vector<int> missing;
   for (int r = 0; r < world(); ++r)
     if (const RankState s = page(r).state; s == RankState::absent || s == RankState::joining) missing.push_back(r);
@@ -137,10 +147,10 @@ void ShmRegion::abort(ErrorCode code, int rank, std::string_view reason) {
   failure.state.store(2, std::memory_order_release);
 }
 
-void ShmRegion::throw_if_stopped(int rank) {
-  if (!StopScope::wanted()) return;
+void ShmRegion::throw_if_stopped(int rank, const Waiting& waiting, const std::function<std::string()>& what) {
+  if (StopScope::set() ? !StopScope::wanted() : !(waiting.stop && waiting.stop())) return;
   abort(ErrorCode::aborted, rank, "its caller interrupted it");
-  throw Error(ErrorCode::interrupted, "interrupted while waiting for other ranks; the ranks' groups are no longer usable");
+  throw Error(ErrorCode::interrupted, fmt::format("interrupted in {}; the ranks' groups are no longer usable", what()), {}, rank);
 }
 
 void ShmRegion::throw_failure() const {

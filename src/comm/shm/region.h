@@ -1,8 +1,10 @@
 // ShmRegion: the memory through which the ranks of one host form a world, as threads of one process or as processes.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +21,13 @@ struct ShmOptions {
   bool check = false;                  // compare whole calls before each collective, not only their hashes; TANDEM_CHECK=1 also sets it
 };
 
+// How the calls of a rank wait where they are not told.
+struct Waiting {
+  std::chrono::nanoseconds rendezvous = kRendezvousDeadline;
+  std::chrono::nanoseconds step = kStepDeadline;
+  std::function<bool()> stop = {};  // as in GroupOptions
+};
+
 // One object per process; its threads share it. A region serves one world once: after a failure make a new one.
 // Rank processes get the descriptor by inheritance (clear its close-on-exec flag in the child) and call open().
 class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
@@ -33,6 +42,10 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
 
   // Joins as `rank` and waits for all others; Error(timeout) names those that did not come. The group keeps the region alive.
   std::unique_ptr<Group> attach(int rank, Deadline rendezvous = Deadline::after(kRendezvousDeadline));
+  // The same in two steps, for those who have something to look after meanwhile: `idle` is called several times a second while ranks are
+  // missing, and may throw.
+  void enter(int rank);
+  std::unique_ptr<Group> wait_for_all(int rank, Deadline rendezvous, Waiting waiting, const std::function<void()>& idle);
 
   // For a supervisor, or whoever sees it first: ends all waits of all ranks. Only the first failure counts. Callable at any time.
   void mark_failed(int rank, std::string_view reason) { abort(ErrorCode::rank_failed, rank, reason); }
@@ -42,8 +55,8 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
     if (header().failure.state.load(std::memory_order_relaxed) != 0) [[unlikely]] throw_failure();
   }
   [[noreturn]] void throw_failure() const;
-  // Ends the waits of all ranks where the StopScope of this thread, which is `rank`, wants it.
-  void throw_if_stopped(int rank);
+  // Ends the waits of all ranks where the StopScope of this thread, which is `rank`, wants it, or `waiting` if there is none. `what` was interrupted.
+  void throw_if_stopped(int rank, const Waiting& waiting, const std::function<std::string()>& what);
   Progress progress(int rank) const;
   // False once the process of an attached rank has ended, reaped or not; true where that cannot be told.
   bool alive(int rank);
@@ -62,7 +75,7 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
 
  private:
   explicit ShmRegion(SharedMemory memory) : memory_(std::move(memory)) {}
-  void wait_for_all(int rank, Deadline rendezvous);
+  [[noreturn]] void throw_missing(Deadline rendezvous);
 
   SharedMemory memory_;
   std::unique_ptr<Mapping> base_;  // header and rank pages

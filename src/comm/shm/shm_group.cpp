@@ -37,8 +37,9 @@ std::uint64_t hash_of(const std::vector<std::vector<int>>& lists) {
 
 }  // namespace
 
-ShmGroup::ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::vector<int> members, int rank, bool is_world)
-    : region_(std::move(region)), members_(std::move(members)), rank_(rank), size_(static_cast<int>(members_.size())), is_world_(is_world),
+ShmGroup::ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::vector<int> members, int rank, bool is_world,
+                   std::shared_ptr<const Waiting> waiting)
+    : region_(std::move(region)), waiting_(std::move(waiting)), members_(std::move(members)), rank_(rank), size_(static_cast<int>(members_.size())), is_world_(is_world),
       roomy_(region_->roomy()), check_(region_->header().check != 0), offset_(offset), sent_(members_.size()), taken_(members_.size()) {
   const GroupLayout layout = region_->layout(members_.size());
   slot_bytes_ = layout.slot_bytes;
@@ -82,9 +83,9 @@ void ShmGroup::begin(const Descriptor& descriptor, std::uint64_t hash, const std
   deadline_ = deadline;
 }
 
-std::vector<std::vector<std::byte>> ShmGroup::exchange(std::span<const std::byte> blob, Deadline deadline) {
+std::vector<std::vector<std::byte>> ShmGroup::exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) {
   if (size_ == 1) return {{blob.begin(), blob.end()}};
-  begin({.activity = Activity::exchange}, 0, deadline);
+  begin({.activity = Activity::exchange}, 0, deadline ? deadline : Deadline::after(waiting_->rendezvous));
   // The first slot starts with the size; after it everyone knows how many phases are left.
   const std::uint64_t size = blob.size();
   const std::size_t first = std::min(blob.size(), slot_bytes_ - sizeof size);
@@ -112,7 +113,7 @@ std::vector<std::vector<std::byte>> ShmGroup::exchange(std::span<const std::byte
   return blobs;
 }
 
-std::unique_ptr<Group> ShmGroup::split(const std::vector<std::vector<int>>& lists, Deadline deadline) {
+std::unique_ptr<Group> ShmGroup::split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) {
   check_lists(lists, size_);
   const std::vector<int>* own = nullptr;
   for (const std::vector<int>& list : lists)
@@ -139,14 +140,14 @@ std::unique_ptr<Group> ShmGroup::split(const std::vector<std::vector<int>>& list
   std::vector<int> members;
   for (const int r : *own) members.push_back(members_[static_cast<std::size_t>(r)]);
   const auto position = static_cast<int>(std::find(own->begin(), own->end(), rank_) - own->begin());
-  return std::make_unique<ShmGroup>(region_, offer.offset, std::move(members), position, false);
+  return std::make_unique<ShmGroup>(region_, offer.offset, std::move(members), position, false, waiting_);
 }
 
 std::byte* ShmGroup::mail(int from, int to, std::uint32_t number) const {
   return mail_ + (static_cast<std::size_t>(from * size_ + to) * 2 + (number & 1)) * mail_bytes_;
 }
 
-void ShmGroup::send(std::span<const std::byte> bytes, int to, Deadline deadline) {
+void ShmGroup::send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) {
   if (to < 0 || to >= size_ || to == rank_) fail(ErrorCode::invalid_argument, "rank {} of {} cannot send to rank {}", rank_, size_, to);
   begin({.activity = Activity::send}, 0, deadline);
   Mailbox& box = mailbox(rank_, to);
@@ -162,7 +163,7 @@ void ShmGroup::send(std::span<const std::byte> bytes, int to, Deadline deadline)
   } while (at < bytes.size());
 }
 
-void ShmGroup::recv(std::span<std::byte> bytes, int from, Deadline deadline) {
+void ShmGroup::recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) {
   if (from < 0 || from >= size_ || from == rank_) fail(ErrorCode::invalid_argument, "rank {} of {} cannot receive from rank {}", rank_, size_, from);
   begin({.activity = Activity::receive}, 0, deadline);
   Mailbox& box = mailbox(from, rank_);

@@ -19,17 +19,18 @@ namespace tandem::shm {
 class ShmGroup final : public Group {
  public:
   // `members` are world ranks. Only memory of a split goes back to the region with its last member, not that of the world's group.
-  ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::vector<int> members, int rank, bool is_world);
+  ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::vector<int> members, int rank, bool is_world,
+           std::shared_ptr<const Waiting> waiting);
   ~ShmGroup() override;
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   std::span<const int> members() const override { return members_; }
   void run(const CollectiveCall& call) override;
-  void send(std::span<const std::byte> bytes, int to, Deadline deadline) override;
-  void recv(std::span<std::byte> bytes, int from, Deadline deadline) override;
-  std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, Deadline deadline) override;
-  std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, Deadline deadline) override;
+  void send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) override;
+  void recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) override;
+  std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) override;
+  std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override;
   void mark(std::int64_t step) override;
   Progress progress(int rank) const override { return region_->progress(members_.at(static_cast<std::size_t>(rank))); }
   void abort(std::string_view reason) override;
@@ -71,6 +72,7 @@ class ShmGroup final : public Group {
   void shift(const CollectiveCall& call, std::size_t bytes);
 
   std::shared_ptr<ShmRegion> region_;
+  std::shared_ptr<const Waiting> waiting_;
   std::vector<int> members_;
   int rank_, size_;
   bool is_world_, roomy_, check_;

@@ -1,4 +1,4 @@
-// One op per row of core/collective.def.
+// One op per row of tandem/collective.def.
 #include <set>
 
 #include "core/check.h"
@@ -73,7 +73,7 @@ std::vector<Type> infer(const OpCall& call) {
 std::vector<std::string> reduction_words() {
   return {
 #define TANDEM_REDUCTION(name) #name,
-#include "core/collective.def"
+#include "tandem/collective.def"
   };
 }
 

@@ -1,4 +1,4 @@
-// Every collective op: one call of the Group. A kernel per row of core/collective.def.
+// Every collective op: one call of the Group. A kernel per row of tandem/collective.def.
 #include <cstring>
 
 #include "comm/group.h"
@@ -80,6 +80,6 @@ constexpr KernelDef define(Collective kind, CollectiveExtent extent, std::string
 #define TANDEM_COLLECTIVE(name, op, reduces, rooted, extent) \
   extern const KernelDef group_##name;                       \
   const KernelDef group_##name = define(Collective::name, CollectiveExtent::extent, "group_" #name, #op);
-#include "core/collective.def"
+#include "tandem/collective.def"
 
 }  // namespace tandem::kernels

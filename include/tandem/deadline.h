@@ -1,4 +1,4 @@
-// Deadline: the moment a wait must end, on the monotonic clock that all processes of a host share.
+// Deadline: the moment a wait must end, on the monotonic clock that all processes of a host share. Public; belongs to core.
 #pragma once
 
 #include <algorithm>

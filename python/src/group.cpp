@@ -1,0 +1,170 @@
+// Group: joining, and what is no collective operation on arrays.
+#include "group.h"
+
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <thread>
+
+#include "bind.h"
+#include "tandem/error.h"
+
+using namespace nb::literals;
+
+namespace tandem::python {
+namespace {
+
+constexpr std::chrono::seconds kPatience{10};  // for another thread's call to end
+
+GroupOptions options_of(const PyGroup::Stop& stop, const std::string& run_id, double rendezvous, double step) {
+  return {.run_id = run_id, .rendezvous_deadline_s = rendezvous, .step_deadline_s = step, .stop = [stop] { return stop->stop(); }};
+}
+
+template <typename Join>
+std::unique_ptr<PyGroup> joined(const Join& join) {
+  const auto stop = std::make_shared<Interrupt>();
+  std::shared_ptr<Group> group = PyGroup::waiting(stop, [&] { return join(stop); });
+  return std::make_unique<PyGroup>(std::move(group), stop);
+}
+
+std::unique_ptr<PyGroup> join(int rank, int size, const std::string& address, const std::string& run_id, double rendezvous, double step) {
+  return joined([&](const PyGroup::Stop& stop) { return Group::join(rank, size, address, options_of(stop, run_id, rendezvous, step)); });
+}
+
+std::unique_ptr<PyGroup> from_env(const std::string& run_id, double rendezvous, double step) {
+  return joined([&](const PyGroup::Stop& stop) { return Group::from_env(options_of(stop, run_id, rendezvous, step)); });
+}
+
+// Each rank is a thread: none asks for another's signals.
+nb::list in_process(int size, double rendezvous, double step) {
+  nb::list out;
+  for (auto& group : Group::in_process(size, {.rendezvous_deadline_s = rendezvous, .step_deadline_s = step, .stop = {}}))
+    out.append(nb::cast(std::make_unique<PyGroup>(std::move(group), std::make_shared<Interrupt>())));
+  return out;
+}
+
+nb::list exchange(PyGroup& self, const nb::bytes& blob) {
+  const auto* data = reinterpret_cast<const std::byte*>(blob.c_str());
+  const auto blobs = self.turn([&](Group& group) { return group.exchange({data, blob.size()}); });
+  nb::list out;
+  for (const auto& one : blobs) out.append(nb::bytes(reinterpret_cast<const char*>(one.data()), one.size()));
+  return out;
+}
+
+nb::object split(PyGroup& self, const std::vector<std::vector<int>>& lists) {
+  std::shared_ptr<Group> made = self.turn([&](Group& group) { return group.split(lists); });
+  return made ? nb::cast(std::make_unique<PyGroup>(std::move(made), self.stop())) : nb::none();
+}
+
+nb::tuple members(const PyGroup& self) {
+  nb::list ranks;
+  for (const int rank : self.open()->members()) ranks.append(rank);
+  return nb::tuple(ranks);
+}
+
+void bind_joining(nb::class_<PyGroup>& group) {
+  group
+      .def_static("join", &join, "rank"_a, "size"_a, "address"_a, nb::kw_only(), "run_id"_a = "", "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
+                  "Joins as `rank` of `size` processes of one user on one host, which meet at `address`, \"HOST:PORT\". No TCP port is used, so that one of "
+                  "a launcher is not in the way. Returns once all have come. `run_id`: tells runs apart that meet at one address. `rendezvous_deadline`: "
+                  "seconds that ranks wait for each other to come or to split; `step_deadline`: seconds without progress of a rank that others wait for.\n\n"
+                  "Raises DeadlineError naming the ranks that did not come, MismatchError where ranks disagree about their number or two are the same one, "
+                  "UnsupportedError for another host's address.")
+      .def_static("from_env", &from_env, nb::kw_only(), "run_id"_a = "", "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
+                  "join() with what the launcher of this process says: RANK and WORLD_SIZE (torchrun), OMPI_COMM_WORLD_RANK and _SIZE (mpirun), PMI_RANK and "
+                  "_SIZE (mpiexec), SLURM_PROCID and SLURM_NTASKS (srun); MASTER_ADDR and MASTER_PORT, or else 127.0.0.1:29500.\n\n"
+                  "Raises as join(), InvalidArgumentError naming a variable that is missing or no number, UnsupportedError for ranks on several hosts.")
+      .def_static("in_process", &in_process, "size"_a, nb::kw_only(), "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
+                  nb::sig("def in_process(size: int, *, rendezvous_deadline: float = 60.0, step_deadline: float = 30.0) -> list[Group]"),
+                  "The groups of `size` ranks that are threads of this process, by rank: each for a thread of its own.")
+      .def_static(
+          "from_torch",
+          [](nb::object process_group, double rendezvous, double step) {
+            return nb::module_::import_("tandem.torch_group").attr("from_torch")(process_group, rendezvous, step);
+          },
+          "process_group"_a = nb::none(), nb::kw_only(), "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
+          nb::sig("def from_torch(process_group: typing.Any = None, *, rendezvous_deadline: float = 60.0, step_deadline: float = 30.0) -> Group"),
+          "The ranks of a torch.distributed process group (None: the default one), which must be on one host. Collective: all of them call it. The "
+          "process group is used once, to agree on where to meet, and stays the caller's.");
+}
+
+}  // namespace
+
+PyGroup::PyGroup(std::shared_ptr<Group> group, Stop stop)
+    : group_(std::move(group)), stop_(std::move(stop)), rank_(group_->rank()), size_(group_->size()), at_exit_([this] { close(); }) {}
+
+PyGroup::~PyGroup() { close(); }
+
+PyGroup::Turn::Turn(PyGroup& group) : group_(group) {
+  group.open();
+  if (group.busy_) throw Error(ErrorCode::invalid_argument, "a group serves one thread at a time, and another call is still running");
+  group.busy_ = true;
+}
+
+const std::shared_ptr<Group>& PyGroup::open() const {
+  birthplace_.require_here("group");
+  if (!group_) throw Error(ErrorCode::invalid_argument, "the group is closed");
+  return group_;
+}
+
+void PyGroup::close() {
+  if (!group_) return;
+  std::shared_ptr<Group> group = std::move(group_);
+  if (!birthplace_.here()) {
+    new std::shared_ptr<Group>(std::move(group));  // the parent process is the rank
+    return;
+  }
+  const nb::gil_scoped_release release;
+  const auto last = std::chrono::steady_clock::now() + kPatience;
+  if (busy_) group->abort("closed while another thread was using it");
+  while (busy_ && std::chrono::steady_clock::now() < last) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (busy_) new std::shared_ptr<Group>(std::move(group));
+  group.reset();
+}
+
+std::shared_ptr<Group> group_of(nb::handle communicator) {
+  if (communicator.is_none()) return nullptr;
+  if (nb::isinstance<PyGroup>(communicator)) return nb::cast<const PyGroup&>(communicator).open();
+  const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(communicator.ptr())));
+  const auto module = nb::cast<std::string>(nb::str(nb::getattr(type, "__module__", nb::str(""))));
+  const auto name = nb::cast<std::string>(nb::str(nb::getattr(type, "__name__", nb::str(""))));
+  const std::string library = module.substr(0, module.find('.'));
+  if (PyLong_Check(communicator.ptr()) || PyCapsule_CheckExact(communicator.ptr()) || library == "nccl" || library == "cupy" || library == "cupyx" ||
+      library == "cuda" || library == "ctypes")
+    throw Error(ErrorCode::unsupported, "a communicator of NCCL (here: " + name + ") is for engines on GPUs; this engine is for CPU ranks, which take a tandem.Group, "
+                                        "such as Group.from_env() gives");
+  throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group, not " + name);
+}
+
+void bind_group(nb::module_& module) {
+  nb::class_<PyGroup> group(module, "Group",
+                            "The ranks that communicate, seen from one of them: for programs that are a rank themselves. Context.set_communicator takes one, "
+                            "and its methods exchange arrays. One thread at a time; a context manager. Waits end by an error that names the rank that failed, "
+                            "left or made no progress; after that the group is of no more use on any rank: join again.");
+  bind_joining(group);
+  bind_collectives(group);
+  group.def_prop_ro("rank", &PyGroup::rank, "This rank, from 0.")
+      .def_prop_ro("size", &PyGroup::size, "How many ranks there are.")
+      .def_prop_ro("members", &members, nb::sig("def members(self) -> tuple[int, ...]"),
+                   "The ranks of this group as they were numbered when they joined; errors name those numbers.")
+      .def("exchange", &exchange, "blob"_a, nb::sig("def exchange(self, blob: bytes) -> list[bytes]"),
+           "Gives every rank's bytes to every rank, by rank. Sizes may differ.")
+      .def("barrier", [](PyGroup& self) { self.turn([](Group& group) { group.exchange({}); }); }, "Returns once all ranks have called it.")
+      .def("split", &split, "lists"_a, nb::sig("def split(self, lists: collections.abc.Sequence[collections.abc.Sequence[int]]) -> Group | None"),
+           "Smaller groups: disjoint ordered lists of ranks, the same on all. Returns the group of the list that this rank is in, or None. Collective.")
+      .def("abort", &PyGroup::abort, "reason"_a,
+           "Ends the waits of all ranks, now and from now on, with AbortedError. Callable from any thread.")
+      .def("close", &PyGroup::close, "Leaves. Contexts that are bound to it keep what they need. Further calls raise InvalidArgumentError.")
+      .def_prop_ro("closed", &PyGroup::closed, "True once it is closed.")
+      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Group"), "Returns itself.")
+      .def("__exit__", [](PyGroup& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.")
+      .def("__repr__",
+           [](const PyGroup& g) {
+             return "Group(rank " + std::to_string(g.rank()) + " of " + std::to_string(g.size()) + (g.closed() ? ", closed)" : ")");
+           })
+      .def("__reduce__", [](nb::handle) -> nb::object {
+        throw nb::type_error("a Group cannot be pickled: it is this process's place among the ranks; let each process join by itself");
+      }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
+}
+
+}  // namespace tandem::python

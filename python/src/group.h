@@ -1,0 +1,75 @@
+// PyGroup: a Group of C++ as an object of Python, which one thread at a time uses and only the process that made it.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "lifetime.h"
+#include "tandem/group.h"
+
+namespace tandem::python {
+
+class PyGroup {
+ public:
+  // What the group's waits ask; groups made from one another share it.
+  using Stop = std::shared_ptr<Interrupt>;
+
+  PyGroup(std::shared_ptr<Group> group, Stop stop);
+  ~PyGroup();
+
+  // Runs work(Group&) without the GIL as this object's only call. A Ctrl-C ends it as KeyboardInterrupt.
+  template <typename Work>
+  auto turn(const Work& work) {
+    const Turn turn(*this);
+    Group& group = *group_;  // close() waits for this turn's end before it lets go
+    return waiting(stop_, [&] { return work(group); });
+  }
+  template <typename Work>
+  static auto waiting(const Stop& stop, const Work& work) {
+    stop->begin();
+    try {
+      const nb::gil_scoped_release release;
+      return work();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::interrupted) stop->rethrow();
+      throw;
+    }
+  }
+
+  // Throws Error(invalid_argument) once it is closed, or in a forked child.
+  const std::shared_ptr<Group>& open() const;
+  const Stop& stop() const { return stop_; }
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  bool closed() const { return !group_; }
+  void abort(const std::string& reason) const { open()->abort(reason); }
+  // A call that is running in another thread ends the group for all ranks.
+  void close();
+
+ private:
+  class Turn {
+   public:
+    explicit Turn(PyGroup& group);
+    ~Turn() { group_.busy_ = false; }
+    Turn(const Turn&) = delete;
+
+   private:
+    PyGroup& group_;
+  };
+
+  std::shared_ptr<Group> group_;
+  Stop stop_;
+  int rank_, size_;
+  Birthplace birthplace_;
+  std::atomic<bool> busy_{false};
+  ClosedAtExit at_exit_;
+};
+
+// What set_communicator was given: None is null. Throws Error(unsupported) for a communicator of NCCL in any form, Error(invalid_argument)
+// for what is none.
+std::shared_ptr<Group> group_of(nb::handle communicator);
+
+// The methods of Group that are collective operations on arrays.
+void bind_collectives(nb::class_<PyGroup>& group);
+
+}  // namespace tandem::python
