@@ -20,6 +20,8 @@ from .layers import *  # noqa: F403
 from .layers import __all__ as _layers
 from .logger import ILogger, Logger
 from .memory import IHostMemory
+from .moving import *  # noqa: F403
+from .moving import __all__ as _moving
 from .network import INetworkDefinition
 from .parser import ErrorCode, OnnxParser, ParserError
 from .profile import IOptimizationProfile
@@ -35,6 +37,7 @@ __version__ = f"11.1.0+tandem.{_tandem_version}"
 __all__ = [
     *_enums.__all__,
     *_layers,
+    *_moving,
     "Builder",
     "DataType",
     "Dims",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from . import layers, ranks
+from . import layers, moving, ranks
 from .closed import Closed
 from .dtypes import DataType
 from .enums import (
@@ -88,13 +88,13 @@ class LayerMethods(Closed):
         """TensorRT's older form of add_attention_v2: causal=True is UPPER_LEFT."""
         return self.add_attention_v2(query, key, value, norm_op, CausalMaskKind.UPPER_LEFT if causal else CausalMaskKind.NONE)
 
-    def add_constant(self, shape: Sequence[int], weights: object) -> layers.IConstantLayer:
+    def add_constant(self, shape: Sequence[int], weights: object) -> moving.IConstantLayer:
         """Values that are part of the network: trt.Weights or an array of as many elements as `shape` has; not copied."""
-        return self._added(layers.IConstantLayer(self._self(), shape, weights))
+        return self._added(moving.IConstantLayer(self._self(), shape, weights))
 
-    def add_shuffle(self, input: ITensor) -> layers.IShuffleLayer:
+    def add_shuffle(self, input: ITensor) -> moving.IShuffleLayer:
         """Transposition, reshape, transposition, as they are set on the layer."""
-        return self._added(layers.IShuffleLayer(self._self(), [input]))
+        return self._added(moving.IShuffleLayer(self._self(), [input]))
 
     def add_identity(self, input: ITensor) -> layers.IIdentityLayer:
         """The input itself."""
@@ -128,25 +128,25 @@ class LayerMethods(Closed):
         """A reduction over the dimensions whose bits are set in `axes`."""
         return self._added(layers.IReduceLayer(self._self(), [input], op, axes, keep_dims))
 
-    def add_concatenation(self, inputs: Sequence[ITensor]) -> layers.IConcatenationLayer:
+    def add_concatenation(self, inputs: Sequence[ITensor]) -> moving.IConcatenationLayer:
         """Tensors joined along layer.axis."""
-        return self._added(layers.IConcatenationLayer(self._self(), list(inputs)))
+        return self._added(moving.IConcatenationLayer(self._self(), list(inputs)))
 
-    def add_slice(self, input: ITensor, start: Sequence[int], shape: Sequence[int], stride: Sequence[int]) -> layers.ISliceLayer:
+    def add_slice(self, input: ITensor, start: Sequence[int], shape: Sequence[int], stride: Sequence[int]) -> moving.ISliceLayer:
         """Every stride-th element of a block; the bounds are numbers, inside the input."""
-        return self._added(layers.ISliceLayer(self._self(), [input], start, shape, stride))
+        return self._added(moving.ISliceLayer(self._self(), [input], start, shape, stride))
 
-    def add_gather(self, input: ITensor, indices: ITensor, axis: int) -> layers.IGatherLayer:
+    def add_gather(self, input: ITensor, indices: ITensor, axis: int) -> moving.IGatherLayer:
         """Rows of a tensor along one dimension, chosen by i32 or i64 indices."""
-        return self._added(layers.IGatherLayer(self._self(), [input, indices], GatherMode.DEFAULT, axis))
+        return self._added(moving.IGatherLayer(self._self(), [input, indices], GatherMode.DEFAULT, axis))
 
-    def add_gather_v2(self, input: ITensor, indices: ITensor, mode: GatherMode) -> layers.IGatherLayer:
+    def add_gather_v2(self, input: ITensor, indices: ITensor, mode: GatherMode) -> moving.IGatherLayer:
         """The same in the ways of GatherMode; set layer.axis."""
-        return self._added(layers.IGatherLayer(self._self(), [input, indices], mode, 0))
+        return self._added(moving.IGatherLayer(self._self(), [input, indices], mode, 0))
 
-    def add_select(self, condition: ITensor, then_input: ITensor, else_input: ITensor) -> layers.ISelectLayer:
+    def add_select(self, condition: ITensor, then_input: ITensor, else_input: ITensor) -> moving.ISelectLayer:
         """Elements of `then_input` where the bool `condition` holds, else of `else_input`."""
-        return self._added(layers.ISelectLayer(self._self(), [condition, then_input, else_input]))
+        return self._added(moving.ISelectLayer(self._self(), [condition, then_input, else_input]))
 
     def add_normalization(self, input: ITensor, scale: ITensor, bias: ITensor, axesMask: int) -> layers.INormalizationLayer:
         """Layer normalization over the last dimensions, whose bits are set in `axesMask`."""
