@@ -64,6 +64,13 @@ FENCED = [
     (r"(cuda|cublas|cudnn|cutlass|cute/|cub/|thrust/|nvrtc|driver_types\.h)", CUDA_PLACES, "device/cuda, comm/peer, comm/nccl, *_cuda.*"),
 ]
 
+
+def owner_of(header: str) -> str | None:
+    """The folder that tandem/NAME.h belongs to; the parts of a header in tandem/NAME/ belong where it does."""
+    parts = Path(header).parts
+    return PUBLIC_OWNER.get(Path(parts[1]).stem)
+
+
 KERNEL_FILE = re.compile(r"(_cpu|_cuda)(-inl)?\.[a-z]+$|/kernels?\.[a-z]+$|/onednn_[a-z_]+\.h$")
 OTHERS_QUOTED = ("hwy/",)  # Highway's own way of being included
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.M)
@@ -74,7 +81,7 @@ def layer_of(path: str) -> str | None:
     """The row of a file given by its path in the repository, or None if it has none."""
     parts = path.split("/")
     if path.startswith("include/tandem/"):
-        return PUBLIC_OWNER.get(Path(path).stem)
+        return owner_of(path.removeprefix("include/"))
     if parts[0] != "src":
         return parts[0]
     if len(parts) < 3:
@@ -92,7 +99,7 @@ def check_quoted(path: str, layer: str, target: str) -> str | None:
     if ".." in target.split("/"):
         return "is relative: write the path from src/ or include/"
     if target.startswith("tandem/"):
-        owner = PUBLIC_OWNER.get(Path(target).stem)
+        owner = owner_of(target)
         if owner is None:
             return "is a public header without an owner in PUBLIC_OWNER"
         if owner == layer or owner in ROWS[layer] or layer in FRONT_ENDS:

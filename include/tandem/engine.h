@@ -35,6 +35,8 @@ struct Port {
   std::vector<std::string> shape;
   std::string sharding;
   bool per_rank = false;  // each rank has its own
+  std::vector<std::string> local_shape;  // of what one rank holds
+  std::vector<Shape> local_range;        // the same at the smallest, typical and largest values of the dynamic dimensions
 };
 
 struct CollectiveReport {
@@ -66,6 +68,12 @@ class Engine {
   // Writes the engine file, which appears whole or not at all. "{rank}" in `path` gives one file per rank: needed where each rank has
   // a program of its own, an error elsewhere.
   void save(const std::string& path, const SaveOptions& options = {}) const;
+  // What the file would hold, as bytes (u8) in memory; reports no progress. Error(unsupported) where each rank has its own program.
+  Array to_bytes(const SaveOptions& options = {}) const;
+  // Whether a refit can replace all its weights.
+  bool refittable() const;
+  // Of activations and workspace, on the rank that takes most, for the typical shapes.
+  std::size_t activation_bytes() const;
   // Everything about it as JSON: mesh, ports, steps, collectives with bytes, memory per rank.
   std::string describe() const;
   // Arrays of the declared shapes: symbols take their `opt` values; integers are 0 and 1, floats lie in -1 … 1. The same for one seed.
@@ -84,6 +92,8 @@ struct LoadOptions {
 // Opens an engine file ("{rank}" in its name: one per rank). Cheap: each rank maps the slices of its weights when it starts.
 // Throws Error(invalid_engine) saying what was expected and what was found, Error(mismatch) for files of different worlds, Error(io).
 Engine load_engine(const std::string& path, const LoadOptions& options = {});
+// From the bytes of such a file, which the engine keeps alive; copied first unless they are aligned to 64 bytes.
+Engine load_engine(const Array& bytes, const LoadOptions& options = {});
 // Whether this is a file that starts as engine files do. Never throws.
 bool is_engine_file(const std::string& path);
 

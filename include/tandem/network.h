@@ -27,6 +27,12 @@ struct CollectiveOptions {
 
 struct AttentionOptions;
 
+struct OnnxOptions {
+  int ranks = 1;            // that will run a file which another tool has sharded without saying for how many
+  bool refittable = false;  // compute nothing with the contents of weights, so that a refit reaches all of them
+  std::string folder;       // external data of a model in memory lies in it
+};
+
 // A program in the making. What is added is checked at once; an error names op, what is wrong, what was expected and what was found,
 // and leaves the network as it was. Copies share the network; one thread at a time.
 //
@@ -58,6 +64,10 @@ class Network {
 
   // `mesh` as in "tp=2,cp=2"; empty: none.
   explicit Network(const std::string& mesh = {});
+  // Begins with the program of an ONNX file, its outputs included, to be built as it is or added to. Throws as build() of the file.
+  static Network from_onnx(const std::string& path, const OnnxOptions& options = {});
+  // The same from the bytes of such a file.
+  static Network from_onnx(const Array& bytes, const OnnxOptions& options = {});
   std::string mesh() const;
   // An independent network of what was added so far; it shares the memory of the weights. Values stay with this one.
   Network copy() const;
@@ -92,6 +102,8 @@ class Network {
 
   // `placement` as for inputs; a block's extent times the ranks is what the caller sees.
   void output(const std::string& name, const Value& value, const std::string& placement = {});
+  // Its value stays. Throws Error(invalid_argument) if there is no output of this name.
+  void remove_output(const std::string& name);
 
   std::vector<Value> inputs() const;
   std::vector<std::pair<std::string, Value>> outputs() const;

@@ -65,6 +65,8 @@ MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape);
 // `made` by make_array(numpy) as whatever library `like` comes from, sharing the memory; itself if that library cannot take it.
 nb::object converted_like(const nb::object& made, nb::handle like);
 
+// The memory of any buffer as u8, not copied; kept until the last user of it goes, on whatever thread.
+Array bytes_of(nb::handle object);
 // An array of the engine as a numpy array; copies.
 nb::object to_numpy(const Array& array);
 

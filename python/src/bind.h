@@ -16,5 +16,6 @@ void bind_group(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_context(nb::module_& module);
 void bind_network(nb::module_& module);
+void bind_host_memory(nb::module_& module);
 
 }  // namespace tandem::python

@@ -67,6 +67,10 @@ void bind_context(nb::module_& module) {
       .def("set_input_shape", [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },
            "name"_a, "shape"_a, nb::sig("def set_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
            "The shape of the whole input, of all ranks together. Not needed where every rank's part has the same size: then the arrays say it.")
+      .def("set_local_input_shape",
+           [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_local_input_shape(name, shape); }); }, "name"_a, "shape"_a,
+           nb::sig("def set_local_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
+           "The same from the shape of this rank's part, where every rank has a part of that size.")
       .def("input_shape", [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.input_shape(name)); }); }, "name"_a,
            nb::sig("def input_shape(self, name: str) -> tuple[int, ...]"), "The shape of this rank's part of an input.")
       .def("output_shape", [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.output_shape(name)); }); }, "name"_a,

@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
+#include "host_memory.h"
 #include "progress.h"
 #include "session.h"
 #include "tandem/engine.h"
@@ -49,6 +50,17 @@ void bind_port(nb::module_& module) {
       .def("__repr__", [](const CollectiveReport& c) { return "Collective(" + c.operation + " over " + c.axis + ", " + c.bytes + " bytes, " + c.node + ")"; });
 }
 
+Engine load_engine_of(nb::object source) {
+  if (PyUnicode_Check(source.ptr()) || nb::hasattr(source, "__fspath__")) {
+    const auto path = nb::cast<std::filesystem::path>(source);
+    const nb::gil_scoped_release release;
+    return load_engine(path.string());
+  }
+  const Array bytes = bytes_of(source);
+  const nb::gil_scoped_release release;
+  return load_engine(bytes);
+}
+
 }  // namespace
 
 void bind_engine(nb::module_& module) {
@@ -75,6 +87,13 @@ void bind_engine(nb::module_& module) {
            "Writes the engine file, which appears whole or not at all. \"{rank}\" in `path` gives one file per rank: needed where each rank has a "
            "program of its own. `weights=False` leaves out what a checkpoint can bring by `tandem refit`. `progress` is told what is done and how "
            "much of it, 0 to 1. Raises IoError, InvalidArgumentError.")
+      .def("to_bytes",
+           [](const Engine& engine, bool weights) {
+             const nb::gil_scoped_release release;
+             return HostMemory{engine.to_bytes({.weights = weights})};
+           },
+           nb::kw_only(), "weights"_a = true,
+           "The bytes that save() writes, in memory, for load_engine. Raises UnsupportedError where each rank has a program of its own.")
       .def("describe", [](const Engine& e) { return nb::module_::import_("json").attr("loads")(e.describe()); },
            nb::sig("def describe(self) -> dict[str, typing.Any]"),
            "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, steps with kernel and microseconds, collectives with "
@@ -98,10 +117,10 @@ void bind_engine(nb::module_& module) {
         for (const Port& port : e.outputs()) text += " " + port_text(port);
         return text + ")";
       });
-  module.def("load_engine", [](const std::filesystem::path& path) { return load_engine(path.string()); }, "path"_a,
-             nb::sig("def load_engine(path: str | os.PathLike[str]) -> Engine"), nb::call_guard<nb::gil_scoped_release>(),
-             "Opens an engine file without loading weights: cheap. \"{rank}\" in its name: one file per rank. Raises InvalidEngineError, MismatchError, "
-             "IoError.");
+  module.def("load_engine", load_engine_of, "path"_a,
+             nb::sig("def load_engine(path: str | os.PathLike[str] | bytes | bytearray | memoryview | HostMemory) -> Engine"),
+             "Opens an engine file without loading weights: cheap. \"{rank}\" in its name: one file per rank. Or an engine from the bytes of such a file, "
+             "in any buffer; used where they lie if aligned to 64 bytes. Raises InvalidEngineError, MismatchError, IoError.");
   module.def("is_engine_file", [](const std::filesystem::path& path) { return is_engine_file(path.string()); }, "path"_a,
              nb::sig("def is_engine_file(path: str | os.PathLike[str]) -> bool"), "Whether this is a file that starts as engine files do.");
 }

@@ -7,6 +7,7 @@ NB_MODULE(_core, module) {
   module.doc() = "The compiled part of tandem; import tandem instead.";
   bind_lifetime(module);
   bind_errors(module);
+  bind_host_memory(module);
   bind_engine(module);
   bind_build(module);
   bind_group(module);

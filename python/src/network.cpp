@@ -229,6 +229,19 @@ void bind_operators(nb::class_<NetworkValue>& value) {
     value.def(method, [op = op](const NetworkValue& self) { return self.network().add(op, {self}); });
 }
 
+// A path, or the bytes of a model as a buffer.
+Network from_onnx(nb::object model, int ranks, bool refittable, const std::string& folder) {
+  const OnnxOptions options{ranks, refittable, folder};
+  if (PyUnicode_Check(model.ptr())) {
+    const auto path = nb::cast<std::string>(model);
+    const nb::gil_scoped_release release;
+    return Network::from_onnx(path, options);
+  }
+  const Array bytes = bytes_of(model);
+  const nb::gil_scoped_release release;
+  return Network::from_onnx(bytes, options);
+}
+
 void bind_value(nb::module_& module) {
   nb::class_<NetworkValue> value(
       module, "Value",
@@ -281,6 +294,9 @@ void bind_network(nb::module_& module) {
   bind_ops(module);
   nb::class_<Network>(module, "_Network")
       .def(nb::init<const std::string&>(), "mesh"_a = "")
+      .def("__init__", [](Network* self, nb::object model, int ranks, bool refittable, const std::string& folder) {
+             new (self) Network(from_onnx(std::move(model), ranks, refittable, folder));
+           }, "model"_a, "ranks"_a, "refittable"_a, "folder"_a)
       .def_prop_ro("_mesh", &Network::mesh)
       .def("_symbol", &Network::symbol, "name"_a, "min"_a, "opt"_a, "max"_a)
       .def("_input", [](Network& n, const std::string& name, const std::string& dtype, nb::object shape, const std::string& placement) {
@@ -295,6 +311,7 @@ void bind_network(nb::module_& module) {
       .def("_set_attribute", set_attribute, "value"_a, "name"_a, "to"_a.none())
       .def("_attribute", [](const Network& n, const NetworkValue& value, const std::string& name) { return to_python(n.attribute(value, name)); }, "value"_a, "name"_a)
       .def("_output", &Network::output, "name"_a, "value"_a, "placement"_a)
+      .def("_remove_output", &Network::remove_output, "name"_a)
       .def("_inputs", &Network::inputs)
       .def("_outputs", [](const Network& n) {
         nb::dict outputs;

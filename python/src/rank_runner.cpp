@@ -45,6 +45,14 @@ void RankRunner::set_input_shape(nb::handle name, Shape shape) {
   output_shapes_.clear();
 }
 
+void RankRunner::set_local_input_shape(nb::handle name, const Shape& shape) {
+  const std::size_t i = inputs_.find(name);
+  context().set_local_input_shape(i, shape);
+  shapes_[i].reset();
+  whole_shape_set_[i] = true;
+  output_shapes_.clear();
+}
+
 // What the arrays say about shapes that the caller has not set.
 void RankRunner::set_shapes(const GivenArrays& given) {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {

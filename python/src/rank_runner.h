@@ -16,6 +16,8 @@ class RankRunner {
   // By address, dense, host; shapes must have been set.
   void run_addresses(nb::handle addresses);
   void set_input_shape(nb::handle name, Shape shape);
+  // From this rank's part.
+  void set_local_input_shape(nb::handle name, const Shape& shape);
   Shape input_shape(nb::handle name) { return context().input_shape(inputs_.find(name)); }
   Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
   void prepare();

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,8 @@ from .mesh import Mesh
 from .ops import Dim, DTypeLike, NetworkOps, Operand, dtype_word
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ._core import Engine
 
 __all__ = ["Network", "Value"]
@@ -40,6 +43,25 @@ class Network(NetworkOps):
 
     def __init__(self, mesh: Mesh | Mapping[str, int] | str | None = None) -> None:
         super().__init__("" if mesh is None else mesh if isinstance(mesh, str) else str(Mesh(mesh)))
+
+    @classmethod
+    def from_onnx(cls, model: str | os.PathLike[str] | Buffer, *, ranks: int = 1, refittable: bool = False, folder: str | os.PathLike[str] = "") -> Network:
+        """A network that begins with the program of an ONNX model, its outputs included, to be built as it is or added to.
+
+        Args:
+            model: a file, or the bytes of one.
+            ranks: that will run a file which another tool has sharded without saying for how many.
+            refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
+            folder: where external data of a model in memory lies.
+
+        Raises:
+            InvalidModelError, UnsupportedError: the message names the node and the reason.
+            IoError: of a file that cannot be read.
+        """
+        network = cls.__new__(cls)
+        source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else model
+        _core._Network.__init__(network, source, ranks, refittable, os.fspath(folder))
+        return network
 
     @property
     def mesh(self) -> Mesh:
@@ -184,6 +206,10 @@ class Network(NetworkOps):
     def output(self, name: str, value: Value, *, placement: str = "") -> None:
         """Makes a value an output of the engine; `placement` as for inputs: a block's extent times the ranks is what the caller sees."""
         self._output(name, value, placement)
+
+    def remove_output(self, name: str) -> None:
+        """Makes an output none; its value stays. Raises InvalidArgumentError if there is none of this name."""
+        self._remove_output(name)
 
     def set_attribute(self, value: Value, name: str, to: Any) -> None:
         """Changes an attribute of the op that gives `value`; what follows from it gets its new shapes, or nothing changes."""

@@ -34,6 +34,17 @@ void check_kernels(const Plan& plan) {
     }
 }
 
+// Makes the plan one that this program can run.
+void settle_plan(EngineFile& file, bool strict) {
+  if (const auto differences = library_differences(file.plan()); !differences.empty()) {
+    if (strict) fail(ErrorCode::mismatch, "built with {}; without --strict the affected steps are chosen again", fmt::join(differences, "; "));
+    Plan plan = file.plan();
+    choose_again(plan);
+    file.replace_plan(std::move(plan));
+  }
+  check_kernels(file.plan());
+}
+
 }  // namespace
 
 OpCall call_of(const Program& program, const Step& step, const OpDef& op) {
@@ -47,16 +58,16 @@ OpCall call_of(const Program& program, const Step& step, const OpDef& op) {
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
   EngineFile file = EngineFile::open(path, all_ops());
   try {
-    if (const auto differences = library_differences(file.plan()); !differences.empty()) {
-      if (strict) fail(ErrorCode::mismatch, "built with {}; without --strict the affected steps are chosen again", fmt::join(differences, "; "));
-      Plan plan = file.plan();
-      choose_again(plan);
-      file.replace_plan(std::move(plan));
-    }
-    check_kernels(file.plan());
+    settle_plan(file, strict);
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", path.string(), error.message()));
   }
+  return file;
+}
+
+EngineFile parse_engine_file(const Tensor& bytes, bool strict) {
+  EngineFile file = EngineFile::parse(bytes.bytes(), std::make_shared<Tensor>(bytes), all_ops());
+  settle_plan(file, strict);
   return file;
 }
 

@@ -18,6 +18,8 @@ using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
 // affected steps are chosen again, or, if `strict`, Error(mismatch) names both. Error(invalid_engine) names a kernel this build does
 // not have.
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict = false);
+// The same from the bytes of one.
+EngineFile parse_engine_file(const Tensor& bytes, bool strict = false);
 
 // The call of a step, with symbolic Dims.
 OpCall call_of(const Program& program, const Step& step, const OpDef& op);

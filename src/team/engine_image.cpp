@@ -22,11 +22,11 @@ void write_all(int fd, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, int rank) {
+SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, int rank, const WriteOptions& options) {
   SharedMemory image = SharedMemory::create("tandem-engine", 0);
   // Written, not mapped: what a process never maps does not count as its memory.
   write_engine([fd = image.fd()](std::span<const std::byte> bytes) { write_all(fd, bytes); }, plan,
-               [&](const PlanWeight& weight, int asked) { return weights(weight, rank < 0 ? asked : rank); });
+               [&](const PlanWeight& weight, int asked) { return weights(weight, rank < 0 ? asked : rank); }, options);
   return image;
 }
 

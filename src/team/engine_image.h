@@ -9,6 +9,6 @@ namespace tandem {
 
 // Writes the engine file of `plan`; `weights` is asked for the slices of `rank` where that is ≥ 0 (files that another tool made per
 // rank), else for each distinct slice once.
-SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, int rank);
+SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, int rank, const WriteOptions& options = {});
 
 }  // namespace tandem

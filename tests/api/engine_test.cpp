@@ -392,5 +392,40 @@ TEST(Timing, AFileThatIsNoCacheStaysAsItIs) {
   }
 }
 
+TEST(EngineBytes, AreTheFile) {
+  const Engine engine = build(model_path("mlp_dynamo"), on("tp=2"));
+  const TemporaryFolder folder;
+  const std::string path = folder.path() / "mlp.tandem";
+  engine.save(path);
+  const Array bytes = engine.to_bytes();
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  ASSERT_EQ(bytes.size_bytes(), text.size());
+  EXPECT_EQ(std::memcmp(bytes.data.get(), text.data(), text.size()), 0);
+  const Arrays inputs = engine.random_inputs();
+  const RankArrays expected = run(engine, inputs);
+  for (const std::size_t offset : {std::size_t{0}, std::size_t{1}}) {  // aligned and not
+    const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(text.size() + 1, std::align_val_t(64))), [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
+    std::memcpy(memory.get() + offset, text.data(), text.size());
+    const Engine loaded = load_engine(Array{DType::u8, bytes.shape, {memory, memory.get() + offset}});
+    expect_same_bits(run(loaded, inputs), expected);
+    expect_same_bits(run(loaded, inputs, true), expected);
+  }
+  EXPECT_LT(engine.to_bytes({.weights = false}).size_bytes(), bytes.size_bytes());
+  EXPECT_EQ(thrown([&] { load_engine(Array{DType::u8, {100}, bytes.data}); }).code(), ErrorCode::invalid_engine);
+}
+
+TEST(Ports, TellWhatOneRankHolds) {
+  const Engine engine = build(model_path("mlp_dynamo"), on("dp=2"));
+  const Port in = engine.inputs().at(0);
+  EXPECT_EQ(in.shape.at(1), "32");
+  EXPECT_EQ(in.local_shape.at(1), "32");
+  ASSERT_EQ(in.local_range.size(), 3u);
+  EXPECT_LE(in.local_range[0], in.local_range[1]);
+  EXPECT_LT(in.local_range[1], in.local_range[2]);
+  EXPECT_GT(engine.activation_bytes(), 0u);
+  EXPECT_EQ(engine.refittable(), engine.describe().find("\"refittable\":true") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace tandem

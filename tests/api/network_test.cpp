@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -383,6 +384,28 @@ TEST(Refused, ProgramsThatCannotBeBuilt) {
   nothing.output("y", nothing.add("Relu", {nothing.input("x", DType::f32, {4})}));
   expect_refused([&] { build(nothing, {.mesh = "tp=2"}); }, "nothing in the model can be split", ErrorCode::unsupported);
   expect_refused([&] { build(nothing, {.mesh = "xy=2"}); }, "names no strategy");
+}
+
+TEST(Network, BeginsWithAModel) {
+  const std::string path = std::string(TANDEM_MODELS) + "/mlp_dynamo.onnx";
+  Network network = Network::from_onnx(path);
+  ASSERT_EQ(network.inputs().size(), 1u);
+  ASSERT_EQ(network.outputs().size(), 1u);
+  const RankArrays x = {{"x", {random_array({3, 32}, 5)}}};
+  const auto [name, y] = network.outputs()[0];
+  const Doubles before = numbers(run(network, "tp=2", x).at(name).at(0));
+  const Doubles file = numbers(Model(build(path)).run(x).at(name).at(0));
+  ASSERT_EQ(before.size(), file.size());
+  for (std::size_t i = 0; i < file.size(); ++i) EXPECT_NEAR(before[i], file[i], 1e-4);
+  network.remove_output(name);
+  network.output("negated", -y);
+  const Doubles after = numbers(run(network, "tp=2", x).at("negated").at(0));
+  for (std::size_t i = 0; i < file.size(); ++i) EXPECT_NEAR(after[i], -file[i], 1e-4);
+  expect_refused([&] { network.remove_output(name); }, "there is no output");
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  const Array model{DType::u8, {static_cast<std::int64_t>(bytes.size())}, {std::shared_ptr<void>(), reinterpret_cast<const std::byte*>(bytes.data())}};
+  EXPECT_EQ(Network::from_onnx(model).to_text(), Network::from_onnx(path).to_text());
 }
 
 TEST(Ops, TellWhatTheyTake) {

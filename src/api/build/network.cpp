@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "api/build/network_state.h"
+#include "api/run/engine_data.h"
 #include "api/build/op_attributes.h"
 #include "core/check.h"
 #include "graph/profile.h"
 #include "graph/text.h"
+#include "import/onnx/import.h"
 #include "passes/shard.h"
 
 namespace tandem {
@@ -48,6 +50,8 @@ Type whole_type(const Type& local, const std::string& name, const std::string& p
   return whole;
 }
 
+ImportOptions import_options(const OnnxOptions& options) { return {.world_size = options.ranks, .refittable = options.refittable}; }
+
 }  // namespace
 
 Network::Network(const std::string& mesh) {
@@ -66,6 +70,15 @@ Network Network::copy() const {
   made->outputs = state_->outputs;
   made->ranged = state_->ranged;
   return Network(std::move(made));
+}
+
+Network Network::from_onnx(const std::string& path, const OnnxOptions& options) {
+  return Network(std::make_shared<NetworkState>(import_onnx(std::filesystem::path(path), import_options(options))));
+}
+
+Network Network::from_onnx(const Array& bytes, const OnnxOptions& options) {
+  const Tensor model = to_tensor(bytes);
+  return Network(std::make_shared<NetworkState>(import_onnx(model.bytes(), options.folder, import_options(options))));
 }
 
 std::string Network::mesh() const { return state_->module.mesh.to_string(); }
@@ -157,6 +170,12 @@ void Network::output(const std::string& name, const Value& value, const std::str
   }
   state_->graph.outputs().push_back({name, of});
   if (placed) state_->outputs[name] = *placed;
+}
+
+void Network::remove_output(const std::string& name) {
+  if (std::erase_if(state_->graph.outputs(), [&](const Graph::Output& o) { return o.name == name; }) == 0)
+    fail(ErrorCode::invalid_argument, "there is no output '{}'", name);
+  state_->outputs.erase(name);
 }
 
 std::vector<Network::Value> Network::inputs() const {

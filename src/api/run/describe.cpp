@@ -13,10 +13,11 @@ using Json = nlohmann::json;
 
 Json number_or_text(const Dim& dim) { return dim.is_constant() ? Json(dim.constant()) : Json(dim.to_string()); }
 
-Json describe_port(const Binding& binding) {
-  Json shape = Json::array();
+Json describe_port(const Binding& binding, const Port& port) {
+  Json shape = Json::array(), local = Json::array();
   for (const Dim& dim : binding.type.dims) shape.push_back(number_or_text(dim));
-  return {{"name", binding.name}, {"dtype", to_string(binding.type.dtype)}, {"shape", shape}, {"sharding", binding.sharding.to_string()}};
+  for (const std::string& extent : port.local_shape) local.push_back(number_or_text(Dim::parse(extent)));
+  return {{"name", binding.name}, {"dtype", to_string(binding.type.dtype)}, {"shape", shape}, {"sharding", binding.sharding.to_string()}, {"local_shape", local}, {"local_range", port.local_range}};
 }
 
 Json describe_step(const Step& step) {
@@ -63,6 +64,14 @@ std::size_t activation_bytes(const Plan& plan, int rank) {
 
 }  // namespace
 
+bool Engine::refittable() const { return data_->plan().refittable; }
+
+std::size_t Engine::activation_bytes() const {
+  std::size_t most = 0;
+  for (int rank = 0; rank < ranks(); ++rank) most = std::max(most, tandem::activation_bytes(data_->plan(), rank));
+  return most;
+}
+
 std::string Engine::describe() const {
   const Plan& plan = data_->plan();
   const Program& program = plan.programs.at(0);
@@ -71,8 +80,9 @@ std::string Engine::describe() const {
   out["has_weights"] = has_weights();
   out["digest"] = fmt::format("{:016x}", digest(plan));
   for (const char* key : {"inputs", "outputs", "steps", "collectives", "weights", "ranks"}) out[key] = Json::array();
-  for (const Binding& b : program.inputs) out["inputs"].push_back(describe_port(b));
-  for (const Binding& b : program.outputs) out["outputs"].push_back(describe_port(b));
+  const std::vector<Port> in = inputs(), back = outputs();
+  for (std::size_t i = 0; i < in.size(); ++i) out["inputs"].push_back(describe_port(program.inputs[i], in[i]));
+  for (std::size_t i = 0; i < back.size(); ++i) out["outputs"].push_back(describe_port(program.outputs[i], back[i]));
   for (const Step& step : program.steps) out["steps"].push_back(describe_step(step));
   for (const PlanWeight& weight : plan.weights) out["weights"].push_back(describe_weight(weight));
   for (const CollectiveUse& use : plan.collectives) out["collectives"].push_back(describe_collective(plan, use, symbols_of(plan, 0)));

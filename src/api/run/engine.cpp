@@ -9,9 +9,18 @@
 namespace tandem {
 namespace {
 
-Port port(const Binding& binding) {
+Shape extents_at(const Program& program, const std::vector<Dim>& dims, std::int64_t SymbolRange::*bound) {
+  SymbolValues symbols;
+  for (const auto& [name, range] : program.profiles.at(0)) symbols[name] = range.*bound;
+  return bound_dims(dims, symbols);
+}
+
+Port port(const Program& program, const Binding& binding) {
   Port out{binding.name, binding.type.dtype, {}, binding.sharding.to_string(), !binding.sharding.varying.empty()};
   for (const Dim& dim : binding.type.dims) out.shape.push_back(dim.to_string());
+  const std::vector<Dim>& local = program.values.at(static_cast<std::size_t>(binding.value)).type.dims;
+  for (const Dim& dim : local) out.local_shape.push_back(dim.to_string());
+  for (const auto bound : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) out.local_range.push_back(extents_at(program, local, bound));
   return out;
 }
 
@@ -35,13 +44,15 @@ std::vector<std::string> Engine::notices() const { return data_->plan().notices;
 
 std::vector<Port> Engine::inputs() const {
   std::vector<Port> ports;
-  for (const Binding& b : data_->plan().programs.at(0).inputs) ports.push_back(port(b));
+  const Program& program = data_->plan().programs.at(0);
+  for (const Binding& b : program.inputs) ports.push_back(port(program, b));
   return ports;
 }
 
 std::vector<Port> Engine::outputs() const {
   std::vector<Port> ports;
-  for (const Binding& b : data_->plan().programs.at(0).outputs) ports.push_back(port(b));
+  const Program& program = data_->plan().programs.at(0);
+  for (const Binding& b : program.outputs) ports.push_back(port(program, b));
   return ports;
 }
 

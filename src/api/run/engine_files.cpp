@@ -5,7 +5,9 @@
 #include "api/run/engine_data.h"
 #include "api/run/rank_path.h"
 #include "core/check.h"
+#include "core/mapped_file.h"
 #include "plan/engine_file.h"
+#include "team/engine_image.h"
 
 namespace tandem {
 namespace {
@@ -73,6 +75,30 @@ Engine load_engine(const std::string& path, const LoadOptions& options) {
   data->weights = [files](const PlanWeight& weight, int rank) {
     return files->at(files->size() == 1 ? 0 : static_cast<std::size_t>(rank)).map_weight(weight, rank);
   };
+  return Engine(std::move(data));
+}
+
+Array Engine::to_bytes(const SaveOptions& options) const {
+  if (options.weights && !has_weights()) fail(ErrorCode::mismatch, "the engine has no weights to write");
+  if (data_->plans.size() > 1) fail(ErrorCode::unsupported, "every rank has a program of its own: save() to a path with {} in it", kRankWord);
+  const SharedMemory image = make_engine_image(*data_->plans[0], data_->weights, -1, {.weights = options.weights});
+  const auto file = MappedFile::open(fmt::format("/proc/self/fd/{}", image.fd()));
+  return {DType::u8, {static_cast<std::int64_t>(file->bytes().size())}, {file, file->bytes().data()}};
+}
+
+Engine load_engine(const Array& bytes, const LoadOptions& options) {
+  constexpr std::uintptr_t kAlignment = 64;  // of weights in memory
+  Tensor memory = to_tensor(bytes);
+  if (reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment != 0) {
+    Tensor copy(DType::u8, {static_cast<std::int64_t>(memory.size_bytes())});
+    std::ranges::copy(memory.bytes(), copy.mutable_data());
+    memory = copy;
+  }
+  const auto file = std::make_shared<EngineFile>(parse_engine_file(memory, options.strict));
+  auto data = std::make_shared<EngineData>();
+  data->plans.push_back(file->shared_plan());
+  data->has_weights = file->has_weights() || std::ranges::all_of(file->plan().weights, &PlanWeight::frozen);
+  data->weights = [file](const PlanWeight& weight, int rank) { return file->map_weight(weight, rank); };
   return Engine(std::move(data));
 }
 

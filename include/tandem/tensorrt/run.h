@@ -1,0 +1,226 @@
+// Running engines with TensorRT's names. Public; include tandem/tensorrt.h.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tandem/context.h"
+#include "tandem/engine.h"
+#include "tandem/group.h"
+#include "tandem/ops.h"
+#include "tandem/tensorrt/types.h"
+
+struct CUstream_st;
+typedef struct CUstream_st* cudaStream_t;  // as CUDA's headers say it
+
+namespace nvinfer1 {
+
+class ICudaEngine;
+
+// One rank's memory and state. Serves one thread at a time. Addresses are those of host memory: dense, row-major, of one rank's part.
+class IExecutionContext {
+ public:
+  // Binds the ranks that this one runs with; null releases them. Local, never waits, in any order on the ranks, and again. An engine of one
+  // rank takes any, with a notice. Throws tandem::Error(mismatch) for another size than the engine's.
+  inline bool setCommunicator(std::shared_ptr<tandem::Group> group);
+  bool setCommunicator(std::unique_ptr<tandem::Group>& group) { return setCommunicator(std::shared_ptr<tandem::Group>(std::shared_ptr<void>(), group.get())); }
+  bool setCommunicator(std::nullptr_t) { return setCommunicator(std::shared_ptr<tandem::Group>()); }
+  // An ncclComm_t joins GPUs; this engine is for CPU ranks, which a tandem::Group joins.
+  bool setCommunicator(void*) { unsupported("setCommunicator of an ncclComm_t", "this engine is for CPU ranks: give it a tandem::Group"); }
+
+  inline bool setInputShape(const char* name, const Dims& dims);
+  // -1 for what the shapes set so far leave open.
+  inline Dims getTensorShape(const char* name);
+  inline bool setTensorAddress(const char* name, void* address);
+  inline bool setInputTensorAddress(const char* name, const void* address);
+  void* getTensorAddress(const char* name) const {
+    const auto found = addresses_.find(name);
+    return found == addresses_.end() ? nullptr : found->second;
+  }
+  // Runs this rank on the thread that calls; the stream is null. When it returns, outputs are written. Every rank must call: if one does
+  // not, the others get an error that names it once the deadline is over.
+  inline bool enqueueV3(cudaStream_t stream);
+  // Ours: how many ranks run the engine together.
+  inline int num_ranks() const;
+  const ICudaEngine& getEngine() const { return engine_; }
+
+ private:
+  friend class ICudaEngine;
+  explicit IExecutionContext(const ICudaEngine& engine) : engine_(engine) {}
+  inline tandem::Context& bound();
+  const ICudaEngine& engine_;
+  std::map<std::string, void*> addresses_;
+  std::map<std::string, Dims> shapes_;
+  std::shared_ptr<tandem::Group> group_;
+  std::optional<tandem::Context> context_;
+};
+
+// An engine, immutable, for all its ranks; must outlive its contexts. Shapes are those of what one rank holds.
+class ICudaEngine {
+ public:
+  ICudaEngine(tandem::Engine engine, ILogger& logger) : engine_(std::move(engine)), logger_(logger), inputs_(engine_.inputs()), outputs_(engine_.outputs()) {}
+  std::int32_t getNbIOTensors() const { return static_cast<std::int32_t>(inputs_.size() + outputs_.size()); }
+  // Inputs come first; null for a number that is none.
+  const char* getIOTensorName(std::int32_t index) const {
+    const auto at = static_cast<std::size_t>(index);
+    if (index < 0 || index >= getNbIOTensors()) return nullptr;
+    return (at < inputs_.size() ? inputs_[at] : outputs_[at - inputs_.size()]).name.c_str();
+  }
+  TensorIOMode getTensorIOMode(const char* name) const {
+    return find(inputs_, name) ? TensorIOMode::kINPUT : find(outputs_, name) ? TensorIOMode::kOUTPUT : TensorIOMode::kNONE;
+  }
+  DataType getTensorDataType(const char* name) const { return to_trt(port(name).dtype); }
+  TensorLocation getTensorLocation(const char* name) const { return port(name), TensorLocation::kHOST; }
+  Dims getTensorShape(const char* name) const {
+    std::vector<std::int64_t> extents;
+    for (const std::string& text : port(name).local_shape) extents.push_back(tandem::Extent(text).value().value_or(-1));
+    return dims_of(extents);
+  }
+  Dims getProfileShape(const char* name, std::int32_t /*profile*/, OptProfileSelector select) const {
+    return dims_of(port(name).local_range.at(static_cast<std::size_t>(select)));
+  }
+  std::int32_t getNbOptimizationProfiles() const { return 1; }
+  bool isRefittable() const { return engine_.refittable(); }
+  // The caller owns it.
+  IExecutionContext* createExecutionContext() {
+    return told(logger_, [&] {
+      if (!engine_.has_weights()) refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
+      return new IExecutionContext(*this);
+    });
+  }
+  // Ours.
+  const tandem::Engine& engine() const { return engine_; }
+
+ private:
+  friend class IExecutionContext;
+  static const tandem::Port* find(const std::vector<tandem::Port>& ports, const std::string& name) {
+    for (const tandem::Port& port : ports)
+      if (port.name == name) return &port;
+    return nullptr;
+  }
+  const tandem::Port& port(const std::string& name) const {
+    const tandem::Port* found = find(inputs_, name);
+    if (!found) found = find(outputs_, name);
+    if (!found) refuse("the engine has no tensor '" + name + "'");
+    return *found;
+  }
+  tandem::Engine engine_;
+  ILogger& logger_;
+  std::vector<tandem::Port> inputs_, outputs_;
+};
+
+// Makes engines from bytes, which it copies. The caller owns the engines.
+class IRuntime {
+ public:
+  explicit IRuntime(ILogger& logger) : logger_(logger) {}
+  // Throws tandem::Error(invalid_engine) saying what was expected and what was found.
+  ICudaEngine* deserializeCudaEngine(const void* bytes, std::size_t size) {
+    return told(logger_, [&] {
+      const std::shared_ptr<std::byte> copy(static_cast<std::byte*>(::operator new(size + 1, std::align_val_t(64))), [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
+      std::memcpy(copy.get(), bytes, size);
+      return new ICudaEngine(tandem::load_engine(tandem::Array{tandem::DType::u8, {static_cast<std::int64_t>(size)}, copy}), logger_);
+    });
+  }
+
+ private:
+  ILogger& logger_;
+};
+
+inline IRuntime* createInferRuntime(ILogger& logger) { return new IRuntime(logger); }
+
+inline int IExecutionContext::num_ranks() const { return engine_.engine_.ranks(); }
+
+inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> group) {
+  return told(engine_.logger_, [&] {
+    if (group && num_ranks() == 1) {
+      engine_.logger_.log(ILogger::Severity::kWARNING, "the engine is for one rank and communicates with none of this communicator");
+      return true;
+    }
+    if (group && group->size() != num_ranks())
+      throw tandem::Error(tandem::ErrorCode::mismatch, "the engine is for " + std::to_string(num_ranks()) + " ranks, the communicator has " + std::to_string(group->size()));
+    if (context_ && group && context_->rank() != group->rank()) context_.reset();
+    if (context_) context_->set_communicator(group);
+    group_ = std::move(group);
+    return true;
+  });
+}
+
+// The rank itself, once it is known which one.
+inline tandem::Context& IExecutionContext::bound() {
+  if (context_) return *context_;
+  if (num_ranks() > 1 && !group_) refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
+  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0});
+  if (group_) context_->set_communicator(group_);
+  for (std::size_t i = 0; i < engine_.inputs_.size(); ++i)
+    if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end()) context_->set_local_input_shape(i, shape_of(found->second));
+  return *context_;
+}
+
+inline bool IExecutionContext::setInputShape(const char* name, const Dims& dims) {
+  return told(engine_.logger_, [&] {
+    const Dims expected = engine_.getTensorShape(name);
+    bool fits = engine_.getTensorIOMode(name) == TensorIOMode::kINPUT && expected.nbDims == dims.nbDims;
+    for (std::int32_t d = 0; fits && d < dims.nbDims; ++d) fits = dims.d[d] >= 0 && (expected.d[d] == -1 || expected.d[d] == dims.d[d]);
+    if (!fits) refuse(std::string("input '") + name + "' cannot be " + tandem::to_string(shape_of(dims)) + ", expected " + tandem::to_string(shape_of(expected)));
+    shapes_[name] = dims;
+    for (std::size_t i = 0; context_ && i < engine_.inputs_.size(); ++i)
+      if (engine_.inputs_[i].name == name) context_->set_local_input_shape(i, shape_of(dims));
+    return true;
+  });
+}
+
+inline Dims IExecutionContext::getTensorShape(const char* name) {
+  return told(engine_.logger_, [&] {
+    const auto is_open = [](const Dims& dims) { return std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims; };
+    const auto set = shapes_.find(name);
+    const Dims fixed = set != shapes_.end() ? set->second : engine_.getTensorShape(name);
+    if (!is_open(fixed) || engine_.getTensorIOMode(name) == TensorIOMode::kINPUT) return fixed;
+    for (const tandem::Port& input : engine_.inputs_)
+      if (is_open(getTensorShape(input.name.c_str()))) return fixed;
+    for (std::size_t i = 0; i < engine_.outputs_.size(); ++i)
+      if (engine_.outputs_[i].name == name) return dims_of(bound().output_shape(i));
+    return fixed;
+  });
+}
+
+inline bool IExecutionContext::setTensorAddress(const char* name, void* address) {
+  return told(engine_.logger_, [&] {
+    engine_.port(name);
+    addresses_[name] = address;
+    return true;
+  });
+}
+
+inline bool IExecutionContext::setInputTensorAddress(const char* name, const void* address) {
+  if (engine_.getTensorIOMode(name) != TensorIOMode::kINPUT) refuse(std::string("the engine has no input '") + name + "'");
+  return setTensorAddress(name, const_cast<void*>(address));
+}
+
+inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
+  return told(engine_.logger_, [&] {
+    if (stream) unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
+    std::vector<const void*> inputs;
+    std::vector<void*> outputs;
+    const auto address = [&](const tandem::Port& port) {
+      void* found = getTensorAddress(port.name.c_str());
+      if (!found) refuse("no address was set for '" + port.name + "': call setTensorAddress() for every input and output");
+      return found;
+    };
+    for (const tandem::Port& port : engine_.inputs_) inputs.push_back(address(port));
+    for (const tandem::Port& port : engine_.outputs_) outputs.push_back(address(port));
+    for (const tandem::Port& port : engine_.inputs_) {
+      const Dims dims = getTensorShape(port.name.c_str());
+      if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims) refuse("no shape was set for '" + port.name + "': call setInputShape()");
+      if (!shapes_.contains(port.name)) setInputShape(port.name.c_str(), dims);
+    }
+    bound().run(inputs, outputs);
+    return true;
+  });
+}
+
+}  // namespace nvinfer1

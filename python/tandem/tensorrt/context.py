@@ -1,0 +1,242 @@
+"""IExecutionContext: one rank of an engine, running on memory of its user."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._core import Context, Group
+from ..errors import InvalidArgumentError, MismatchError
+from .closed import Closed, unsupported
+from .dtypes import Dims, volume
+from .enums import TensorIOMode
+from .logger import Logger, told
+
+if TYPE_CHECKING:
+    from .runtime import ICudaEngine
+
+__all__ = ["IExecutionContext"]
+
+
+def stream_number(stream: object) -> int:
+    """A stream as TensorRT takes it, an int; or an object of torch, cupy, cuda.core and the like that has one."""
+    for attribute in ("cuda_stream", "ptr", "handle"):
+        if not isinstance(stream, int) and hasattr(stream, attribute):
+            stream = getattr(stream, attribute)
+    if isinstance(stream, bool) or not hasattr(stream, "__index__"):
+        raise InvalidArgumentError(f"{type(stream).__name__} is no stream; a context of CPU ranks takes 0")
+    return operator.index(stream)
+
+
+def checked_group(communicator: object) -> Group:
+    """A tandem.Group; UnsupportedError of what is NCCL's, InvalidArgumentError of what is none."""
+    if isinstance(communicator, Group):
+        return communicator
+    kind = type(communicator)
+    if not isinstance(communicator, bool) and (isinstance(communicator, int) or kind.__name__ == "PyCapsule" or hasattr(communicator, "ptr")):
+        raise unsupported(f"a communicator of NCCL ({kind.__name__})", "it joins GPUs, and this engine is for CPU ranks: give a tandem.Group, such as Group.from_env()")
+    raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
+
+
+class IExecutionContext(Closed):
+    """Activations of one rank; ICudaEngine.create_execution_context makes one. Serves one thread at a time.
+
+    An engine of several ranks takes a communicator first: its rank decides which weights the context loads. Addresses are those of host
+    memory: dense, row-major, of one rank's part of a tensor, alive and of the right size until the run has ended.
+    """
+
+    _missing = {
+        "profiler": "`tandem run --trace` writes a timeline",
+        "report_to_profiler": "`tandem run --trace` writes a timeline",
+        "error_recorder": "errors are exceptions; the logger hears them too",
+        "set_aux_streams": "ranks on the CPU have no streams",
+        "set_input_consumed_event": "when execute_async_v3 returns, inputs are consumed",
+        "set_device_memory": "ranks on the CPU allocate host memory themselves",
+        "device_memory": "ranks on the CPU allocate host memory themselves",
+        "set_output_allocator": "get_tensor_shape tells the shape of every output before a run",
+        "temporary_allocator": "ranks on the CPU allocate host memory themselves",
+        "persistent_cache_limit": "ranks on the CPU have no such cache",
+        "nvtx_verbosity": "there is no NVTX on the CPU",
+        "set_shape_input": "shapes follow from shapes",
+        "debug_sync": "a run on the CPU is always synchronous",
+    }
+
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self._logger = engine._logger
+        self._name = ""
+        self._addresses: dict[str, int] = {}
+        self._shapes: dict[str, Dims] = {}
+        self._group: Group | None = None
+        self._context: Context | None = None
+
+    @property
+    def engine(self) -> ICudaEngine:
+        """What it runs."""
+        return self._engine
+
+    @property
+    def name(self) -> str:
+        """A name for the user's own use."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def num_ranks(self) -> int:
+        """Ours, not TensorRT's: how many ranks run the engine together."""
+        return self._engine.num_ranks
+
+    # Ranks
+
+    def set_communicator(self, communicator: object) -> bool:
+        """Binds the ranks that this one runs with: a tandem.Group; None releases them. Local, never waits, in any order on the ranks, and
+        again. A single-rank engine takes one too, with a notice. Returns True.
+
+        Raises MismatchError for a group of another size than the engine's, UnsupportedError for an ncclComm_t (as int, capsule or
+        object with `ptr`): NCCL joins GPUs, and this engine is for CPU ranks.
+        """
+        with told(self._logger):
+            group = None if communicator is None else checked_group(communicator)
+            if group is not None and self.num_ranks == 1:
+                self._logger.log(Logger.WARNING, f"the engine is for one rank and communicates with none of the {group.size} of this communicator")
+                return True
+            if group is not None and group.size != self.num_ranks:
+                raise MismatchError(f"the engine is for {self.num_ranks} ranks, the communicator has {group.size}")
+            if self._context is not None and group is not None and self._context.rank != group.rank:
+                self._context = None
+            if self._context is not None:
+                self._context.set_communicator(group)
+            self._group = group
+        return True
+
+    def _bound(self) -> Context:
+        """The rank itself, once it is known which one."""
+        if self._context is None:
+            if self.num_ranks > 1 and self._group is None:
+                raise InvalidArgumentError(f"the engine is for {self.num_ranks} ranks: call set_communicator() on every rank first")
+            self._context = Context(self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads)
+            if self._group is not None:
+                self._context.set_communicator(self._group)
+            for name in self._engine._input_names:
+                shape = self._shapes.get(name, self._engine.get_tensor_shape(name))
+                if -1 not in shape:
+                    self._context.set_local_input_shape(name, shape)
+        return self._context
+
+    # Shapes
+
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        """The shape of this rank's part of an input, in elements. Returns True; what it means for other tensors is checked by the next call
+        that needs it. Raises InvalidArgumentError for another rank or other fixed extents than the engine's."""
+        with told(self._logger):
+            if self._engine.get_tensor_mode(name) != TensorIOMode.INPUT:
+                raise InvalidArgumentError(f"the engine has no input '{name}'; it has {', '.join(self._engine._input_names)}")
+            expected, given = self._engine.get_tensor_shape(name), Dims(shape)
+            if len(expected) != len(given) or any(e not in (-1, g) or g < 0 for e, g in zip(expected, given, strict=True)):
+                raise InvalidArgumentError(f"input '{name}' cannot be {given}: the engine takes {expected}, -1 standing for any extent")
+            self._shapes[name] = given
+            if self._context is not None:
+                self._context.set_local_input_shape(name, given)
+        return True
+
+    def get_tensor_shape(self, name: str) -> Dims:
+        """The shape of this rank's part of a tensor, by the input shapes set so far; -1 for what they leave open."""
+        static = self._engine.get_tensor_shape(name)
+        if -1 not in static:
+            return static
+        if name in self._engine._input_names:
+            return self._shapes.get(name, static)
+        if not self.all_binding_shapes_specified:
+            return static
+        with told(self._logger):
+            return Dims(self._bound().output_shape(name))
+
+    def get_tensor_strides(self, name: str) -> Dims:
+        """Elements from one index to the next, per dimension: dense and row-major."""
+        shape = self.get_tensor_shape(name)
+        return Dims(volume(shape[d + 1 :]) if -1 not in shape else -1 for d in range(len(shape)))
+
+    def get_max_output_size(self, name: str) -> int:
+        """Bytes that an output takes for the largest shapes of the profile."""
+        largest = self._engine.get_tensor_profile_shape(name, 0)[2]
+        return int(volume(largest) * self._engine.get_tensor_dtype(name).itemsize)
+
+    def infer_shapes(self) -> list[str]:
+        """Names of the inputs whose shapes are still missing; empty if all outputs have one."""
+        missing = [name for name in self._engine._input_names if -1 in self.get_tensor_shape(name)]
+        if not missing:
+            for name in self._engine._output_names:
+                self.get_tensor_shape(name)
+        return missing
+
+    @property
+    def all_binding_shapes_specified(self) -> bool:
+        """Whether every input has a shape."""
+        return all(-1 not in self.get_tensor_shape(name) for name in self._engine._input_names)
+
+    @property
+    def all_shape_inputs_specified(self) -> bool:
+        """True: no input's contents decide a shape."""
+        return True
+
+    @property
+    def active_optimization_profile(self) -> int:
+        """Always 0, the one profile there is."""
+        return 0
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: object) -> bool:
+        """Takes 0, the one profile there is."""
+        self._engine._check_profile(profile_index)
+        self._check_stream(stream_handle)
+        return True
+
+    # Running
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        """The host address of this rank's part of an input or output, or 0 to forget it. Returns True."""
+        with told(self._logger):
+            self._engine._port(name)
+            if isinstance(memory, bool) or not isinstance(memory, int):
+                raise InvalidArgumentError(f"the address of '{name}' is {type(memory).__name__}, expected an int, such as array.ctypes.data")
+            self._addresses[name] = memory
+        return True
+
+    def get_tensor_address(self, name: str) -> int:
+        """The address that was set; 0 if none was."""
+        self._engine._port(name)
+        return self._addresses.get(name, 0)
+
+    def _check_stream(self, stream: object) -> None:
+        if stream_number(stream) != 0:
+            raise unsupported(f"stream {stream_number(stream):#x}", "an engine of CPU ranks runs on the thread that calls: pass 0")
+
+    def execute_async_v3(self, stream_handle: object) -> bool:
+        """Runs this rank on the thread that calls; pass stream 0. When it returns True outputs are written and inputs consumed: there is
+        nothing to wait for. All ranks must call; if one does not, the others get an error that names it once the deadline is over.
+
+        Raises InvalidArgumentError before anything runs: no communicator, a tensor without address or shape; RankFailedError or
+        DeadlineError naming a rank; then the group and the context are of no more use.
+        """
+        with told(self._logger):
+            self._check_stream(stream_handle)
+            missing = [name for name in self._engine._ports if not self._addresses.get(name) and 0 not in self.get_tensor_shape(name)]
+            if missing:
+                raise InvalidArgumentError(f"{', '.join(missing)}: no address was set; call set_tensor_address() for every input and output")
+            shapeless = [name for name in self._engine._input_names if -1 in self.get_tensor_shape(name)]
+            if shapeless:
+                raise InvalidArgumentError(f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one")
+            self._bound().run_addresses(self._addresses)
+        return True
+
+    def execute_v2(self, bindings: Sequence[int]) -> bool:
+        """The same with one address per tensor, in the order of the engine."""
+        names = [*self._engine._input_names, *self._engine._output_names]
+        if len(bindings) != len(names):
+            raise InvalidArgumentError(f"{len(bindings)} addresses are given, expected {len(names)}: {', '.join(names)}")
+        for name, address in zip(names, bindings, strict=True):
+            self.set_tensor_address(name, address)
+        return self.execute_async_v3(0)

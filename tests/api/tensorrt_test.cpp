@@ -1,0 +1,184 @@
+// tandem/tensorrt.h: what it refuses, what it says of engines, models from files. Numbers on several ranks: examples/tensorrt.
+#include "tandem/tensorrt.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+
+namespace nvinfer1 {
+namespace {
+
+class Heard : public ILogger {
+ public:
+  void log(Severity severity, const char* message) noexcept override { messages.emplace_back(severity, message); }
+  std::vector<std::pair<Severity, std::string>> messages;
+};
+
+template <typename T>
+std::unique_ptr<T> owned(T* object) {
+  return std::unique_ptr<T>(object);
+}
+
+tandem::Error thrown(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const tandem::Error& error) {
+    return error;
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return tandem::Error(tandem::ErrorCode::internal, "nothing was thrown");
+}
+
+bool says(const tandem::Error& error, const std::string& words) { return std::string(error.what()).find(words) != std::string::npos; }
+
+class TensorRt : public ::testing::Test {
+ protected:
+  std::unique_ptr<ICudaEngine> engine_of(INetworkDefinition& network) {
+    const auto plan = owned(builder->buildSerializedNetwork(network, *config));
+    return owned(runtime->deserializeCudaEngine(plan->data(), plan->size()));
+  }
+  // y = reduction of x [2,3] over `ranks`.
+  std::unique_ptr<ICudaEngine> reducing(int ranks) {
+    const auto network = owned(builder->createNetworkV2(0));
+    auto* layer = network->addDistCollective(*network->addInput("x", DataType::kFLOAT, Dims2(2, 3)), CollectiveOperation::kALL_REDUCE, ReduceOperation::kSUM, -1, nullptr, 0);
+    layer->setNbRanks(ranks);
+    layer->getOutput(0)->setName("y");
+    network->markOutput(*layer->getOutput(0));
+    return engine_of(*network);
+  }
+  Heard logger;
+  std::unique_ptr<IBuilder> builder = owned(createInferBuilder(logger));
+  std::unique_ptr<IBuilderConfig> config = owned(builder->createBuilderConfig());
+  std::unique_ptr<IRuntime> runtime = owned(createInferRuntime(logger));
+};
+
+TEST_F(TensorRt, LayersOfOneRank) {
+  const auto network = owned(builder->createNetworkV2(1U << static_cast<std::uint32_t>(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(-1, 2));
+  const std::vector<float> weights = {1, 2, 3, 4, 5, 6};
+  auto* w = network->addConstant(Dims2(3, 2), Weights{DataType::kFLOAT, weights.data(), 6});
+  auto* product = network->addMatrixMultiply(*x, MatrixOperation::kNONE, *w->getOutput(0), MatrixOperation::kTRANSPOSE);
+  auto* sum = network->addElementWise(*product->getOutput(0), *product->getOutput(0), ElementWiseOperation::kSUM);
+  auto* relu = network->addActivation(*sum->getOutput(0), ActivationType::kRELU);
+  auto* shuffle = network->addShuffle(*network->addIdentity(*relu->getOutput(0))->getOutput(0));
+  EXPECT_EQ(shuffle->getOutput(0)->getDimensions().d[0], -1);
+  shuffle->setReshapeDimensions(Dims3(0, 1, -1));
+  EXPECT_EQ(shuffle->getOutput(0)->getDimensions().nbDims, 3);
+  EXPECT_EQ(shuffle->getOutput(0)->getDimensions().d[2], 3);
+  EXPECT_EQ(shuffle->getOutput(0)->getType(), DataType::kFLOAT);
+  network->markOutput(*shuffle->getOutput(0));
+  auto* profile = builder->createOptimizationProfile();
+  profile->setDimensions("x", OptProfileSelector::kMIN, Dims2(1, 2));
+  profile->setDimensions("x", OptProfileSelector::kOPT, Dims2(2, 2));
+  profile->setDimensions("x", OptProfileSelector::kMAX, Dims2(5, 2));
+  config->addOptimizationProfile(profile);
+  config->setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, 1 << 20);
+  const auto engine = engine_of(*network);
+  EXPECT_EQ(engine->getNbIOTensors(), 2);
+  EXPECT_STREQ(engine->getIOTensorName(0), "x");
+  EXPECT_EQ(engine->getIOTensorName(2), nullptr);
+  EXPECT_EQ(engine->getTensorIOMode("x"), TensorIOMode::kINPUT);
+  EXPECT_EQ(engine->getTensorShape("x").d[0], -1);
+  EXPECT_EQ(engine->getProfileShape("x", 0, OptProfileSelector::kMAX).d[0], 5);
+  const char* out = engine->getIOTensorName(1);
+  const auto context = owned(engine->createExecutionContext());
+  std::vector<float> in = {1, 1, -1, 0}, got(6, -1);
+  context->setTensorAddress("x", in.data());
+  context->setTensorAddress(out, got.data());
+  EXPECT_TRUE(says(thrown([&] { context->enqueueV3(nullptr); }), "no shape was set for 'x'"));
+  EXPECT_TRUE(says(thrown([&] { context->setInputShape("x", Dims2(2, 3)); }), "cannot be [2,3]"));
+  context->setInputShape("x", Dims2(2, 2));
+  EXPECT_EQ(context->getTensorShape(out).d[0], 2);
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(got, (std::vector<float>{6, 14, 22, 0, 0, 0}));
+}
+
+TEST_F(TensorRt, RanksOfLayers) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(4, 3));
+  auto* gather = network->addDistCollective(*x, CollectiveOperation::kALL_GATHER, ReduceOperation::kNONE, -1, nullptr, 0);
+  EXPECT_EQ(gather->getOutput(0)->getDimensions().d[0], 4);
+  gather->setNbRanks(2);
+  EXPECT_EQ(gather->getOutput(0)->getDimensions().d[0], 8);
+  EXPECT_EQ(gather->getNbRanks(), 2);
+  EXPECT_TRUE(says(thrown([&] { gather->setNbRanks(4); }), "cannot be changed"));
+  EXPECT_TRUE(says(thrown([&] { gather->setNbRanks(0); }), "from 1"));
+  EXPECT_EQ(thrown([&] { network->addIdentity(*x)->setNbRanks(2); }).code(), tandem::ErrorCode::unsupported);
+  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_REDUCE, ReduceOperation::kNONE, -1, nullptr, 0); }), "reduces"));
+  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_GATHER, ReduceOperation::kSUM, -1, nullptr, 0); }), "reduces nothing"));
+  const std::int64_t group[] = {1, 0};
+  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kBROADCAST, ReduceOperation::kNONE, 2, group, 2); }), "no rank of its group"));
+  const auto other = owned(builder->createNetworkV2(0));
+  EXPECT_TRUE(says(thrown([&] { other->addIdentity(*x); }), "another network"));
+  EXPECT_TRUE(says(thrown([&] { engine_of(*other); }), "no outputs"));
+  EXPECT_FALSE(logger.messages.empty());
+}
+
+TEST_F(TensorRt, Communicators) {
+  const auto engine = reducing(2);
+  const auto context = owned(engine->createExecutionContext());
+  EXPECT_EQ(context->num_ranks(), 2);
+  std::vector<float> in(6, 1), out(6, 0);
+  context->setInputTensorAddress("x", in.data());
+  EXPECT_TRUE(says(thrown([&] { context->enqueueV3(nullptr); }), "no address was set for 'y'"));
+  context->setTensorAddress("y", out.data());
+  EXPECT_TRUE(says(thrown([&] { context->enqueueV3(nullptr); }), "setCommunicator"));
+  EXPECT_EQ(out, std::vector<float>(6, 0));
+  auto three = tandem::Group::in_process(3);
+  EXPECT_EQ(thrown([&] { context->setCommunicator(std::shared_ptr<tandem::Group>(std::move(three[0]))); }).code(), tandem::ErrorCode::mismatch);
+  void* nccl = &in;
+  EXPECT_EQ(thrown([&] { context->setCommunicator(nccl); }).code(), tandem::ErrorCode::unsupported);
+  EXPECT_EQ(thrown([&] { context->enqueueV3(reinterpret_cast<cudaStream_t>(8)); }).code(), tandem::ErrorCode::unsupported);
+
+  const auto alone = reducing(1);
+  const auto single = owned(alone->createExecutionContext());
+  logger.messages.clear();
+  EXPECT_TRUE(single->setCommunicator(std::shared_ptr<tandem::Group>(std::move(three[1]))));
+  ASSERT_EQ(logger.messages.size(), 1u);
+  EXPECT_EQ(logger.messages[0].first, ILogger::Severity::kWARNING);
+  single->setTensorAddress("x", in.data());
+  single->setTensorAddress("y", out.data());
+  EXPECT_TRUE(single->enqueueV3(nullptr));
+  EXPECT_EQ(out, in);
+}
+
+TEST_F(TensorRt, Bytes) {
+  EXPECT_EQ(thrown([&] { runtime->deserializeCudaEngine("no engine", 9); }).code(), tandem::ErrorCode::invalid_engine);
+  ASSERT_EQ(logger.messages.size(), 1u);
+  EXPECT_EQ(logger.messages[0].first, ILogger::Severity::kERROR);
+  config->setFlag(BuilderFlag::kSTRIP_PLAN);
+  const auto network = owned(builder->createNetworkV2(0));
+  const std::vector<float> weights(16, 1);
+  auto* w = network->addConstant(Dims2(4, 4), Weights{DataType::kFLOAT, weights.data(), 16});
+  network->markOutput(*network->addMatrixMultiply(*network->addInput("x", DataType::kFLOAT, Dims2(1, 4)), MatrixOperation::kNONE, *w->getOutput(0), MatrixOperation::kNONE)->getOutput(0));
+  const auto engine = engine_of(*network);
+  EXPECT_TRUE(engine->isRefittable());
+  EXPECT_TRUE(says(thrown([&] { engine->createExecutionContext(); }), "kSTRIP_PLAN"));
+}
+
+TEST_F(TensorRt, Parser) {
+  const std::string path = std::string(TANDEM_MODELS) + "/mlp_dynamo.onnx";
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  for (const bool from_file : {true, false}) {
+    const auto network = owned(builder->createNetworkV2(0));
+    const auto parser = owned(nvonnxparser::createParser(*network, logger));
+    ASSERT_TRUE(from_file ? parser->parseFromFile(path.c_str()) : parser->parse(bytes.data(), bytes.size(), path.c_str()));
+    EXPECT_EQ(network->getNbInputs(), 1);
+    EXPECT_STREQ(network->getInput(0)->getName(), "x");
+    EXPECT_TRUE(network->getInput(0)->isNetworkInput());
+    EXPECT_EQ(network->getOutput(0)->getDimensions().nbDims, 2);
+    EXPECT_EQ(engine_of(*network)->getNbIOTensors(), 2);
+  }
+  const auto network = owned(builder->createNetworkV2(0));
+  const auto parser = owned(nvonnxparser::createParser(*network, logger));
+  EXPECT_FALSE(parser->parse("nothing", 7));
+  ASSERT_EQ(parser->getNbErrors(), 1);
+  EXPECT_NE(parser->getError(0)->code(), nvonnxparser::ErrorCode::kSUCCESS);
+  EXPECT_NE(std::string(parser->getError(0)->desc()), "");
+  EXPECT_EQ(parser->getError(1), nullptr);
+}
+
+}  // namespace
+}  // namespace nvinfer1
