@@ -713,6 +713,28 @@ class NetworkOps(_core._Network):
         }  # fmt: skip
         return self._add("AllToAll", [x], attributes, name)
 
+    def append(
+        self,
+        past: Operand,
+        new: Operand,
+        axis: str = "",
+        *,
+        num_ranks: int | None = None,
+        dim: int = 0,
+        extent: Dim = 0,
+        name: str = "",
+    ) -> Value:
+        """Concat(past, new) along `dim`, where rank r holds block r of ⌈extent/N⌉ rows of `past`, all ranks hold `new`, and rank r gets
+        block r of ⌈(extent + rows of new)/N⌉ rows; rows past the end are zeros.
+
+        Args:
+            axis: mesh axis whose groups take part; empty: all ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            dim: dimension that grows.
+            extent: rows of the past on all ranks together.
+        """
+        return self._add("Append", [past, new], {"axis": axis, "num_ranks": num_ranks, "dim": dim, "extent": extent}, name)
+
     def broadcast(
         self,
         x: Operand,

@@ -53,7 +53,7 @@ bool has_ranks(const OpDef& op) {
 // How many ranks a node's group has, by its axis, its groups or the network's mesh; nothing if they do not say.
 std::optional<std::int64_t> ranks_said(const NetworkState& state, const OpDef& op, const Attributes& attributes) {
   const std::string& axis = attributes.text("axis");
-  const RankLists& groups = attributes.get<RankLists>("groups");
+  const RankLists groups = attributes.has("groups") ? attributes.get<RankLists>("groups") : RankLists{};
   const Mesh& mesh = state.module.mesh;
   if (!axis.empty() && !mesh.has(axis))
     fail(ErrorCode::invalid_argument, "axis '{}' is not in the network's mesh ({})", axis, state.for_mesh ? mesh.to_string() : "it has none");

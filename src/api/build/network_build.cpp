@@ -16,6 +16,8 @@ namespace {
 
 std::int64_t ranks_of(const Node& node) { return node.attributes.has("num_ranks") ? node.attributes.integer("num_ranks") : 1; }
 
+RankLists groups_of(const Node& node) { return node.attributes.has("groups") ? node.attributes.get<RankLists>("groups") : RankLists{}; }
+
 // What one rank does alone changes nothing.
 void remove_single_rank_collectives(Graph& graph) {
   for (Node* node : graph.node_list()) {
@@ -45,7 +47,7 @@ std::optional<Mesh> world_of(const NetworkState& state, const Graph& graph, cons
   }
   if (options.ranks > 0) return Mesh({{"rank", options.ranks}});
   for (const Node* node : nodes)
-    if (communicates(*node) && node->attributes.get<RankLists>("groups").empty()) return Mesh({{"rank", static_cast<int>(ranks_of(*node))}});
+    if (communicates(*node) && groups_of(*node).empty()) return Mesh({{"rank", static_cast<int>(ranks_of(*node))}});
   throw Error(ErrorCode::invalid_argument, "the network communicates within groups only: say at build how many ranks there are", (*first)->label());
 }
 
@@ -53,7 +55,7 @@ void check_ranks(const Node& node, const Mesh& world) {
   if (!communicates(node)) return;
   const std::int64_t ranks = ranks_of(node);
   const std::string& axis = node.attributes.text("axis");
-  const RankLists& groups = node.attributes.get<RankLists>("groups");
+  const RankLists groups = groups_of(node);
   const std::int64_t all = axis.empty() ? world.size() : world.has(axis) ? world.size(axis) : -1;
   if (all < 0) throw Error(ErrorCode::invalid_argument, fmt::format("axis '{}' is not in mesh {}", axis, world.to_string()), node.label());
   if (groups.empty() && ranks != all)

@@ -36,6 +36,7 @@ const OpDef Append = {
                {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
                {"dim", FieldKind::integer, std::int64_t{0}, {}, "dimension that grows"},
                {"extent", FieldKind::dim, Dim(0), {}, "rows of the past on all ranks together"}},
+    .operands = {{"past"}, {"new"}},
     .min_operands = 2,
     .max_operands = 2,
     .infer = infer,
