@@ -36,12 +36,10 @@ class Network(NetworkOps):
     ceil(extent / ranks) that the caller scatters and gathers whole.
 
     Operands may be values of this network, arrays, and beside a value also numbers, which take its dtype.
-
-    Args:
-        mesh: the ranks whose program this is, such as {"tp": 2}.
     """
 
     def __init__(self, mesh: Mesh | Mapping[str, int] | str | None = None) -> None:
+        """An empty network; `mesh` are the ranks whose program it is, such as {"tp": 2}."""
         super().__init__("" if mesh is None else mesh if isinstance(mesh, str) else str(Mesh(mesh)))
 
     @classmethod
