@@ -112,8 +112,8 @@ void bind_engine(nb::module_& module) {
            nb::sig("def to_graphviz(self, at: collections.abc.Mapping[str, int] | None = None) -> str"),
            "The program of one rank in the DOT language, for `dot -Tsvg`: steps in boxes by layer, exchanges in the colour of their mesh axis, edges with "
            "type and sharding. `at` as for describe.")
-      .def("_repr_html_", [](const Engine& e) { return looking("html")(described(e, nb::none())); }, nb::sig("def _repr_html_(self) -> str"),
-           "What notebooks show: steps, shardings, bytes.")
+      .def("_repr_html_", [](const Engine& e) { return looking("engine_html")(described(e, nb::none())); }, nb::sig("def _repr_html_(self) -> str"),
+           "Tables for notebooks: inputs and outputs, what a rank holds and sends, steps with what they make, shardings and bytes. Safe for any names.")
       .def("random_inputs",
            [](const Engine& engine, unsigned seed) {
              nb::dict out;
@@ -123,8 +123,6 @@ void bind_engine(nb::module_& module) {
            "seed"_a = 0u, nb::sig("def random_inputs(self, seed: int = 0) -> dict[str, typing.Any]"),
            "numpy arrays of the declared shapes, by name; dynamic extents take their typical values. Integers are 0 and 1, floats lie in -1 to 1. The "
            "same for one seed.")
-      .def("_repr_html_", [](nb::object self) { return nb::module_::import_("tandem.looking").attr("engine_html")(self); },
-           nb::sig("def _repr_html_(self) -> str"), "Tables for notebooks: inputs and outputs, collectives with bytes, memory per rank, steps.")
       .def("__reduce__", [](nb::handle) { refuse_pickling("an Engine"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
       .def("__repr__", [](const Engine& e) {
         std::string text = "Engine(" + std::to_string(e.ranks()) + (e.ranks() == 1 ? " rank" : " ranks, mesh " + e.mesh());
