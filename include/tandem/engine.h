@@ -74,8 +74,10 @@ class Engine {
   bool refittable() const;
   // Of activations and workspace, on the rank that takes most, for the typical shapes.
   std::size_t activation_bytes() const;
-  // Everything about it as JSON: mesh, ports, steps, collectives with bytes, memory per rank.
-  std::string describe() const;
+  // Everything about it as JSON: mesh, ports, values with how they lie over the mesh, steps by layer, collectives with bytes, weights, memory
+  // per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name. Throws
+  // Error(invalid_argument) for a symbol that the engine does not have, or a size outside its range.
+  std::string describe(const std::map<std::string, std::int64_t>& at = {}) const;
   // Arrays of the declared shapes: symbols take their `opt` values; integers are 0 and 1, floats lie in -1 … 1. The same for one seed.
   Arrays random_inputs(unsigned seed = 0) const;
   const EngineData& data() const { return *data_; }

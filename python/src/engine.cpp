@@ -61,6 +61,15 @@ Engine load_engine_of(nb::object source) {
   return load_engine(bytes);
 }
 
+nb::object described(const Engine& engine, const nb::object& at) {
+  std::map<std::string, std::int64_t> sizes;
+  if (!at.is_none())
+    for (nb::handle item : at.attr("items")()) sizes[nb::cast<std::string>(item[0])] = nb::cast<std::int64_t>(item[1]);
+  return nb::module_::import_("json").attr("loads")(engine.describe(sizes));
+}
+
+nb::object looking(const char* function) { return nb::module_::import_("tandem.looking").attr(function); }
+
 }  // namespace
 
 void bind_engine(nb::module_& module) {
@@ -94,10 +103,17 @@ void bind_engine(nb::module_& module) {
            },
            nb::kw_only(), "weights"_a = true,
            "The bytes that save() writes, in memory, for load_engine. Raises UnsupportedError where each rank has a program of its own.")
-      .def("describe", [](const Engine& e) { return nb::module_::import_("json").attr("loads")(e.describe()); },
-           nb::sig("def describe(self) -> dict[str, typing.Any]"),
-           "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, steps with kernel and microseconds, collectives with "
-           "bytes, weights, bytes per rank.")
+      .def("describe", &described, "at"_a = nb::none(),
+           nb::sig("def describe(self, at: collections.abc.Mapping[str, int] | None = None) -> dict[str, typing.Any]"),
+           "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, values with how they lie over the mesh, steps with layer, "
+           "kernel and microseconds, collectives with bytes, weights, bytes per rank and step. Bytes are for the sizes in `at`, such as "
+           "{\"batch\": 8}, and for typical ones of what it does not name. Raises InvalidArgumentError for sizes that the engine does not have.")
+      .def("to_graphviz", [](const Engine& e, const nb::object& at) { return looking("graphviz")(described(e, at)); }, "at"_a = nb::none(),
+           nb::sig("def to_graphviz(self, at: collections.abc.Mapping[str, int] | None = None) -> str"),
+           "The program of one rank in the DOT language, for `dot -Tsvg`: steps in boxes by layer, exchanges in the colour of their mesh axis, edges with "
+           "type and sharding. `at` as for describe.")
+      .def("_repr_html_", [](const Engine& e) { return looking("engine_html")(described(e, nb::none())); }, nb::sig("def _repr_html_(self) -> str"),
+           "Tables for notebooks: inputs and outputs, what a rank holds and sends, steps with what they make, shardings and bytes. Safe for any names.")
       .def("random_inputs",
            [](const Engine& engine, unsigned seed) {
              nb::dict out;
@@ -107,8 +123,6 @@ void bind_engine(nb::module_& module) {
            "seed"_a = 0u, nb::sig("def random_inputs(self, seed: int = 0) -> dict[str, typing.Any]"),
            "numpy arrays of the declared shapes, by name; dynamic extents take their typical values. Integers are 0 and 1, floats lie in -1 to 1. The "
            "same for one seed.")
-      .def("_repr_html_", [](nb::object self) { return nb::module_::import_("tandem.looking").attr("engine_html")(self); },
-           nb::sig("def _repr_html_(self) -> str"), "Tables for notebooks: inputs and outputs, collectives with bytes, memory per rank, steps.")
       .def("__reduce__", [](nb::handle) { refuse_pickling("an Engine"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
       .def("__repr__", [](const Engine& e) {
         std::string text = "Engine(" + std::to_string(e.ranks()) + (e.ranks() == 1 ? " rank" : " ranks, mesh " + e.mesh());

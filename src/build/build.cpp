@@ -20,7 +20,7 @@ class ProgramBuilder {
     program_.profiles = graph_.profiles;
     program_.constraints = graph_.constraints;
     for (const auto& input : graph_.inputs()) {
-      index_[input.get()] = add_value({input->name(), PlanValue::Kind::input, input->type});
+      index_[input.get()] = add_value(*input, PlanValue::Kind::input);
       program_.inputs.push_back(binding(input->name(), input.get()));
     }
     for (const auto& value : graph_.weight_values()) add_weight(value.get(), *value->weight());
@@ -35,8 +35,9 @@ class ProgramBuilder {
   }
 
  private:
-  int add_value(PlanValue value) {
-    program_.values.push_back(std::move(value));
+  int add_value(const Value& value, PlanValue::Kind kind) {
+    program_.values.push_back({value.name(), kind, value.type});
+    program_.values.back().sharding = value.sharding;
     return static_cast<int>(program_.values.size()) - 1;
   }
 
@@ -55,7 +56,8 @@ class ProgramBuilder {
         if (symbols.contains("@" + axis.name)) added.axes.push_back(axis.name);
       plan_.weights.push_back(std::move(added));
     }
-    index_[value] = add_value({value->name(), PlanValue::Kind::weight, value->type, at->second});
+    index_[value] = add_value(*value, PlanValue::Kind::weight);
+    program_.values.back().weight = at->second;
   }
 
   void add_constant(const Node& node) {
@@ -71,9 +73,8 @@ class ProgramBuilder {
     if (node.is("Constant")) return add_constant(node);
     const int number = static_cast<int>(program_.steps.size());
     if (node.is("Reshape")) {
-      PlanValue alias{node.result()->name(), PlanValue::Kind::temporary, node.result()->type};
-      alias.alias_of = index_.at(node.operand(0));
-      index_[node.result()] = add_value(std::move(alias));
+      index_[node.result()] = add_value(*node.result(), PlanValue::Kind::temporary);
+      program_.values.back().alias_of = index_.at(node.operand(0));
       return;
     }
     Choice choice = chooser_.choose(node);
@@ -88,7 +89,7 @@ class ProgramBuilder {
     step.communicates = communicates(node);
     for (const Value* operand : node.operands()) step.operands.push_back(operand ? index_.at(operand) : -1);
     for (const auto& result : node.results()) {
-      index_[result.get()] = add_value({result->name(), PlanValue::Kind::temporary, result->type});
+      index_[result.get()] = add_value(*result, PlanValue::Kind::temporary);
       step.results.push_back(index_[result.get()]);
     }
     if (step.communicates) {

@@ -1,6 +1,7 @@
 // tandem inspect
 #include <fmt/format.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "cli/report.h"
@@ -51,18 +52,32 @@ void print(const Json& report) {
   for (const Json& notice : report["notices"]) fmt::print("notice: {}\n", text(notice));
 }
 
+std::map<std::string, std::int64_t> sizes(const std::vector<std::string>& texts) {
+  std::map<std::string, std::int64_t> out;
+  for (const std::string& text : texts) {
+    const auto [name, value] = name_and_value(text, "--at");
+    std::int64_t size = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), size);
+    if (error != std::errc() || end != value.data() + value.size()) throw CLI::ValidationError("--at", "'" + text + "' is not SYMBOL=SIZE");
+    out[name] = size;
+  }
+  return out;
+}
+
 }  // namespace
 
 Run add_inspect(CLI::App& app, Common& common) {
   struct State {
     ModelArguments model;
     std::string html;
+    std::vector<std::string> at;
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
-  app.add_option("--html", state->html, "write the report as a page");
+  app.add_option("--html", state->html, "write the report as a page, which needs nothing else");
+  app.add_option("--at", state->at, "SYMBOL=SIZE, like batch=8: the sizes that bytes are for; else typical ones")->delimiter(',');
   return [state, &common] {
-    const std::string report = state->model.open(common).describe();
+    const std::string report = state->model.open(common).describe(sizes(state->at));
     if (!state->html.empty()) write_html(state->html, state->model.model, Json::parse(report));
     if (common.json) fmt::print("{}\n", report);
     else print(Json::parse(report));

@@ -1,79 +1,118 @@
+// The page of `tandem inspect --html`: needs no script, no network and nothing else.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "cli/files.h"
+#include "cli/page.h"
 #include "cli/report.h"
 
 namespace tandem::cli {
 namespace {
 
 using Json = nlohmann::json;
-using Row = std::vector<std::string>;
+using Rows = std::vector<std::string>;
 
-constexpr const char* kHead = R"(<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><style>
-body{{font:14px/1.5 system-ui,sans-serif;margin:2em;max-width:110em;color:#222}}h1{{font-size:1.4em}}h2{{font-size:1.1em;margin-top:2em}}
-table{{border-collapse:collapse}}th,td{{text-align:left;padding:.2em .8em;border-bottom:1px solid #ddd;vertical-align:top}}th{{background:#f4f4f4}}
-@media(prefers-color-scheme:dark){{body{{background:#181818;color:#ddd}}th{{background:#262626}}th,td{{border-color:#444}}}}
-</style><h1>{0}</h1>
-)";
+std::string tile(const std::string& number, const std::string& what) { return fmt::format("<div class=\"tile\"><b>{}</b>{}</div>\n", number, what); }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
+std::string number_cell(const std::string& text) { return "<td class=\"n\">" + text; }
+
+std::string head(const std::string& title, const Json& r) {
+  std::string out = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<title>{0}</title><link rel=\"icon\" href=\"data:,\"><style>{1}</style></head>\n<body><h1>{0}</h1>\n",
+      escaped(title), kPageStyle);
+  out += fmt::format("<p class=\"soft\">{} for device {}{}{}{}, digest <code>{}</code></p>\n", escaped(text(r["tool"])), escaped(text(r["device"])),
+                     r["has_weights"] ? "" : ", without weights", r["refittable"] ? ", refittable" : "", r["exact"] ? ", exact" : "", text(r["digest"]));
+  out += "<nav>";
+  for (const char* id : {"mesh", "ports", "collectives", "memory", "layers", "weights", "built"}) out += fmt::format("<a href=\"#{0}\">{0}</a>", id);
+  return out + "</nav>\n";
+}
+
+std::string tiles(const Json& r) {
+  const Json& rank = r["ranks"][0];
+  const std::string sizes = escaped(symbols_text(r));
+  std::string out = "<div class=\"tiles\">" + tile(text(r["world_size"]), r["world_size"] == 1 ? "rank" : "ranks, mesh " + escaped(text(r["mesh"])));
+  out += tile(std::to_string(r["steps"].size()), "steps") + tile(std::to_string(r["collectives"].size()), "collectives a run");
+  out += tile(size_text(rank["weight_bytes"]), "of weights a rank") + tile(size_text(rank["activation_bytes"]), "of activations a rank, at " + sizes);
+  return out + tile(size_text(rank["sent_bytes"]), "sent by a rank in a run") + "</div>\n";
+}
+
+std::string ports(const Json& r, const MeshLook& look) {
+  Rows rows;
+  for (const char* kind : {"inputs", "outputs"})
+    for (const Json& p : r[kind])
+      rows.push_back(html_row({kind == std::string("inputs") ? "input" : "output", "<td class=\"node\">" + escaped(text(p["name"])), look.value(p)}));
+  return html_table({"", "name", "whole, as the caller sees it"}, rows);
+}
+
+std::string collectives(const Json& r, const MeshLook& look) {
+  Rows rows;
+  for (const Json& c : r["collectives"]) {
+    const std::string axis = text(c["axis"]);
+    rows.push_back(html_row({number_cell(text(c["step"])), number_cell(collective_name(c)), axis.empty() ? escaped(ranks_of(c)) : look.tag(axis),
+                             number_cell(size_text(c["typical_bytes"])), "<td class=\"node\"><code>" + escaped(text(c["bytes"])) + "</code>",
+                             "<td class=\"node\"><small>" + escaped(text(c["node"])) + "</small>", "<td class=\"node\">" + escaped(text(c["note"]))},
+                            fmt::format("class=\"exchange\" style=\"--c:{}\"", axis.empty() ? "var(--mark)" : look.strong(axis))));
   }
-  return out;
+  if (rows.empty()) return "<p>None: no rank waits for another.</p>\n";
+  return html_table({"step", "operation", "over", "sent by a rank", "bytes", "node", "reason"}, rows);
 }
 
-std::string row(const char* cell, const Row& cells) {
-  std::string out = "<tr>";
-  for (const std::string& text : cells) out += fmt::format("<{0}>{1}</{0}>", cell, escaped(text));
-  return out + "</tr>\n";
+std::string rank_weights(const Json& r, const MeshLook& look) {
+  Rows rows;
+  for (const Json& k : r["ranks"]) {
+    std::string place;
+    for (const Json& axis : r["axes"]) place += fmt::format("{} {} ", look.tag(text(axis["name"])), k["coordinates"][text(axis["name"])].get<int>());
+    const std::int64_t all = k["weight_bytes"], split = k["split_weight_bytes"];
+    rows.push_back(html_row({number_cell(text(k["rank"])), number_cell(place), number_cell(size_text(all)), number_cell(size_text(split)),
+                             number_cell(size_text(all - split))}));
+  }
+  return html_table({"rank", "place", "weights", "slices of its own", "shared with all"}, rows);
 }
 
-template <typename F>
-std::string table(const char* title, const Row& heads, const Json& items, F cells) {
-  std::string out = fmt::format("<h2>{}</h2>\n<table>{}", title, row("th", heads));
-  for (const Json& item : items) out += row("td", cells(item));
-  return out + "</table>\n";
+std::string weights(const Json& r, const MeshLook& look) {
+  Rows rows;
+  std::size_t split = 0;
+  for (const Json& w : r["weights"]) {
+    split += !w["axes"].empty();
+    rows.push_back(html_row({"<td class=\"node\">" + escaped(text(w["name"])), look.value(w), number_cell(size_text(w["bytes"])),
+                             w["frozen"] ? "constant" : ""}));
+  }
+  return rank_weights(r, look) + html_fold(fmt::format("<b>{} weights</b> <small>{} of them split over ranks</small>", r["weights"].size(), split),
+                                           html_table({"name", "what a rank holds", "bytes", ""}, rows), false);
+}
+
+std::string built_with(const Json& r) {
+  Rows rows;
+  for (const auto& [what, which] : r["built_with"].items()) rows.push_back(html_row({escaped(what), "<td class=\"node\">" + escaped(text(which))}));
+  if (r["strategy"] != "") rows.push_back(html_row({"strategy", escaped(text(r["strategy"]))}));
+  return html_table({"what", "which"}, rows);
 }
 
 std::string page(const std::string& title, const Json& r) {
-  std::string out = fmt::format(kHead, escaped(title));
-  out += fmt::format("<p>mesh {} of {} ranks, device {}, {}, digest {}</p>\n", escaped(text(r["mesh"])), text(r["world_size"]), escaped(text(r["device"])),
-                     escaped(text(r["tool"])), text(r["digest"]));
-  const auto port = [](const Json& p) { return Row{text(p["name"]), text(p["dtype"]), joined(p["shape"]), text(p["sharding"])}; };
-  for (const char* kind : {"inputs", "outputs"}) out += table(kind, {"name", "type", "shape", "sharding"}, r[kind], port);
-  out += table("collectives", {"step", "operation", "node", "axis", "bytes a rank", fmt::format("at {}", symbols_text(r)), "reason"}, r["collectives"],
-               [](const Json& c) {
-                 return Row{text(c["step"]), collective_name(c), text(c["node"]), ranks_of(c), text(c["bytes"]), size_text(c["typical_bytes"]), text(c["note"])};
-               });
-  out += table("memory", {"rank", "weights", fmt::format("activations at {}", symbols_text(r))}, r["ranks"],
-               [](const Json& k) { return Row{text(k["rank"]), size_text(k["weight_bytes"]), size_text(k["activation_bytes"])}; });
-  int number = 0;
-  out += table("steps", {"step", "op", "node", "kernel"}, r["steps"],
-               [&](const Json& s) { return Row{std::to_string(number++), text(s["op"]), text(s["node"]), kernel_choice(s)}; });
-  out += table("weights", {"name", "type", "shape of a slice", "bytes", "split over"}, r["weights"],
-               [](const Json& w) { return Row{text(w["name"]), text(w["dtype"]), joined(w["shape"]), size_text(w["bytes"]), joined(w["axes"])}; });
-  Json built = Json::array();
-  for (const auto& [what, which] : r["built_with"].items()) built.push_back({what, which});
-  out += table("built with", {"what", "which"}, built, [](const Json& b) { return Row{text(b[0]), text(b[1])}; });
-  out += table("notices", {"notice"}, r["notices"], [](const Json& n) { return Row{text(n)}; });
-  return out + "</html>\n";
+  const MeshLook look(r);
+  std::string out = head(title, r) + tiles(r);
+  for (const Json& notice : r["notices"]) out += "<p class=\"notice\">" + escaped(text(notice)) + "</p>\n";
+  const auto part = [&](const char* id, const char* name, const std::string& inside) {
+    out += fmt::format("<section id=\"{}\"><h2>{}</h2>\n{}</section>\n", id, name, inside);
+  };
+  part("mesh", "Mesh", look.legend() + look.ranks());
+  part("ports", "Inputs and outputs", ports(r, look));
+  part("collectives", "Collectives", collectives(r, look));
+  part("memory", "Memory over time", memory_chart(r, look));
+  part("layers", "Layers and steps", layer_folds(r, look));
+  part("weights", "Weights", weights(r, look));
+  part("built", "Built with", built_with(r));
+  return out + "</body></html>\n";
 }
 
 }  // namespace
 
 void write_html(const std::string& path, const std::string& title, const Json& report) {
-  write_text(path, page(title, report));
+  write_text(path, page(std::filesystem::path(title).filename().string(), report));
 }
 
 }  // namespace tandem::cli

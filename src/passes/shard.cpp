@@ -68,7 +68,9 @@ class Rewriter {
     const Placed now = where(value);
     if (now.sharding == want) return now.value;
     Value*& cached = converted_[{value, want.to_string()}];
-    if (!cached) cached = convert(local_, now.value, value->type, now.sharding, want, mesh_, why);
+    if (cached) return cached;
+    cached = convert(local_, now.value, value->type, now.sharding, want, mesh_, why);
+    if (cached != now.value && cached->producer()) cached->sharding = want;
     return cached;
   }
 

@@ -21,6 +21,7 @@ struct PlanValue {
   int alias_of = -1;        // lies in the memory of this value (Reshape, in-place steps); -1: its own
   int first_step = -1;      // lifetime of a temporary: written first here …
   int last_step = -1;       // … read last here; outputs live to the end
+  Sharding sharding = {};   // what passes made of it, to look at; no run reads it
 };
 
 // A kernel that was considered for a step.

@@ -63,6 +63,7 @@ class ProgramCheck {
       require(v.first_step >= -1 && v.first_step < std::max(steps, 1) && v.last_step >= -1 && v.last_step <= steps && v.first_step <= v.last_step,
               "value '{}' lives from step {} to {} of {}", v.name, v.first_step, v.last_step, steps);
       for (const Dim& d : v.type.dims) require(!d.is_constant() || d.constant() >= 0, "value '{}' is {}", v.name, v.type.to_string());
+      check_sharding(v.sharding, v.type.dims.size(), plan_.mesh, v.name);
       if (weight) weight_type(v);
       if (v.alias_of >= 0) alias(v);
       written_.push_back(v.kind != PlanValue::Kind::temporary);

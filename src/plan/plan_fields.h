@@ -21,6 +21,7 @@ void visit_fields(V& v, T& x) {
   v.optional("alias_of", x.alias_of, -1);
   v.optional("first_step", x.first_step, -1);
   v.optional("last_step", x.last_step, -1);
+  v.optional("sharding", x.sharding, Sharding());
 }
 
 template <typename V, Is<Candidate> T>

@@ -94,12 +94,14 @@ std::string to_json(const Plan& plan) { return dump(encode(plan)); }
 
 std::uint64_t digest(const Plan& plan) {
   std::vector<Program> programs = plan.programs;
-  for (Program& program : programs)
+  for (Program& program : programs) {
+    for (PlanValue& value : program.values) value.sharding = {};
     for (Step& step : program.steps) {
       step.microseconds = 0;
       step.note.clear();
       step.candidates.clear();
     }
+  }
   return text_digest(dump(Json::array({encode(plan.mesh), encode(programs), encode(plan.weights), encode(plan.collectives)})));
 }
 

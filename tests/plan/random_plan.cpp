@@ -26,6 +26,7 @@ Program program_of(const Graph& graph, Random& random) {
   const auto add = [&](const Value& v, PlanValue::Kind kind) {
     index[&v] = static_cast<int>(p.values.size());
     p.values.push_back({v.name(), kind, v.type});
+    p.values.back().sharding = v.sharding;
     return index[&v];
   };
   for (const auto& v : graph.inputs()) p.inputs.push_back({v->name(), add(*v, PlanValue::Kind::input), v->type, v->sharding});
