@@ -307,7 +307,8 @@ void bind_network(nb::module_& module) {
            }, "name"_a, "data"_a.none(), "placement"_a, "copy"_a)
       .def("_constant", [](Network& n, nb::object data, bool copy) { return n.constant(array_of(data, "a constant", copy)); }, "data"_a.none(), "copy"_a)
       .def("_scalar", [](Network& n, const std::string& dtype, double value) { return scalar(n, parse_dtype(dtype), value, "a constant"); }, "dtype"_a, "value"_a)
-      .def("_add_all", add_all, "op"_a, "operands"_a, "attributes"_a, "name"_a)
+      .def("_add_all", add_all, "op"_a, "operands"_a, "attributes"_a, "name"_a,
+           nb::sig("def _add_all(self, op: str, operands: list[Value | None], attributes: dict[str, typing.Any], name: str) -> list[Value]"))
       .def("_set_attribute", set_attribute, "value"_a, "name"_a, "to"_a.none())
       .def("_attribute", [](const Network& n, const NetworkValue& value, const std::string& name) { return to_python(n.attribute(value, name)); }, "value"_a, "name"_a)
       .def("_output", &Network::output, "name"_a, "value"_a, "placement"_a)
@@ -317,7 +318,7 @@ void bind_network(nb::module_& module) {
         nb::dict outputs;
         for (const auto& [name, value] : n.outputs()) outputs[name.c_str()] = nb::cast(value);
         return outputs;
-      })
+      }, nb::sig("def _outputs(self) -> dict[str, Value]"))
       .def("_to_text", &Network::to_text)
       .def("_build", [](const Network& network, BuildOptions options, nb::object progress) {
         options.progress = progress_callback(std::move(progress));

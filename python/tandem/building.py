@@ -119,8 +119,10 @@ def load(
         RankFailedError, DeadlineError: naming a rank that did not start.
     """
     if not isinstance(model, Engine):
-        is_file = not isinstance(model, Network) and _core.is_engine_file(model)
-        model = _core.load_engine(model) if is_file else build(model, ranks=ranks if ranks and ranks > 1 else 0)
+        if not isinstance(model, Network) and _core.is_engine_file(model):
+            model = _core.load_engine(model)
+        else:
+            model = build(model, ranks=ranks if ranks and ranks > 1 else 0)
     if ranks is not None and ranks != model.ranks:
         raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
     return Model(

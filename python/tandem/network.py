@@ -136,7 +136,7 @@ class Network(NetworkOps):
         num_ranks: int | None = None,
         split: Literal["qkv", "kv"] = "qkv",
         layout: Literal["contiguous", "zigzag"] = "contiguous",
-        algorithm: Literal["auto", "all_gather", "all_to_all", "ring"] = "auto",
+        algorithm: Literal["auto", "all_gather", "all_to_all", "ring", "balanced"] = "auto",
         extent: Dim = 0,
         kv_extent: Dim = 0,
         name: str = "",

@@ -25,7 +25,7 @@ from .errors import InvalidArgumentError, UnsupportedError
 __all__ = ["TandemBackend", "TandemRep", "is_compatible", "prepare", "run_model", "run_node", "supports_device"]
 
 
-class TandemRep(BackendRep):  # type: ignore[misc]
+class TandemRep(BackendRep):
     """A model that is ready to run. `model` is the tandem.Model behind it."""
 
     def __init__(self, model: Model) -> None:
@@ -49,7 +49,7 @@ def _first_dimensions(model: onnx.ModelProto) -> dict[str, str]:
     return {i.name: "0:dp" for i in model.graph.input if i.name not in given and len(i.type.tensor_type.shape.dim) > 0}
 
 
-class TandemBackend(Backend):  # type: ignore[misc]
+class TandemBackend(Backend):
     """The interface of onnx.backend.base.Backend; the functions of this module are its methods."""
 
     @classmethod

@@ -348,7 +348,7 @@ def test_interpreter_exit_while_a_thread_waits(engines):
             try:
                 context(x=x)
             except tandem.Error as error:
-                print(error.code, flush=True)
+                print(f"{error.code}\\n", end="", flush=True)  # in one piece: the interpreter is going away
         threading.Thread(target=wait, daemon=True).start()
         time.sleep(0.3)
         """,

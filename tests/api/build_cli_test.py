@@ -83,7 +83,7 @@ class Build(EngineTest):
         page = self.folder / "report.html"
         self.assertEqual(self.call("inspect", engine, "--html", page).returncode, 0)
         text = page.read_text(encoding="utf-8")
-        for word in ["all_reduce sum", "bytes a rank", "</html>", report["steps"][3]["node"]]:
+        for word in ["all_reduce sum", "sent by a rank", "</html>", report["steps"][3]["node"]]:
             self.assertIn(word, text)
 
     def test_the_safetensors_package_lists_slices(self) -> None:

@@ -153,6 +153,7 @@ TEST(Binding, TwoContextsOfOneGroupAndItsOwnCalls) {
       Context a(engine, {.rank = rank, .threads = 1}), b(engine, {.rank = rank, .threads = 1});
       a.set_communicator(group);
       b.set_communicator(group);
+      a.set_input_shape(0, inputs.begin()->second.shape);
       a.prepare();
       EXPECT_EQ(group->exchange({}).size(), 2u);
       expect_near(outputs_of(b, engine, inputs).at(0), wanted);

@@ -271,6 +271,7 @@ TEST_P(AttentionOverRanks, EqualsThatOfOne) {
 
 INSTANTIATE_TEST_SUITE_P(Networks, AttentionOverRanks,
                          ::testing::Combine(::testing::Values("auto", "all_gather", "all_to_all", "ring"), ::testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(CausalNetworks, AttentionOverRanks, ::testing::Combine(::testing::Values("balanced"), ::testing::Values(true)));
 
 // As TensorRT's layers are used: the number of ranks is set after the layer was added and its result taken.
 TEST(Attributes, ChangeTheShapesOfWhatFollows) {

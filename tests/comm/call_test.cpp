@@ -93,7 +93,8 @@ TEST(Call, OutsideEveryGroup) {
   for (const CollectiveInfo& row : collectives()) {
     memory[0] = 3;
     memory[32] = 0;
-    const CollectiveCall call = call_of(row.kind, dims);
+    CollectiveCall call = call_of(row.kind, dims);
+    if (row.rooted) call.root = 1;  // of the group it is not in
     const bool keeps = row.kind == Collective::all_reduce || row.kind == Collective::reduce || row.kind == Collective::broadcast ||
                        row.kind == Collective::all_to_all;
     if (!keeps) {

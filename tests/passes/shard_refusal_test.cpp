@@ -59,7 +59,7 @@ TEST(ShardRefusal, Placements) {
   const auto refused = [](const std::string& name, const std::string& placement, ErrorCode code, const std::string& words) {
     expect_refused(kAttention, {.mesh = Mesh::parse("dp=2"), .io = {{name, placement}}}, code, words);
   };
-  refused("nobody", "same", ErrorCode::invalid_argument, "no such input or output");
+  refused("nobody", "same", ErrorCode::invalid_argument, "no such input, output or weight");
   refused("q", "local", ErrorCode::unsupported, "sharded by hand");
   refused("q", "4:dp", ErrorCode::invalid_argument, "it has 4 dimensions");
   refused("q", "0:tp", ErrorCode::invalid_argument, "no axis 'tp'");

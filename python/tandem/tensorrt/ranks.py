@@ -85,6 +85,7 @@ class IDistCollectiveLayer(ManyRanks):
             raise InvalidArgumentError(f"layer '{self._name}': root {self._root} is no rank of {self._num_ranks}")
 
     def _lower(self, program: Program, inputs: list[Value | None]) -> list[Value]:
+        self._check_ranks()
         if self._num_ranks == 1:
             return [present(inputs[0])]
         root = self._groups[0].index(self._root) if self._groups and self._operation in _rooted else self._root

@@ -63,6 +63,10 @@ void check_ranks(const Node& node, const Mesh& world) {
   for (const auto& group : groups)
     for (const std::int64_t rank : group)
       if (rank >= world.size()) throw Error(ErrorCode::mismatch, fmt::format("a group names rank {}, but there are {} ranks", rank, world.size()), node.label());
+  if (groups.empty() || node.operand(0)->type == node.result()->type) return;
+  for (std::int64_t rank = 0; rank < world.size(); ++rank)
+    if (std::ranges::none_of(groups, [rank](const auto& group) { return std::ranges::find(group, rank) != group.end(); }))
+      throw Error(ErrorCode::invalid_argument, fmt::format("it changes the shape, so rank {}, which is in none of its groups, has no value for it", rank), node.label());
 }
 
 Type type_of(const NetworkState& state, const Value& input) {

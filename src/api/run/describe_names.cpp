@@ -104,13 +104,14 @@ std::vector<std::vector<std::string>> split_of(const Recipe& recipe) {
 std::vector<std::string> layers_of(const Plan& plan, const Program& program) {
   std::vector<std::string> layers;
   std::vector<std::size_t> untold;  // steps whose names tell nothing, nor what they compute with
+  std::vector<bool> tells;             // per step: its own name or weights say where it belongs, if only to no layer
   std::vector<int> made_by(program.values.size(), -1);
   const auto inherited = [&](const Step& step) {
     int latest = -1;
     for (const int operand : step.operands)
       for (int v = operand; v >= 0; v = program.values[static_cast<std::size_t>(v)].alias_of) {
         const int maker = made_by[static_cast<std::size_t>(v)];
-        if (maker > latest && !layers[static_cast<std::size_t>(maker)].empty()) latest = maker;
+        if (maker > latest && (tells[static_cast<std::size_t>(maker)] || !layers[static_cast<std::size_t>(maker)].empty())) latest = maker;
       }
     return latest < 0 ? std::string() : layers[static_cast<std::size_t>(latest)];
   };
@@ -123,6 +124,7 @@ std::vector<std::string> layers_of(const Plan& plan, const Program& program) {
     if (layer->empty() && !told) untold.push_back(number);
     for (const int result : step.results) made_by[static_cast<std::size_t>(result)] = static_cast<int>(number);
     layers.push_back(*layer);
+    tells.push_back(told);
   }
   // Between two steps of one layer they belong to it.
   for (std::size_t i = 0; i < untold.size();) {
