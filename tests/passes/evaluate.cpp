@@ -1,7 +1,7 @@
 #include "passes/evaluate.h"
 
+#include <cmath>
 #include <set>
-
 
 namespace tandem::testing {
 namespace {
@@ -57,8 +57,15 @@ void fill_sources(Module& module) {
   std::map<std::string, const Recipe*> sources;
   for (const auto& weight : module.weights()) collect(*weight->recipe, sources);
   Sequence sequence;
-  for (const auto& [name, recipe] : sources)
-    if (!module.has_source(name)) module.add_source(name, random_tensor(sequence, recipe->dtype, recipe->shape));
+  for (const auto& [name, recipe] : sources) {
+    if (module.has_source(name)) continue;
+    Tensor tensor = random_tensor(sequence, recipe->dtype, recipe->shape);
+    // Products keep the size of what they multiply: large scores of attention would amplify rounding beyond any tolerance.
+    if (is_float(recipe->dtype) && recipe->shape.size() == 2)
+      for (std::int64_t i = 0; i < tensor.count(); ++i)
+        store_element(tensor.dtype(), tensor.mutable_data(), i, tensor.at(i) / std::sqrt(static_cast<double>(recipe->shape[0])));
+    module.add_source(name, tensor);
+  }
 }
 
 Tensors random_inputs(const Graph& graph, const SymbolValues& symbols) {
