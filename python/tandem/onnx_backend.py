@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import defs, helper
+from onnx import defs, helper, version_converter
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 
 from ._core import Model
@@ -42,6 +42,20 @@ class TandemRep(BackendRep):
             inputs = dict(zip(self._inputs, inputs, strict=True))
         outputs = self.model(inputs)
         return tuple(outputs[name] for name in self._outputs)
+
+
+NEWEST_OPSET = 24
+
+
+def _readable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that tandem reads, where onnx has a way there; else as it is, to be refused by its opset."""
+    newest = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=0)
+    if newest <= NEWEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, NEWEST_OPSET)
+    except (RuntimeError, version_converter.ConvertError):
+        return model
 
 
 def _first_dimensions(model: onnx.ModelProto) -> dict[str, str]:
@@ -74,7 +88,7 @@ class TandemBackend(Backend):
         """Builds a model and starts its ranks.
 
         Args:
-            model: in memory; one with external data is built from its file by tandem.build.
+            model: in memory; one with external data is built from its file by tandem.build. One of an opset newer than 24 is converted.
             device: "CPU".
             ranks: how many ranks; from 2 on the first dimension of every input is split over them, and what follows from it.
             kwargs: as tandem.build takes them; others, which backends are free to have, are not looked at.
@@ -90,7 +104,7 @@ class TandemBackend(Backend):
             options |= {"mesh": {"dp": ranks}, "io": _first_dimensions(model)}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
-            file.write_bytes(model.SerializeToString())
+            file.write_bytes(_readable(model).SerializeToString())
             return TandemRep(load(build(file, **options), threads=kwargs.get("threads", 0)))
 
     @classmethod

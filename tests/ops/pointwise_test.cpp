@@ -209,6 +209,13 @@ TEST(Pointwise, Rules) {
   EXPECT_EQ(rule_text(ops::Add, {x, bias}), "a b c, c -> a b c");
   EXPECT_EQ(rule_text(ops::Mul, {row, x}), "a 1 c, a b c -> a b c");
   EXPECT_EQ(rule_text(ops::Where, {type_of(DType::boolean, "S,1"), x, type_of(DType::f32, "")}), "b 1, a b c,  -> a b c");
+  // Padding is zeros, by which no integer is divided.
+  const Type numbers = type_of(DType::i64, "B,8"), divisors = type_of(DType::i64, "8"), one = type_of(DType::i64, "");
+  for (const OpDef* op : {&ops::Div, &ops::Mod}) {
+    EXPECT_EQ(rule_text(*op, {numbers, divisors}), "a b!, b! -> a b!");
+    EXPECT_EQ(rule_text(*op, {numbers, one}), "a b,  -> a b");
+    EXPECT_EQ(rule_text(*op, {x, bias}), "a b c, c -> a b c");
+  }
   const OpCall add = call_of(ops::Add, {x, bias}), mul = call_of(ops::Mul, {x, bias}), div = call_of(ops::Div, {x, bias});
   EXPECT_TRUE(add.op->rule(add).linear.empty());
   EXPECT_EQ(mul.op->rule(mul).linear, (std::vector<bool>{true, true}));

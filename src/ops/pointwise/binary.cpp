@@ -98,11 +98,21 @@ ShardingRule rule_mul(const OpCall& call) {
   return rule;
 }
 
+// Blocks may end in padding, which is zeros: where integers are divided by it that is an error.
+ShardingRule whole_divisor(const OpCall& call, ShardingRule rule) {
+  if (is_float(call.operand(0).dtype)) return rule;
+  for (const ShardingRule::DimFactors& dim : rule.operands.at(1))
+    for (const int factor : dim) rule.factors[static_cast<std::size_t>(factor)].role = ShardingRule::Role::whole;
+  return rule;
+}
+
 ShardingRule rule_div(const OpCall& call) {
   ShardingRule rule = pointwise_rule(call);
   rule.linear = {is_float(call.operand(0).dtype), false};  // integers truncate
-  return rule;
+  return whole_divisor(call, std::move(rule));
 }
+
+ShardingRule rule_mod(const OpCall& call) { return whole_divisor(call, pointwise_rule(call)); }
 
 }  // namespace
 
@@ -129,10 +139,12 @@ const OpDef Max =
 const OpDef Min = with_imports(binary<[](Number auto a, Number auto b) { return scalar::smaller(a, b); }, kNumbers>(
                                    "Min", "y = the smaller of a and b; NaN if one is NaN.", fold<smaller>),
                                {{"Min", 8, [](const ForeignNode& n, GraphBuilder& b) { return import_chain("Min", n, b); }}});
-const OpDef Mod = with_imports(
-    with_fields(binary<mod_formula, kNumbers>("Mod", "y = the remainder of a/b, with the sign of b, or with fmod that of a.", fold_mod),
-                {{"fmod", FieldKind::boolean, false, {}, "whether the result has the sign of the dividend, not of the divisor"}}),
-    {{"Mod", 10, import_mod}});
+const OpDef Mod = with_rule(
+    with_imports(
+        with_fields(binary<mod_formula, kNumbers>("Mod", "y = the remainder of a/b, with the sign of b, or with fmod that of a.", fold_mod),
+                    {{"fmod", FieldKind::boolean, false, {}, "whether the result has the sign of the dividend, not of the divisor"}}),
+        {{"Mod", 10, import_mod}}),
+    rule_mod);
 const OpDef Mul = with_rule(
     binary<[](Number auto a, Number auto b) { return scalar::times(a, b); }, kNumbers>("Mul", "y = a·b; integers wrap.", fold<times>),
     rule_mul);
