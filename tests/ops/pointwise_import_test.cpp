@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 
 #include "ops/op_test.h"
@@ -50,6 +51,9 @@ TEST(PointwiseImport, MixedAndDerivedTypes) {
   expect_near(pow.input(numbers({2}, {2, 3})).constant(ints({}, {2})).evaluate(), {4, 9});
   Imported cast("Cast", 13);
   EXPECT_EQ(cast.input(numbers({1}, {2.7})).with("to", std::int64_t{7}).evaluate().dtype(), DType::i64);
+  Imported narrow("Cast", 19), cut("Cast", 19);
+  expect_near(narrow.input(numbers({3}, {1e6, -1e6, 3})).with("to", std::int64_t{17}).evaluate(), {448, -448, 3});
+  EXPECT_TRUE(std::isnan(cut.input(numbers({1}, {1e6})).with("to", std::int64_t{17}).with("saturate", std::int64_t{0}).evaluate().at(0)));
   Imported like("CastLike", 15);
   EXPECT_EQ(like.input(numbers({1}, {2.7})).input(ints({1}, {0}, DType::i32)).evaluate().dtype(), DType::i32);
   Imported string("Cast", 13);

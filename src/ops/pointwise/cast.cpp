@@ -20,13 +20,25 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
 
 Value* cast(GraphBuilder& builder, Value* x, DType to) { return x->type.dtype == to ? x : builder.add("Cast", {x}, {{"to", to}}); }
 
+// ONNX casts to 8-bit floats give the largest value, not infinity or NaN, for what is larger, unless `saturate` is 0.
+Value* foreign_cast(const ForeignNode& node, GraphBuilder& builder, DType to) {
+  Value* x = node.required(0);
+  const bool narrows = (to == DType::f8e4m3 || to == DType::f8e5m2) && is_float(x->type.dtype) && x->type.dtype != to;
+  if (narrows && node.integer("saturate", 1) != 0) {
+    const double most = to == DType::f8e4m3 ? 448 : 57344;
+    x = builder.add("Max", {x, builder.scalar(x->type.dtype, -most)});
+    x = builder.add("Min", {x, builder.scalar(x->type.dtype, most)});
+  }
+  return cast(builder, x, to);
+}
+
 std::vector<Value*> import_cast(const ForeignNode& node, GraphBuilder& builder) {
   if (!node.has("to")) fail(ErrorCode::invalid_model, "attribute 'to' is missing");
-  return {cast(builder, node.required(0), dtype_from_onnx(node.integer("to", 0)))};
+  return {foreign_cast(node, builder, dtype_from_onnx(node.integer("to", 0)))};
 }
 
 std::vector<Value*> import_cast_like(const ForeignNode& node, GraphBuilder& builder) {
-  return {cast(builder, node.required(0), node.required(1)->type.dtype)};
+  return {foreign_cast(node, builder, node.required(1)->type.dtype)};
 }
 
 }  // namespace
