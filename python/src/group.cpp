@@ -23,7 +23,7 @@ GroupOptions options_of(const PyGroup::Stop& stop, const std::string& run_id, do
 template <typename Join>
 std::unique_ptr<PyGroup> joined(const Join& join) {
   const auto stop = std::make_shared<Interrupt>();
-  std::shared_ptr<Group> group = PyGroup::waiting(stop, [&] { return join(stop); });
+  std::shared_ptr<Group> group = stop->waiting([&] { return join(stop); });
   return std::make_unique<PyGroup>(std::move(group), stop);
 }
 

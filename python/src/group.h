@@ -17,23 +17,12 @@ class PyGroup {
   PyGroup(std::shared_ptr<Group> group, Stop stop);
   ~PyGroup();
 
-  // Runs work(Group&) without the GIL as this object's only call. A Ctrl-C ends it as KeyboardInterrupt.
+  // Runs work(Group&) without the GIL as this object's only call, see Interrupt::waiting.
   template <typename Work>
   auto turn(const Work& work) {
     const Turn turn(*this);
     Group& group = *group_;  // close() waits for this turn's end before it lets go
-    return waiting(stop_, [&] { return work(group); });
-  }
-  template <typename Work>
-  static auto waiting(const Stop& stop, const Work& work) {
-    stop->begin();
-    try {
-      const nb::gil_scoped_release release;
-      return work();
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::interrupted) stop->rethrow();
-      throw;
-    }
+    return stop_->waiting([&] { return work(group); });
   }
 
   // Throws Error(invalid_argument) once it is closed, or in a forked child.

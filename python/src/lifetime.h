@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bind.h"
+#include "tandem/error.h"
 
 namespace tandem::python {
 
@@ -41,11 +42,22 @@ class Interrupt {
   // True from the first signal handler that raised (Ctrl-C), or from end() on. For TeamOptions::stop and its like.
   bool stop();
   void end() { ended_ = true; }
-  // With the GIL, when a call begins; and when it has ended: throws what the signal handler raised.
-  void begin() { raised_.reset(); }
-  void rethrow();
+  // Runs `work` without the GIL, which the caller holds; a Ctrl-C ends it as KeyboardInterrupt.
+  template <typename Work>
+  auto waiting(const Work& work) {
+    raised_.reset();
+    try {
+      const nb::gil_scoped_release release;
+      return work();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::interrupted) rethrow();
+      throw;
+    }
+  }
 
  private:
+  void rethrow();  // what the signal handler raised, if anything
+
   std::optional<nb::python_error> raised_;
   std::atomic<bool> ended_{false};
   std::chrono::steady_clock::time_point asked_{};

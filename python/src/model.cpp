@@ -44,7 +44,7 @@ class Ranks {
     options.drain_deadline_s = settings.drain_deadline;
     options.stop = [interrupt] { return interrupt->stop(); };
     options.stop_deadline_s = kStopDeadline;
-    waiting([&] { team_ = std::make_unique<Model>(engine, options); });
+    interrupt_->waiting([&] { team_ = std::make_unique<Model>(engine, options); });
   }
 
   nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs) {
@@ -66,7 +66,7 @@ class Ranks {
       return output_memory(name, type, shape, kind, *wanted, made[name]);
     };
     Model& team = *team_;  // stays, also if close() lets go of it meanwhile
-    waiting([&] { team.run(arrays, memory); });
+    interrupt_->waiting([&] { team.run(arrays, memory); });
     copies_ = packed + team.last_copies();
     return results(made, kind, given.kind(), like);
   }
@@ -83,19 +83,6 @@ class Ranks {
   }
 
  private:
-  // Runs `work` without the GIL; a Ctrl-C ends it as KeyboardInterrupt.
-  template <typename Work>
-  void waiting(const Work& work) {
-    interrupt_->begin();
-    try {
-      const nb::gil_scoped_release release;
-      work();
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::interrupted) interrupt_->rethrow();
-      throw;
-    }
-  }
-
   // The caller's array, or a fresh one; what is returned keeps it alive.
   std::shared_ptr<std::byte> output_memory(const std::string& name, DType type, const Shape& shape, ArrayKind kind, const GivenArrays& wanted,
                                            std::vector<nb::object>& made) {

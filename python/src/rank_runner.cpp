@@ -24,19 +24,6 @@ Context& RankRunner::context() {
   return *context_;
 }
 
-// Runs `work` without the GIL; a Ctrl-C ends it as KeyboardInterrupt.
-template <typename Work>
-void RankRunner::waiting(const Work& work) {
-  interrupt_->begin();
-  try {
-    const nb::gil_scoped_release release;
-    work();
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::interrupted) interrupt_->rethrow();
-    throw;
-  }
-}
-
 void RankRunner::set_input_shape(nb::handle name, Shape shape) {
   const std::size_t i = inputs_.find(name);
   context().set_input_shape(i, std::move(shape));
@@ -104,7 +91,7 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
     if (!wanted[i]) made[i] = make_array(kind, outputs_[i].dtype, output_shapes_[i]);
     out[i] = wanted[i] ? wanted[i]->data() : made[i].data;
   }
-  waiting([&] {
+  interrupt_->waiting([&] {
     const auto begin = std::chrono::steady_clock::now();
     ready.run(in, out);
     seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -128,13 +115,13 @@ void RankRunner::run_addresses(nb::handle addresses) {
   for (std::size_t i = 0; i < in.size(); ++i) in[i] = address(inputs_, i);
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = address(outputs_, i);
   Context& ready = context();
-  waiting([&] { ready.run(in, out); });
+  interrupt_->waiting([&] { ready.run(in, out); });
   copies_ = ready.last_copies();
 }
 
 void RankRunner::prepare() {
   Context& ready = context();
-  waiting([&] { ready.prepare(); });
+  interrupt_->waiting([&] { ready.prepare(); });
 }
 
 }  // namespace tandem::python

@@ -31,8 +31,6 @@ class RankRunner {
 
  private:
   Context& context();
-  template <typename Work>
-  void waiting(const Work& work);
   void set_shapes(const GivenArrays& given);
 
   PortTable inputs_, outputs_;

@@ -17,7 +17,8 @@ from . import _core
 from ._core import Value
 from .errors import InvalidArgumentError
 from .mesh import Mesh
-from .ops import Dim, DTypeLike, NetworkOps, Operand, dtype_word
+from .ops import NetworkOps
+from .words import Dim, DTypeLike, Operand, dtype_word
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -13,10 +13,13 @@
 #include <functional>
 #include <thread>
 
+#include "support/thrown.h"
 #include "tandem/tandem.h"
 
 namespace tandem {
 namespace {
+
+using testing::thrown;
 
 std::string model_path(const std::string& name) { return std::string(TANDEM_MODELS) + "/" + name + ".onnx"; }
 
@@ -24,17 +27,6 @@ Engine mlp(const std::string& mesh) {
   BuildOptions options;
   options.mesh = mesh;
   return build(model_path("mlp_dynamo"), options);
-}
-
-template <typename F>
-Error thrown(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorCode::internal, "nothing was thrown");
 }
 
 // What a context gives for its part of `inputs`, which all ranks have whole.

@@ -14,12 +14,14 @@
 #include "passes/evaluate.h"
 #include "runtime/context.h"
 #include "support/temporary_folder.h"
+#include "support/thrown.h"
 #include "tandem/tandem.h"
 
 namespace tandem {
 namespace {
 
 using testing::TemporaryFolder;
+using testing::thrown;
 using Json = nlohmann::json;
 
 std::string model_path(const std::string& name) { return std::string(TANDEM_MODELS) + "/" + name + ".onnx"; }
@@ -28,18 +30,6 @@ BuildOptions on(const std::string& mesh) {
   BuildOptions options;
   options.mesh = mesh;
   return options;
-}
-
-// What f throws; fails the test if nothing.
-template <typename F>
-Error thrown(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorCode::internal, "nothing was thrown");
 }
 
 #define EXPECT_SAYS(error, words) EXPECT_NE(std::string((error).what()).find(words), std::string::npos) << (error).what()

@@ -13,11 +13,13 @@
 #include "graph/text.h"
 #include "ops/ops.h"
 #include "support/temporary_folder.h"
+#include "support/thrown.h"
 #include "tandem/tandem.h"
 
 namespace tandem {
 namespace {
 
+using testing::thrown;
 using Doubles = std::vector<double>;
 
 Array array(const Shape& shape, const Doubles& values, DType dtype = DType::f32) { return to_array(Tensor::of(dtype, shape, values)); }
@@ -43,16 +45,6 @@ RankArrays run(const Network& network, const std::string& mesh, const RankArrays
 void expect_near(const Doubles& got, const Doubles& want, double tolerance = 1e-5) {
   ASSERT_EQ(got.size(), want.size());
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << "element " << i;
-}
-
-Error thrown(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorCode::internal, "nothing was thrown");
 }
 
 void expect_refused(const std::function<void()>& f, const std::string& words, ErrorCode code = ErrorCode::invalid_argument) {

@@ -6,8 +6,12 @@
 #include <fstream>
 #include <functional>
 
+#include "support/thrown.h"
+
 namespace nvinfer1 {
 namespace {
+
+using tandem::testing::thrown;
 
 class Heard : public ILogger {
  public:
@@ -18,16 +22,6 @@ class Heard : public ILogger {
 template <typename T>
 std::unique_ptr<T> owned(T* object) {
   return std::unique_ptr<T>(object);
-}
-
-tandem::Error thrown(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const tandem::Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return tandem::Error(tandem::ErrorCode::internal, "nothing was thrown");
 }
 
 bool says(const tandem::Error& error, const std::string& words) { return std::string(error.what()).find(words) != std::string::npos; }

@@ -13,38 +13,21 @@
 #include "ops/ops.h"
 #include "passes/evaluate.h"
 #include "passes/pipeline.h"
+#include "passes/text_case.h"
 
 namespace tandem {
 namespace {
 
-struct Case {
+using testing::TextCase;
+
+TextCase read_case(const std::string& name) { return testing::read_case(TANDEM_PASS_TESTS, name); }
+
+// "a, b" of a case's first line.
+std::vector<std::string> passes_of(const TextCase& c) {
   std::vector<std::string> passes;
-  std::string before, after;
-};
-
-std::filesystem::path folder() { return std::filesystem::path(TANDEM_PASS_TESTS); }
-
-Case read_case(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  check(file.good(), "a readable case");
-  Case out;
-  std::string line;
-  std::getline(file, line);
-  std::stringstream names(line.substr(line.find(':') + 1));
-  for (std::string name; std::getline(names, name, ',');) out.passes.push_back(name.substr(name.find_first_not_of(' ')));
-  for (std::string* side = &out.before; std::getline(file, line);) {
-    if (line == "----") side = &out.after;
-    else *side += line + "\n";
-  }
-  return out;
-}
-
-std::vector<std::string> case_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder()))
-    if (entry.path().extension() == ".txt") names.push_back(entry.path().stem().string());
-  std::ranges::sort(names);
-  return names;
+  std::stringstream names(c.given);
+  for (std::string name; std::getline(names, name, ',');) passes.push_back(name.substr(name.find_first_not_of(' ')));
+  return passes;
 }
 
 void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, const std::string& name) {
@@ -58,15 +41,6 @@ void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, cons
   }
 }
 
-// The printed module less the data of its sources.
-std::string program_text(const Module& module) {
-  std::stringstream lines(print(module));
-  std::string text;
-  for (std::string line; std::getline(lines, line);)
-    if (!line.starts_with("source ")) text += line + "\n";
-  return text;
-}
-
 bool communicates(const Graph& graph) {
   return std::ranges::any_of(graph.nodes(), [](const auto& node) { return node->op().collective; });
 }
@@ -74,7 +48,7 @@ bool communicates(const Graph& graph) {
 class PassText : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(PassText, GivesTheExpectedProgramAndTheSameResults) {
-  const Case c = read_case(folder() / (GetParam() + ".txt"));
+  const TextCase c = read_case(GetParam());
   const auto module = parse_module(c.before, all_ops());
   testing::fill_sources(*module);
   verify(*module);
@@ -82,17 +56,17 @@ TEST_P(PassText, GivesTheExpectedProgramAndTheSameResults) {
   const testing::Tensors inputs = testing::random_inputs(module->main(), symbols);
   const bool alone = !communicates(module->main());  // collectives need ranks
   const testing::Tensors wanted = alone ? testing::evaluate(module->main(), inputs, symbols) : testing::Tensors();
-  for (const std::string& name : c.passes) pass_named(name).run(*module, {});
+  for (const std::string& name : passes_of(c)) pass_named(name).run(*module, {});
   pass_named("remove_dead").run(*module, {});
   verify(*module);
-  EXPECT_EQ(program_text(*module), c.after);
+  EXPECT_EQ(testing::program_text(*module), c.after);
   if (!alone) return;
   const testing::Tensors got = testing::evaluate(module->main(), inputs, symbols);
   ASSERT_EQ(got.size(), wanted.size());
   for (const auto& [name, tensor] : wanted) expect_near(got.at(name), tensor, 2e-6, name);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(case_names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(testing::case_names(TANDEM_PASS_TESTS)), [](const auto& info) { return info.param; });
 
 TEST(Pipeline, RefusesAnUnknownPassAndListsTheNames) {
   Module module(all_ops());
@@ -107,7 +81,7 @@ TEST(Pipeline, RefusesAnUnknownPassAndListsTheNames) {
 }
 
 TEST(Pipeline, ADisabledPassDoesNotRun) {
-  const Case c = read_case(folder() / "recognise_silu.txt");
+  const TextCase c = read_case("recognise_silu");
   const auto module = parse_module(c.before, all_ops());
   std::vector<std::string> ran;
   run_pipeline(*module, {.disabled = {"recognise_silu"}, .timing = [&](const Pass& pass, double, bool) { ran.emplace_back(pass.name); }});
@@ -117,7 +91,7 @@ TEST(Pipeline, ADisabledPassDoesNotRun) {
 }
 
 TEST(Pipeline, EveryPassCanBeSwitchedOff) {
-  const Case c = read_case(folder() / "recognise_silu.txt");
+  const TextCase c = read_case("recognise_silu");
   for (const Pass& off : all_passes()) {
     const auto module = parse_module(c.before, all_ops());
     const std::set<std::string> disabled = {std::string(off.name)};
@@ -133,7 +107,7 @@ std::string contents(const std::filesystem::path& path) {
 }
 
 TEST(Pipeline, DumpsTheModuleAfterEachPassUnderItsNumber) {
-  const Case c = read_case(folder() / "recognise_silu.txt");
+  const TextCase c = read_case("recognise_silu");
   const auto module = parse_module(c.before, all_ops());
   const std::string before = print(*module);
   const std::filesystem::path dump = std::filesystem::path(::testing::TempDir()) / "tandem_dump" / "nested";

@@ -6,10 +6,11 @@ from contextlib import nullcontext
 
 from .._core import Engine
 from ..errors import InvalidArgumentError, OutOfMemoryError
-from .closed import Closed, unsupported
+from .closed import unsupported
 from .config import IBuilderConfig
+from .entry import EntryPoint
 from .enums import BuilderFlag, MemoryPoolType, NetworkDefinitionCreationFlag, PreviewFeature
-from .logger import ILogger, Logger, checked_logger, told
+from .logger import Logger, told
 from .memory import IHostMemory
 from .network import INetworkDefinition
 from .profile import IOptimizationProfile
@@ -19,41 +20,14 @@ from .runtime import ICudaEngine
 __all__ = ["Builder"]
 
 
-class Builder(Closed):
+class Builder(EntryPoint):
     """Makes networks, their settings, and engines from both. Errors are raised, and told to the logger first."""
 
     _missing = {
         "max_DLA_batch_size": "there is no DLA",
-        "gpu_allocator": "ranks on the CPU allocate host memory",
-        "error_recorder": "errors are exceptions; the logger hears them too",
         "platform_has_fast_fp16": "`tandem doctor` says what this machine has",
         "platform_has_fast_int8": "`tandem doctor` says what this machine has",
     }
-
-    def __init__(self, logger: ILogger) -> None:
-        self._logger = checked_logger(logger)
-        self._threads = 0
-
-    @property
-    def logger(self) -> ILogger:
-        """Who hears what is going on."""
-        return self._logger
-
-    @property
-    def num_DLA_cores(self) -> int:
-        """There are none: 0."""
-        return 0
-
-    @property
-    def max_threads(self) -> int:
-        """How many threads a rank has while kernels are timed; 0, unless it is set: cores / ranks."""
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, threads: int) -> None:
-        if threads < 0:
-            raise InvalidArgumentError(f"max_threads is {threads}, expected a number from 0")
-        self._threads = threads
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
         """An empty network; `flags` are bits `1 << int(NetworkDefinitionCreationFlag.X)`, and both flags there are hold anyway."""

@@ -9,6 +9,7 @@ from ..errors import InvalidArgumentError
 from .closed import Closed, unsupported
 from .context import IExecutionContext
 from .dtypes import DataType, Dims, from_word
+from .entry import EntryPoint
 from .enums import (
     EngineCapability,
     ExecutionContextAllocationStrategy,
@@ -19,47 +20,20 @@ from .enums import (
     TensorLocation,
 )
 from .inspector import EngineInspector
-from .logger import ILogger, checked_logger, told
+from .logger import ILogger, told
 from .memory import IHostMemory
 
 __all__ = ["ICudaEngine", "Runtime"]
 
 
-class Runtime(Closed):
+class Runtime(EntryPoint):
     """Makes engines from bytes. Engines may outlive it."""
 
     _missing = {
         "DLA_core": "there is no DLA",
-        "gpu_allocator": "ranks on the CPU allocate host memory",
-        "error_recorder": "errors are exceptions; the logger hears them too",
         "load_runtime": "there is no lean runtime",
         "temporary_directory": "nothing is written to files",
     }
-
-    def __init__(self, logger: ILogger) -> None:
-        self._logger = checked_logger(logger)
-        self._threads = 0
-
-    @property
-    def logger(self) -> ILogger:
-        """Who hears what is going on."""
-        return self._logger
-
-    @property
-    def num_DLA_cores(self) -> int:
-        """There are none: 0."""
-        return 0
-
-    @property
-    def max_threads(self) -> int:
-        """How many threads each rank of its engines computes with; 0, unless it is set: cores / ranks."""
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, threads: int) -> None:
-        if threads < 0:
-            raise InvalidArgumentError(f"max_threads is {threads}, expected a number from 0")
-        self._threads = threads
 
     def deserialize_cuda_engine(self, serialized_engine: object) -> ICudaEngine:
         """An engine from the bytes of one: IHostMemory, bytes, or any buffer; not copied where it is aligned to 64 bytes.
