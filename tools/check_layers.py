@@ -71,7 +71,7 @@ def owner_of(header: str) -> str | None:
     return PUBLIC_OWNER.get(Path(parts[1]).stem)
 
 
-KERNEL_FILE = re.compile(r"(_cpu|_cuda)(-inl)?\.[a-z]+$|/kernels?\.[a-z]+$|/onednn_[a-z_]+\.h$")
+KERNEL_FILE = re.compile(r"(_cpu|_cuda)(-inl)?\.[a-z]+$|/((no_)?cuda_)?kernels?\.[a-z]+$|/onednn_[a-z_]+\.h$")
 OTHERS_QUOTED = ("hwy/",)  # Highway's own way of being included
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.M)
 SUFFIXES = {".cpp", ".h", ".cu", ".cuh", ".def", ".inc", ".c", ".hpp"}

@@ -153,6 +153,7 @@ class ProgramBuilder {
 Plan build_plan(Module& module, const PlanOptions& options) {
   Plan plan;
   plan.tool = "tandem 0.1.0";
+  plan.device = options.device;
   plan.mesh = module.mesh;
   plan.strategy = options.strategy;
   plan.refittable = options.refittable;

@@ -26,6 +26,7 @@ struct Trial {
 using Measure = std::function<double(const Trial&)>;
 
 struct PlanOptions {
+  std::string device = "cpu";    // the kind whose kernels are chosen
   std::string strategy;          // what was asked for, recorded
   bool refittable = false;       // what the plan says of itself
   bool exact = false;            // no kernel with weaker rounding or NaN rules

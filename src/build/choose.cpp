@@ -39,7 +39,7 @@ Choice KernelChooser::choose(const Node& node) {
   const OpCall call = node.call();
   Choice choice;
   std::vector<const KernelDef*> own, any;
-  for (const KernelDef* kernel : kernels_of(node.op().name)) {
+  for (const KernelDef* kernel : kernels_of(node.op().name, options_.device)) {
     const auto reason = refusal(*kernel, call, options_.exact);
     choice.candidates.push_back({std::string(kernel->name), 0, reason.value_or("")});
     if (!reason) (kernel->op.empty() ? any : own).push_back(kernel);

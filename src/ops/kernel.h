@@ -29,14 +29,18 @@ struct PrepareArgs {
   const Packed* packed = nullptr;             // what pack() returned, if anything
   int threads = 1;
   Group* group = nullptr;                     // of a collective's axis or rank list; null elsewhere
+  Device* device = nullptr;                   // on which weights and operands lie; null: the CPU
 };
 
 struct RunArgs {
   std::span<const std::byte* const> operands;  // null where absent, or where the kernel has packed the weight
   std::span<std::byte* const> results;
   std::byte* workspace = nullptr;              // workspace_bytes() of it, aligned to 64
-  ThreadPool& pool;
+  Stream& stream;                              // of the kernel's device; kernels of the CPU are done when run() returns
   Deadline deadline;
+
+  // For kernels of the CPU.
+  ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
 };
 
 // One step bound to shapes. run() may be called many times, by one thread at a time; it allocates nothing of note.
@@ -67,16 +71,19 @@ struct KernelDef {
   std::string_view library = {};
   // In what its rounding or its treatment of NaN is weaker than docs/ops.md has it, as half a sentence; empty: in nothing.
   std::string_view weaker = {};
+  // The kind of device that it runs on; operands, results and workspace lie there.
+  std::string_view device = "cpu";
 };
 
 // Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones.
 std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact = false);
 
-// All kernels of the CPU, in the order of kernels.def.
+// All kernels of a kind of device, in the order of kernels.def and cuda_kernels.def; none for a kind that this program lacks.
 std::span<const KernelDef* const> cpu_kernels();
-// Those that name this op or any op, lowest rank first; whether each can run a call says its refuse().
-std::vector<const KernelDef*> kernels_of(std::string_view op);
-// Null if there is none.
+std::span<const KernelDef* const> cuda_kernels();
+// Those of the device that name this op or any op, lowest rank first; whether each can run a call says its refuse().
+std::vector<const KernelDef*> kernels_of(std::string_view op, std::string_view device);
+// Of any device; null if there is none.
 const KernelDef* find_kernel(std::string_view name);
 
 }  // namespace tandem

@@ -23,17 +23,18 @@ std::span<const KernelDef* const> cpu_kernels() {
   return list;
 }
 
-std::vector<const KernelDef*> kernels_of(std::string_view op) {
+std::vector<const KernelDef*> kernels_of(std::string_view op, std::string_view device) {
   std::vector<const KernelDef*> found;
-  for (const KernelDef* kernel : cpu_kernels())
+  for (const KernelDef* kernel : device == "cuda" ? cuda_kernels() : cpu_kernels())
     if (kernel->op == op || kernel->op.empty()) found.push_back(kernel);
   std::stable_sort(found.begin(), found.end(), [](const KernelDef* a, const KernelDef* b) { return a->rank < b->rank; });
   return found;
 }
 
 const KernelDef* find_kernel(std::string_view name) {
-  for (const KernelDef* kernel : cpu_kernels())
-    if (kernel->name == name) return kernel;
+  for (const auto& list : {cpu_kernels(), cuda_kernels()})
+    for (const KernelDef* kernel : list)
+      if (kernel->name == name) return kernel;
   return nullptr;
 }
 

@@ -74,6 +74,12 @@ struct RankContext::Bound {
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
   std::vector<Launch> launches;  // per step
+  // Where inputs and outputs lie on a device that does not read the host's memory, and its work recorded for these addresses.
+  DeviceMemory staging;
+  std::vector<std::byte*> staged;  // inputs, then outputs
+  bool ran = false;
+  const std::byte* recorded_arena = nullptr;
+  std::unique_ptr<Recording> recording;
 };
 
 // Holds the RankContext for one call.
@@ -89,9 +95,8 @@ class RankContext::Turn {
 };
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
-    : engine_(std::move(engine)), options_(options), pool_(options.threads), direct_(direct_outputs(engine_->program(options.program))),
-      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(nullptr, std::free),
-      address_(program().values.size(), nullptr) {
+    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), direct_(direct_outputs(engine_->program(options.program))),
+      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), address_(program().values.size(), nullptr) {
   for (const Step& step : program().steps) {
     arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
     arguments_.insert(arguments_.end(), step.results.begin(), step.results.end());
@@ -228,7 +233,7 @@ std::unique_ptr<RankContext::Bound> RankContext::prepare_bound() {
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
-      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr};
+      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_};
       bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size())});
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
@@ -259,12 +264,9 @@ void RankContext::prepare() {
 
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const std::size_t needed = bound.memory.arena_bytes + bound.workspace_bytes + kAlignment;
-  if (needed > arena_bytes_) {
-    arena_.reset();
-    arena_bytes_ = 0;
-    arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, (needed + kAlignment - 1) / kAlignment * kAlignment)));
-    if (!arena_) fail(ErrorCode::out_of_memory, "no memory for {} bytes of activations", needed);
-    arena_bytes_ = needed;
+  if (needed > arena_.bytes()) {
+    arena_ = {};
+    arena_ = DeviceMemory(engine_->device(), needed);
   }
   for (std::size_t v = 0; v < address_.size(); ++v) {
     const auto root = static_cast<std::size_t>(bound.memory.root[v]);
@@ -276,7 +278,7 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
     else if (direct_[v] >= 0)
       address_[v] = outputs[static_cast<std::size_t>(direct_[v])];
     else
-      address_[v] = arena_.get() + bound.memory.offset[v];
+      address_[v] = arena_.data() + bound.memory.offset[v];
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
@@ -291,7 +293,7 @@ void RankContext::interrupted(std::size_t step) {
 
 // Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
 void RankContext::run_steps(Bound& bound) {
-  std::byte* workspace = arena_.get() + bound.memory.arena_bytes;
+  std::byte* workspace = arena_.data() + bound.memory.arena_bytes;
   std::byte* const* next = pointers_.data();
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
     const Bound::Launch& launch = bound.launches[s];
@@ -301,7 +303,7 @@ void RankContext::run_steps(Bound& bound) {
     if (StopScope::wanted()) interrupted(s);
     const std::int64_t begin = hook_ ? monotonic_ns() : 0;
     try {
-      launch.kernel->run({operands, results, workspace, pool_, Deadline::after(options_.step_deadline)});
+      launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
       if (own_group_) own_group_->abort(named.what());  // so that no peer waits for this rank
@@ -318,7 +320,7 @@ void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> o
     const auto v = static_cast<std::size_t>(program().outputs[i].value);
     const int direct = direct_[static_cast<std::size_t>(bound.memory.root[v])];
     if (direct >= 0 || bound.memory.size[v] == 0) continue;
-    std::memcpy(outputs[i], address_[v], bound.memory.size[v]);
+    device_.copy(outputs[i], address_[v], bound.memory.size[v], *stream_);
     ++copied_outputs_;
   }
 }
@@ -329,9 +331,55 @@ void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::b
     fail(ErrorCode::invalid_argument, "{} inputs and {} outputs given, the program has {} and {}", inputs.size(), outputs.size(),
          program().inputs.size(), program().outputs.size());
   Bound& ready = bound();
+  if (!device_.is_host()) return run_staged(ready, inputs, outputs);
   place(ready, inputs, outputs);
   run_steps(ready);
   copy_outputs(ready, outputs);
+}
+
+// Inputs to the device, the steps there, outputs back.
+void RankContext::run_staged(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  std::vector<std::size_t> sizes;
+  for (const auto* bindings : {&program().inputs, &program().outputs})
+    for (const Binding& binding : *bindings) sizes.push_back(bound.memory.size[static_cast<std::size_t>(binding.value)]);
+  if (bound.staged.empty() && !sizes.empty()) {
+    std::size_t total = 0;
+    for (const std::size_t size : sizes) total += aligned_size(size);
+    bound.staging = DeviceMemory(engine_->device(), total);
+    std::byte* next = bound.staging.data();
+    for (const std::size_t size : sizes) {
+      bound.staged.push_back(next);
+      next += aligned_size(size);
+    }
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(bound.staged[i], inputs[i], sizes[i], *stream_);
+  const std::span<std::byte* const> staged(bound.staged);
+  const std::vector<const std::byte*> read(bound.staged.begin(), bound.staged.begin() + static_cast<std::ptrdiff_t>(inputs.size()));
+  place(bound, read, staged.subspan(inputs.size()));
+  run_or_replay(bound, staged.subspan(inputs.size()));
+  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], staged[inputs.size() + i], sizes[inputs.size() + i], *stream_);
+  stream_->wait(Deadline::after(options_.step_deadline));
+}
+
+// The first run does what libraries do once; the second is recorded, and those after it replay that.
+void RankContext::run_or_replay(Bound& bound, std::span<std::byte* const> outputs) {
+  const auto work = [&] {
+    run_steps(bound);
+    copy_outputs(bound, outputs);
+  };
+  if (hook_ || !bound.ran) {
+    work();
+    bound.ran = true;
+    return;
+  }
+  if (!bound.recording || bound.recorded_arena != arena_.data()) {
+    bound.recording = device_.record(*stream_, work);
+    bound.recorded_arena = arena_.data();
+  }
+  if (bound.recording)
+    bound.recording->launch(*stream_);
+  else
+    work();
 }
 
 }  // namespace tandem

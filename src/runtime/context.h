@@ -50,12 +50,13 @@ class RankContext {
 
   // All first-time work for the bound shapes. With several ranks the first one is collective: groups are made and fingerprints compared.
   void prepare();
-  // One pointer per input and output, dense and local; inputs are only read, outputs are written completely. Asks StopScope between steps.
+  // One pointer per input and output, dense and local, in memory of the host; inputs are only read, outputs are written completely. Asks
+  // StopScope between steps.
   void run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
   int copied_outputs() const { return copied_outputs_; }
   // Bytes of activations and workspace in use at present.
-  std::size_t arena_bytes() const { return arena_bytes_; }
+  std::size_t arena_bytes() const { return arena_.bytes(); }
 
  private:
   struct Bound;
@@ -66,20 +67,22 @@ class RankContext {
   void join_group();
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  void run_staged(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  void run_or_replay(Bound& bound, std::span<std::byte* const> outputs);
   void run_steps(Bound& bound);
   [[noreturn]] void interrupted(std::size_t step);
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
 
   std::shared_ptr<const RankEngine> engine_;
   RankContextOptions options_;
-  ThreadPool pool_;
+  Device& device_;
+  std::unique_ptr<Stream> stream_;
   std::vector<int> direct_;               // direct_outputs(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;
   std::optional<SymbolValues> symbols_;
   std::list<std::unique_ptr<Bound>> bounds_;  // most recently used first
-  std::unique_ptr<std::byte, void (*)(void*)> arena_;
-  std::size_t arena_bytes_ = 0;
+  DeviceMemory arena_;
   std::vector<std::byte*> address_;       // per value; filled for each run
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;      // their addresses; filled for each run

@@ -4,11 +4,12 @@
 #include <cstddef>
 #include <vector>
 
+#include "device/device.h"
 #include "plan/plan.h"
 
 namespace tandem {
 
-inline constexpr std::size_t kAlignment = 64;
+inline constexpr std::size_t kAlignment = kDeviceAlignment;
 
 struct MemoryPlan {
   std::vector<int> root;            // per value: the value whose memory it lies in

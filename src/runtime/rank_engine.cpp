@@ -17,18 +17,20 @@ const OpDef& op_of(const Step& step) {
   return *op;
 }
 
-const KernelDef& kernel_of(const Step& step) {
+const KernelDef& kernel_of(const Step& step, const std::string& device) {
   const KernelDef* kernel = find_kernel(step.kernel);
   if (!kernel) fail(ErrorCode::invalid_engine, "this build has no kernel '{}'", step.kernel);
+  if (kernel->device != device) fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, the engine for {}", step.kernel, kernel->device, device);
   if (!kernel->op.empty() && kernel->op != step.op) fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, not for {}", step.kernel, kernel->op, step.op);
   return *kernel;
 }
 
 // A plan from outside may name a kernel for what it cannot do.
 void check_kernels(const Plan& plan) {
+  if (!has_device_kind(plan.device)) fail(ErrorCode::invalid_engine, "the engine is for '{}' devices, which this program was built without", plan.device);
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps) {
-      const KernelDef& kernel = kernel_of(step);
+      const KernelDef& kernel = kernel_of(step, plan.device);
       const auto reason = refusal(kernel, call_of(program, step, op_of(step)), plan.exact);
       if (reason) fail(ErrorCode::invalid_engine, "kernel '{}' cannot run {} \"{}\": {}", step.kernel, step.op, step.node, *reason);
     }
@@ -56,7 +58,7 @@ OpCall call_of(const Program& program, const Step& step, const OpDef& op) {
 }
 
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
-  EngineFile file = EngineFile::open(path, all_ops());
+  EngineFile file = EngineFile::open(path, all_ops(), "");
   try {
     settle_plan(file, strict);
   } catch (const Error& error) {
@@ -66,7 +68,7 @@ EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
 }
 
 EngineFile parse_engine_file(const Tensor& bytes, bool strict) {
-  EngineFile file = EngineFile::parse(bytes.bytes(), std::make_shared<Tensor>(bytes), all_ops());
+  EngineFile file = EngineFile::parse(bytes.bytes(), std::make_shared<Tensor>(bytes), all_ops(), "");
   settle_plan(file, strict);
   return file;
 }
@@ -81,12 +83,14 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
     engine->kernels_.emplace_back();
     engine->ops_.emplace_back();
     for (const Step& step : program.steps) {
-      engine->kernels_.back().push_back(&kernel_of(step));
+      engine->kernels_.back().push_back(&kernel_of(step, engine->plan_->device));
       engine->ops_.back().push_back(&op_of(step));
     }
   }
   engine->digest_ = digest(*engine->plan_);
+  engine->device_ = open_device(engine->plan_->device, rank);
   engine->load_weights(weights);
+  engine->place_weights();
   engine->pack_all();
   return engine;
 }
@@ -106,6 +110,25 @@ void RankEngine::load_weights(const WeightSource& source) {
   }
 }
 
+// To a device whose kernels do not read the host's memory.
+void RankEngine::place_weights() {
+  weight_data_.resize(weights_.size());
+  for (std::size_t w = 0; w < weights_.size(); ++w) weight_data_[w] = weights_[w].data();
+  if (device_->is_host()) return;
+  std::size_t total = 0;
+  for (const Tensor& weight : weights_) total += aligned_size(weight.size_bytes());
+  uploaded_ = DeviceMemory(device_, total);
+  const std::unique_ptr<Stream> stream = device_->make_stream(1);
+  std::byte* to = uploaded_.data();
+  for (std::size_t w = 0; w < weights_.size(); ++w) {
+    device_->copy(to, weights_[w].data(), weights_[w].size_bytes(), *stream);
+    weight_data_[w] = to;
+    to += aligned_size(weights_[w].size_bytes());
+    weights_[w] = Tensor();
+  }
+  stream->wait(Deadline::after(kLoadDeadline));
+}
+
 OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]); }
 
 // Marks in `read_plain` the weights that this step still reads as they are.
@@ -119,7 +142,7 @@ void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read
   for (int v : step.operands) {
     const int weight = v < 0 ? -1 : program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(v)])].weight;
     numbers.push_back(weight);
-    pointers.push_back(weight < 0 ? nullptr : weights_[static_cast<std::size_t>(weight)].data());
+    pointers.push_back(weight < 0 ? nullptr : weight_data_[static_cast<std::size_t>(weight)]);
   }
   const OpCall bare = call(p, s);
   if (kernel.pack) packed_[p].back() = kernel.pack(bare, pointers);
@@ -143,12 +166,12 @@ void RankEngine::pack_all() {
       if (const int weight = program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(output.value)])].weight; weight >= 0)
         read_plain[static_cast<std::size_t>(weight)] = true;
   }
-  for (std::size_t w = 0; w < weights_.size(); ++w)
-    if (!read_plain[w]) weights_[w] = Tensor();
+  for (std::size_t w = 0; device_->is_host() && w < weights_.size(); ++w)
+    if (!read_plain[w]) weights_[w] = Tensor(), weight_data_[w] = nullptr;
 }
 
 std::size_t RankEngine::weight_bytes() const {
-  std::size_t total = 0;
+  std::size_t total = uploaded_.bytes();
   for (const Tensor& weight : weights_) total += weight.size_bytes();
   for (const auto& program : packed_)
     for (const auto& packed : program) total += packed ? packed->size_bytes() : 0;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "device/device.h"
 #include "ops/kernel.h"
 #include "plan/engine_file.h"
 
@@ -14,7 +15,7 @@ namespace tandem {
 // The slice of a weight that belongs to `rank`; thread-safe where several ranks of a process load at once.
 using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
 
-// Opens an engine file for this build's ops and for CPU ranks. Where it was built with other libraries than this program has, the
+// Opens an engine file for this build's ops and kinds of device. Where it was built with other libraries than this program has, the
 // affected steps are chosen again, or, if `strict`, Error(mismatch) names both. Error(invalid_engine) names a kernel this build does
 // not have.
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict = false);
@@ -29,6 +30,7 @@ class RankEngine {
  public:
   // Runs KernelDef::pack; plain copies of weights that every user has packed are dropped. Throws Error(mismatch) naming a weight that
   // is not what the plan says, Error(invalid_engine) naming a kernel this build does not have.
+  // Opens the device of the rank, and throws what open_device() throws.
   static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights);
 
   // The same from an engine file, whose slices stay mapped where kernels use them as they are.
@@ -39,8 +41,9 @@ class RankEngine {
   // digest(plan()): what ranks compare before they run together.
   std::uint64_t plan_digest() const { return digest_; }
   const Program& program(std::size_t index) const { return plan_->programs.at(index); }
-  // Null where it was dropped.
-  const std::byte* weight(std::size_t index) const { return weights_[index].data(); }
+  const std::shared_ptr<Device>& device() const { return device_; }
+  // On the device; null where it was dropped.
+  const std::byte* weight(std::size_t index) const { return weight_data_[index]; }
   const Packed* packed(std::size_t program, std::size_t step) const { return packed_[program][step].get(); }
   const KernelDef& kernel(std::size_t program, std::size_t step) const { return *kernels_[program][step]; }
   // The step's call with symbolic Dims.
@@ -50,13 +53,17 @@ class RankEngine {
  private:
   RankEngine() = default;
   void load_weights(const WeightSource& weights);
+  void place_weights();
   void pack_all();
   void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
 
   std::shared_ptr<const Plan> plan_;
   int rank_ = 0;
   std::uint64_t digest_ = 0;
-  std::vector<Tensor> weights_;
+  std::shared_ptr<Device> device_;
+  std::vector<Tensor> weights_;                // on the host, until they are on a device
+  DeviceMemory uploaded_;                      // all of them, one after the other
+  std::vector<const std::byte*> weight_data_;
   std::vector<std::vector<std::unique_ptr<Packed>>> packed_;
   std::vector<std::vector<const KernelDef*>> kernels_;
   std::vector<std::vector<const OpDef*>> ops_;

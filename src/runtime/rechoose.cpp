@@ -39,7 +39,7 @@ const KernelDef* choose(const Plan& plan, const Program& program, const Step& st
   const OpCall call = call_of(program, step, *op);
   const int place = place_of_result(program, step);
   std::vector<const KernelDef*> own, any;
-  for (const KernelDef* kernel : kernels_of(step.op)) {
+  for (const KernelDef* kernel : kernels_of(step.op, plan.device)) {
     if (refusal(*kernel, call, plan.exact) || (place >= 0 && kernel->in_place_operand != place)) continue;
     (kernel->op.empty() ? any : own).push_back(kernel);
   }

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
 
 #include "core/check.h"
@@ -26,10 +29,75 @@ OpCall call_of(const KernelCase& c) {
   return call;
 }
 
+namespace {
+
+// Rows by the kernel of a GPU that ran them.
+struct Counts final : testing::Environment {
+  std::map<std::string, int> rows;
+  void TearDown() override {
+    for (const auto& [kernel, count] : rows) std::printf("[ cuda ] %d rows on %s\n", count, kernel.c_str());
+  }
+};
+
+bool on_cuda() {
+  const char* device = std::getenv("TANDEM_TEST_DEVICE");
+  return device && std::string_view(device) == "cuda";
+}
+
+// What a GPU takes for a row that names a kernel of the CPU.
+const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
+  static Counts* counts = on_cuda() ? static_cast<Counts*>(testing::AddGlobalTestEnvironment(new Counts)) : nullptr;
+  if (!counts || kernel->device == "cuda") return kernel;
+  for (const KernelDef* other : kernels_of(call.op->name, "cuda"))
+    if (!refusal(*other, call)) {
+      ++counts->rows[other->op.empty() ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
+      return other;
+    }
+  return kernel;
+}
+
+// A kernel of a device: operands there, results back.
+std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, const OpCall& call) {
+  const std::shared_ptr<Device> device = open_device(kernel.device, 0);
+  const std::unique_ptr<Stream> stream = device->make_stream(c.threads);
+  std::vector<DeviceMemory> memory;
+  const auto add = [&](std::size_t bytes) {
+    memory.emplace_back(device, std::max<std::size_t>(bytes, 1));
+    return memory.back().data();
+  };
+  std::vector<const std::byte*> operands, weights(c.operands.size(), nullptr);
+  for (const auto& operand : c.operands) {
+    operands.push_back(operand ? add(operand->size_bytes()) : nullptr);
+    if (operand) device->copy(memory.back().data(), operand->data(), operand->size_bytes(), *stream);
+  }
+  for (const std::size_t i : c.weights) weights[i] = operands[i];
+  const std::unique_ptr<Packed> packed = kernel.pack ? kernel.pack(call, weights) : nullptr;
+  for (const std::size_t i : c.weights)
+    if (packed && kernel.packs_operand && kernel.packs_operand(call, i)) operands[i] = nullptr;
+  std::vector<Tensor> results;
+  std::vector<std::byte*> outputs;
+  for (const Type& type : call.results) {
+    results.emplace_back(type.dtype, shape_of(type));
+    if (results.back().size_bytes() != 0) std::memset(results.back().mutable_data(), 0x5a, results.back().size_bytes());  // must be overwritten
+    outputs.push_back(add(results.back().size_bytes()));
+    device->copy(outputs.back(), results.back().data(), results.back().size_bytes(), *stream);
+  }
+  const auto prepared = kernel.prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .device = device.get()});
+  std::byte* workspace = add(prepared->workspace_bytes());
+  prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20))});
+  for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
+  stream->wait(Deadline::after(std::chrono::seconds(20)));
+  return results;
+}
+
+}  // namespace
+
 std::vector<Tensor> run_kernel(const KernelCase& c) {
   const KernelDef* kernel = find_kernel(c.kernel);
   check(kernel != nullptr, "the kernel exists");
   const OpCall call = call_of(c);
+  kernel = on_test_device(kernel, call);
+  if (kernel->device != "cpu") return run_on_device(c, *kernel, call);
   if (const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt) fail(ErrorCode::unsupported, "{}", *reason);
 
   std::vector<const std::byte*> operands, weights(c.operands.size(), nullptr);

@@ -21,7 +21,7 @@ OpCall attention_over(int ranks, const Dim& rows, std::int64_t heads, std::int64
 
 std::string_view chosen(const OpCall& call) {
   std::vector<const KernelDef*> able;
-  for (const KernelDef* kernel : kernels_of("Attention"))
+  for (const KernelDef* kernel : kernels_of("Attention", "cpu"))
     if (!kernel->op.empty() && !kernel->refuse(call)) able.push_back(kernel);
   return choose_by_rule(able, call, {})->name;
 }

@@ -1,4 +1,4 @@
-// The threads of one CPU rank: kernels split their work over them.
+// The threads of one CPU rank: kernels split their work over them. As a Stream it has nothing to wait for, since kernels run in the caller.
 #pragma once
 
 #include <atomic>
@@ -9,18 +9,21 @@
 #include <type_traits>
 #include <vector>
 
+#include "device/device.h"
+
 namespace tandem {
 
 // The calling thread works too, so a pool of 1 has no threads of its own and costs a plain call.
 // One caller at a time; bodies must not call the pool they run in. Idle threads spin for some microseconds, then sleep.
-class ThreadPool {
+class ThreadPool final : public Stream {
  public:
   // Throws Error(invalid_argument) unless threads ≥ 1.
   explicit ThreadPool(int threads);
-  ~ThreadPool();
+  ~ThreadPool() override;
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  void wait(Deadline) override {}
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(task, thread) once for each task in 0 … tasks-1, in any order; thread < threads(). Returns when all are done.

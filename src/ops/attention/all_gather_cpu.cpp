@@ -49,7 +49,7 @@ class AttentionAllGather : public PreparedKernel {
 
   void compute(const RunArgs& args, const AttentionProblem& problem, const RunValues& values, const Segment& rows, std::size_t scratch) const {
     const Piece piece(problem, values, rows, {0, 0, spread_.columns.extent});
-    run_attention(piece.problem, args.pool, args.workspace + scratch);
+    run_attention(piece.problem, args.pool(), args.workspace + scratch);
   }
 
   Spread spread_;
@@ -62,7 +62,7 @@ class AttentionAllGather : public PreparedKernel {
     spread_.run(
         {.kind = Collective::all_gather, .dtype = problem_.dtype, .dims = dims, .axis = 2, .in = from, .out = zigzag ? unordered : to},
         args);
-    if (zigzag) order_positions(spread_.columns, args.pool, unordered, to, dims[0] * dims[1], bytes(problem_.dtype, dims[3]));
+    if (zigzag) order_positions(spread_.columns, args.pool(), unordered, to, dims[0] * dims[1], bytes(problem_.dtype, dims[3]));
   }
 
   Shape k_dims_, v_dims_;

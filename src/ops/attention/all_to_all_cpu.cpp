@@ -96,7 +96,7 @@ class AttentionAllToAll final : public PreparedKernel {
     clear_padding(spread_.rows, out, bytes(problem_.dtype, element_count(dims_[3])));
     for (const Segment& rows : segments_) {
       const Piece piece(problem_, values, rows, {0, 0, spread_.columns.extent});
-      run_attention(piece.problem, args.pool, q + at_rest_);
+      run_attention(piece.problem, args.pool(), q + at_rest_);
     }
     trade(args, out, dims_[3], kSequence, kHeads, args.results[0]);
   }
@@ -118,7 +118,7 @@ class AttentionAllToAll final : public PreparedKernel {
     const bool zigzag = spread_.columns.zigzag;
     trade(args, from, dims, kHeads, kSequence, zigzag ? unordered : to);
     if (zigzag)
-      order_positions(spread_.columns, args.pool, unordered, to, problem_.batch * problem_.kv_heads, bytes(problem_.dtype, dims[3]));
+      order_positions(spread_.columns, args.pool(), unordered, to, problem_.batch * problem_.kv_heads, bytes(problem_.dtype, dims[3]));
   }
 
   Spread spread_;

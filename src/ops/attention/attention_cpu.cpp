@@ -29,7 +29,7 @@ class Attention final : public PreparedKernel {
     p.row_counts = rows;
     p.column_counts = columns;
     p.diagonal = diagonal_of(call_, args.operands, p.rows, p.columns);
-    run_attention(p, args.pool, args.workspace);
+    run_attention(p, args.pool(), args.workspace);
   }
 
  private:

@@ -34,8 +34,8 @@ class AttentionParts final : public PreparedKernel {
     spread_.run({.kind = Collective::all_gather, .dtype = DType::f32, .dims = dims, .in = own.sums, .out = all}, args);
     const PartialRows merged = partial(all);
     for (int r = 1; r < spread_.ranks; ++r)
-      merged.merge(partial(all + static_cast<std::size_t>(r) * static_cast<std::size_t>(floats_) * sizeof(float)), args.pool);
-    merged.store(Piece(spread_.problem, values, rows, {0, 0, 0}).problem, args.pool);
+      merged.merge(partial(all + static_cast<std::size_t>(r) * static_cast<std::size_t>(floats_) * sizeof(float)), args.pool());
+    merged.store(Piece(spread_.problem, values, rows, {0, 0, 0}).problem, args.pool());
   }
 
  private:
@@ -50,11 +50,11 @@ class AttentionParts final : public PreparedKernel {
       if (!piece.sees_any()) continue;
       const PartialRows& part = begun ? other : own;
       part.receive(piece.problem);
-      run_attention(piece.problem, args.pool, args.workspace + 2 * part_bytes_ + all_bytes_);
-      if (begun) own.merge(other, args.pool);
+      run_attention(piece.problem, args.pool(), args.workspace + 2 * part_bytes_ + all_bytes_);
+      if (begun) own.merge(other, args.pool());
       begun = true;
     }
-    if (!begun) own.clear(args.pool);
+    if (!begun) own.clear(args.pool());
   }
 
   Spread spread_;

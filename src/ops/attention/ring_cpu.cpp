@@ -34,8 +34,8 @@ class AttentionRing final : public PreparedKernel {
     const AttentionProblem& p = spread_.problem;
     clear_padding(spread_.rows, values.out, bytes(p.dtype, spread_.rows.local * p.batch * p.heads * p.value_size));
     std::byte *here = args.workspace, *next = here + block_bytes_;
-    copy_bytes(args.pool, values.k, here, k_bytes_);
-    copy_bytes(args.pool, values.v, here + aligned(k_bytes_), v_bytes_);
+    copy_bytes(args.pool(), values.k, here, k_bytes_);
+    copy_bytes(args.pool(), values.v, here + aligned(k_bytes_), v_bytes_);
     std::vector<bool> begun(segments_.size(), false);
     for (int step = 0; step < spread_.ranks; ++step) {
       values.k = here;
@@ -47,8 +47,8 @@ class AttentionRing final : public PreparedKernel {
       std::swap(here, next);
     }
     for (std::size_t i = 0; i < segments_.size(); ++i) {
-      if (!begun[i]) merged(args, i).clear(args.pool);
-      merged(args, i).store(Piece(p, values, segments_[i], {0, 0, 0}).problem, args.pool);
+      if (!begun[i]) merged(args, i).clear(args.pool());
+      merged(args, i).store(Piece(p, values, segments_[i], {0, 0, 0}).problem, args.pool());
     }
   }
 
@@ -79,9 +79,9 @@ class AttentionRing final : public PreparedKernel {
         if (!piece.sees_any()) continue;
         const PartialRows part = begun[i] ? partial(spare, i) : merged(args, i);
         part.receive(piece.problem);
-        run_attention(piece.problem, args.pool, spare + part_bytes_, shift);
+        run_attention(piece.problem, args.pool(), spare + part_bytes_, shift);
         shift = nullptr;
-        if (begun[i]) merged(args, i).merge(part, args.pool);
+        if (begun[i]) merged(args, i).merge(part, args.pool());
         begun[i] = true;
       }
   }

@@ -112,7 +112,7 @@ class RotaryEmbedding final : public PreparedKernel {
     rows.sine = args.operands[2];
     rows.y = args.results[0];
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(rows.size, 1));
-    args.pool.split(lines_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(rotate_rows)(rows, begin, end); });
+    args.pool().split(lines_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(rotate_rows)(rows, begin, end); });
   }
 
  private:

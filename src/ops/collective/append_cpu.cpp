@@ -41,18 +41,18 @@ class Append final : public PreparedKernel {
     for (int peer = rank - 1; peer >= 0; --peer) {
       const Rows rows = moved(rank, peer);
       if (size(rows) == 0) continue;
-      copy(args.pool, args.operands[0], past_, rows.begin - from, message, rows.count, 0, rows.count);
+      copy(args.pool(), args.operands[0], past_, rows.begin - from, message, rows.count, 0, rows.count);
       group_->send({message, size(rows)}, peer, args.deadline);
     }
     const Rows kept = moved(rank, rank), added = overlap(extent_, extent_ + fresh_, to, to + block_);
-    copy(args.pool, args.operands[0], past_, kept.begin - from, out, block_, kept.begin - to, kept.count);
-    copy(args.pool, args.operands[1], fresh_, added.begin - extent_, out, block_, added.begin - to, added.count);
+    copy(args.pool(), args.operands[0], past_, kept.begin - from, out, block_, kept.begin - to, kept.count);
+    copy(args.pool(), args.operands[1], fresh_, added.begin - extent_, out, block_, added.begin - to, added.count);
     clear(out, std::clamp<std::int64_t>(extent_ + fresh_ - to, 0, block_));
     for (int peer = rank + 1; peer < group_->size(); ++peer) {
       const Rows rows = moved(peer, rank);
       if (size(rows) == 0) continue;
       group_->recv({message, size(rows)}, peer, args.deadline);
-      copy(args.pool, message, rows.count, 0, out, block_, rows.begin - to, rows.count);
+      copy(args.pool(), message, rows.count, 0, out, block_, rows.begin - to, rows.count);
     }
   }
 

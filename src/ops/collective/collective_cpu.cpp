@@ -41,9 +41,9 @@ class CollectiveKernel final : public PreparedKernel {
     call.out = untrimmed_ ? args.workspace : args.results[0];
     call.deadline = args.deadline;
     if (group_) group_->run(call);
-    else if (size_ == 1) copy_bytes(args.pool, args.operands[0], static_cast<std::byte*>(call.out), bytes(call.dtype, element_count(dims_)));
+    else if (size_ == 1) copy_bytes(args.pool(), args.operands[0], static_cast<std::byte*>(call.out), bytes(call.dtype, element_count(dims_)));
     else pass_through(call);
-    if (untrimmed_) trim_->run(args.pool, args.workspace, args.results[0]);
+    if (untrimmed_) trim_->run(args.pool(), args.workspace, args.results[0]);
   }
 
  private:

@@ -20,7 +20,7 @@ class Gather final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(row_, 1)));
-    args.pool.split(view_.outer * indices_, grain, [&](std::int64_t begin, std::int64_t end, int) {
+    args.pool().split(view_.outer * indices_, grain, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin; i < end; ++i) {
         const auto row = rows_.find(load_int(index_dtype_, args.operands[1], i % indices_));
         std::byte* to = args.results[0] + static_cast<std::size_t>(i) * row_;
@@ -57,7 +57,7 @@ class GatherND final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     const auto length = static_cast<std::int64_t>(extents_.size());
-    args.pool.split(tuples_, std::max<std::int64_t>(64, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(block_, 1))), [&](std::int64_t begin, std::int64_t end, int) {
+    args.pool().split(tuples_, std::max<std::int64_t>(64, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(block_, 1))), [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t n = begin; n < end; ++n) {
         std::int64_t source = n / per_batch_ * batch_step_;
         for (std::int64_t k = 0; k < length; ++k)

@@ -18,7 +18,7 @@ std::optional<std::string> refuse_parts_of_bytes(const OpCall& call) {
 class Strided final : public PreparedKernel {
  public:
   explicit Strided(StridedCopy copy) : copy_(std::move(copy)) {}
-  void run(const RunArgs& args) const override { copy_.run(args.pool, args.operands[0], args.results[0]); }
+  void run(const RunArgs& args) const override { copy_.run(args.pool(), args.operands[0], args.results[0]); }
 
  private:
   StridedCopy copy_;
@@ -59,7 +59,7 @@ class Reshape final : public PreparedKernel {
  public:
   explicit Reshape(const OpCall& call) : size_(bytes(call.operand(0).dtype, element_count(shape_of(call.operand(0))))) {}
   void run(const RunArgs& args) const override {
-    if (args.operands[0] != args.results[0]) copy_bytes(args.pool, args.operands[0], args.results[0], size_);
+    if (args.operands[0] != args.results[0]) copy_bytes(args.pool(), args.operands[0], args.results[0], size_);
   }
 
  private:
@@ -79,7 +79,7 @@ class Concat final : public PreparedKernel {
   }
   void run(const RunArgs& args) const override {
     const std::int64_t grain = std::max<std::int64_t>(1, (1 << 16) / static_cast<std::int64_t>(std::max<std::size_t>(line_, 1)));
-    args.pool.split(outer_, grain, [&](std::int64_t begin, std::int64_t end, int) {
+    args.pool().split(outer_, grain, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t o = begin; o < end; ++o) {
         std::byte* to = args.results[0] + static_cast<std::size_t>(o) * line_;
         for (std::size_t i = 0; i < parts_.size(); to += parts_[i++])

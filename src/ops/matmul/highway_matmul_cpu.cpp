@@ -122,12 +122,12 @@ class HighwayMatMul final : public PreparedKernel {
     if (p_.m == 0 || p_.n == 0) return;
     const auto* b = p_.k == 0 ? nullptr : reinterpret_cast<const float*>(at(args.operands[kMatMulB], product.b));
     if (half_ && b) {
-      args.pool.split(p_.k, 16, [&](std::int64_t begin, std::int64_t end, int) {
+      args.pool().split(p_.k, 16, [&](std::int64_t begin, std::int64_t end, int) {
         to_floats(p_.dtype, at(args.operands[kMatMulB], product.b + begin * p_.n), work + begin * p_.n, (end - begin) * p_.n);
       });
       b = work;
     }
-    args.pool.each(ceil_divide(p_.m, rows_), [&](std::int64_t task, int thread) {
+    args.pool().each(ceil_divide(p_.m, rows_), [&](std::int64_t task, int thread) {
       const std::int64_t row = task * rows_, rows = std::min(rows_, p_.m - row), c = product.c + row * p_.n;
       const std::byte* a_from = p_.k == 0 ? nullptr : at(args.operands[kMatMulA], product.a + row * p_.k);
       const auto* a = reinterpret_cast<const float*>(a_from);

@@ -110,7 +110,7 @@ class OneDnnMatMul final : public PreparedKernel {
     keep_single_threaded();
     const std::int64_t row_tiles = ceil_divide(p_.m, tile_rows_), column_tiles = ceil_divide(p_.n, tile_columns_);
     const auto products = static_cast<std::int64_t>(p_.products.size());
-    args.pool.each(products * row_tiles * column_tiles, [&](std::int64_t task, int thread) {
+    args.pool().each(products * row_tiles * column_tiles, [&](std::int64_t task, int thread) {
       keep_single_threaded();
       const std::int64_t column = task % column_tiles * tile_columns_;
       const std::int64_t row = task / column_tiles % row_tiles * tile_rows_;

@@ -134,7 +134,7 @@ class Norm final : public PreparedKernel {
                            .centers = kind_.centers,
                            .type = dtype_};
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(length_, 1));
-    args.pool.split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(normalize_rows)(rows, begin, end); });
+    args.pool().split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(normalize_rows)(rows, begin, end); });
   }
 
  private:

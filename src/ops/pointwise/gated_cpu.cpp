@@ -39,7 +39,7 @@ class Gated final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     const std::int64_t blocks = ceil_divide(half_, kBlockLength);
     const std::int64_t grain = std::max<std::int64_t>(1, 8 * kBlockLength / std::max<std::int64_t>(half_, 1));
-    args.pool.split(rows_ * blocks, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+    args.pool().split(rows_ * blocks, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
       float* memory = reinterpret_cast<float*>(args.workspace) + static_cast<std::int64_t>(thread) * 2 * kBlockLength;
       for (std::int64_t i = begin; i < end; ++i) run_block(args, i / blocks, i % blocks * kBlockLength, memory);
     });

@@ -90,7 +90,7 @@ class PointwiseKernel final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     const std::int64_t blocks = ceil_divide(count_, kBlockLength);
-    args.pool.split(blocks, 8, [&](std::int64_t begin, std::int64_t end, int thread) {
+    args.pool().split(blocks, 8, [&](std::int64_t begin, std::int64_t end, int thread) {
       std::byte* memory = args.workspace + static_cast<std::size_t>(thread) * slots_ * kSlotBytes;
       std::array<std::byte*, kMaxSlots> slots{};
       for (std::size_t i = 0; i < slots_; ++i) slots[i] = memory + i * kSlotBytes;

@@ -182,7 +182,7 @@ class Reduce final : public PreparedKernel {
     v.x = args.operands[0];
     v.y = args.results[0];
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(v.extent * v.inner, 1));
-    args.pool.split(v.outer, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(reduce_blocks)(v, begin, end); });
+    args.pool().split(v.outer, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(reduce_blocks)(v, begin, end); });
   }
 
  private:

@@ -71,7 +71,7 @@ class Softmax final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     const std::int64_t grain = std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(length_, 1));
     const std::size_t row_bytes = bytes(dtype_, length_);
-    args.pool.split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+    args.pool().split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
       float* copy = reinterpret_cast<float*>(args.workspace) + thread * row_floats();
       for (std::int64_t row = begin; row < end; ++row) {
         const std::byte* x = args.operands[0] + static_cast<std::size_t>(row) * row_bytes;

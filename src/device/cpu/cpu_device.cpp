@@ -1,0 +1,41 @@
+#include <cstdlib>
+#include <cstring>
+
+#include "core/check.h"
+#include "device/cpu/thread_pool.h"
+#include "device/device.h"
+
+namespace tandem {
+namespace {
+
+class CpuDevice final : public Device {
+ public:
+  std::string_view kind() const override { return "cpu"; }
+  std::string name() const override { return "CPU"; }
+  bool is_host() const override { return true; }
+  std::unique_ptr<Stream> make_stream(int threads) override { return std::make_unique<ThreadPool>(threads); }
+
+  std::byte* allocate(std::size_t bytes) override {
+    if (bytes == 0) return nullptr;
+    void* memory = std::aligned_alloc(kDeviceAlignment, aligned_size(bytes));
+    if (!memory) fail(ErrorCode::out_of_memory, "no memory for {} bytes", bytes);
+    return static_cast<std::byte*>(memory);
+  }
+
+  void release(std::byte* memory) noexcept override { std::free(memory); }
+
+  void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream&) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+
+  std::unique_ptr<Recording> record(Stream&, const std::function<void()>&) override { return nullptr; }
+};
+
+}  // namespace
+
+std::shared_ptr<Device> cpu_device() {
+  static const auto device = std::make_shared<CpuDevice>();
+  return device;
+}
+
+}  // namespace tandem

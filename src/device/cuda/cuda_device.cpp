@@ -1,0 +1,156 @@
+#include <fmt/format.h>
+
+#include <thread>
+#include <vector>
+
+#include "core/check.h"
+#include "core/stop.h"
+#include "device/cuda/runtime.h"
+
+namespace tandem {
+namespace cuda {
+namespace {
+
+class Graph final : public Recording {
+ public:
+  Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {
+    const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "instantiating a graph");
+  }
+  ~Graph() override {
+    const Current current(ordinal_);
+    cudaGraphExecDestroy(exec_);
+  }
+  void launch(Stream& stream) override { check(cudaGraphLaunch(exec_, handle_of(stream)), "launching a graph"); }
+
+ private:
+  int ordinal_;
+  cudaGraphExec_t exec_ = nullptr;
+};
+
+int attribute(cudaDeviceAttr which, int ordinal) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, ordinal), "asking a GPU what it can do");
+  return value;
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // forgets what is not sticky
+  const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory
+                         : status == cudaErrorNoKernelImageForDevice ? ErrorCode::unsupported
+                                                                     : ErrorCode::internal;
+  fail(code, "CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+Current::Current(int ordinal) {
+  check(cudaGetDevice(&before_), "asking for the current GPU");
+  check(cudaSetDevice(ordinal), "choosing a GPU");
+}
+
+Current::~Current() { cudaSetDevice(before_); }
+
+CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
+  const Current current(device_->ordinal());
+  check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "making a stream");
+}
+
+CudaStream::~CudaStream() { cudaStreamDestroy(handle_); }
+
+void CudaStream::failed(std::exception_ptr error) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!error_) error_ = std::move(error);
+}
+
+// Polls, so that neither a kernel that never ends nor the driver can hold the caller past the deadline.
+void CudaStream::wait(Deadline deadline) {
+  for (int spins = 0;; ++spins) {
+    const cudaError_t status = cudaStreamQuery(handle_);
+    if (status != cudaErrorNotReady) {
+      const std::lock_guard lock(mutex_);
+      if (std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
+      return check(status, "the work of a step");
+    }
+    if (deadline.expired()) fail(ErrorCode::timeout, "the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count());
+    if (spins % 256 == 255 && StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted");
+    if (spins > 20000) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+}
+
+CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
+  sm_ = 10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) + attribute(cudaDevAttrComputeCapabilityMinor, ordinal);
+  multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal);
+  shared_bytes_ = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, ordinal), "asking a GPU for its name");
+  product_ = properties.name;
+}
+
+std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_, sm_); }
+
+std::unique_ptr<Stream> CudaDevice::make_stream(int threads) { return std::make_unique<CudaStream>(shared_from_this(), threads); }
+
+std::byte* CudaDevice::allocate(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  const Current current(ordinal_);
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking a GPU for its memory");
+    fail(ErrorCode::out_of_memory, "{} bytes are needed on {}, {} of {} are free", bytes, name(), free, total);
+  }
+  check(status, "allocating memory");
+  return static_cast<std::byte*>(memory);
+}
+
+void CudaDevice::release(std::byte* memory) noexcept { cudaFree(memory); }
+
+void CudaDevice::copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) {
+  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle_of(stream)), "copying");
+}
+
+std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::function<void()>& work) {
+  const Current current(ordinal_);
+  const cudaStream_t handle = handle_of(stream);
+  check(cudaStreamBeginCapture(handle, cudaStreamCaptureModeThreadLocal), "beginning to record");
+  cudaGraph_t graph = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(handle, &graph);
+    if (graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+    throw;
+  }
+  check(cudaStreamEndCapture(handle, &graph), "recording");
+  return std::make_unique<Graph>(ordinal_, graph);
+}
+
+}  // namespace cuda
+
+std::shared_ptr<Device> open_cuda_device(int rank) {
+  static std::mutex mutex;
+  static std::vector<std::shared_ptr<cuda::CudaDevice>> devices;
+  const std::lock_guard lock(mutex);
+  if (devices.empty()) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (status == cudaErrorInsufficientDriver)
+      fail(ErrorCode::unsupported, "no CUDA device: the NVIDIA driver is missing or older than CUDA {} needs; `tandem doctor` shows what was found", CUDART_VERSION / 1000);
+    if (status != cudaSuccess || count == 0) fail(ErrorCode::unsupported, "no CUDA device: {}", status == cudaSuccess ? "this machine has none" : cudaGetErrorString(status));
+    devices.resize(static_cast<std::size_t>(count));
+  }
+  const auto ordinal = static_cast<std::size_t>(rank) % devices.size();
+  if (!devices[ordinal]) devices[ordinal] = std::make_shared<cuda::CudaDevice>(static_cast<int>(ordinal));
+  return devices[ordinal];
+}
+
+bool built_with_cuda() { return true; }
+
+}  // namespace tandem

@@ -1,0 +1,81 @@
+// The CUDA device as files beside CUDA see it: checked calls, streams, what the device can do.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <exception>
+#include <memory>
+#include <mutex>
+
+#include "device/device.h"
+
+namespace tandem::cuda {
+
+// Throws Error(out_of_memory | unsupported | internal) saying what was tried and what CUDA says.
+void check(cudaError_t status, const char* what);
+// The error of the launch just done, if any.
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+
+// Makes a device the calling thread's for a scope.
+class Current {
+ public:
+  explicit Current(int ordinal);
+  ~Current();
+  Current(const Current&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+class CudaDevice;
+
+class CudaStream final : public Stream {
+ public:
+  CudaStream(std::shared_ptr<CudaDevice> device, int threads);
+  ~CudaStream() override;
+  void wait(Deadline deadline) override;
+
+  cudaStream_t handle() const { return handle_; }
+  CudaDevice& device() const { return *device_; }
+  // What host code given to the stream may use.
+  int threads() const { return threads_; }
+  // Keeps the first exception of host code in the stream, for wait() to throw.
+  void failed(std::exception_ptr error) noexcept;
+
+ private:
+  std::shared_ptr<CudaDevice> device_;
+  cudaStream_t handle_ = nullptr;
+  int threads_;
+  std::mutex mutex_;
+  std::exception_ptr error_;
+};
+
+// One GPU of this process. Its context is made on first use.
+class CudaDevice final : public Device, public std::enable_shared_from_this<CudaDevice> {
+ public:
+  explicit CudaDevice(int ordinal);
+
+  std::string_view kind() const override { return "cuda"; }
+  std::string name() const override;
+  bool is_host() const override { return false; }
+  std::unique_ptr<Stream> make_stream(int threads) override;
+  std::byte* allocate(std::size_t bytes) override;
+  void release(std::byte* memory) noexcept override;
+  void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override;
+  std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) override;
+
+  int ordinal() const { return ordinal_; }
+  int sm() const { return sm_; }                          // 90 for compute capability 9.0
+  int multiprocessors() const { return multiprocessors_; }
+  int shared_bytes() const { return shared_bytes_; }      // that a block may ask for
+
+ private:
+  int ordinal_;
+  int sm_ = 0, multiprocessors_ = 0, shared_bytes_ = 0;
+  std::string product_;
+};
+
+// Of a kernel's RunArgs and PrepareArgs.
+inline cudaStream_t handle_of(Stream& stream) { return static_cast<CudaStream&>(stream).handle(); }
+
+}  // namespace tandem::cuda

@@ -1,0 +1,90 @@
+// Device: what one rank computes on; Stream: its work there, in order. One folder per kind: cpu/, cuda/.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "tandem/deadline.h"
+
+namespace tandem {
+
+// Alignment of everything that a device allocates.
+inline constexpr std::size_t kDeviceAlignment = 256;
+inline std::size_t aligned_size(std::size_t bytes) { return (bytes + kDeviceAlignment - 1) / kDeviceAlignment * kDeviceAlignment; }
+
+// Work of one rank, done in the order in which it was given. Used by one thread at a time.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // Until all of it is done. Throws Error(timeout) once the deadline has passed, and the error of work that failed. Asks StopScope.
+  virtual void wait(Deadline deadline) = 0;
+};
+
+// Work that was recorded once and can be given to its device again at a small cost, with the same addresses.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void launch(Stream& stream) = 0;
+};
+
+// Outlives everything that it made. Thread-safe.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view kind() const = 0;  // "cpu", "cuda": Plan::device and KernelDef::device
+  // What it is, for people: "NVIDIA H200 (sm_90)".
+  virtual std::string name() const = 0;
+  // Whether its kernels work on the memory of this process, in the caller's thread.
+  virtual bool is_host() const = 0;
+  // `threads`: that host code given to the stream may use.
+  virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
+  // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
+  virtual std::byte* allocate(std::size_t bytes) = 0;
+  virtual void release(std::byte* memory) noexcept = 0;
+  // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read,
+  // and after Stream::wait() if it is written.
+  virtual void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) = 0;
+  // Calls `work`, which gives its work to `stream`, and records that instead of doing it; null where the device cannot record.
+  virtual std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) = 0;
+};
+
+// Memory of a device, released with its owner.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(std::shared_ptr<Device> device, std::size_t bytes) : device_(std::move(device)), bytes_(bytes), data_(device_->allocate(bytes)) {}
+  ~DeviceMemory() {
+    if (data_) device_->release(data_);
+  }
+  DeviceMemory(DeviceMemory&& other) noexcept { *this = std::move(other); }
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<Device> device_;
+  std::size_t bytes_ = 0;
+  std::byte* data_ = nullptr;
+};
+
+std::shared_ptr<Device> cpu_device();
+// The device of this kind that belongs to a rank: where there are several, they are handed out in turn. Throws Error(unsupported)
+// where the program has no such kind, or the machine none of it, saying why and what would help.
+std::shared_ptr<Device> open_device(std::string_view kind, int rank);
+// The kinds that this program was built with: "cpu", "cuda".
+bool has_device_kind(std::string_view kind);
+
+// Of device/cuda, or of its stand-in in programs without it.
+std::shared_ptr<Device> open_cuda_device(int rank);
+bool built_with_cuda();
+
+}  // namespace tandem

@@ -1,0 +1,13 @@
+// Stands in for device/cuda in programs without it.
+#include "core/check.h"
+#include "device/device.h"
+
+namespace tandem {
+
+std::shared_ptr<Device> open_cuda_device(int) {
+  fail(ErrorCode::unsupported, "this program was built without CUDA: `make cuda` builds one that runs on GPUs and CPUs");
+}
+
+bool built_with_cuda() { return false; }
+
+}  // namespace tandem
