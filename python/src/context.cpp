@@ -13,9 +13,9 @@ namespace {
 class PyContext {
  public:
   PyContext(const Engine& engine, int rank, int threads, double step, double rendezvous)
-      : engine_(engine), rank_(rank), interrupt_(std::make_shared<Interrupt>()),
-        runner_(engine, {.rank = rank, .threads = threads, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous}, interrupt_),
-        session_("context", runner_, interrupt_) {}
+      : engine_(engine), rank_(rank),
+        runner_(engine, {.rank = rank, .threads = threads, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous}, std::make_shared<Interrupt>()),
+        session_("context", runner_) {}
 
   // One method of the runner, as this object's only call.
   template <typename Work>
@@ -36,7 +36,6 @@ class PyContext {
  private:
   Engine engine_;
   int rank_;
-  std::shared_ptr<Interrupt> interrupt_;
   RankRunner runner_;
   Session<RankRunner> session_;
 };

@@ -4,8 +4,6 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <thread>
-
 #include "bind.h"
 #include "tandem/error.h"
 
@@ -13,8 +11,6 @@ using namespace nb::literals;
 
 namespace tandem::python {
 namespace {
-
-constexpr std::chrono::seconds kPatience{10};  // for another thread's call to end
 
 GroupOptions options_of(const PyGroup::Stop& stop, const std::string& run_id, double rendezvous, double step) {
   return {.run_id = run_id, .rendezvous_deadline_s = rendezvous, .step_deadline_s = step, .stop = [stop] { return stop->stop(); }};
@@ -91,35 +87,11 @@ void bind_joining(nb::class_<PyGroup>& group) {
 }  // namespace
 
 PyGroup::PyGroup(std::shared_ptr<Group> group, Stop stop)
-    : group_(std::move(group)), stop_(std::move(stop)), rank_(group_->rank()), size_(group_->size()), at_exit_([this] { close(); }) {}
-
-PyGroup::~PyGroup() { close(); }
-
-PyGroup::Turn::Turn(PyGroup& group) : group_(group) {
-  group.open();
-  if (group.busy_) throw Error(ErrorCode::invalid_argument, "a group serves one thread at a time, and another call is still running");
-  group.busy_ = true;
-}
+    : place_{std::move(group)}, stop_(std::move(stop)), rank_(place_.group->rank()), size_(place_.group->size()), session_("group", place_) {}
 
 const std::shared_ptr<Group>& PyGroup::open() const {
-  birthplace_.require_here("group");
-  if (!group_) throw Error(ErrorCode::invalid_argument, "the group is closed");
-  return group_;
-}
-
-void PyGroup::close() {
-  if (!group_) return;
-  std::shared_ptr<Group> group = std::move(group_);
-  if (!birthplace_.here()) {
-    new std::shared_ptr<Group>(std::move(group));  // the parent process is the rank
-    return;
-  }
-  const nb::gil_scoped_release release;
-  const auto last = std::chrono::steady_clock::now() + kPatience;
-  if (busy_) group->abort("closed while another thread was using it");
-  while (busy_ && std::chrono::steady_clock::now() < last) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  if (busy_) new std::shared_ptr<Group>(std::move(group));
-  group.reset();
+  session_.require_open();
+  return place_.group;
 }
 
 std::shared_ptr<Group> group_of(nb::handle communicator) {

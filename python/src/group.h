@@ -4,7 +4,7 @@
 #include <memory>
 #include <optional>
 
-#include "lifetime.h"
+#include "session.h"
 #include "tandem/group.h"
 
 namespace tandem::python {
@@ -15,13 +15,12 @@ class PyGroup {
   using Stop = std::shared_ptr<Interrupt>;
 
   PyGroup(std::shared_ptr<Group> group, Stop stop);
-  ~PyGroup();
 
   // Runs work(Group&) without the GIL as this object's only call, see Interrupt::waiting.
   template <typename Work>
   auto turn(const Work& work) {
-    const Turn turn(*this);
-    Group& group = *group_;  // close() waits for this turn's end before it lets go
+    const Session<Place>::Turn turn(session_);
+    Group& group = *place_.group;  // close() waits for this turn's end before it lets go
     return stop_->waiting([&] { return work(group); });
   }
 
@@ -30,28 +29,23 @@ class PyGroup {
   const Stop& stop() const { return stop_; }
   int rank() const { return rank_; }
   int size() const { return size_; }
-  bool closed() const { return !group_; }
+  bool closed() const { return session_.closed(); }
   void abort(const std::string& reason) const { open()->abort(reason); }
   // A call that is running in another thread ends the group for all ranks.
-  void close();
+  void close() { session_.close(); }
 
  private:
-  class Turn {
-   public:
-    explicit Turn(PyGroup& group);
-    ~Turn() { group_.busy_ = false; }
-    Turn(const Turn&) = delete;
-
-   private:
-    PyGroup& group_;
+  struct Place {
+    std::shared_ptr<Group> group;
+    void interrupt() { group->abort("closed while another thread was using it"); }
+    void end() { group.reset(); }
+    void abandon() { new std::shared_ptr<Group>(std::move(group)); }  // in a forked child the parent is the rank
   };
 
-  std::shared_ptr<Group> group_;
+  Place place_;
   Stop stop_;
   int rank_, size_;
-  Birthplace birthplace_;
-  std::atomic<bool> busy_{false};
-  ClosedAtExit at_exit_;
+  Session<Place> session_;
 };
 
 // What set_communicator was given: None is null. Throws Error(unsupported) for a communicator of NCCL in any form, Error(invalid_argument)

@@ -73,6 +73,7 @@ class Ranks {
 
   int last_copies() const { return single_ ? single_->last_copies() : copies_; }
   double last_seconds() const { return single_ ? single_->last_seconds() : team_ ? team_->last_seconds() : 0; }
+  void interrupt() { interrupt_->end(); }
   void end() {
     if (single_) single_->end();
     team_.reset();
@@ -122,7 +123,7 @@ class Ranks {
 class PyModel {
  public:
   PyModel(const Engine& engine, const ModelSettings& settings)
-      : engine_(engine), interrupt_(std::make_shared<Interrupt>()), ranks_(engine, settings, interrupt_), session_("model", ranks_, interrupt_) {}
+      : engine_(engine), ranks_(engine, settings, std::make_shared<Interrupt>()), session_("model", ranks_) {}
 
   nb::dict call(nb::handle inputs, const nb::kwargs& named) {
     const Session<Ranks>::Turn turn(session_);
@@ -140,7 +141,6 @@ class PyModel {
 
  private:
   Engine engine_;
-  std::shared_ptr<Interrupt> interrupt_;
   Ranks ranks_;
   Session<Ranks> session_;
 };

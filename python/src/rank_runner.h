@@ -24,6 +24,7 @@ class RankRunner {
   void set_communicator(std::shared_ptr<Group> group) { context().set_communicator(std::move(group)); }
   int last_copies() const { return copies_; }
   double last_seconds() const { return seconds_; }
+  void interrupt() { interrupt_->end(); }
   // With the GIL released: contexts may wait for their threads to end.
   void end() { context_.reset(); }
   // Leaves it as it is, for ever.

@@ -1,4 +1,5 @@
-// Session: what every Python object that runs ranks keeps to: one call at a time, closed at last, of the process that made it.
+// Session: what every Python object keeps to that runs ranks or is one among them: one call at a time, closed at last, of the process that
+// made it.
 #pragma once
 
 #include <chrono>
@@ -9,21 +10,20 @@
 
 namespace tandem::python {
 
-// `T` ends its ranks in end(), called without the GIL, or lets go of them for ever in abandon(). The GIL guards everything.
+// `T` ends what it holds in end(), without the GIL, or lets go of it for ever in abandon(). interrupt(), without the GIL too, makes a call
+// that another thread is in come to its end soon. The GIL guards everything else.
 template <typename T>
 class Session {
  public:
   // `name`: "model", for messages.
-  Session(const char* name, T& ranks, std::shared_ptr<Interrupt> interrupt)
-      : name_(name), ranks_(ranks), interrupt_(std::move(interrupt)), at_exit_([this] { close(); }) {}
+  Session(const char* name, T& held) : name_(name), held_(held), at_exit_([this] { close(); }) {}
   ~Session() { close(); }
 
   // Holds the object for one call.
   class Turn {
    public:
     explicit Turn(Session& session) : session_(session) {
-      session.birthplace_.require_here(session.name_);
-      if (session.closed_) throw Error(ErrorCode::invalid_argument, std::string("the ") + session.name_ + " is closed");
+      session.require_open();
       if (session.busy_)
         throw Error(ErrorCode::invalid_argument, std::string("a ") + session.name_ + " serves one thread at a time, and another call is still running");
       session.busy_ = true;
@@ -37,6 +37,11 @@ class Session {
   };
 
   bool closed() const { return closed_; }
+  // Throws Error(invalid_argument) once it is closed, or in a forked child.
+  void require_open() const {
+    birthplace_.require_here(name_);
+    if (closed_) throw Error(ErrorCode::invalid_argument, std::string("the ") + name_ + " is closed");
+  }
 
   // A call that is running in another thread is interrupted first; one that is still running after ten seconds keeps what it uses.
   void close() {
@@ -44,21 +49,20 @@ class Session {
     if (busy_ && caller_ == std::this_thread::get_id() && birthplace_.here())
       throw Error(ErrorCode::invalid_argument, std::string("the ") + name_ + " cannot be closed by what one of its own calls runs");
     closed_ = true;
-    if (!birthplace_.here()) return ranks_.abandon();
-    interrupt_->end();
+    if (!birthplace_.here()) return held_.abandon();
     const nb::gil_scoped_release release;
+    if (busy_) held_.interrupt();
     const auto last = std::chrono::steady_clock::now() + kPatience;
     while (busy_ && std::chrono::steady_clock::now() < last) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    if (busy_) ranks_.abandon();
-    else ranks_.end();
+    if (busy_) held_.abandon();
+    else held_.end();
   }
 
  private:
   static constexpr std::chrono::seconds kPatience{10};
 
   const char* name_;
-  T& ranks_;
-  std::shared_ptr<Interrupt> interrupt_;
+  T& held_;
   Birthplace birthplace_;
   std::atomic<bool> busy_{false};
   std::thread::id caller_;  // whoever is in a call
