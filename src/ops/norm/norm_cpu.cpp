@@ -6,6 +6,7 @@
 
 #include "ops/half_types_cpu.h"
 #include "ops/kernel.h"
+#include "ops/norm/operands.h"
 #include "ops/shape_rules.h"
 #include "ops/vector_cpu-inl.h"
 
@@ -99,19 +100,9 @@ namespace tandem::kernels {
 namespace {
 HWY_EXPORT(normalize_rows);
 
-// Operands: x, the residual of the Add forms, scale, LayerNorm's optional bias, and the optional offset of the Add forms.
-struct NormKind {
-  bool adds, centers;
-  std::size_t scale() const { return adds ? 2 : 1; }
-  std::size_t bias() const { return scale() + 1; }
-  std::size_t offset() const { return centers ? bias() + 1 : bias(); }
-};
-
-NormKind kind_of(const OpCall& call) { return {call.op->name.starts_with("Add"), call.op->name.ends_with("LayerNorm")}; }
-
 class Norm final : public PreparedKernel {
  public:
-  explicit Norm(const OpCall& call) : kind_(kind_of(call)), dtype_(call.operand(0).dtype) {
+  explicit Norm(const OpCall& call) : kind_(norm_operands(call)), dtype_(call.operand(0).dtype) {
     biased_ = kind_.centers && call.has_operand(kind_.bias());
     shifted_ = kind_.adds && call.has_operand(kind_.offset());
     const Shape shape = shape_of(call.operand(0));
@@ -138,7 +129,7 @@ class Norm final : public PreparedKernel {
   }
 
  private:
-  NormKind kind_;
+  NormOperands kind_;
   DType dtype_;
   bool biased_ = false, shifted_ = false;
   std::int64_t length_ = 0, rows_ = 0;
@@ -146,13 +137,8 @@ class Norm final : public PreparedKernel {
 };
 
 std::optional<std::string> refuse(const OpCall& call) {
-  const Type& x = call.operand(0);
-  if (!is_vector_float(x.dtype)) return "it normalizes f32, f16 and bf16 only";
-  const int axis = normalize_axis(call.attributes.integer("axis"), x.rank());
-  const std::vector<Dim> normalized(x.dims.begin() + axis, x.dims.end());
-  for (std::size_t i = kind_of(call).scale(); i < call.operands.size(); ++i)
-    if (call.has_operand(i) && call.operand(i).dims != normalized) return "scale, bias or offset is not shaped as the normalized dimensions";
-  return std::nullopt;
+  if (!is_vector_float(call.operand(0).dtype)) return "it normalizes f32, f16 and bf16 only";
+  return norm_refusal(call);
 }
 
 constexpr KernelDef define(std::string_view name, std::string_view op) {
