@@ -11,6 +11,8 @@
 namespace tandem {
 
 struct BuildOptions {
+  std::string device;                             // "cpu" or "cuda"; empty: cpu, and of an engine file its own
+  std::string target;                             // the GPU it is for, like "sm_90a"; empty: any that this program has kernels for
   std::string mesh;                               // "tp=2,cp=2"; empty: one rank
   // Of files that another tool has sharded; without a mesh, of others too: the cheapest mesh by cost is taken. 0: the mesh says.
   int ranks = 0;

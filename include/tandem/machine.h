@@ -25,4 +25,7 @@ struct MachineReport {
 
 MachineReport inspect_machine();
 
+// The kinds of device that this program was built for, whether the machine has them or not: "cpu", "cuda".
+std::vector<std::string> device_kinds();
+
 }  // namespace tandem

@@ -148,6 +148,19 @@ class ProgramBuilder {
   std::map<const Value*, int> index_;
 };
 
+// Steps that no kernel of the device can run go through the host: right, but slow, so whoever runs the engine is to know.
+void tell_of_host_steps(Plan& plan) {
+  if (plan.device == "cpu") return;
+  std::map<std::string, int> ops;
+  for (const Program& program : plan.programs)
+    for (const Step& step : program.steps)
+      if (find_kernel(step.kernel)->op.empty()) ++ops[step.op];
+  if (ops.empty()) return;
+  std::string list;
+  for (const auto& [op, count] : ops) list += fmt::format("{}{} {}", list.empty() ? "" : ", ", count, op);
+  plan.notices.push_back(fmt::format("no kernel of {} can run these steps, which go through the host instead, slowly: {}", plan.device, list));
+}
+
 }  // namespace
 
 Plan build_plan(Module& module, const PlanOptions& options) {
@@ -162,6 +175,7 @@ Plan build_plan(Module& module, const PlanOptions& options) {
   plan.notices = module.notices;
   std::map<std::string, int> weights;
   for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights, options).build());
+  tell_of_host_steps(plan);
   return plan;
 }
 

@@ -31,7 +31,7 @@ std::uintmax_t size_on_disk(const std::string& path, int ranks) {
 Run add_build(CLI::App& app, Common& common) {
   struct State {
     ModelArguments model;
-    std::string out, target = "cpu";
+    std::string out, target;
     bool no_weights = false, no_timing = false;
   };
   auto state = std::make_shared<State>();
@@ -39,7 +39,7 @@ Run add_build(CLI::App& app, Common& common) {
   app.add_option("-o,--output", state->out, "the engine file to write")->required();
   app.add_flag("--no-weights", state->no_weights, "leave the weights out; implies --refittable");
   app.add_flag("--refittable", state->model.build.refittable, "compute nothing with the contents of weights, so that `refit` reaches all of them");
-  app.add_option("--target", state->target, "what the engine is to run on: cpu")->check(of_cpu_ranks);
+  app.add_option("--target", state->target, "what the engine is to run on: cpu, or a GPU like sm_90a")->check(of_target);
   app.add_flag("--no-timing", state->no_timing, "choose kernels by rule: the same engine on every machine");
   app.add_option("--timing-cache", state->model.build.timing_cache, "file of measured kernel times, read and added to");
   return [state, &common] {
@@ -49,6 +49,8 @@ Run add_build(CLI::App& app, Common& common) {
     options.refittable = options.refittable || state->no_weights;
     options.timed = !state->no_timing;
     options.threads = common.threads;
+    options.device = common.device;
+    if (state->target.starts_with("sm_")) options.device = "cuda", options.target = state->target;
     options.progress = show_progress(common);
     if (is_engine_file(state->model.model)) throw Error(ErrorCode::invalid_argument, fmt::format("{} is an engine already", state->model.model));
     const Engine engine = build(state->model.model, options);

@@ -65,7 +65,7 @@ void add_launch(CLI::App& app) {
 void add_common(CLI::App& app, cli::Common& common) {
   app.add_flag("--json", common.json, "machine-readable results");
   app.add_option("--log-level", common.log_level, "what to say on stderr")->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
-  app.add_option("--device", common.device, "where to run: cpu")->check(cli::of_cpu_ranks);
+  app.add_option("--device", common.device, "where to run: cpu or cuda; an engine knows its own, else cpu")->check(cli::of_device);
   app.add_option("--deadline", common.deadline, "seconds a step may take without progress")->check(CLI::Range(1.0, 1e6));
   app.add_option("--threads", common.threads, "per rank; default: cores / ranks")->check(CLI::Range(1, 1024));
   app.add_option("--isolate", common.isolate, "ranks as processes or as threads")->check(CLI::IsMember({"processes", "threads"}));

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <regex>
 
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -14,8 +17,18 @@ TeamOptions Common::team() const {
   return options;
 }
 
-std::string of_cpu_ranks(const std::string& name) {
-  return name == "cpu" ? "" : fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name);
+std::string of_device(const std::string& name) {
+  const std::vector<std::string> kinds = device_kinds();
+  if (std::ranges::find(kinds, name) != kinds.end()) return "";
+  return kinds.size() == 1 ? fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name)
+                           : fmt::format("'{}' is none of {}", name, fmt::join(kinds, ", "));
+}
+
+std::string of_target(const std::string& name) {
+  const bool gpu = std::regex_match(name, std::regex("sm_[0-9]+[af]?"));
+  const std::string reason = of_device(gpu ? "cuda" : "cpu");
+  if (gpu ? reason.empty() : name == "cpu") return "";
+  return gpu ? fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name) : fmt::format("'{}' is no target: cpu, or a GPU like sm_90a", name);
 }
 
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option) {
@@ -71,6 +84,7 @@ Engine ModelArguments::open(const Common& common) {
     throw CLI::ValidationError(
         model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --exact, --disable-pass, --kernel, --dump) belongs to `tandem build`");
   build.threads = common.threads;
+  build.device = common.device;
   build.progress = show_progress(common);
   Engine engine = open_model(model, build, common.load);
   build.progress = {};

@@ -13,7 +13,7 @@ namespace tandem::cli {
 struct Common {
   bool json = false;
   std::string log_level = "info";
-  std::string device = "cpu";
+  std::string device;  // empty: an engine's own, or cpu
   double deadline = 30;
   int threads = 0;
   std::string isolate = "processes";
@@ -47,8 +47,9 @@ struct ModelArguments {
   Engine open(const Common& common);
 };
 
-// Empty for the devices and targets of this program, else why they are not.
-std::string of_cpu_ranks(const std::string& name);
+// Empty for the devices and for the targets of this program, else why they are not.
+std::string of_device(const std::string& name);
+std::string of_target(const std::string& name);
 // "a=b" → {a, b}; throws CLI::ValidationError otherwise.
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option);
 void note(const Common& common, const std::string& text);

@@ -49,6 +49,7 @@ Run add_verify(CLI::App& app, Common& common) {
   return [state, &common] {
     state->model.finish();
     state->options.build = state->model.build;
+    state->options.build.device = common.device;
     if (std::string& mesh = state->options.build.mesh; !mesh.empty()) state->options.meshes.push_back(std::exchange(mesh, {}));  // by --strategy
     state->options.ranks = std::exchange(state->options.build.ranks, 0);
     state->options.team = common.team();

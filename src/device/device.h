@@ -85,6 +85,8 @@ bool has_device_kind(std::string_view kind);
 
 // Of device/cuda, or of its stand-in in programs without it.
 std::shared_ptr<Device> open_cuda_device(int rank);
+// Of this machine; 0 without a driver.
+int cuda_device_count();
 bool built_with_cuda();
 
 }  // namespace tandem

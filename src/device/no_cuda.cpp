@@ -8,6 +8,8 @@ std::shared_ptr<Device> open_cuda_device(int) {
   fail(ErrorCode::unsupported, "this program was built without CUDA: `make cuda` builds one that runs on GPUs and CPUs");
 }
 
+int cuda_device_count() { return 0; }
+
 bool built_with_cuda() { return false; }
 
 }  // namespace tandem

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs every model of this folder on every mesh with its recorded cases, and compares what is refused with ../refused.txt.
 
-    run_cases.py [GROUP…] [--tandem PROGRAM] [--jobs 2] [--timeout 60] [-v]
+    run_cases.py [GROUP…] [--tandem PROGRAM] [--device cuda] [--meshes one+tp=2] [--jobs 2] [--timeout 60] [-v]
 
 A cell is one model on one mesh. It passes, or it is refused by an error whose text holds the words of its line in refused.txt; anything
 else fails: a wrong result, a refusal that is not listed, a listed cell that passes, a crash, a hang. Heads never excuse a cell here: all
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+ONE = "one"  # a single rank
 MESHES = ["tp=2", "tp=4", "cp=2", "dp=2", "dp=2,tp=2", "cp=2,tp=2"]
 WHOLE = ["mlp", "bert", "gpt2", "llama", "qwen", "sdpa"]  # unsharded models: every mesh
 DEATH = re.compile(r"signal|killed|exited|no answer|deadline|timed out|our bug|internal", re.I)  # errors that are no refusal
@@ -56,7 +57,9 @@ def rank_count(cases: Path) -> int:
     return 1 + max(int(match.group(1)) for name in header if (match := re.match(r"case\d+\.rank(\d+)\.", name)))
 
 
-def find_jobs(tandem: Path, groups: list[str]) -> list[Job]:
+def find_jobs(tandem: Path, groups: list[str], device: str, all_meshes: list[str]) -> list[Job]:
+    if ONE in all_meshes and len(all_meshes) > 1:
+        return find_jobs(tandem, groups, device, [ONE]) + find_jobs(tandem, groups, device, [mesh for mesh in all_meshes if mesh != ONE])
     jobs = []
     for cases in sorted(FOLDER.glob("*.safetensors")):
         model, group = cases.stem, group_of(cases.stem)
@@ -65,13 +68,15 @@ def find_jobs(tandem: Path, groups: list[str]) -> list[Job]:
         file = FOLDER / (model + ".onnx")
         if not file.exists():
             file = FOLDER / (model + "_rank{rank}.onnx")
+        if group in SHARDED and all_meshes == [ONE]:
+            continue
         if group in SHARDED:
             ranks = rank_count(cases)
             meshes, where = [f"ranks={ranks}"], ["--ranks", str(ranks)]
         else:
-            meshes = MESHES if group in WHOLE else MESHES[:1]
-            where = [word for mesh in meshes for word in ("--mesh", mesh)]
-        jobs.append(Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json"]))
+            meshes = all_meshes if group in WHOLE else all_meshes[:1]
+            where = [word for mesh in meshes if mesh != ONE for word in ("--mesh", mesh)]
+        jobs.append(Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", "--device", device]))
     return jobs
 
 
@@ -150,13 +155,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP", help=", ".join(GROUPS) + " (default: all)")
     parser.add_argument("--tandem", type=Path, default=FOLDER.parent.parent / "build/cpu/bin/tandem")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--meshes", default="+".join(MESHES), help="separated by +; one: a single rank (default: %(default)s)")
     parser.add_argument("--refused", type=Path, default=FOLDER.parent / "refused.txt")
     parser.add_argument("--jobs", type=int, default=2, help="calls at a time")
     parser.add_argument("--timeout", type=float, default=60, help="seconds per cell")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every cell")
     args = parser.parse_args()
     listed = read_refused(args.refused)
-    jobs = find_jobs(args.tandem, args.groups or GROUPS)
+    jobs = find_jobs(args.tandem, args.groups or GROUPS, args.device, args.meshes.split("+"))
     count = {"passed": 0, "refused": 0, "unsupported": 0, "failed": 0}
     with ThreadPoolExecutor(args.jobs) as pool:
         for cells in pool.map(lambda job: run(job, args.timeout), jobs):

@@ -87,6 +87,8 @@ Engine open_model(const std::string& path, const BuildOptions& options, const Lo
   Engine engine = load_engine(path, load);
   if (!options.mesh.empty() && Mesh::parse(options.mesh) != engine.data().plan().mesh)
     fail(ErrorCode::mismatch, "{} is built for mesh {}, asked for is {}", path, engine.mesh().empty() ? "of one rank" : engine.mesh(), options.mesh);
+  if (!options.device.empty() && options.device != engine.data().plan().device)
+    fail(ErrorCode::mismatch, "{} is built for device {}, asked for is {}", path, engine.data().plan().device, options.device);
   if (options.ranks > 0 && options.ranks != engine.ranks())
     fail(ErrorCode::mismatch, "{} is built for {} ranks, asked for are {}", path, engine.ranks(), options.ranks);
   return engine;

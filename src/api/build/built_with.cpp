@@ -43,7 +43,7 @@ std::map<std::string, std::string> built_with(const BuildOptions& options, int t
   std::map<std::string, std::string> record = library_versions();
   record["compiler"] = compiler();
   record["vectors"] = vector_code();
-  record["target"] = "cpu";
+  record["target"] = !options.target.empty() ? options.target : options.device.empty() ? "cpu" : options.device;
   if (const std::string commit = source_commit(); !commit.empty()) record["commit"] = commit;
   if (const std::string text = text_of(options); !text.empty()) record["options"] = text;
   if (options.timed) record["cpu"] = machine_name(threads);

@@ -11,6 +11,7 @@
 #include "build/build.h"
 #include "build/timing_cache.h"
 #include "core/check.h"
+#include "device/device.h"
 #include "passes/pipeline.h"
 
 namespace tandem {
@@ -77,14 +78,15 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int threads = options.threads > 0 ? options.threads : std::max(1, cores / draft.module->mesh.size());
   PlanOptions plan;
+  if (!options.device.empty()) plan.device = options.device;
   plan.strategy = options.mesh;
   plan.refittable = draft.module->folded_sources.empty();
   plan.exact = options.exact;
   plan.kernels = options.kernels;
   plan.built_with = built_with(options, threads);
-  if (options.timed) plan.measure = make_measure(threads);
+  if (options.timed && (plan.device == "cpu" || cuda_device_count() > 0)) plan.measure = make_measure(plan.device, threads);
   plan.cache = &cache;
-  plan.machine = machine_name(threads);
+  plan.machine = plan.device == "cpu" || !plan.measure ? machine_name(threads) : open_device(plan.device, 0)->name();
   plan.progress = [&options, name = draft.name](std::size_t step, std::size_t steps) {
     tell(options, "choosing kernels for " + name, static_cast<double>(step) / static_cast<double>(steps));
   };
@@ -95,6 +97,7 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
 
 Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
   const auto has_strategy = [&](const std::string& axis) { return options.strategies.contains(axis) || axis == "tp" || axis == "cp" || axis == "dp"; };
+  if (!options.device.empty() && !has_device_kind(options.device)) open_device(options.device, 0);  // says why not
   const Mesh mesh = Mesh::parse(options.mesh);
   if (!drafts.at(0).world)
     for (const MeshAxis& axis : mesh.axes())

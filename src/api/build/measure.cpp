@@ -18,6 +18,7 @@ constexpr std::size_t kLargest = std::size_t{1} << 30;  // bytes of operands and
 constexpr int kRuns = 7;                                // the same on all ranks, since a collective takes all of them
 constexpr std::int64_t kWholeLength = 1 << 30;          // more than any sequence: what is past the extent is cut off
 constexpr std::int64_t kLongRun = 50'000'000;           // nanoseconds from which on one run is enough
+constexpr int kCallsOnGpu = 10;                         // hide what starting one costs
 
 Shape extents(const Type& type) {
   Shape shape;
@@ -73,21 +74,18 @@ Tensor sample_floats(const Type& type, std::mt19937& random) {
 
 class TrialRun {
  public:
-  TrialRun(const Trial& trial, int threads, Group* group) : pool_(threads), alone_(!group) {
+  TrialRun(const Trial& trial, int threads, Group* group)
+      : device_(open_device(trial.kernel.device, group ? group->rank() : 0)), stream_(device_->make_stream(threads)), alone_(!group) {
     const auto seed = static_cast<unsigned>(group ? group->rank() : 0);
     std::vector<const std::byte*> weights;
     for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
-      operands_.push_back(trial.call.has_operand(i) ? trial_operand(trial.call, i, seed * 64 + static_cast<unsigned>(i)) : Tensor());
-      operand_data_.push_back(trial.call.has_operand(i) ? operands_.back().data() : nullptr);
+      operand_data_.push_back(trial.call.has_operand(i) ? place(trial_operand(trial.call, i, seed * 64 + static_cast<unsigned>(i))) : nullptr);
       weights.push_back(trial.weights[i] ? operand_data_.back() : nullptr);
     }
-    for (const Type& type : trial.call.results) {
-      results_.emplace_back(type.dtype, extents(type));
-      result_data_.push_back(results_.back().mutable_data());
-    }
+    for (const Type& type : trial.call.results) result_data_.push_back(room(bytes(type.dtype, element_count(extents(type)))));
     if (trial.kernel.pack) packed_ = trial.kernel.pack(trial.call, weights);
-    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, group});
-    workspace_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->workspace_bytes())});
+    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, group, device_.get()});
+    workspace_ = room(kernel_->workspace_bytes());
   }
 
   double median_microseconds() {
@@ -100,19 +98,33 @@ class TrialRun {
 
  private:
   std::int64_t run() {
+    const int calls = device_->is_host() ? 1 : kCallsOnGpu;
     const std::int64_t begin = monotonic_ns();
-    kernel_->run({operand_data_, result_data_, workspace_.mutable_data(), pool_, Deadline::after(kStepDeadline)});
-    return std::max<std::int64_t>(1, monotonic_ns() - begin);
+    for (int i = 0; i < calls; ++i) kernel_->run({operand_data_, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline)});
+    stream_->wait(Deadline::after(kStepDeadline));
+    return std::max<std::int64_t>(1, (monotonic_ns() - begin) / calls);
   }
 
-  ThreadPool pool_;
+  std::byte* room(std::size_t size) {
+    memory_.emplace_back(device_, std::max<std::size_t>(size, 1));
+    return memory_.back().data();
+  }
+
+  const std::byte* place(const Tensor& tensor) {
+    std::byte* to = room(tensor.size_bytes());
+    device_->copy(to, tensor.data(), tensor.size_bytes(), *stream_);
+    return to;
+  }
+
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Stream> stream_;
   bool alone_;
-  std::vector<Tensor> operands_, results_;
+  std::vector<DeviceMemory> memory_;
   std::vector<const std::byte*> operand_data_;
   std::vector<std::byte*> result_data_;
   std::unique_ptr<Packed> packed_;
   std::unique_ptr<PreparedKernel> kernel_;
-  Tensor workspace_;
+  std::byte* workspace_ = nullptr;
 };
 
 std::size_t size_of(const OpCall& call) {
@@ -144,7 +156,8 @@ Tensor trial_operand(const OpCall& call, std::size_t operand, unsigned seed) {
   return is_float(type.dtype) ? sample_floats(type, random) : sample_integers(call, operand, random);
 }
 
-Measure make_measure(int threads) {
+Measure make_measure(const std::string& device, int threads) {
+  open_device(device, 0);  // throws where there is none
   return [threads](const Trial& trial) { return measure(trial, threads); };
 }
 

@@ -10,6 +10,9 @@
 #include <set>
 #include <sstream>
 
+#include "core/check.h"
+#include "device/device.h"
+
 namespace tandem {
 namespace {
 
@@ -82,13 +85,20 @@ double find_cpu_limit() {
   return std::atof(quota.c_str()) / period;
 }
 
+// "cpu", and the GPUs.
+std::vector<std::string> find_devices() {
+  std::vector<std::string> devices = {"cpu"};
+  for (int i = 0; i < cuda_device_count(); ++i) devices.push_back(fmt::format("cuda:{} {}", i, open_device("cuda", i)->name()));
+  return devices;
+}
+
 std::vector<std::string> find_hints(const MachineReport& report) {
   std::vector<std::string> hints;
   if (report.cpu_limit > 0 && report.cpu_limit < report.cores)
     hints.push_back("the container allows less CPU time than it shows cores: give --threads so that ranks × threads fits");
   for (const char* name : {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"})
     if (const char* value = std::getenv(name)) hints.push_back(std::string(name) + "=" + value + " is set in the environment and may change how fast kernels are");
-  if (std::filesystem::exists("/dev/nvidia0")) hints.push_back("there is an NVIDIA GPU, which this build does not use");
+  if (std::filesystem::exists("/dev/nvidia0") && !has_device_kind("cuda")) hints.push_back("there is an NVIDIA GPU, which this build does not use: `make cuda` makes one that does");
   return hints;
 }
 
@@ -103,10 +113,17 @@ MachineReport inspect_machine() {
   report.cpu_limit = find_cpu_limit();
   report.memory_bytes = std::atoll(value_in("/proc/meminfo", "MemTotal").c_str()) * 1024;
   report.available_bytes = std::atoll(value_in("/proc/meminfo", "MemAvailable").c_str()) * 1024;
-  report.devices = {"cpu"};
+  report.devices = find_devices();
   report.libraries = find_libraries();
   report.hints = find_hints(report);
   return report;
+}
+
+std::vector<std::string> device_kinds() {
+  std::vector<std::string> kinds;
+  for (const char* kind : {"cpu", "cuda"})
+    if (has_device_kind(kind)) kinds.emplace_back(kind);
+  return kinds;
 }
 
 }  // namespace tandem

@@ -151,6 +151,13 @@ std::shared_ptr<Device> open_cuda_device(int rank) {
   return devices[ordinal];
 }
 
+int cuda_device_count() {
+  int count = 0;
+  const bool known = cudaGetDeviceCount(&count) == cudaSuccess;
+  cudaGetLastError();
+  return known ? count : 0;
+}
+
 bool built_with_cuda() { return true; }
 
 }  // namespace tandem

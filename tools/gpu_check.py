@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Runs what tools/gpu_pack.sh packed, on a machine with GPUs: what is there, tests of every kernel, recorded models, benchmarks.
+
+    gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume FILE] [--pack build/gpu]
+
+Stages run in their order, each with a limit of its own; one line of JSON per row goes to DIR/rows.jsonl as the row ends, and a table of at
+most 100 lines is printed last. --resume FILE leaves out the rows that the same programs have passed before, as an earlier rows.jsonl says.
+Exit status 1 if a row failed.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Row:
+    stage: str
+    name: str
+    status: str  # passed, failed, skipped
+    seconds: float = 0
+    text: str = ""
+    values: dict = field(default_factory=dict)
+    programs: str = ""  # the digest of the pack
+
+
+class Check:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.end = time.monotonic() + args.budget
+        self.pack = args.pack.resolve()
+        self.manifest = json.loads((self.pack / "manifest.json").read_text())
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.file = (args.out / "rows.jsonl").open("w")
+        self.rows: list[Row] = []
+        self.known: dict[tuple[str, str], Row] = {}
+        if args.resume:
+            for line in args.resume.read_text().splitlines():
+                row = Row(**json.loads(line))
+                if row.status == "passed" and row.programs == self.manifest["programs"]:
+                    self.known[row.stage, row.name] = row
+        packed = self.pack / "lib/libdnnl.so.2.xz"
+        libraries = Path("/tmp/tandem-lib")
+        shutil.copytree(self.pack / "lib", libraries, dirs_exist_ok=True)
+        if packed.exists():
+            (libraries / "libdnnl.so.2").write_bytes(lzma.decompress(packed.read_bytes()))
+        self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}", "TANDEM_TEST_DEVICE": "cuda"}
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def add(self, row: Row) -> None:
+        row.programs = self.manifest["programs"]
+        self.rows.append(row)
+        self.file.write(json.dumps(asdict(row)) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def call(self, command: list[str], limit: float) -> tuple[int, str, float]:
+        """Exit status, output and seconds; 124 where it took longer than `limit` or the budget."""
+        begin = time.monotonic()
+        limit = max(1.0, min(limit, self.left()))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=self.environment, cwd=ROOT, errors="replace")
+            return done.returncode, done.stdout + done.stderr, time.monotonic() - begin
+        except subprocess.TimeoutExpired as late:
+            text = (late.stdout or b"").decode(errors="replace") if isinstance(late.stdout, bytes) else (late.stdout or "")
+            return 124, text + f"\nno end after {limit:.0f} s", time.monotonic() - begin
+
+    def program(self, name: str) -> str:
+        return str(self.pack / "bin" / name)
+
+
+def probe(check: Check) -> Iterator[Row]:
+    for name, command in [
+        ("gpu", ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm", "--format=csv,noheader"]),
+        ("doctor", [check.program("tandem"), "doctor"]),
+        ("ceilings", [sys.executable, "bench/peers/gpu_ceilings.py"]),
+    ]:
+        status, text, seconds = check.call(command, 90)
+        yield Row("probe", name, "passed" if status == 0 else "failed", seconds, text.strip()[-1500:])
+
+
+def kernels(check: Check) -> Iterator[Row]:
+    """One process per test, so that a kernel that broke its context breaks no other row."""
+    program = check.program("kernels_test")
+    status, text, _ = check.call([program, "--gtest_list_tests"], 60)
+    suite, names = "", []
+    for line in text.splitlines():
+        if line.startswith("  "):
+            names.append(suite + line.split("#")[0].strip())
+        elif line.endswith("."):
+            suite = line
+    if status != 0 or not names:
+        yield Row("kernels", "list", "failed", 0, text[-800:])
+    for name in names:
+        if ("kernels", name) in check.known:
+            yield check.known["kernels", name]
+            continue
+        status, text, seconds = check.call([program, "--gtest_filter=" + name, "--gtest_brief=1"], 60)
+        counts = {kernel: int(count) for count, kernel in re.findall(r"\[ cuda \] (\d+) rows on (.*)", text)}
+        yield Row("kernels", name, "passed" if status == 0 else "failed", seconds, "" if status == 0 else text.strip()[:1200], counts)
+
+
+def models(check: Check) -> Iterator[Row]:
+    for meshes in ["one", "tp=2+cp=2+dp=2"]:
+        command = [sys.executable, "tests/models/run_cases.py", "--tandem", check.program("tandem"), "--device", "cuda", "--meshes", meshes, "-v", "--jobs", "6", "--timeout", "60"]
+        status, text, seconds = check.call(command, 240)
+        for line in text.splitlines():
+            match = re.match(r"(passed|refused|unsupported|failed) +(\S+) (\S+)  ?(.*)", line)
+            if match:
+                verdict, model, mesh, why = match.groups()
+                yield Row("models", f"{model} {mesh}", {"refused": "skipped", "unsupported": "skipped"}.get(verdict, verdict), 0, why[:600])
+        if status not in (0, 1):
+            yield Row("models", f"all on {meshes}", "failed", seconds, text[-800:])
+
+
+def bench(check: Check) -> Iterator[Row]:
+    program = check.program("gpu_bench")
+    if not Path(program).exists():
+        return
+    status, text, seconds = check.call([program], 300)
+    for line in text.splitlines():
+        if line.startswith("{"):
+            values = json.loads(line)
+            yield Row("bench", values.pop("name"), "passed", 0, "", values)
+    if status != 0:
+        yield Row("bench", "gpu_bench", "failed", seconds, text[-800:])
+
+
+STAGES = {"probe": probe, "kernels": kernels, "models": models, "bench": bench}
+
+
+def table(rows: list[Row], limit: int = 100) -> str:
+    lines = []
+    for stage in STAGES:
+        of = [row for row in rows if row.stage == stage]
+        if of:
+            lines.append(f"{stage}: " + ", ".join(f"{sum(r.status == s for r in of)} {s}" for s in ("passed", "failed", "skipped")))
+    total: dict[str, int] = {}
+    for row in rows:
+        if row.stage == "kernels":
+            for kernel, count in row.values.items():
+                total[kernel] = total.get(kernel, 0) + count
+    lines += [f"  {count:6} rows on {kernel}" for kernel, count in sorted(total.items())]
+    for row in rows:
+        if row.stage in ("probe", "bench") or row.status == "failed":
+            lines.append(f"{row.status} {row.stage} {row.name} {row.values or ''} {row.text[:400]}")
+    return "\n".join("\n".join(lines).splitlines()[:limit])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="STAGE", help=", ".join(STAGES) + " (default: all)")
+    parser.add_argument("--budget", type=float, default=540, help="seconds for all of it")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu_check")
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--pack", type=Path, default=ROOT / "build/gpu")
+    args = parser.parse_args()
+    check = Check(args)
+    for stage in args.stages or STAGES:
+        for row in STAGES[stage](check):
+            check.add(row)
+            if check.left() <= 0:
+                break
+        if check.left() <= 0:
+            check.add(Row(stage, "budget", "failed", 0, "the time was used up here; --resume goes on"))
+            break
+    print(table(check.rows))
+    return 1 if any(row.status == "failed" for row in check.rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
