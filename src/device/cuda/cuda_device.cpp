@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -35,6 +37,25 @@ int attribute(cudaDeviceAttr which, int ordinal) {
   return value;
 }
 
+// As FaultKind has them.
+constexpr const char* kFaultingOps[kFaultKinds] = {"Gather", "GatherND", "GatherElements", "ScatterND"};
+
+Fault* make_faults() {
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, kFaultKinds * sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped), "allocating memory of the host");
+  return new (memory) Fault[kFaultKinds]();
+}
+
+// Throws what kernels reported, once.
+void throw_fault(Fault* faults) {
+  for (int kind = 0; kind < kFaultKinds; ++kind) {
+    const Fault found = faults[kind];
+    if (found.past == 0) continue;
+    std::fill_n(faults, kFaultKinds, Fault{});
+    fail(ErrorCode::invalid_argument, "{}: index {} is outside extent {}", kFaultingOps[kind], found.index, found.past - 1);
+  }
+}
+
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
@@ -55,6 +76,7 @@ Current::~Current() { cudaSetDevice(before_); }
 
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
   const Current current(device_->ordinal());
+  faults_.reset(make_faults());
   check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "making a stream");
 }
 
@@ -72,7 +94,8 @@ void CudaStream::wait(Deadline deadline) {
     if (status != cudaErrorNotReady) {
       const std::lock_guard lock(mutex_);
       if (std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
-      return check(status, "the work of a step");
+      check(status, "the work of a step");
+      return throw_fault(faults_.get());
     }
     if (deadline.expired()) fail(ErrorCode::timeout, "the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count());
     if (spins % 256 == 255 && StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted");

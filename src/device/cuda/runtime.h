@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 
+#include "device/cuda/fault.h"
 #include "device/device.h"
 
 namespace tandem::cuda {
@@ -41,13 +42,20 @@ class CudaStream final : public Stream {
   int threads() const { return threads_; }
   // Keeps the first exception of host code in the stream, for wait() to throw.
   void failed(std::exception_ptr error) noexcept;
+  // Where kernels in the stream report an index outside its extent, for wait() to throw Error(invalid_argument) that names the op.
+  Fault* fault_word(FaultKind kind) const { return faults_.get() + static_cast<int>(kind); }
 
  private:
+  struct FreeHost {
+    void operator()(Fault* memory) const { cudaFreeHost(memory); }
+  };
+
   std::shared_ptr<CudaDevice> device_;
   cudaStream_t handle_ = nullptr;
   int threads_;
   std::mutex mutex_;
   std::exception_ptr error_;
+  std::unique_ptr<Fault[], FreeHost> faults_;  // in memory of the host that the GPU writes
 };
 
 // One GPU of this process. Its context is made on first use.
@@ -77,5 +85,6 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
 // Of a kernel's RunArgs and PrepareArgs.
 inline cudaStream_t handle_of(Stream& stream) { return static_cast<CudaStream&>(stream).handle(); }
+inline Fault* fault_word_of(Stream& stream, FaultKind kind) { return static_cast<CudaStream&>(stream).fault_word(kind); }
 
 }  // namespace tandem::cuda

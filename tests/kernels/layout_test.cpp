@@ -1,0 +1,87 @@
+// Ops that move elements, and those along one axis. Where the CPU has only the evaluator ("plain"), the rows are there for a GPU's kernels.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "kernels/kernel_case.h"
+#include "tandem/error.h"
+
+namespace tandem::test {
+namespace {
+
+using Ints = std::vector<std::int64_t>;
+using Attributes = std::vector<std::pair<std::string, AttributeValue>>;
+
+// Different bits in every element, of any dtype.
+Tensor counted(DType dtype, Shape shape, std::int64_t start = 0) {
+  Tensor t(dtype, std::move(shape));
+  std::mt19937 random(static_cast<unsigned>(start + t.count()));
+  for (std::size_t i = 0; i < t.size_bytes(); ++i)
+    t.mutable_data()[i] = static_cast<std::byte>(dtype == DType::boolean ? random() % 2 : is_float(dtype) ? random() % 120 : random());
+  return t;
+}
+
+Tensor random_indices(DType dtype, Shape shape, std::int64_t extent) {
+  std::mt19937 random(7);
+  Ints values(static_cast<std::size_t>(element_count(shape)));
+  for (std::int64_t& v : values) v = static_cast<std::int64_t>(random() % static_cast<unsigned>(2 * extent)) - extent;
+  return Tensor::of_ints(dtype, std::move(shape), values);
+}
+
+// Moved, not computed: every bit agrees with the op's evaluator.
+void expect_moved(const std::string& kernel, const std::string& op, const Attributes& attributes, std::vector<std::optional<Tensor>> operands) {
+  KernelCase c = {.kernel = kernel, .op = op, .attributes = attributes, .operands = std::move(operands), .threads = 2};
+  const Tensor actual = run_kernel(c).at(0), expected = evaluate(c).at(0);
+  ASSERT_EQ(actual.shape(), expected.shape());
+  const auto different = std::mismatch(actual.bytes().begin(), actual.bytes().end(), expected.bytes().begin()).first - actual.bytes().begin();
+  EXPECT_EQ(static_cast<std::size_t>(different), actual.size_bytes())
+      << op << " of " << to_string(c.operands[0]->dtype()) << to_string(c.operands[0]->shape()) << " to " << to_string(actual.shape()) << ": the first byte that differs";
+}
+
+const DType kMoved[] = {DType::u8, DType::bf16, DType::f32, DType::i64, DType::boolean};
+
+TEST(Gather, RowsOfAnySize) {
+  for (const DType dtype : kMoved)
+    for (const Shape& table : {Shape{5, 24}, {5, 7}, {5}, {5, 2, 3}, {5, 4096}, {5, 0}})
+      for (const DType index : {DType::i32, DType::i64})
+        for (const Shape& indices : {Shape{}, {1}, {2, 3}, {0}, {300}}) expect_moved("gather", "Gather", {}, {counted(dtype, table), random_indices(index, indices, 5)});
+}
+
+TEST(Gather, AlongAnyAxis) {
+  const Tensor x = counted(DType::f16, {3, 4, 10});
+  for (const std::int64_t axis : {0, 1, 2, -1})
+    expect_moved("gather", "Gather", {{"axis", axis}}, {x, random_indices(DType::i64, {6}, x.shape()[static_cast<std::size_t>((axis + 3) % 3)])});
+}
+
+TEST(Gather, ManyItems) {
+  expect_moved("gather", "Gather", {}, {counted(DType::f32, {50, 64}), random_indices(DType::i32, {40000}, 50)});
+  expect_moved("gather", "Gather", {{"axis", std::int64_t{1}}}, {counted(DType::u8, {700, 33}), random_indices(DType::i64, {1001}, 33)});
+}
+
+TEST(Gather, ZerosForRowsOfOthers) {
+  expect_moved("gather", "Gather", {{"base", Dim(4)}, {"whole", Dim(12)}}, {counted(DType::f32, {4, 8}), random_indices(DType::i64, {40}, 12)});
+}
+
+TEST(Gather, RefusesAnIndexOutside) {
+  for (const std::int64_t index : {5, -6, 1 << 20}) {
+    KernelCase c = {.kernel = "gather", .op = "Gather", .operands = {counted(DType::f32, {5, 3}), Tensor::of_ints(DType::i64, {3}, Ints{0, index, 4})}};
+    EXPECT_THROW(run_kernel(c), Error) << index;
+    c.attributes = {{"base", Dim(5)}, {"whole", Dim(20)}};
+    if (index == 5) {
+      EXPECT_NO_THROW(run_kernel(c));
+    }
+  }
+  KernelCase empty = {.kernel = "gather", .op = "Gather", .operands = {Tensor(DType::f32, {0, 3}), Tensor::of_ints(DType::i64, {1}, Ints{0})}};
+  EXPECT_THROW(run_kernel(empty), Error);
+}
+
+TEST(GatherND, BlocksOfAnySize) {
+  for (const DType dtype : kMoved)
+    for (const std::int64_t inner : {1, 3, 16, 130})
+      for (const std::int64_t batch : {0, 1})
+        expect_moved("gather_nd", "GatherND", {{"batch_dims", batch}}, {counted(dtype, {4, 5, 4, inner}), random_indices(DType::i32, {4, 50, 2}, 4)});
+}
+
+}  // namespace
+}  // namespace tandem::test
