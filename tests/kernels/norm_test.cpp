@@ -79,6 +79,24 @@ TEST(Softmax, AgainstTheOp) {
         }
 }
 
+TEST(Softmax, LongAndManyRows) {
+  for (const DType dtype : kFloats)
+    for (const Shape& shape : {Shape{3, 4096}, Shape{1000, 24}, Shape{600, 1040}, Shape{2, 8191}, Shape{2, 9001}, Shape{1, 33000}, Shape{0, 8}, Shape{3, 0}}) {
+      expect_kernel_matches_op({.kernel = "softmax", .op = "Softmax", .operands = {random_tensor(dtype, shape, 1, 4)}}, tolerance_of(dtype));
+      expect_kernel_matches_op({.kernel = "log_softmax", .op = "LogSoftmax", .operands = {random_tensor(dtype, shape, 1, 4)}}, tolerance_of(dtype));
+    }
+}
+
+// On the CPU the evaluator runs these itself; they are for kernels of GPUs.
+TEST(Softmax, OtherAxes) {
+  for (const DType dtype : kFloats)
+    for (const char* op : {"Softmax", "LogSoftmax"})
+      for (const std::int64_t axis : {0, 1, 2}) {
+        const KernelCase c = {.kernel = "plain", .op = op, .attributes = {{"axis", axis}}, .operands = {random_tensor(dtype, {5, 37, 70}, 1, 4)}};
+        expect_kernel_matches_op(c, tolerance_of(dtype));
+      }
+}
+
 TEST(Softmax, MaskedRowsAndNaN) {
   const double inf = INFINITY;
   const Tensor x = Tensor::of(DType::f32, {4, 3}, std::vector<double>{1, -inf, 2, -inf, -inf, -inf, NAN, 1, 2, 1e30, -1e30, 0});
