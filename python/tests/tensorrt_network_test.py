@@ -322,6 +322,26 @@ def test_shape_of_a_collective_follows_num_ranks():
     assert "ReduceScatter" in caught.value.node
 
 
+def test_shape_of_a_collective_with_groups_before_num_ranks():
+    for groups, ranks, extent in (([0, 1], 2, 12), ([[0, 1, 2], [3, 4, 5]], 3, 18)):
+        network = new_network()
+        layer = network.add_dist_collective(network.add_input("x", FLOAT, (6, 2)), C.ALL_GATHER, R.NONE, -1, groups)
+        doubled = network.add_identity(layer.get_output(0)).get_output(0)
+        assert layer.get_output(0).shape == (6, 2)  # the identity as yet
+        assert doubled.shape == (6, 2)
+        layer.num_ranks = ranks
+        assert layer.get_output(0).shape == (extent, 2)
+        assert doubled.shape == (extent, 2)
+    network = new_network()
+    layer = network.add_dist_collective(network.add_input("x", FLOAT, (6, 2)), C.BROADCAST, R.NONE, 1, None)
+    assert layer.get_output(0).shape == (6, 2)
+    network.mark_output(layer.get_output(0))
+    with pytest.raises(tandem.Error, match="root 1 is no rank of 1"):
+        network._whole()
+    layer.num_ranks = 2
+    assert network._whole().network.outputs
+
+
 def test_names():
     network = new_network()
     x = network.add_input("x", FLOAT, (2, 2))

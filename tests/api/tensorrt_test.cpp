@@ -109,6 +109,19 @@ TEST_F(TensorRt, RanksOfLayers) {
   EXPECT_FALSE(logger.messages.empty());
 }
 
+TEST_F(TensorRt, GroupsBeforeTheirRanks) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(4, 3));
+  const std::int64_t group[] = {1, 0};
+  auto* gather = network->addDistCollective(*x, CollectiveOperation::kALL_GATHER, ReduceOperation::kNONE, -1, group, 2);
+  EXPECT_EQ(gather->getOutput(0)->getDimensions().d[0], 4);  // the identity as yet
+  network->markOutput(*gather->getOutput(0));
+  EXPECT_TRUE(says(thrown([&] { engine_of(*network); }), "its group has 2 ranks"));
+  gather->setNbRanks(2);
+  EXPECT_EQ(gather->getOutput(0)->getDimensions().d[0], 8);
+  network->lowered();
+}
+
 TEST_F(TensorRt, Communicators) {
   const auto engine = reducing(2);
   const auto context = owned(engine->createExecutionContext());

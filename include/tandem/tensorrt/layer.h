@@ -72,6 +72,8 @@ class ILayer {
   inline void changed();
   // Adds what the layer means.
   virtual Value lower(tandem::Network& network, const std::vector<Value>& inputs) const = 0;
+  // Refuses settings that a network in the making may have, but not one that is built.
+  virtual void check_whole() const {}
 
   friend class INetworkDefinition;
   INetworkDefinition* network_;

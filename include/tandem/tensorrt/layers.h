@@ -158,6 +158,12 @@ class IDistCollectiveLayer : public ILayer {
     if (!settings_.group.empty()) options.groups = {settings_.group};
     return network.dist_collective(inputs.at(0), kWords[static_cast<std::size_t>(settings_.operation)], options, name_);
   }
+  void check_whole() const override {
+    const auto size = static_cast<std::int64_t>(settings_.group.size());
+    if (size != 0 && size != ranks_)
+      refuse("layer '" + name_ + "': setNbRanks is " + std::to_string(ranks_) + ", but its group has " + std::to_string(size) + " ranks; set it to that number");
+    if (rooted() && root() >= ranks_) refuse("layer '" + name_ + "': root " + std::to_string(settings_.root) + " is no rank of " + std::to_string(ranks_));
+  }
   CollectiveSettings settings_;
 };
 

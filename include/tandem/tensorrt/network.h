@@ -76,6 +76,8 @@ class INetworkDefinition {
     changed();
     for (ITensor* output : outputs_) value(*output);
     for (ITensor* output : outputs_) program_->output(output->name_, values_.at(output));
+    for (const auto& layer : layers_)
+      if (values_.contains(layer->output_.get())) layer->check_whole();
     tandem::Network done = *program_;
     changed();
     return done;

@@ -143,6 +143,8 @@ inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> gr
     }
     if (group && group->size() != num_ranks())
       throw tandem::Error(tandem::ErrorCode::mismatch, "the engine is for " + std::to_string(num_ranks()) + " ranks, the communicator has " + std::to_string(group->size()));
+    if (group && engine_.engine_.collectives().empty())
+      engine_.logger_.log(ILogger::Severity::kWARNING, "the engine has no collectives: it does not communicate with this communicator");
     if (context_ && group && context_->rank() != group->rank()) context_.reset();
     if (context_) context_->set_communicator(group);
     group_ = std::move(group);

@@ -187,4 +187,7 @@ class INetworkDefinition(LayerMethods):
         program = Program(self, ranks)
         for tensor in self._outputs:
             program.network.output(tensor.name, program.value(tensor))
+        for layer in self._layers:
+            if layer in program.lowered:
+                layer._check_whole()
         return program

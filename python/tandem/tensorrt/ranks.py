@@ -75,7 +75,7 @@ class IDistCollectiveLayer(ManyRanks):
         """Ours, not TensorRT's: the groups of ranks; empty for all ranks."""
         return [list(group) for group in self._groups]
 
-    def _check_ranks(self) -> None:
+    def _check_whole(self) -> None:
         sizes = {len(group) for group in self._groups}
         if self._groups and sizes != {self._num_ranks}:
             raise InvalidArgumentError(
@@ -85,9 +85,9 @@ class IDistCollectiveLayer(ManyRanks):
             raise InvalidArgumentError(f"layer '{self._name}': root {self._root} is no rank of {self._num_ranks}")
 
     def _lower(self, program: Program, inputs: list[Value | None]) -> list[Value]:
-        self._check_ranks()
-        if self._num_ranks == 1:
+        if self._num_ranks == 1:  # or not said yet: shapes may be asked for before
             return [present(inputs[0])]
+        self._check_whole()
         root = self._groups[0].index(self._root) if self._groups and self._operation in _rooted else self._root
         return [
             program.network.dist_collective(

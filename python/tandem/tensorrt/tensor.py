@@ -226,6 +226,9 @@ class ILayer(Closed):
         """Adds what the layer means to a program."""
         raise NotImplementedError
 
+    def _check_whole(self) -> None:
+        """Refuses settings that a network in the making may have, but not one that is built."""
+
 
 class ManyRanks(ILayer):
     """A layer that several ranks can share."""
