@@ -5,6 +5,8 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "tandem/engine.h"
 #include "tandem/group.h"
@@ -36,8 +38,10 @@ class Context {
   // Binds the ranks that this one runs with; null releases them. Local, never waits; in any order on the ranks, and again with the same or
   // another group. The first prepare() or run() after it is the collective point: the context makes a group of its own there, so that
   // several contexts and the caller can use one group, if all ranks first use them in the same order. Throws Error(mismatch) for another
-  // size or rank than the engine's.
+  // size or rank than the engine's; an engine of one rank takes any group. One that communicates with nobody leaves a notice.
   void set_communicator(std::shared_ptr<Group> group);
+  // Sentences about what is bound, for who uses this context.
+  const std::vector<std::string>& notices() const;
 
   // The shape of the whole input, of all ranks together; checked at the next prepare(), run() or output_shape().
   void set_input_shape(std::size_t input, Shape shape);

@@ -24,18 +24,22 @@ class PyContext {
     return work(runner_);
   }
   void set_communicator(nb::handle group) {
-    turn([&](RankRunner& runner) { runner.set_communicator(group_of(group)); });
+    turn([&](RankRunner& runner) { notices_ = runner.set_communicator(group_of(group)); });
+    const nb::object log = nb::module_::import_("logging").attr("getLogger")("tandem");
+    for (const std::string& notice : notices_) log.attr("warning")("%s", notice);
   }
   void close() { session_.close(); }
   bool closed() const { return session_.closed(); }
   const Engine& engine() const { return engine_; }
   int rank() const { return rank_; }
+  const std::vector<std::string>& notices() const { return notices_; }
   int last_copies() const { return runner_.last_copies(); }
   double last_seconds() const { return runner_.last_seconds(); }
 
  private:
   Engine engine_;
   int rank_;
+  std::vector<std::string> notices_;
   RankRunner runner_;
   Session<RankRunner> session_;
 };
@@ -61,8 +65,8 @@ void bind_context(nb::module_& module) {
           "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "step_deadline"_a = 30.0, "rendezvous_deadline"_a = 60.0,
           "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; deadlines in seconds. Raises InvalidArgumentError, MismatchError.")
       .def("set_communicator", &PyContext::set_communicator, "group"_a.none(), nb::sig("def set_communicator(self, group: Group | None) -> None"),
-           "The group to run with, or None to release it. Local, never waits, in any order on the ranks, also again. Raises MismatchError for a group of "
-           "another size or rank.")
+           "The group to run with, or None to release it. Local, never waits, in any order on the ranks, also again. One that the engine has no use for is "
+           "taken with a notice. Raises MismatchError for a group of another size or rank than the engine's; an engine of one rank takes any.")
       .def("set_input_shape", [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },
            "name"_a, "shape"_a, nb::sig("def set_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
            "The shape of the whole input, of all ranks together. Not needed where every rank's part has the same size: then the arrays say it.")
@@ -97,6 +101,7 @@ void bind_context(nb::module_& module) {
       .def_prop_ro("closed", &PyContext::closed, "True once it is closed.")
       .def_prop_ro("engine", &PyContext::engine, "What it runs.")
       .def_prop_ro("rank", &PyContext::rank, "The rank it is.")
+      .def_prop_ro("notices", &PyContext::notices, "Sentences about the group that is bound; the logger `tandem` got them too.")
       .def_prop_ro("last_copies", &PyContext::last_copies, "How many arrays the last run copied.")
       .def_prop_ro("last_seconds", &PyContext::last_seconds, "Seconds that the last run took.")
       .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Context"), "Returns itself.")

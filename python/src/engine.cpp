@@ -114,6 +114,10 @@ void bind_engine(nb::module_& module) {
            "type and sharding. `at` as for describe.")
       .def("_repr_html_", [](const Engine& e) { return looking("engine_html")(described(e, nb::none())); }, nb::sig("def _repr_html_(self) -> str"),
            "Tables for notebooks: inputs and outputs, what a rank holds and sends, steps with what they make, shardings and bytes. Safe for any names.")
+      .def("create_context", [](nb::object self, const nb::kwargs& options) { return nb::module_::import_("tandem._core").attr("Context")(self, **options); },
+           "options"_a,
+           nb::sig("def create_context(self, *, rank: int = 0, threads: int = 0, step_deadline: float = 30.0, rendezvous_deadline: float = 60.0) -> Context"),
+           "Context(engine, …): one rank of it, run by the thread that calls.")
       .def("random_inputs",
            [](const Engine& engine, unsigned seed) {
              nb::dict out;

@@ -21,7 +21,11 @@ class RankRunner {
   Shape input_shape(nb::handle name) { return context().input_shape(inputs_.find(name)); }
   Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
   void prepare();
-  void set_communicator(std::shared_ptr<Group> group) { context().set_communicator(std::move(group)); }
+  // Returns the notices about it.
+  std::vector<std::string> set_communicator(std::shared_ptr<Group> group) {
+    context().set_communicator(std::move(group));
+    return context().notices();
+  }
   int last_copies() const { return copies_; }
   double last_seconds() const { return seconds_; }
   void interrupt() { interrupt_->end(); }

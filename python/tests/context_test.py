@@ -55,6 +55,48 @@ def test_ranks_as_threads(engine, mlp):
         np.testing.assert_allclose(out, mlp(x), rtol=1e-4, atol=1e-4)
 
 
+def test_created_by_the_engine(engine, mlp):
+    x = mlp.inputs()
+
+    def body(rank, group):
+        with engine.create_context(rank=rank, threads=1, step_deadline=20, rendezvous_deadline=20) as context:
+            assert isinstance(context, tandem.Context) and context.rank == rank and context.engine.mesh == engine.mesh
+            context.set_communicator(group)
+            assert context.notices == []
+            return context(x=x)["out"]
+
+    for out in on_ranks(2, body):
+        np.testing.assert_allclose(out, mlp(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(tandem.Error, match="no rank 2 of 2"):
+        engine.create_context(rank=2)
+    with pytest.raises(TypeError):
+        engine.create_context(1)
+
+
+def test_a_group_that_is_of_no_use_gives_a_notice(mlp, caplog):
+    x = mlp.inputs()
+    for mesh, size in ((None, 3), ({"dp": 2}, 2)):
+        engine = tandem.build(mlp.path, mesh=mesh)
+        assert engine.collectives == []
+        caplog.clear()
+
+        def body(rank, group, engine=engine):
+            with engine.create_context(rank=rank if engine.ranks > 1 else 0) as context:
+                context.set_communicator(group)
+                notices = context.notices
+                out = context(x=x[3 * rank : 3 * rank + 3] if engine.ranks > 1 else x)["out"]
+                context.set_communicator(None)
+                assert context.notices == []
+                return notices, out
+
+        results = on_ranks(size, body)
+        for notices, _ in results:
+            assert len(notices) == 1 and f"does not communicate with the group of {size}" in notices[0]
+        assert [record.message for record in caplog.records if record.name == "tandem"] == [notices[0] for notices, _ in results]
+        whole = np.concatenate([out for _, out in results]) if engine.ranks > 1 else results[0][1]
+        np.testing.assert_allclose(whole, mlp(x), rtol=1e-4, atol=1e-4)
+
+
 def test_two_contexts_of_one_group(engine, mlp):
     x = mlp.inputs()
 

@@ -359,6 +359,12 @@ def test_engine_of_one_rank_takes_one_with_a_notice():
     assert len(heard) == 1 and "one rank" in heard[0]
     context.execute_async_v3(0)
     assert (out == 1).all()
+    heard.clear()
+    network = new_network()
+    network.mark_output(network.add_identity(network.add_input("x", FLOAT, (2, 2))).get_output(0))
+    two = trt.Runtime(Listener()).deserialize_cuda_engine(built(network, num_ranks=2)).create_execution_context()
+    assert two.num_ranks == 2 and two.set_communicator(tandem.Group.in_process(2)[1]) is True
+    assert len(heard) == 1 and "no collectives" in heard[0]
 
 
 def test_a_rank_that_does_not_call_is_named(reducing):

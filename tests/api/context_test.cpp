@@ -78,6 +78,28 @@ TEST(Context, RanksOfThisProcess) {
   for (auto& thread : threads) thread.join();
 }
 
+TEST(Context, GroupsOfNoUseGiveANotice) {
+  const Engine alone = mlp("");
+  const Arrays inputs = alone.random_inputs();
+  Context context(alone);
+  EXPECT_TRUE(context.notices().empty());
+  context.set_communicator(std::move(Group::in_process(3)[1]));
+  ASSERT_EQ(context.notices().size(), 1u);
+  EXPECT_NE(context.notices()[0].find("group of 3"), std::string::npos);
+  expect_near(outputs_of(context, alone, inputs).at(0), Model(alone).run(inputs).at(alone.outputs()[0].name).at(0));
+  context.set_communicator(nullptr);
+  EXPECT_TRUE(context.notices().empty());
+
+  const Engine apart = mlp("dp=2"), together = mlp("tp=2");
+  Context part(apart, {.rank = 1}), one(together, {.rank = 1});
+  EXPECT_EQ(thrown([&] { part.set_communicator(std::move(Group::in_process(3)[1])); }).code(), ErrorCode::mismatch);
+  EXPECT_TRUE(part.notices().empty());
+  part.set_communicator(std::move(Group::in_process(2)[1]));
+  EXPECT_EQ(part.notices().size(), 1u);
+  one.set_communicator(std::move(Group::in_process(2)[1]));
+  EXPECT_TRUE(one.notices().empty());
+}
+
 // Forks `ranks` processes, each with life(rank), and gives the signal or exit status that ended each.
 std::vector<int> statuses_of(int ranks, const std::function<void(int)>& life) {
   std::vector<pid_t> children;

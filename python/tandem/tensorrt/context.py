@@ -106,6 +106,8 @@ class IExecutionContext(Closed):
                 return True
             if group is not None and group.size != self.num_ranks:
                 raise MismatchError(f"the engine is for {self.num_ranks} ranks, the communicator has {group.size}")
+            if group is not None and not self._engine._engine.collectives:
+                self._logger.log(Logger.WARNING, f"the engine has no collectives: it does not communicate with the {group.size} of this communicator")
             if self._context is not None and group is not None and self._context.rank != group.rank:
                 self._context = None
             if self._context is not None:

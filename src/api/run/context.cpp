@@ -42,6 +42,7 @@ struct Context::Data {
   ContextOptions options;
   std::shared_ptr<Group> group;  // outlives the context below
   RankContext context;
+  std::vector<std::string> notices;
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
       : engine(of), options(given), context(of.data().rank_engine(given.rank), rank_options) {}
@@ -54,9 +55,18 @@ Context::Context(Context&&) noexcept = default;
 int Context::rank() const { return data_->options.rank; }
 
 void Context::set_communicator(std::shared_ptr<Group> group) {
-  data_->context.set_communicator(group.get());
+  const EngineData& engine = data_->engine.data();
+  const Plan& plan = *engine.plans.at(engine.plans.size() == 1 ? 0 : static_cast<std::size_t>(rank()));
+  std::vector<std::string> notices;
+  if (group && plan.collectives.empty())
+    notices.push_back(fmt::format("the program of this rank has no collectives: it does not communicate with the group of {} that was bound", group->size()));
+  const bool alone = plan.world_size() == 1;
+  data_->context.set_communicator(alone ? nullptr : group.get());
   data_->group = std::move(group);  // the one before is not in use any more
+  data_->notices = std::move(notices);
 }
+
+const std::vector<std::string>& Context::notices() const { return data_->notices; }
 
 void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
 
