@@ -10,12 +10,12 @@ Exit status 1 if a row failed.
 
 import argparse
 import json
-import lzma
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -49,12 +49,10 @@ class Check:
                 row = Row(**json.loads(line))
                 if row.status == "passed" and row.programs == self.manifest["programs"]:
                     self.known[row.stage, row.name] = row
-        packed = self.pack / "lib/libdnnl.so.2.xz"
-        libraries = Path("/tmp/tandem-lib")
-        shutil.copytree(self.pack / "lib", libraries, dirs_exist_ok=True)
-        if packed.exists():
-            (libraries / "libdnnl.so.2").write_bytes(lzma.decompress(packed.read_bytes()))
-        self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}", "TANDEM_TEST_DEVICE": "cuda"}
+        self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
+        with tarfile.open(self.pack / "pack.tar.xz") as pack:
+            pack.extractall(self.unpacked, filter="data")
+        self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.unpacked / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}", "TANDEM_TEST_DEVICE": "cuda"}
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -78,7 +76,7 @@ class Check:
             return 124, text + f"\nno end after {limit:.0f} s", time.monotonic() - begin
 
     def program(self, name: str) -> str:
-        return str(self.pack / "bin" / name)
+        return str(self.unpacked / "bin" / name)
 
 
 def probe(check: Check) -> Iterator[Row]:

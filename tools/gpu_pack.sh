@@ -4,20 +4,22 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 from=build/cuda/bin to=build/gpu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 programs=(tandem kernels_test gpu_bench)
 
 rm -rf "$to"
-mkdir -p "$to/bin" "$to/lib"
+mkdir -p "$to" "$work/bin" "$work/lib"
 for program in "${programs[@]}"; do
   [[ -x $from/$program ]] || continue
-  strip -o "$to/bin/$program" "$from/$program"
+  strip -o "$work/bin/$program" "$from/$program"
 done
 # Not the C library and what belongs to it: those are the machine's own.
-ldd "$to"/bin/* | awk '/=> \//{print $3}' | sort -u | grep -Ev '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' |
-  while read -r library; do strip -o "$to/lib/$(basename "$library")" "$library" 2>/dev/null || cp -L "$library" "$to/lib/"; done
-xz -T0 -3 -c "$to/lib/libdnnl.so.2" >"$to/lib/libdnnl.so.2.xz" && rm "$to/lib/libdnnl.so.2"  # 40 MB, an eighth of it packed
+ldd "$work"/bin/* | awk '/=> \//{print $3}' | sort -u | grep -Ev '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' |
+  while read -r library; do strip -o "$work/lib/$(basename "$library")" "$library" 2>/dev/null || cp -L "$library" "$work/lib/"; done
+XZ_OPT="-T0 -3" tar -C "$work" -cJf "$to/pack.tar.xz" bin lib
 dirty=$(git status --porcelain --untracked-files=no | head -1)
 printf '{"commit": "%s", "dirty": %s, "programs": "%s"}\n' "$(git rev-parse --short HEAD)" "$([[ -n $dirty ]] && echo true || echo false)" \
-  "$(cat "$to"/bin/* | sha256sum | cut -c1-16)" >"$to/manifest.json"
+  "$(cat "$work"/bin/* | sha256sum | cut -c1-16)" >"$to/manifest.json"
 du -sh "$to" | cut -f1
 cat "$to/manifest.json"
