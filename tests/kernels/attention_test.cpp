@@ -114,6 +114,49 @@ TEST(Attention, LengthsAndSoftcap) {
     }
 }
 
+// Head sizes that kernels have code of their own for, the largest, and odd ones, over several blocks of queries and keys.
+TEST(Attention, HeadSizesAndForms) {
+  for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 35, 70, 256, 256}, Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 65, 200, 64, 64},
+                         Sizes{1, 2, 1, 35, 50, 255, 129}, Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 1, 1, 70, 90, 80, 64}})
+    for (const DType dtype : kFloats)
+      for (const char* form : {"plain", "lower_right", "bool", "additive", "keys", "lengths", "softcap"}) {
+        KernelCase c = attention_case(dtype, s);
+        const std::string_view name = form;
+        if (name == "lower_right") c.attributes.emplace_back("causal", std::string(name));
+        if (name == "bool") c.operands[attention::kMask] = random_bools({s.rows, s.columns}, 3);
+        if (name == "additive") c.operands[attention::kMask] = random_tensor(dtype, {s.batch, s.heads, s.rows, s.columns}, 5, 2);
+        if (name == "keys") c.operands[attention::kMask] = random_bools({s.batch, 1, 1, s.columns}, 2);
+        if (name == "softcap") c.attributes.emplace_back("softcap", 1.5);
+        if (name == "lengths") {
+          c.attributes.emplace_back("causal", std::string("offset"));
+          c.operands[attention::kPast] = Tensor::of_ints(DType::i32, {}, std::vector<std::int64_t>{40});
+          const std::vector<std::int64_t> rows(static_cast<std::size_t>(s.batch), s.rows - 1), columns(static_cast<std::size_t>(s.batch), s.columns - 30);
+          c.operands[attention::kQueryLengths] = Tensor::of_ints(DType::i64, {s.batch}, rows);
+          c.operands[attention::kKeyLengths] = Tensor::of_ints(DType::i32, {s.batch}, columns);
+        }
+        expect_kernel_matches_op(c, tolerance_of(dtype));
+      }
+}
+
+// What a half can hold, in places that are masked and in places that are not.
+TEST(Attention, HalfNaNAndInfinity) {
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const bool masked : {true, false}) {
+      KernelCase c = attention_case(dtype, {1, 2, 1, 40, 140, 64, 64});
+      std::vector<double> values(140 * 64);
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i));
+      values[100 * 64 + 3] = NAN;
+      values[101 * 64 + 5] = INFINITY;
+      c.operands[attention::kV] = Tensor::of(dtype, {1, 1, 140, 64}, values);
+      std::vector<std::int64_t> mask(140, 1);
+      mask[100] = mask[101] = 0;
+      if (masked) c.operands[attention::kMask] = Tensor::of_ints(DType::boolean, {140}, mask);
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+      c.operands[attention::kK] = c.operands[attention::kV];
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+    }
+}
+
 // q, k and v as columns of one wider value, as a merged product leaves them, and of three.
 TEST(FlatAttention, SameAsHeadsFirst) {
   struct Flat {

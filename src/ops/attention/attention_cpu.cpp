@@ -1,7 +1,6 @@
 // Attention on one device, over dense heads or over columns of wider rows.
 #include "core/check.h"
 #include "core/tensor.h"
-#include "ops/attention/flat.h"
 #include "ops/attention/problem_cpu.h"
 #include "ops/kernel.h"
 
@@ -49,20 +48,8 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
 }
 
 std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
-  const OpCall call = heads_first(args.call);
-  const FlatHeads flat = flat_heads(args.call);
-  AttentionProblem p = problem_of(call);
-  const auto steps = [](const Type& rows, std::int64_t size) {
-    const std::int64_t width = rows.dims[2].constant();
-    return Steps{.batch = rows.dims[1].constant() * width, .head = size, .row = width};
-  };
-  p.q_steps = steps(args.call.operand(kQ), flat.size);
-  p.k_steps = steps(args.call.operand(kK), flat.size);
-  p.v_steps = steps(args.call.operand(kV), flat.value_size);
-  p.out_steps = steps(args.call.results[0], flat.value_size);
-  std::array<std::size_t, 3> begins{};
-  for (const std::size_t i : {kQ, kK, kV}) begins[i] = bytes(p.dtype, flat.begins[i]);
-  return std::make_unique<Attention>(call, p, begins, args.threads);
+  const FlatProblem flat = flat_problem_of(args.call);
+  return std::make_unique<Attention>(flat.call, flat.problem, flat.begins, args.threads);
 }
 
 }  // namespace

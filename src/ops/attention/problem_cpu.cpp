@@ -1,6 +1,7 @@
 #include "ops/attention/problem_cpu.h"
 
 #include "core/tensor.h"
+#include "ops/attention/flat.h"
 #include "ops/half_types_cpu.h"
 #include "ops/shape_rules.h"
 
@@ -42,6 +43,22 @@ AttentionProblem problem_of(const OpCall& call) {
     p.mask_column_step = steps[3];
   }
   return p;
+}
+
+FlatProblem flat_problem_of(const OpCall& flat_call) {
+  const FlatHeads flat = flat_heads(flat_call);
+  FlatProblem result = {heads_first(flat_call), {}, {}};
+  AttentionProblem& p = result.problem = problem_of(result.call);
+  const auto steps = [](const Type& rows, std::int64_t size) {
+    const std::int64_t width = rows.dims[2].constant();
+    return Steps{.batch = rows.dims[1].constant() * width, .head = size, .row = width};
+  };
+  p.q_steps = steps(flat_call.operand(kQ), flat.size);
+  p.k_steps = steps(flat_call.operand(kK), flat.size);
+  p.v_steps = steps(flat_call.operand(kV), flat.value_size);
+  p.out_steps = steps(flat_call.results[0], flat.value_size);
+  for (const std::size_t i : {kQ, kK, kV}) result.begins[i] = bytes(p.dtype, flat.begins[i]);
+  return result;
 }
 
 std::vector<std::int64_t> lengths_of(const OpCall& call, std::size_t operand, std::span<const std::byte* const> operands) {

@@ -1,0 +1,123 @@
+#include "ops/attention/attention_cuda.h"
+
+#include <array>
+#include <limits>
+
+#include "core/check.h"
+#include "device/cuda/runtime.h"
+#include "ops/attention/flat.h"
+#include "ops/attention/problem_cpu.h"
+#include "ops/kernel.h"
+
+namespace tandem::kernels {
+namespace {
+
+using namespace attention;
+
+cuda::AttentionSteps steps_of(const Steps& steps) { return {steps.batch, steps.head, steps.row}; }
+
+int extent(std::int64_t n) {
+  if (n > std::numeric_limits<int>::max() / 2) fail(ErrorCode::unsupported, "attention over {} rows is more than its kernels count to", n);
+  return static_cast<int>(n);
+}
+
+// Everything but pointers.
+cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
+  cuda::AttentionRun run{};
+  run.type = p.dtype;
+  run.batch = extent(p.batch);
+  run.heads = extent(p.heads);
+  run.kv_heads = extent(p.kv_heads);
+  run.rows = extent(p.rows);
+  run.columns = extent(p.columns);
+  run.size = extent(p.size);
+  run.value_size = extent(p.value_size);
+  if (p.kv_heads > 0) extent(p.heads / p.kv_heads * p.rows);
+  run.q_steps = steps_of(p.q_steps);
+  run.k_steps = steps_of(p.k_steps);
+  run.v_steps = steps_of(p.v_steps);
+  run.out_steps = steps_of(p.out_steps);
+  run.mask_type = p.mask_dtype;
+  run.mask_steps = steps_of(p.mask_steps);
+  run.mask_column_step = p.mask_column_step;
+  const std::string& causal = call.attributes.text("causal");
+  run.causal = causal != "none";
+  run.diagonal = causal == "lower_right" ? p.columns - p.rows : 0;
+  run.scale = p.scale;
+  run.softcap = p.softcap;
+  run.empty_is_nan = p.empty_is_nan;
+  return run;
+}
+
+class Attention final : public PreparedKernel {
+ public:
+  // `begins`: the bytes of q, k and v before their first element.
+  Attention(OpCall call, const AttentionProblem& problem, std::array<std::size_t, 3> begins)
+      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins) {
+    empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
+    if (!empty_) cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
+  }
+
+  void run(const RunArgs& args) const override {
+    if (empty_) return;
+    cuda::AttentionRun run = run_;
+    run.q = args.operands[kQ] + begins_[kQ];
+    run.k = args.operands[kK] + begins_[kK];
+    run.v = args.operands[kV] + begins_[kV];
+    run.out = args.results[0];
+    run.mask = call_.has_operand(kMask) ? args.operands[kMask] : nullptr;
+    run.row_counts = integers(args, kQueryLengths);
+    run.column_counts = integers(args, kKeyLengths);
+    run.past = integers(args, kPast);
+    cuda::launch_plain_attention(run, cuda::handle_of(args.stream));
+    cuda::check_launch("attention");
+  }
+
+ private:
+  cuda::DeviceIntegers integers(const RunArgs& args, std::size_t operand) const {
+    if (!call_.has_operand(operand)) return {};
+    return {args.operands[operand], call_.operand(operand).dtype == DType::i64};
+  }
+
+  OpCall call_;
+  cuda::AttentionRun run_;
+  std::array<std::size_t, 3> begins_;
+  bool empty_;
+};
+
+std::optional<std::string> size_refusal(const Dim& size) {
+  if (!size.is_constant() || size.constant() > cuda::kMostAttentionSize) return "its heads are of more than 256 elements, or of no fixed number";
+  return std::nullopt;
+}
+
+std::optional<std::string> refuse(const OpCall& call) {
+  if (call.attributes.integer("num_ranks") > 1) return "it is spread over several ranks";
+  for (const std::size_t i : {kK, kV})
+    if (auto reason = size_refusal(call.operand(i).dims[3])) return reason;
+  return attention_refusal(call);
+}
+
+std::optional<std::string> refuse_flat(const OpCall& call) {
+  const FlatHeads flat = flat_heads(call);
+  for (const std::int64_t size : {flat.size, flat.value_size})
+    if (auto reason = size_refusal(Dim(size))) return reason;
+  return attention_refusal(call);
+}
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<Attention>(args.call, problem_of(args.call), std::array<std::size_t, 3>{});
+}
+
+std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
+  const FlatProblem flat = flat_problem_of(args.call);
+  return std::make_unique<Attention>(flat.call, flat.problem, flat.begins);
+}
+
+}  // namespace
+
+extern const KernelDef cuda_attention, cuda_flat_attention;
+const KernelDef cuda_attention = {.name = "cuda_attention", .op = "Attention", .refuse = refuse, .prepare = prepare, .device = "cuda"};
+const KernelDef cuda_flat_attention = {
+    .name = "cuda_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .device = "cuda"};
+
+}  // namespace tandem::kernels

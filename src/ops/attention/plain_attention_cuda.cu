@@ -1,0 +1,213 @@
+// FlashAttention's scheme in f32: a block takes 32 lines and walks over blocks of 32 keys with a running maximum per line. Of its 128
+// threads, 8 neighbours share a line's scores and sums, and each has two lines.
+#include "ops/attention/lines_cuda.cuh"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kTileLines = 32, kTileKeys = 32;
+constexpr int kOwn = kTileLines / 16;     // lines of a thread, 16 apart
+constexpr int kOwnKeys = kTileKeys / 8;   // scores of a thread and line, 8 keys apart
+constexpr int kWeightStep = kTileKeys + 4;
+
+// Floats from row to row in shared memory: whole vectors, an odd number of them, so that 8 rows lie in different banks.
+inline __host__ __device__ int padded_row(int size) { return (size + 3) / 4 * 4 + ((size + 3) / 4 % 2 == 0 ? 4 : 0); }
+
+template <int kChunks>
+struct Tiles {
+  static constexpr int kValueStep = 32 * kChunks;
+  static __host__ __device__ int key_floats(int size) { return kTileKeys * max(padded_row(size), kValueStep); }
+  static int bytes(int size) {
+    return static_cast<int>(sizeof(float)) * (kTileLines * padded_row(size) + key_floats(size) + kTileLines * kWeightStep);
+  }
+};
+
+// A row of `size` elements as f32, zeros up to `width`; all zeros where `from` is null.
+template <typename T>
+__device__ __forceinline__ void load_row(const T* from, int size, float* to, int width) {
+  for (int d = threadIdx.x % 32; d < width; d += 32) to[d] = from && d < size ? to_float(from[d]) : 0.0f;
+}
+
+__device__ __forceinline__ float4 vector_at(const float* at) { return *reinterpret_cast<const float4*>(at); }
+__device__ __forceinline__ void multiply_add(float4& sum, float by, const float4& v) {
+  sum.x += by * v.x;
+  sum.y += by * v.y;
+  sum.z += by * v.z;
+  sum.w += by * v.w;
+}
+
+// Over the 8 threads that share a line.
+template <typename Op>
+__device__ __forceinline__ float over_line(float value, Op op) {
+  for (int step = 4; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
+  return value;
+}
+
+// The results of a thread's line; false if one of them is no finite number.
+template <typename T, int kChunks>
+__device__ __forceinline__ bool store_line(const AttentionRun& p, const Line& line, const float4 (&sums)[kChunks], float top, float total, T* out) {
+  const bool empty = top == kLowest && total == 0;
+  const float nothing = p.empty_is_nan && line.counts ? __int_as_float(0x7fffffff) : 0.0f, factor = 1.0f / total;
+  const int first = threadIdx.x % 8 * 4;
+  bool finite = true;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const float values[4] = {sums[c].x, sums[c].y, sums[c].z, sums[c].w};
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int d = first + 32 * c + e;
+      if (d >= p.value_size) continue;
+      const float value = empty ? nothing : values[e] * factor;
+      finite = finite && (empty || isfinite(value));
+      out[d] = from_float<T>(value);
+    }
+  }
+  return finite;
+}
+
+template <typename T, int kChunks>
+__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionRun p, int tiles) {
+  extern __shared__ float memory[];
+  __shared__ int tile_end;
+  __shared__ float bad_tops[kTileLines];
+  __shared__ bool bad[kTileLines];
+  const int q_step = padded_row(p.size), v_step = Tiles<kChunks>::kValueStep, width = (p.size + 3) / 4 * 4;
+  float *q = memory, *keys = q + kTileLines * q_step, *weights = keys + Tiles<kChunks>::key_floats(p.size);
+  const int group = blockIdx.x / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const int first = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kTileLines;  // the longest of a causal problem go first
+  const int warp = threadIdx.x / 32, tx = threadIdx.x % 8, ty = threadIdx.x / 8;
+  const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
+  const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
+
+  for (int i = warp; i < kTileLines; i += kWarps) {
+    const T* from = static_cast<const T*>(p.q) + offset_of(p.q_steps, batch, line_of(p, batch, kv_head, first + i));
+    load_row(first + i < lines_of(p) ? from : nullptr, p.size, q + i * q_step, width);
+  }
+  if (threadIdx.x == 0) tile_end = 0;
+  __syncthreads();
+  Line lines[kOwn];
+  std::int64_t mask_rows[kOwn];
+  float tops[kOwn], totals[kOwn];
+  float4 sums[kOwn][kChunks];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    lines[i] = line_of(p, batch, kv_head, first + ty + 16 * i);
+    mask_rows[i] = offset_of(p.mask_steps, batch, lines[i]);
+    tops[i] = kLowest;
+    totals[i] = 0;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) sums[i][c] = make_float4(0, 0, 0, 0);
+    if (tx == 0) atomicMax(&tile_end, lines[i].end);
+  }
+  __syncthreads();
+
+  for (int begin = 0; begin < tile_end; begin += kTileKeys) {
+    const int count = min(kTileKeys, tile_end - begin);
+    for (int j = warp; j < kTileKeys; j += kWarps) load_row(j < count ? k_base + (begin + j) * p.k_steps.row : nullptr, p.size, keys + j * q_step, width);
+    __syncthreads();
+    float scores[kOwn][kOwnKeys] = {};
+    for (int d = 0; d < width; d += 4) {
+      float4 a[kOwn];
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) a[i] = vector_at(q + (ty + 16 * i) * q_step + d);
+#pragma unroll
+      for (int j = 0; j < kOwnKeys; ++j) {
+        const float4 b = vector_at(keys + (tx + 8 * j) * q_step + d);
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) scores[i][j] += a[i].x * b.x + a[i].y * b.y + a[i].z * b.z + a[i].w * b.w;
+      }
+    }
+    __syncthreads();
+    for (int j = warp; j < kTileKeys; j += kWarps)
+      load_row(j < count ? v_base + (begin + j) * p.v_steps.row : nullptr, p.value_size, keys + j * v_step, v_step);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      float top = tops[i];
+#pragma unroll
+      for (int j = 0; j < kOwnKeys; ++j) {
+        const int column = begin + tx + 8 * j;
+        scores[i][j] = column < lines[i].end ? score_of(p, scores[i][j], mask_rows[i], column) : kLowest;
+        top = fmaxf(top, scores[i][j]);  // NaN leaves the maximum alone
+      }
+      top = over_line(top, [](float a, float b) { return fmaxf(a, b); });
+      const bool nothing = top == kLowest;
+      const float kept = nothing ? 1.0f : expf(tops[i] - top);
+      tops[i] = top;
+      totals[i] *= kept;
+#pragma unroll
+      for (int j = 0; j < kOwnKeys; ++j) {
+        const float weight = expf(scores[i][j] - (nothing ? 0.0f : top));
+        totals[i] += weight;
+        weights[(ty + 16 * i) * kWeightStep + tx + 8 * j] = weight;
+      }
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) sums[i][c] = make_float4(sums[i][c].x * kept, sums[i][c].y * kept, sums[i][c].z * kept, sums[i][c].w * kept);
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (int j = 0; j < count; ++j) {
+      float weight[kOwn];
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) weight[i] = weights[(ty + 16 * i) * kWeightStep + j];
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        const float4 v = vector_at(keys + j * v_step + tx * 4 + 32 * c);
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) multiply_add(sums[i][c], weight[i], v);
+      }
+    }
+    __syncthreads();
+  }
+
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const float total = over_line(totals[i], [](float a, float b) { return a + b; });
+    const int index = ty + 16 * i;
+    const bool real = first + index < lines_of(p);
+    const bool finite = !real || store_line(p, lines[i], sums[i], tops[i], total, static_cast<T*>(p.out) + offset_of(p.out_steps, batch, lines[i]));
+    const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
+    if (tx == 0) {
+      bad[index] = worst != 0;
+      bad_tops[index] = tops[i];
+    }
+  }
+  __syncthreads();
+  for (int i = warp; i < kTileLines; i += kWarps)
+    if (bad[i]) careful_line<T>(p, batch, kv_head, first + i, bad_tops[i]);
+}
+
+// Calls `work` with the smallest of 1, 2, 4 and 8 chunks of 32 values that hold a row.
+template <typename Work>
+void with_chunks(int value_size, const Work& work) {
+  if (value_size <= 32) work(std::integral_constant<int, 1>());
+  else if (value_size <= 64) work(std::integral_constant<int, 2>());
+  else if (value_size <= 128) work(std::integral_constant<int, 4>());
+  else work(std::integral_constant<int, 8>());
+}
+
+// Calls `work(kernel, bytes of shared memory)`, the bytes for rows of `size`.
+template <typename Work>
+void with_kernel(const AttentionRun& p, int size, const Work& work) {
+  with_float_type(p.type, [&](auto tag) {
+    with_chunks(p.value_size, [&](auto chunks) { work(attend<typename decltype(tag)::type, chunks()>, Tiles<chunks()>::bytes(size)); });
+  });
+}
+
+}  // namespace
+
+cudaError_t prepare_plain_attention(const AttentionRun& p) {
+  cudaError_t status = cudaSuccess;
+  with_kernel(p, kMostAttentionSize, [&](auto* kernel, int bytes) {
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  });
+  return status;
+}
+
+void launch_plain_attention(const AttentionRun& p, cudaStream_t stream) {
+  const int tiles = (lines_of(p) + kTileLines - 1) / kTileLines;
+  const unsigned blocks = grid_for(std::int64_t{tiles} * p.batch * p.kv_heads, 1);
+  with_kernel(p, p.size, [&](auto* kernel, int bytes) { kernel<<<blocks, kThreads, bytes, stream>>>(p, tiles); });
+}
+
+}  // namespace tandem::cuda
