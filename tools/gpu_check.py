@@ -12,10 +12,12 @@ import argparse
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -123,17 +125,63 @@ def models(check: Check) -> Iterator[Row]:
             yield Row("models", f"all on {meshes}", "failed", seconds, text[-800:])
 
 
+class Server:
+    """A program that answers names with lines of JSON."""
+
+    def __init__(self, check: Check, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=check.environment, cwd=ROOT)
+
+    def ask(self, name: str, limit: float = 60) -> dict:
+        late = threading.Timer(limit, self.process.kill)
+        late.start()
+        try:
+            self.process.stdin.write(name + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            late.cancel()
+        return json.loads(line) if line else {"name": name, "failed": "the program ended, or gave no answer in time"}
+
+
+PAIRS = 5
+
+
 def bench(check: Check) -> Iterator[Row]:
-    program = check.program("gpu_bench")
-    if not Path(program).exists():
-        return
-    status, text, seconds = check.call([program], 300)
-    for line in text.splitlines():
-        if line.startswith("{"):
-            values = json.loads(line)
-            yield Row("bench", values.pop("name"), "passed", 0, "", values)
-    if status != 0:
-        yield Row("bench", "gpu_bench", "failed", seconds, text[-800:])
+    """Ours and the peer in turn; times are medians, `ratio` the peer's time over ours: above 1 we are faster. `copy`: the same of a copy of
+    the same bytes, for rows that do nothing else."""
+    status, text, _ = check.call([check.program("gpu_bench"), "--list"], 30)
+    ours, peer = Server(check, [check.program("gpu_bench")]), Server(check, [sys.executable, "bench/peers/gpu_torch.py"])
+    for name in text.splitlines():
+        begin, mine, theirs, copies, values = time.monotonic(), [], [], [], {}
+        for i in range(PAIRS):
+            answer = ours.ask(name)
+            values = answer if i == 0 else values
+            if "failed" in answer:
+                break
+            mine.append(answer["us"])
+            other = peer.ask(name)
+            if "us" in other:
+                theirs.append(other["us"])
+            else:
+                values["peer"] = other["failed"]
+            if "tflop_s" not in answer:
+                copies.append(peer.ask(f"copy {int(answer['gb_s'] * answer['us'] * 1e3)}").get("us", 0))
+        values.pop("name", None)
+        if not mine:
+            yield Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))
+            continue
+        scale = values["us"] / statistics.median(mine)
+        values.update({key: round(values[key] * scale, 2) for key in ("gb_s", "tflop_s") if key in values}, us=round(statistics.median(mine), 2))
+        if theirs:
+            values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
+        if copies:
+            values["copy"] = round(statistics.median(copies) / statistics.median(mine), 3)
+        yield Row("bench", name, "passed" if values.get("error", -1) < 0.03 else "failed", time.monotonic() - begin, "", values)
+    for server in (ours, peer):
+        server.process.stdin.close()
+        server.process.wait(20)
 
 
 STAGES = {"probe": probe, "kernels": kernels, "models": models, "bench": bench}

@@ -29,6 +29,8 @@ OpCall call_of(const KernelCase& c) {
   return call;
 }
 
+std::optional<std::string> refusal_of(const KernelCase& c) { return refusal(*find_kernel(c.kernel), call_of(c)); }
+
 namespace {
 
 // Rows by the kernel of a GPU that ran them.

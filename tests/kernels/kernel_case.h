@@ -22,6 +22,8 @@ struct KernelCase {
 };
 
 OpCall call_of(const KernelCase& c);
+// Why the kernel that the row names cannot run it; null if it can.
+std::optional<std::string> refusal_of(const KernelCase& c);
 // Throws if the kernel refuses the call. With TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel that
 // a GPU would take for the op instead; at the end the program says how many of its rows fell back to the host.
 std::vector<Tensor> run_kernel(const KernelCase& c);

@@ -117,9 +117,9 @@ TEST(Pointwise, WhereAndAttributes) {
   expect_elements_close({.kernel = "pointwise", .op = "Mod", .attributes = {{"fmod", true}}, .operands = {x, y}}, 3e-6, 1e-6);
   expect_elements_close({.kernel = "pointwise", .op = "Not", .operands = {condition}}, 0, 0);
   const KernelCase one_sign = {.kernel = "pointwise", .op = "IsInf", .attributes = {{"negative", false}}, .operands = {x}};
-  EXPECT_THROW(run_kernel(one_sign), Error);
+  EXPECT_TRUE(refusal_of(one_sign));
   const KernelCase double_precision = {.kernel = "pointwise", .op = "Add", .operands = {random_tensor(DType::f64, {3}, 1), random_tensor(DType::f64, {3}, 2)}};
-  EXPECT_THROW(run_kernel(double_precision), Error);
+  EXPECT_TRUE(refusal_of(double_precision));
 }
 
 TEST(Gated, EveryActivationAndWidth) {

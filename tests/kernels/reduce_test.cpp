@@ -61,10 +61,10 @@ TEST(Reduce, NaNStaysInMaxAndMin) {
 
 TEST(Reduce, RefusesWhatItCannot) {
   KernelCase c = {.kernel = "reduce", .op = "Reduce", .attributes = {{"axes", std::vector<std::int64_t>{0, 2}}}, .operands = {Tensor(DType::f32, {2, 3, 4})}};
-  EXPECT_THROW(run_kernel(c), Error);
+  EXPECT_TRUE(refusal_of(c));
   c.attributes[0].second = std::vector<std::int64_t>{0};
   c.attributes.emplace_back("kind", std::string("log_sum_exp"));
-  EXPECT_THROW(run_kernel(c), Error);
+  EXPECT_TRUE(refusal_of(c));
 }
 
 TEST(Iota, Dtypes) {

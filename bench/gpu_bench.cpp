@@ -1,0 +1,235 @@
+// Kernels of GPUs at sizes that fill the device: time of one call, with what it moves and computes. A server for tools/gpu_check.py, which
+// asks for rows here and at a peer in turn.
+//
+//   gpu_bench --list          the names of the rows
+//   gpu_bench                 reads names from stdin, a line each; answers each with a line of JSON
+//
+// Operands are random and rotated, so that nothing is found in the cache; the first time that a row is asked for, a corner of the result is
+// compared with the op's own evaluator.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/check.h"
+#include "device/device.h"
+#include "kernels/kernel_case.h"
+#include "ops/ops.h"
+#include "ops/shape_rules.h"
+
+namespace {
+
+using namespace tandem;
+using Json = nlohmann::json;
+
+struct Work {
+  std::string name;
+  std::string op;
+  std::vector<std::pair<std::string, AttributeValue>> attributes;
+  DType dtype = DType::bf16;
+  std::vector<Shape> operands;
+  std::vector<Shape> corner;  // of the operands: what the evaluator is given
+  double flops = 0;
+  double scale = 1;           // of the random operands
+};
+
+std::vector<Work> all_work() {
+  constexpr std::int64_t kRows = 65536, kLength = 4096;  // half a GB in, half a GB out
+  std::vector<Work> list;
+  for (const char* op : {"LayerNorm", "RmsNorm"}) {
+    Work work{op, op, {}, DType::bf16, {{kRows, kLength}, {kLength}}, {{4, kLength}, {kLength}}};
+    if (op == std::string("LayerNorm")) work.operands.push_back({kLength}), work.corner.push_back({kLength});
+    list.push_back(work);
+  }
+  list.push_back({"AddRmsNorm", "AddRmsNorm", {}, DType::bf16, {{kRows, kLength}, {kRows, kLength}, {kLength}}, {{4, kLength}, {4, kLength}, {kLength}}});
+  list.push_back({"Softmax 4096", "Softmax", {}, DType::bf16, {{kRows, kLength}}, {{4, kLength}}});
+  list.push_back({"Softmax 512", "Softmax", {}, DType::bf16, {{kRows * 8, 512}}, {{4, 512}}});
+  list.push_back({"Pointwise of six", "Pointwise", {{"program", std::string("t0=Mul(a0,0.5);t1=Tanh(t0);t2=Mul(t1,a0);t3=Add(t2,1);t4=Sigmoid(t3);Mul(t4,a0)")}},
+                  DType::bf16, {{kRows, kLength}}, {{4, kLength}}});
+  list.push_back({"Add", "Add", {}, DType::bf16, {{kRows, kLength}, {kRows, kLength}}, {{4, kLength}, {4, kLength}}});
+  list.push_back({"RotaryEmbedding", "RotaryEmbedding", {}, DType::bf16, {{8, 32, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}}, {{1, 1, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}}});
+  list.push_back({"Transpose", "Transpose", {{"permutation", std::vector<std::int64_t>{1, 0}}}, DType::bf16, {{16384, 16384}}, {}});
+  list.push_back({"Transpose heads", "Transpose", {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}, DType::bf16, {{16, 2048, 32, 128}}, {}});
+  list.push_back({"Reduce rows", "Reduce", {{"axes", std::vector<std::int64_t>{1}}}, DType::bf16, {{kRows, 8192}}, {{4, 8192}}});
+  list.push_back({"Reduce columns", "Reduce", {{"axes", std::vector<std::int64_t>{0}}}, DType::bf16, {{kRows, 8192}}, {{kRows, 4}}});
+  const auto matmul = [&](const char* name, DType dtype, std::int64_t m, std::int64_t k, std::int64_t n) {
+    list.push_back({name, "MatMul", {}, dtype, {{m, k}, {k, n}}, {{std::min<std::int64_t>(m, 4), k}, {k, 16}}, 2.0 * static_cast<double>(m * k * n), 1 / std::sqrt(std::sqrt(static_cast<double>(k)))});
+  };
+  matmul("MatMul 8192 bf16", DType::bf16, 8192, 8192, 8192);
+  matmul("MatMul 2048x14336x4096 bf16", DType::bf16, 2048, 14336, 4096);
+  matmul("MatMul 16x4096x4096 bf16", DType::bf16, 16, 4096, 4096);
+  matmul("MatMul 4096 f32", DType::f32, 4096, 4096, 4096);
+  matmul("MatMul 1x4096x28672 bf16", DType::bf16, 1, 4096, 28672);
+  matmul("MatMul 1x4096x7168 bf16", DType::bf16, 1, 4096, 7168);
+  matmul("MatMul 1x4096x1536 bf16", DType::bf16, 1, 4096, 1536);
+  const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns, bool causal) {
+    Work work{std::move(name), "Attention", {}, DType::bf16, {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
+              {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}}, 4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};
+    if (causal) work.attributes = {{"causal", std::string("upper_left")}};
+    list.push_back(work);
+  };
+  attention("Attention 8K", 24, 24, 8192, 8192, false);
+  attention("Attention 8K causal", 24, 24, 8192, 8192, true);
+  attention("Attention 32K", 24, 24, 32768, 32768, false);
+  for (const std::int64_t columns : {1024, 8192, 32768}) attention(fmt::format("Attention decode {}", columns), 32, 8, 1, columns, false);
+  return list;
+}
+
+OpCall call_of(const Work& work, const std::vector<Shape>& shapes) {
+  OpCall call;
+  call.op = all_ops().find(work.op);
+  check(call.op != nullptr, "the op exists");
+  call.attributes = Attributes(&call.op->fields);
+  for (const auto& [name, value] : work.attributes) call.attributes.set(name, value);
+  for (const Shape& shape : shapes) call.operands.emplace_back(Type{work.dtype, dims_of_shape(shape)});
+  call.results = call.op->infer(call);
+  return call;
+}
+
+std::size_t size_of(const Type& type) { return bytes(type.dtype, element_count(shape_of(type))); }
+
+// The leading corner of a dense tensor.
+Tensor corner_of(const Tensor& whole, const Shape& shape) {
+  Tensor part(whole.dtype(), shape);
+  const Shape strides = row_major_strides(whole.shape());
+  for (std::int64_t i = 0; i < part.count(); ++i) {
+    std::int64_t from = 0, rest = i;
+    for (std::size_t d = shape.size(); d-- > 0;) {
+      from += rest % shape[d] * strides[d];
+      rest /= shape[d];
+    }
+    store_element(part.dtype(), part.mutable_data(), i, whole.at(from));
+  }
+  return part;
+}
+
+// One row on the device: operands in several copies, each repeated from one random block.
+class Row {
+ public:
+  explicit Row(const Work& work) : work_(work), call_(call_of(work, work.operands)), device_(open_device("cuda", 0)), stream_(device_->make_stream(4)) {
+    for (const KernelDef* kernel : kernels_of(work.op, "cuda")) {
+      if (kernel->op.empty() || refusal(*kernel, call_)) continue;
+      kernel_ = kernel;
+      break;
+    }
+    if (!kernel_) fail(ErrorCode::unsupported, "no kernel of GPUs runs it");
+    for (const auto& operand : call_.operands) bytes_ += static_cast<double>(size_of(*operand));
+    for (const Type& result : call_.results) bytes_ += static_cast<double>(size_of(result));
+    sets_ = static_cast<std::size_t>(std::clamp(2e9 / bytes_, 1.0, 64.0));
+    const std::vector<const std::byte*> no_weights(call_.operands.size(), nullptr);
+    prepared_ = kernel_->prepare({.call = call_, .weights = no_weights, .threads = 4, .device = device_.get()});
+    workspace_ = room(prepared_->workspace_bytes());
+    for (std::size_t set = 0; set < sets_; ++set) {
+      for (std::size_t i = 0; i < call_.operands.size(); ++i) operands_.push_back(random(size_of(*call_.operands[i]), static_cast<unsigned>(set * 8 + i)));
+      for (const Type& result : call_.results) results_.push_back(room(size_of(result)));
+    }
+    stream_->wait(Deadline::after(std::chrono::seconds(60)));
+  }
+
+  Json measure(bool compared) {
+    run(static_cast<int>(sets_));
+    const double once = run(1);
+    const int calls = std::clamp(static_cast<int>(0.02 / once), 3, 500);
+    const double seconds = run(calls) / calls;
+    Json out{{"name", work_.name}, {"kernel", kernel_->name}, {"us", seconds * 1e6}, {"gb_s", bytes_ / seconds / 1e9}};
+    if (work_.flops > 0) out["tflop_s"] = work_.flops / seconds / 1e12;
+    if (compared) out["error"] = error();
+    return out;
+  }
+
+ private:
+  std::byte* room(std::size_t size) {
+    memory_.emplace_back(device_, std::max<std::size_t>(size, 1));
+    return memory_.back().data();
+  }
+
+  const std::byte* random(std::size_t size, unsigned seed) {
+    std::byte* to = room(size);
+    const std::size_t elements = std::min<std::size_t>(size * 8 / static_cast<std::size_t>(bits(work_.dtype)), 1 << 20);
+    const Tensor block = test::random_tensor(work_.dtype, {static_cast<std::int64_t>(elements)}, seed, work_.scale);
+    for (std::size_t at = 0; at < size; at += block.size_bytes()) device_->copy(to + at, block.data(), std::min(block.size_bytes(), size - at), *stream_);
+    return to;
+  }
+
+  void call(std::size_t set) {
+    const std::size_t in = call_.operands.size(), out = call_.results.size();
+    prepared_->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60))});
+  }
+
+  // Seconds of that many calls, which a recording holds so that starting them costs little.
+  double run(int calls) {
+    const auto work = [&] {
+      for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i) % sets_);
+    };
+    const auto recording = device_->record(*stream_, work);
+    recording->launch(*stream_);
+    stream_->wait(Deadline::after(std::chrono::seconds(60)));
+    const std::int64_t begin = monotonic_ns();
+    recording->launch(*stream_);
+    stream_->wait(Deadline::after(std::chrono::seconds(60)));
+    return static_cast<double>(monotonic_ns() - begin) / 1e9;
+  }
+
+  Tensor fetch(const std::byte* from, const Type& type) {
+    Tensor tensor(type.dtype, shape_of(type));
+    device_->copy(tensor.mutable_data(), from, tensor.size_bytes(), *stream_);
+    stream_->wait(Deadline::after(std::chrono::seconds(60)));
+    return tensor;
+  }
+
+  // The largest difference from the evaluator in the corner, over the largest magnitude; −1 where there is none to compare.
+  double error() {
+    if (work_.corner.empty()) return -1;
+    const OpCall small = call_of(work_, work_.corner);
+    std::vector<Tensor> operands;
+    for (std::size_t i = 0; i < work_.corner.size(); ++i) operands.push_back(corner_of(fetch(operands_[i], *call_.operands[i]), work_.corner[i]));
+    const Tensor expected = small.op->evaluate(small, operands)[0];
+    const Tensor actual = corner_of(fetch(results_[0], call_.results[0]), expected.shape());
+    double largest = 1e-6, worst = 0;
+    for (std::int64_t i = 0; i < expected.count(); ++i) {
+      largest = std::max(largest, std::fabs(expected.at(i)));
+      worst = std::max(worst, std::fabs(expected.at(i) - actual.at(i)));
+    }
+    return worst / largest;
+  }
+
+  const Work& work_;
+  OpCall call_;
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Stream> stream_;
+  const KernelDef* kernel_ = nullptr;
+  double bytes_ = 0;
+  std::size_t sets_ = 1;
+  std::unique_ptr<PreparedKernel> prepared_;
+  std::vector<DeviceMemory> memory_;
+  std::vector<const std::byte*> operands_;
+  std::vector<std::byte*> results_;
+  std::byte* workspace_ = nullptr;
+};
+
+}  // namespace
+
+int main(int argc, char**) {
+  const std::vector<Work> list = all_work();
+  if (argc > 1) {
+    for (const Work& work : list) fmt::print("{}\n", work.name);
+    return 0;
+  }
+  std::set<std::string> seen;
+  for (std::string name; std::getline(std::cin, name);) {
+    const auto work = std::ranges::find(list, name, &Work::name);
+    Json answer = {{"name", name}};
+    try {
+      if (work == list.end()) fail(ErrorCode::invalid_argument, "there is no row '{}'", name);
+      answer = Row(*work).measure(seen.insert(name).second);
+    } catch (const Error& error) {
+      answer["failed"] = error.what();
+    }
+    fmt::print("{}\n", answer.dump());
+    std::fflush(stdout);
+  }
+}
