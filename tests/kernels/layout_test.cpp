@@ -22,6 +22,8 @@ Tensor counted(DType dtype, Shape shape, std::int64_t start = 0) {
   return t;
 }
 
+std::vector<Dim> dims(const Ints& values) { return {values.begin(), values.end()}; }
+
 Tensor random_indices(DType dtype, Shape shape, std::int64_t extent) {
   std::mt19937 random(7);
   Ints values(static_cast<std::size_t>(element_count(shape)));
@@ -81,6 +83,82 @@ TEST(GatherND, BlocksOfAnySize) {
     for (const std::int64_t inner : {1, 3, 16, 130})
       for (const std::int64_t batch : {0, 1})
         expect_moved("gather_nd", "GatherND", {{"batch_dims", batch}}, {counted(dtype, {4, 5, 4, inner}), random_indices(DType::i32, {4, 50, 2}, 4)});
+}
+
+TEST(Transpose, OfTwoDimensions) {
+  for (const DType dtype : kMoved)
+    for (const Shape& shape : {Shape{64, 64}, {65, 64}, {128, 100}, {17, 16}, {16, 203}, {5, 1000}, {1, 9}, {0, 4}, {3, 3}, {132, 260}})
+      expect_moved("transpose", "Transpose", {{"permutation", Ints{1, 0}}}, {counted(dtype, shape)});
+}
+
+TEST(Transpose, OfMore) {
+  for (const DType dtype : kMoved)
+    for (const Ints& permutation : {Ints{0, 2, 1, 3}, {0, 1, 3, 2}, {3, 2, 1, 0}, {2, 3, 0, 1}, {1, 0, 3, 2}, {0, 3, 1, 2}, {0, 1, 2, 3}})
+      for (const Shape& shape : {Shape{2, 17, 4, 64}, {3, 33, 5, 18}, {2, 20, 40, 2}, {1, 7, 16, 3}, {4, 1, 1, 5}})
+        expect_moved("transpose", "Transpose", {{"permutation", permutation}}, {counted(dtype, shape)});
+  expect_moved("transpose", "Transpose", {{"permutation", Ints{5, 0, 4, 1, 3, 2}}}, {counted(DType::f16, {2, 3, 4, 5, 6, 7})});
+}
+
+TEST(Slice, BoundsAndSteps) {
+  const auto expect = [](const Shape& shape, const Ints& starts, const Ints& ends, const Ints& axes, const Ints& steps) {
+    for (const DType dtype : kMoved)
+      expect_moved("slice", "Slice", {{"starts", dims(starts)}, {"ends", dims(ends)}, {"axes", axes}, {"steps", steps}}, {counted(dtype, shape)});
+  };
+  expect({3, 7, 5}, {1, 4}, {6, -1}, {1, 2}, {2, -3});
+  expect({4, 256}, {64}, {128}, {1}, {});
+  expect({4, 256}, {63}, {127}, {1}, {});  // 16-byte stores of what begins anywhere
+  expect({4, 255}, {1}, {255}, {-1}, {});
+  expect({50, 128}, {49}, {-1}, {0}, {-1});
+  expect({50, 128}, {127}, {-1}, {1}, {-1});
+  expect({20, 6, 64}, {2, 0}, {6, 64}, {1, 2}, {2, 4});
+  expect({20, 6}, {3}, {3}, {0}, {});
+}
+
+TEST(Expand, RepeatsDimensions) {
+  const auto expect = [](const Shape& from, const Ints& to) {
+    for (const DType dtype : kMoved) expect_moved("expand", "Expand", {{"shape", dims(to)}}, {counted(dtype, from)});
+  };
+  expect({}, {1000});
+  expect({1}, {3, 33});
+  expect({5, 1}, {5, 64});
+  expect({5, 1}, {4, 5, 7});
+  expect({2, 3, 1, 8, 16}, {2, 3, 4, 8, 16});
+  expect({1, 7}, {20, 7});
+  expect({3, 1}, {3, 0});
+}
+
+TEST(Concat, PartsOfAnySize) {
+  for (const DType dtype : kMoved)
+    for (const std::int64_t axis : {0, 1, -1})
+      for (const Ints& widths : {Ints{8, 8}, {64, 64}, {3, 0, 5}, {1, 1, 2, 3, 5, 8, 13, 21, 34, 55}, {7}, {0, 0}}) {
+        std::vector<std::optional<Tensor>> parts;
+        for (const std::int64_t width : widths) {
+          Shape shape = {6, 5, 4};
+          shape[static_cast<std::size_t>((axis + 3) % 3)] = width;
+          parts.push_back(counted(dtype, shape, static_cast<std::int64_t>(parts.size())));
+        }
+        expect_moved("concat", "Concat", {{"axis", axis}}, parts);
+      }
+}
+
+TEST(Layout, ManyItems) {
+  expect_moved("transpose", "Transpose", {{"permutation", Ints{0, 2, 1, 3}}}, {counted(DType::u8, {2, 300, 16, 1000})});
+  expect_moved("concat", "Concat", {{"axis", std::int64_t{1}}}, {counted(DType::f16, {600, 1001}), counted(DType::f16, {600, 10}, 1)});
+  expect_moved("expand", "Expand", {{"shape", dims({301, 3, 1001})}}, {counted(DType::bf16, {301, 1, 1001})});
+}
+
+TEST(Reshape, CopiesOrStays) {
+  for (const bool in_place : {false, true}) {
+    KernelCase c = {.kernel = "reshape", .op = "Reshape", .attributes = {{"shape", dims({6, 35})}}, .operands = {counted(DType::f16, {5, 42})}, .in_place = in_place};
+    expect_close(run_kernel(c)[0], evaluate(c)[0], 0, "reshape");
+  }
+}
+
+TEST(ShardSlice, RowsPastTheEndAreZeros) {
+  for (const DType dtype : kMoved)
+    for (const std::int64_t begin : {0, 3, 6, 9, 12})
+      for (const Shape& shape : {Shape{9, 32}, {9}, {4, 9, 5}})
+        expect_moved("shard_slice", "ShardSlice", {{"dim", std::int64_t{shape.size() == 3 ? 1 : 0}}, {"begin", Dim(begin)}, {"length", Dim(4)}}, {counted(dtype, shape)});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "ops/kernel.h"
 #include "ops/layout/copy_cpu.h"
+#include "ops/layout/views.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::kernels {
@@ -24,35 +25,11 @@ class Strided final : public PreparedKernel {
   StridedCopy copy_;
 };
 
-std::unique_ptr<PreparedKernel> strided(const OpCall& call, const Shape& strides, std::int64_t offset = 0) {
-  const auto size = static_cast<std::size_t>(bits(call.operand(0).dtype)) / 8;
-  return std::make_unique<Strided>(StridedCopy(size, shape_of(call.results.at(0)), strides, offset));
-}
-
-std::unique_ptr<PreparedKernel> prepare_transpose(const PrepareArgs& args) {
-  const Shape from = row_major_strides(shape_of(args.call.operand(0)));
-  Shape strides;
-  for (const std::int64_t d : args.call.attributes.integers("permutation"))
-    strides.push_back(from[static_cast<std::size_t>(normalize_axis(d, static_cast<int>(from.size())))]);
-  return strided(args.call, strides);
-}
-
-std::unique_ptr<PreparedKernel> prepare_slice(const PrepareArgs& args) {
-  const OpCall& call = args.call;
-  Shape strides = row_major_strides(shape_of(call.operand(0)));
-  const auto& axes = call.attributes.integers("axes");
-  const auto& steps = call.attributes.integers("steps");
-  std::int64_t offset = 0;
-  for (std::size_t i = 0; i < axes.size(); ++i) {
-    std::int64_t& stride = strides[static_cast<std::size_t>(normalize_axis(axes[i], call.operand(0).rank()))];
-    offset += call.attributes.dims("starts")[i].constant() * stride;
-    if (!steps.empty()) stride *= steps[i];
-  }
-  return strided(call, strides, offset);
-}
-
-std::unique_ptr<PreparedKernel> prepare_expand(const PrepareArgs& args) {
-  return strided(args.call, strides_over(shape_of(args.call.operand(0)), shape_of(args.call.results.at(0))));
+template <OperandView (*kView)(const OpCall&)>
+std::unique_ptr<PreparedKernel> prepare_view(const PrepareArgs& args) {
+  const OperandView view = kView(args.call);
+  const auto size = static_cast<std::size_t>(bits(args.call.operand(0).dtype)) / 8;
+  return std::make_unique<Strided>(StridedCopy(size, shape_of(args.call.results.at(0)), view.strides, view.offset));
 }
 
 class Reshape final : public PreparedKernel {
@@ -98,16 +75,13 @@ class Concat final : public PreparedKernel {
 class ShardSlice final : public PreparedKernel {
  public:
   explicit ShardSlice(const OpCall& call) {
-    const int dim = normalize_axis(call.attributes.integer("dim"), call.operand(0).rank());
-    const AxisView from(shape_of(call.operand(0)), dim), to(shape_of(call.results.at(0)), dim);
+    const ShardRows rows = shard_rows(call);
     const DType dtype = call.operand(0).dtype;
-    const std::int64_t begin = call.attributes.dim("begin").constant();
-    if (begin < 0) fail(ErrorCode::invalid_argument, "rows begin at {}", begin);
-    outer_ = from.outer;
-    from_line_ = bytes(dtype, from.extent * from.inner);
-    to_line_ = bytes(dtype, to.extent * to.inner);
-    copied_ = bytes(dtype, std::clamp<std::int64_t>(from.extent - begin, 0, to.extent) * from.inner);
-    offset_ = copied_ == 0 ? 0 : bytes(dtype, begin * from.inner);
+    outer_ = rows.outer;
+    from_line_ = bytes(dtype, rows.extent * rows.inner);
+    to_line_ = bytes(dtype, rows.length * rows.inner);
+    copied_ = bytes(dtype, rows.copied * rows.inner);
+    offset_ = copied_ == 0 ? 0 : bytes(dtype, rows.begin * rows.inner);
   }
   void run(const RunArgs& args) const override {
     for (std::int64_t o = 0; o < outer_; ++o) {
@@ -129,10 +103,10 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::m
 
 extern const KernelDef concat, expand, reshape, shard_slice, slice, transpose;
 const KernelDef concat = {.name = "concat", .op = "Concat", .refuse = refuse_parts_of_bytes, .prepare = prepare<Concat>};
-const KernelDef expand = {.name = "expand", .op = "Expand", .refuse = refuse_parts_of_bytes, .prepare = prepare_expand};
+const KernelDef expand = {.name = "expand", .op = "Expand", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<expand_view>};
 const KernelDef reshape = {.name = "reshape", .op = "Reshape", .prepare = prepare<Reshape>, .in_place_operand = 0};
 const KernelDef shard_slice = {.name = "shard_slice", .op = "ShardSlice", .refuse = refuse_parts_of_bytes, .prepare = prepare<ShardSlice>};
-const KernelDef slice = {.name = "slice", .op = "Slice", .refuse = refuse_parts_of_bytes, .prepare = prepare_slice};
-const KernelDef transpose = {.name = "transpose", .op = "Transpose", .refuse = refuse_parts_of_bytes, .prepare = prepare_transpose};
+const KernelDef slice = {.name = "slice", .op = "Slice", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<slice_view>};
+const KernelDef transpose = {.name = "transpose", .op = "Transpose", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<transpose_view>};
 
 }  // namespace tandem::kernels
