@@ -109,6 +109,9 @@ class Network {
   std::vector<std::pair<std::string, Value>> outputs() const;
   // The program in the words of docs/graph_text.md; weights of more than 64 elements without their data.
   std::string to_text() const;
+  // The same as JSON: mesh, "inputs", "outputs", "values" with extents and how they lie over the mesh, "nodes" with operands, results and
+  // attributes that are not what they are by default. Extents are those of one rank; what a node gives has no sharding before build().
+  std::string describe() const;
 
   const NetworkState& state() const { return *state_; }
 

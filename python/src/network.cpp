@@ -320,6 +320,7 @@ void bind_network(nb::module_& module) {
         return outputs;
       }, nb::sig("def _outputs(self) -> dict[str, Value]"))
       .def("_to_text", &Network::to_text)
+      .def("_describe", &Network::describe)
       .def("_build", [](const Network& network, BuildOptions options, nb::object progress) {
         options.progress = progress_callback(std::move(progress));
         const Network copy = network.copy();  // another thread may go on adding

@@ -1,12 +1,13 @@
-"""Engines as tables for notebooks and as graphs for Graphviz, made from what Engine.describe says."""
+"""Engines and networks as tables for notebooks and as graphs for Graphviz, made from what their describe() says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-__all__ = ["engine_html", "graphviz"]
+__all__ = ["engine_html", "graphviz", "network_graphviz", "network_html"]
 
 _Report = dict[str, Any]
 _COLOURS = ["#1f6fd6", "#d06a00", "#1c8a3d", "#7a45c9", "#0f8389", "#c22f6e", "#8f7a00", "#80644a"]
@@ -34,13 +35,19 @@ def _exchange(use: _Report) -> str:
     return f"{use['operation']}{' ' + use['reduce'] if 'reduce' in use else ''} over {over}, {_size(use['typical_bytes'])} a rank"
 
 
+def _over(node: _Report) -> str:
+    """Which ranks a node of a network exchanges with."""
+    over = f"axis {node['axis']}" if node["axis"] else f"ranks {node['groups']}" if node["groups"] else "all ranks"
+    return f"over {over}"
+
+
 def _sizes(report: _Report) -> str:
     return ", ".join(f"{name}={size}" for name, size in report["activation_bytes_for"].items()) or "the fixed shapes"
 
 
 def _extents(value: _Report) -> Iterator[tuple[str, list[str]]]:
     """Per dimension its extent and the axes that split it."""
-    return zip(map(str, value["shape"]), value["split"], strict=True)
+    return zip(map(str, value["shape"]), value.get("split") or [[]] * len(value["shape"]), strict=True)
 
 
 # ---- notebooks
@@ -52,7 +59,7 @@ def _html_value(report: _Report, value: _Report) -> str:
         style = "".join(f";background:{_colour(report, axis)}55" for axis in axes[:1])
         name = f"<sub>{escape(' '.join(axes))}</sub>" if axes else ""
         parts.append(f'<span style="padding:0 .3em{style}">{escape(extent)}{name}</span>')
-    sums = "".join(f' <span style="border:1px dashed {_colour(report, a)};padding:0 .3em">Σ {escape(a)}</span>' for a in value["partial"])
+    sums = "".join(f' <span style="border:1px dashed {_colour(report, a)};padding:0 .3em">Σ {escape(a)}</span>' for a in value.get("partial", []))
     return f"<code>{escape(value['dtype'])}[{','.join(parts)}]</code>{sums}"
 
 
@@ -102,6 +109,51 @@ def engine_html(report: _Report) -> str:
     )
 
 
+def _placement(report: _Report, port: _Report) -> str:
+    if not report["mesh"]:
+        return ""
+    return "each rank's own" if port["varying"] else "split" if any(port["split"]) else "same on all ranks"
+
+
+def _node_name(node: _Report) -> str:
+    return escape(node["op"]) + (f"<br><small>{escape(node['node'])}</small>" if node["node"] else "")
+
+
+def _html_nodes(report: _Report) -> Iterator[str]:
+    values = report["values"]
+    for number, node in enumerate(report["nodes"][:_STEPS]):
+        style = f"border-left:4px solid {_colour(report, node['axis'])}" if "axis" in node else ""
+        takes = "<br>".join(escape(values[v]["name"]) if v >= 0 else "none" for v in node["operands"])
+        makes = "<br>".join(f"{escape(values[v]['name'])} {_html_value(report, values[v])}" for v in node["results"])
+        words = [escape(_over(node))] if "axis" in node else []
+        told = {"axis", "groups", "num_ranks"} if words else set()
+        words += [f"{escape(name)} = {escape(text)}" for name, text in node["attributes"].items() if name not in told]
+        yield _html_row([str(number), _node_name(node), takes, makes, "<br>".join(words)], style=style)
+
+
+def network_html(report: _Report) -> str:
+    """One element for a notebook: what the network is, its inputs, weights and outputs, and its nodes with what they take and make."""
+    axes = " ".join(
+        f'<span style="background:{_colour(report, a["name"])}55;padding:0 .4em">{escape(a["name"])}={a["size"]}</span>' for a in report["axes"]
+    )
+    ports = "".join(
+        _html_row([kind, escape(port["name"]), _html_value(report, port), _placement(report, port)])
+        for kind in ("input", "output")
+        for port in report[kind + "s"]
+    )
+    weights = "".join(_html_row(["weight", escape(v["name"]), _html_value(report, v), ""]) for v in report["values"] if v["kind"] == "weight")
+    nodes = _html_row(["node", "what", "takes", "makes", "told"], "th") + "".join(_html_nodes(report))
+    left = len(report["nodes"]) - _STEPS
+    count = f"nodes: {len(report['nodes'])}" + (f"; the first {_STEPS} of them" if left > 0 else "")
+    notices = "".join(f"<p>{escape(notice)}</p>" for notice in report["notices"])
+    scroll = '<div style="max-height:40em;overflow:auto"><table>'
+    return (
+        f'<div class="tandem-network"><p><b>tandem.Network</b>: {_whose(report)}{axes}</p>{notices}<table>{ports}</table>'
+        f"<details><summary>weights: {weights.count('<tr')}</summary>{scroll}{weights}</table></div></details>"
+        f"<details open><summary>{count}</summary>{scroll}{nodes}</table></div></details></div>"
+    )
+
+
 # ---- Graphviz
 
 
@@ -111,12 +163,12 @@ def _quoted(text: str) -> str:
 
 def _dot_value(value: _Report) -> str:
     dims = ",".join(extent + "".join(f"@{axis}" for axis in axes) for extent, axes in _extents(value))
-    more = [f" Σ{axis}" for axis in value["partial"]] + [f" ≠{axis}" for axis in value["varying"]]
+    more = [f" Σ{axis}" for axis in value.get("partial", [])] + [f" ≠{axis}" for axis in value.get("varying", [])]
     return f"{value['dtype']}[{dims}]" + "".join(more)
 
 
 def _axis_of(value: _Report) -> str:
-    return next((axis for axes in value["split"] for axis in axes), next(iter(value["partial"]), ""))
+    return next((axis for axes in value.get("split", []) for axis in axes), next(iter(value.get("partial", [])), ""))
 
 
 class _Dot:
@@ -176,12 +228,51 @@ class _Dot:
                 yield line
 
 
+class _NetworkDot(_Dot):
+    """Nodes instead of steps; constants are told in those that use them."""
+
+    def __init__(self, report: _Report) -> None:
+        constants = {v for node in report["nodes"] if node["op"] == "Constant" for v in node["results"]}
+        steps = [{**node, "layer": _layer(node["node"])} for node in report["nodes"] if node["op"] != "Constant"]
+        uses = [{"step": number, "axis": node["axis"]} for number, node in enumerate(steps) if "axis" in node]
+        super().__init__({**report, "steps": steps, "collectives": uses})
+        self.told = {v: "constant" for v in constants} | {v: "weights" for v, value in enumerate(self.values) if value["kind"] == "weight"}
+
+    def step(self, number: int, step: _Report, use: _Report | None) -> str:
+        label = step["op"] + (f"\n{step['node']}" if step["node"] else "") + (f"\n{_over(step)}" if use else "")
+        label += "".join(f"\n{_dot_value(self.values[v])} of {self.told[v]}" for v in step["operands"] if v in self.told)
+        look = f', fillcolor="{_colour(self.report, use["axis"])}", fontcolor="white", shape=box' if use else ""
+        return f"step{number} [label={_quoted(label)}{look}];"
+
+
+def _layer(node: str) -> str:
+    """Up to the first number in a name such as "encoder/layer.3/query"."""
+    words = re.split(r"[/.]+", node.strip("/"))
+    numbered = next((i for i, word in enumerate(words[:-1]) if word.isdigit()), None)
+    return "" if numbered is None else ".".join(words[: numbered + 1])
+
+
+def _whose(report: _Report) -> str:
+    """Whose program a network is."""
+    if report["mesh"]:
+        return "the program of one rank of "
+    return "the program of one rank" if any("axis" in node for node in report["nodes"]) else "the whole program"
+
+
+def network_graphviz(report: _Report) -> str:
+    """DOT text of a network: one node per op, in a box per layer."""
+    return _text("network", _whose(report) + report["mesh"], _NetworkDot(report))
+
+
 def graphviz(report: _Report) -> str:
     """DOT text: one node per step, in a box per layer; exchanges in the colour of their axis; edges with type and sharding."""
-    dot = _Dot(report)
+    return _text("engine", f"mesh {report['mesh'] or 'of one rank'}, bytes at {_sizes(report)}", _Dot(report))
+
+
+def _text(name: str, title: str, dot: _Dot) -> str:
     lines = [
-        "digraph engine {",
-        f"  label={_quoted('mesh ' + (report['mesh'] or 'of one rank') + ', bytes at ' + _sizes(report))};",
+        f"digraph {name} {{",
+        f"  label={_quoted(title)};",
         '  node [shape=box, style="filled,rounded", fillcolor="#eef1f4", fontname="sans-serif", fontsize=10];',
         '  edge [fontname="sans-serif", fontsize=8, color="#888888"];',
         *dot.nodes(),

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -227,6 +228,26 @@ class Network(NetworkOps):
     def outputs(self) -> dict[str, Value]:
         """The outputs by name, in order."""
         return self._outputs()
+
+    def describe(self) -> dict[str, Any]:
+        """All about it: mesh, inputs and outputs, values with extents and how they lie over the mesh, nodes with what they take, give and are told.
+
+        Extents are those of one rank. What a node gives has no sharding before the network is built: see Engine.describe.
+        """
+        described: dict[str, Any] = json.loads(self._describe())
+        return described
+
+    def to_graphviz(self) -> str:
+        """The program in the DOT language, for `dot -Tsvg`: nodes in boxes by layer, exchanges in the colour of their mesh axis, edges with types."""
+        from .looking import network_graphviz
+
+        return network_graphviz(self.describe())
+
+    def _repr_html_(self) -> str:
+        """Tables for notebooks: inputs and outputs with their placement, nodes with what they take, make and are told. Safe for any names."""
+        from .looking import network_html
+
+        return network_html(self.describe())
 
     def build(self, *, mesh: Mesh | Mapping[str, int] | str | None = None, **options: Any) -> Engine:
         """Compiles it into an Engine; the arguments are those of tandem.build. The network stays as it is."""

@@ -1,4 +1,4 @@
-"""Engines as tables in notebooks and as graphs for Graphviz."""
+"""Engines and networks as tables in notebooks and as graphs for Graphviz."""
 
 import re
 import shutil
@@ -128,3 +128,71 @@ def test_sizes(bert):
         bert.describe(at={"bath": 1})
     with pytest.raises(tandem.Error, match="batch=0 is outside"):
         bert.to_graphviz(at={"batch": 0})
+
+
+# ---- networks
+
+
+@pytest.fixture(scope="module")
+def megatron():
+    net = tandem.Network(mesh={"tp": 2})
+    x = net.input("x", "f32", ["B", 8], placement="same")
+    up, down = (net.weight(name, np.ones((8, 8), np.float32), placement=place) for name, place in (("up", "1:tp"), ("down", "0:tp")))
+    h = net.relu(x @ up + np.ones(4, np.float32), name="block.0.relu")
+    net.output("y", net.all_reduce(h @ down, axis="tp", name="block.0.sum"), placement="same")
+    net.output("h", h)
+    return net
+
+
+def test_network_as_data(megatron):
+    report = megatron.describe()
+    assert report["axes"] == [{"name": "tp", "size": 2}]
+    assert [(node["op"], node.get("ranks")) for node in report["nodes"]] == [
+        ("MatMul", None), ("Constant", None), ("Add", None), ("Relu", None), ("MatMul", None), ("AllReduce", 2)
+    ]  # fmt: skip
+    values = {value["name"]: value for value in report["values"]}
+    assert (values["up"]["shape"], values["up"]["split"]) == ([8, 4], [[], ["tp"]])
+    assert (values["down"]["shape"], values["down"]["split"]) == ([4, 8], [["tp"], []])
+    assert [(port["name"], port["varying"]) for port in report["outputs"]] == [("y", []), ("h", ["tp"])]
+    made = {v for node in report["nodes"] for v in node["results"]}
+    for node in report["nodes"]:
+        assert all(report["values"][v]["kind"] != "result" or v in made for v in node["operands"])
+
+
+def test_network_in_a_notebook(megatron):
+    page = Elements(megatron._repr_html_())
+    for words in ("the program of one rank of tp=2", "same on all ranks", "each rank's own", "AllReduce", "over axis tp", "block.0.sum", "weights: 2", "nodes: 6"):
+        assert words in page.text, words
+    colours = {m[1] for _, attrs in page.seen if (m := re.search(r"background:(#\w+)", attrs.get("style") or ""))}
+    assert len(colours) == 1  # one axis
+    assert sum(tag == "tr" for tag, _ in page.seen) == 3 + 2 + 1 + 6
+    plain = tandem.Network.from_onnx(MODELS / "bert_dynamo23.onnx")
+    page = Elements(plain._repr_html_())
+    assert "the whole program" in page.text and "input_ids" in page.text and "background" not in plain._repr_html_()
+    assert "nodes: 0" in Elements(tandem.Network()._repr_html_()).text
+
+
+def test_network_as_graph(megatron):
+    text = megatron.to_graphviz()
+    assert text.count("fillcolor") == 2 and "AllReduce" in text and "over axis tp" in text  # the exchange, and the default
+    assert "f32[8,4@tp] of weights" in text and "f32[4] of constant" in text and 'label="block.0"' in text
+    assert sorted(edges(text)) == sorted(
+        [("input0", "step0"), ("step0", "step1"), ("step1", "step2"), ("step2", "step3"), ("step3", "step4"), ("step4", "output0"), ("step2", "output1")]
+    )
+    plain = tandem.Network.from_onnx(MODELS / "bert_dynamo23.onnx")
+    drawn = plain.to_graphviz()
+    kept = [node for node in plain.describe()["nodes"] if node["op"] != "Constant"]
+    assert len(re.findall(r"^ +step\d+ \[label", drawn, re.M)) == len(kept)
+
+
+def test_names_of_networks_are_text():
+    net, name = tandem.Network(), '<script>alert("1")</script>\\" -> {x}'
+    x = net.input(name, "f32", [2])
+    net.output("y\n;}", net.relu(x, name=name))
+    page = Elements(net._repr_html_())
+    assert name in page.text and not any(tag == "script" for tag, _ in page.seen)
+    if shutil.which("dot"):
+        drawn = subprocess.run(["dot", "-Tsvg"], input=net.to_graphviz(), capture_output=True, text=True, check=True).stdout
+        assert "script" in drawn and "<script" not in drawn
+    else:
+        assert edges(net.to_graphviz()) == [("input0", "step0"), ("step0", "output0")]
