@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -36,6 +37,17 @@ def test_sharded_mlp(tmp_path):
     assert "all_reduce over tp" in out and "largest difference" in out
     one, two = (int(number) for number in re.findall(r"ranks?: (\d+) bytes of weights", out))
     assert two < one
+
+
+def test_embedding_search(tmp_path):
+    said = in_folder("embedding_search.py", tmp_path).splitlines()
+    nearness, found = zip(*(line.split("  ", 1) for line in said), strict=True)
+    assert nearness[0] == "1.00" and len(found) == 6 and "killed" in found[1]  # the query, and what is nearest
+    assert list(nearness) == sorted(nearness, reverse=True) and float(nearness[1]) > 0.6
+    drawn = ElementTree.parse(tmp_path / "search.svg").getroot()
+    dots = {dot[0].text: (float(dot.get("cx")), float(dot.get("cy"))) for dot in drawn.iter("{http://www.w3.org/2000/svg}circle")}
+    assert len(dots) > 100 and all(0 <= x <= 1000 and 0 <= y <= 600 for x, y in dots.values())
+    assert sorted(dots, key=lambda text: dots[text][1])[:6] == list(found)
 
 
 def test_ranks_as_torchrun_starts_them(tmp_path):
