@@ -1,12 +1,13 @@
 """Bad input, one by one: the exit code, the words of the error, its JSON form."""
 
 import json
+import shutil
 import unittest
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from program import ProgramTest, lookup, make_model, model_path, product, tensor
+from program import MODELS, ProgramTest, lookup, make_model, model_path, product, tensor
 from safetensors.numpy import load_file, save_file
 
 
@@ -176,6 +177,32 @@ class BadMesh(ProgramTest):
     def test_sharded_for_another_number_of_ranks(self) -> None:
         path = model_path("sharded_context_fused2")
         self.refuse("run", path, code="invalid_argument", says=["sharded already", "--ranks"])
+
+    def test_nodes_for_another_number_of_ranks(self) -> None:
+        for name, node, written, ranks in (
+            ("collective_all_reduce_sum", "DistCollective_y", 4, 2),
+            ("sharded_attention", "attention_0", 2, 3),  # nb_rank
+            ("sharded_attention_nbRanks", "attention_0", 2, 4),
+            ("sharded_context_fused2", "shard_3", 2, 4),
+        ):
+            for verb in (["run"], ["build", "-o", "e.tandem"]):
+                error = self.refuse(*verb, model_path(name), "--ranks", ranks, code="mismatch", says=[f"for {written} ranks", f"run on {ranks}"], node=True)
+                self.assertIn(node, error["node"])
+        self.assertFalse((self.folder / "e.tandem").exists())
+
+    def test_files_per_rank_with_another_number_of_ranks(self) -> None:
+        for rank in range(4):  # more files than the nodes say ranks
+            shutil.copy(model_path(f"sharded_mlp_rank{rank % 2}"), self.folder / f"mlp{rank}.onnx")
+        for ranks in (3, 4):
+            error = self.refuse("run", "mlp{rank}.onnx", "--ranks", ranks, code="mismatch", says=["for 2 ranks", f"run on {ranks}"], node=True)
+            self.assertIn("DistCollective_summed", error["node"])
+            self.assertEqual(error["rank"], 0)
+        self.succeed("run", "mlp{rank}.onnx", "--ranks", 2)
+        # A group of the last two ranks of four, run on two.
+        path = str(MODELS / "collective_subgroup_all_gather_rank{rank}.onnx").replace("rank{rank}", "rank3")
+        shutil.copy(path, self.folder / "all0.onnx")
+        shutil.copy(path, self.folder / "all1.onnx")
+        self.refuse("run", "all{rank}.onnx", "--ranks", 2, code="mismatch", says=["names rank 2", "run on 2 ranks"], node=True)
 
     def test_heads_that_do_not_divide(self) -> None:
         error = self.refuse("run", model_path("llama_legacy"), "--mesh", "tp=3", code="unsupported", says=["heads", "3"], node=True)

@@ -51,8 +51,24 @@ bool is_presharded(const Module& module) {
   return false;
 }
 
-// The program of a file, or of rank `rank` where each has a file of its own.
-Draft read_draft(const std::string& path, const BuildOptions& options, bool per_rank) {
+// What another tool has sharded runs on as many ranks as it was sharded for. `rank` whose file it is; -1: of all.
+void check_ranks(const Module& module, int ranks, int rank) {
+  for (const auto& node : module.main().nodes()) {
+    if (!communicates(*node)) continue;
+    const std::int64_t written = node->attributes.integer("num_ranks");
+    const RankLists& groups = node->attributes.get<RankLists>("groups");
+    if (groups.empty() && written != ranks)
+      throw Error(ErrorCode::mismatch, fmt::format("it is for {} ranks, but the model is to run on {}", written, ranks), node->label(), rank);
+    for (const auto& group : groups)
+      for (const std::int64_t member : group)
+        if (member >= ranks)
+          throw Error(ErrorCode::mismatch, fmt::format("its group names rank {}, but the model is to run on {} ranks", member, ranks), node->label(), rank);
+  }
+}
+
+// The program of a file: of rank `rank` where each has a file of its own, of all for -1.
+Draft read_draft(const std::string& path, const BuildOptions& options, int rank) {
+  const bool per_rank = rank >= 0;
   ImportOptions import;
   import.world_size = options.ranks > 0 ? options.ranks : 1;
   import.shapes = parse_shapes(options.shapes);
@@ -62,6 +78,7 @@ Draft read_draft(const std::string& path, const BuildOptions& options, bool per_
   Draft draft{.module = import_onnx(std::filesystem::path(path), import), .name = path};
   if (!per_rank && !is_presharded(*draft.module)) return draft;
   if (options.ranks < 1) fail(ErrorCode::invalid_argument, "{} is sharded already; say for how many ranks with --ranks", path);
+  check_ranks(*draft.module, options.ranks, rank);
   draft.world = Mesh({{"rank", options.ranks}});
   return draft;
 }
@@ -78,7 +95,7 @@ Engine build(const std::string& path, const BuildOptions& options) {
   const bool per_rank = is_per_rank(path);
   if (per_rank && options.ranks < 1) fail(ErrorCode::invalid_argument, "{} names a file per rank; say how many with --ranks", path);
   std::vector<Draft> drafts;
-  for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank) drafts.push_back(read_draft(path_of_rank(path, rank), options, per_rank));
+  for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank) drafts.push_back(read_draft(path_of_rank(path, rank), options, per_rank ? rank : -1));
   return finish(std::move(drafts), options);
 }
 
