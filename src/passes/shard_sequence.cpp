@@ -38,9 +38,14 @@ struct Caches {
   std::vector<std::string> notices;
 };
 
-// An input that looks like keys or values: an update other than Concat(past, new) takes it whole.
+// An input that looks like keys or values, or what is joined and turned from one: an update other than Concat(past, new) takes it whole.
 bool is_cache_like(const Value* part, const Value* keys) {
-  return part && part->is_input() && part->type.rank() == 4 && part->type.dims[1] == keys->type.dims[1] && part->type.dims[3] == keys->type.dims[3];
+  if (!part || part->weight()) return false;
+  if (!part->is_input()) {
+    const Node& maker = *part->producer();
+    return (maker.is("Concat") || maker.is("Transpose")) && std::ranges::any_of(maker.operands(), [&](const Value* of) { return is_cache_like(of, keys); });
+  }
+  return part->type.rank() == 4 && part->type.dims[1] == keys->type.dims[1] && part->type.dims[3] == keys->type.dims[3];
 }
 
 // How keys (operand 1) or values (2) are appended to a cache, if they are. A cache that they meet otherwise is worth a notice.
