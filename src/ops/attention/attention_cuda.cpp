@@ -1,5 +1,6 @@
 #include "ops/attention/attention_cuda.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 
@@ -37,6 +38,7 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
   run.k_steps = steps_of(p.k_steps);
   run.v_steps = steps_of(p.v_steps);
   run.out_steps = steps_of(p.out_steps);
+  run.masked = call.has_operand(kMask);
   run.mask_type = p.mask_dtype;
   run.mask_steps = steps_of(p.mask_steps);
   run.mask_column_step = p.mask_column_step;
@@ -52,10 +54,13 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
 class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
-  Attention(OpCall call, const AttentionProblem& problem, std::array<std::size_t, 3> begins)
-      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins) {
+  Attention(OpCall call, const AttentionProblem& problem, std::array<std::size_t, 3> begins, const cuda::CudaDevice& device)
+      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), multiprocessors_(device.multiprocessors()) {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
-    if (!empty_) cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
+    if (empty_) return;
+    on_tensor_cores_ = cuda::takes_tensor_attention(run_, device.shared_bytes());
+    if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, multiprocessors_), "preparing attention");
+    cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
   }
 
   void run(const RunArgs& args) const override {
@@ -65,15 +70,22 @@ class Attention final : public PreparedKernel {
     run.k = args.operands[kK] + begins_[kK];
     run.v = args.operands[kV] + begins_[kV];
     run.out = args.results[0];
-    run.mask = call_.has_operand(kMask) ? args.operands[kMask] : nullptr;
+    run.mask = run.masked ? args.operands[kMask] : nullptr;
     run.row_counts = integers(args, kQueryLengths);
     run.column_counts = integers(args, kKeyLengths);
     run.past = integers(args, kPast);
-    cuda::launch_plain_attention(run, cuda::handle_of(args.stream));
+    const cudaStream_t stream = cuda::handle_of(args.stream);
+    if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, multiprocessors_, stream);
+    else cuda::launch_plain_attention(run, stream);
     cuda::check_launch("attention");
   }
 
  private:
+  static bool aligned(const cuda::AttentionRun& run) {
+    return std::ranges::all_of(std::array{run.q, run.k, run.v, static_cast<const void*>(run.out)},
+                               [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
+  }
+
   cuda::DeviceIntegers integers(const RunArgs& args, std::size_t operand) const {
     if (!call_.has_operand(operand)) return {};
     return {args.operands[operand], call_.operand(operand).dtype == DType::i64};
@@ -82,7 +94,8 @@ class Attention final : public PreparedKernel {
   OpCall call_;
   cuda::AttentionRun run_;
   std::array<std::size_t, 3> begins_;
-  bool empty_;
+  int multiprocessors_;
+  bool empty_ = false, on_tensor_cores_ = false;
 };
 
 std::optional<std::string> size_refusal(const Dim& size) {
@@ -104,13 +117,15 @@ std::optional<std::string> refuse_flat(const OpCall& call) {
   return attention_refusal(call);
 }
 
+const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
+
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
-  return std::make_unique<Attention>(args.call, problem_of(args.call), std::array<std::size_t, 3>{});
+  return std::make_unique<Attention>(args.call, problem_of(args.call), std::array<std::size_t, 3>{}, device_of(args));
 }
 
 std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
   const FlatProblem flat = flat_problem_of(args.call);
-  return std::make_unique<Attention>(flat.call, flat.problem, flat.begins);
+  return std::make_unique<Attention>(flat.call, flat.problem, flat.begins, device_of(args));
 }
 
 }  // namespace

@@ -27,8 +27,9 @@ struct AttentionRun {
   void* out;
   AttentionSteps q_steps, k_steps, v_steps, out_steps;
 
-  const void* mask;  // null: none
-  DType mask_type;   // bool (true: attend), or a float type, added
+  bool masked;
+  const void* mask;
+  DType mask_type;  // bool (true: attend), or a float type, added
   AttentionSteps mask_steps;  // 0 where the mask broadcasts
   std::int64_t mask_column_step;
 
@@ -44,8 +45,13 @@ struct AttentionRun {
 // The longest rows of q, k and v that the kernels take.
 inline constexpr int kMostAttentionSize = 256;
 
-// Takes everything. prepare_…, which looks at no pointer, is called before, when no graph is being captured.
+// prepare_…, which looks at no pointer, is called before, when no graph is being captured. The plain kernel takes everything.
 cudaError_t prepare_plain_attention(const AttentionRun& run);
 void launch_plain_attention(const AttentionRun& run, cudaStream_t stream);
+
+// On tensor cores: 16-bit floats whose rows begin at, and are, multiples of 16 bytes. At launch q, k, v and out must be such addresses.
+bool takes_tensor_attention(const AttentionRun& run, int shared_bytes);
+cudaError_t prepare_tensor_attention(const AttentionRun& run, int multiprocessors);
+void launch_tensor_attention(const AttentionRun& run, int multiprocessors, cudaStream_t stream);
 
 }  // namespace tandem::cuda

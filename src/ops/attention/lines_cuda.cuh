@@ -51,7 +51,7 @@ __device__ __forceinline__ float mask_at(const AttentionRun& p, std::int64_t at)
 __device__ __forceinline__ float score_of(const AttentionRun& p, float product, std::int64_t mask_row, int column) {
   float score = product * p.scale;
   if (p.softcap > 0) score = p.softcap * tanhf(score / p.softcap);
-  if (p.mask) {
+  if (p.masked) {
     const float more = mask_at(p, mask_row + column * p.mask_column_step);
     score = more == kLowest ? kLowest : score + more;
   }
