@@ -54,7 +54,7 @@ class Check:
         self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
         with tarfile.open(self.pack / "pack.tar.xz") as pack:
             pack.extractall(self.unpacked, filter="data")
-        self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.unpacked / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}", "TANDEM_TEST_DEVICE": "cuda"}
+        self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.unpacked / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}", "TANDEM_TEST_DEVICE": "cuda", "TANDEM_TEST_MODELS": str(ROOT / "tests/models")}
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -93,7 +93,14 @@ def probe(check: Check) -> Iterator[Row]:
 
 def kernels(check: Check) -> Iterator[Row]:
     """One process per test, so that a kernel that broke its context breaks no other row."""
-    program = check.program("kernels_test")
+    yield from tests(check, "kernels", check.program("kernels_test"))
+
+
+def contexts(check: Check) -> Iterator[Row]:
+    yield from tests(check, "contexts", check.program("gpu_tests"))
+
+
+def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
     status, text, _ = check.call([program, "--gtest_list_tests"], 60)
     suite, names = "", []
     for line in text.splitlines():
@@ -102,14 +109,15 @@ def kernels(check: Check) -> Iterator[Row]:
         elif line.endswith("."):
             suite = line
     if status != 0 or not names:
-        yield Row("kernels", "list", "failed", 0, text[-800:])
+        yield Row(stage, "list", "failed", 0, text[-800:])
     for name in names:
-        if ("kernels", name) in check.known:
-            yield check.known["kernels", name]
+        if (stage, name) in check.known:
+            yield check.known[stage, name]
             continue
         status, text, seconds = check.call([program, "--gtest_filter=" + name, "--gtest_brief=1"], 60)
         counts = {kernel: int(count) for count, kernel in re.findall(r"\[ cuda \] (\d+) rows on (.*)", text)}
-        yield Row("kernels", name, "passed" if status == 0 else "failed", seconds, "" if status == 0 else text.strip()[:1200], counts)
+        verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
+        yield Row(stage, name, verdict, seconds, "" if verdict == "passed" else text.strip()[:1200], counts)
 
 
 def models(check: Check) -> Iterator[Row]:
@@ -184,7 +192,7 @@ def bench(check: Check) -> Iterator[Row]:
         server.process.wait(20)
 
 
-STAGES = {"probe": probe, "kernels": kernels, "models": models, "bench": bench}
+STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "models": models, "bench": bench}
 
 
 def table(rows: list[Row], limit: int = 100) -> str:

@@ -21,6 +21,9 @@ class Stream {
   virtual ~Stream() = default;
   // Until all of it is done. Throws Error(timeout) once the deadline has passed, and the error of work that failed. Asks StopScope.
   virtual void wait(Deadline deadline) = 0;
+  // From now on work goes to a stream of the caller's (a cudaStream_t, borrowed); null: to its own again. Throws Error(unsupported) where
+  // the device has none, Error(invalid_argument) for a stream of another device.
+  virtual void redirect(void* handle) = 0;
 };
 
 // Work that was recorded once and can be given to its device again at a small cost, with the same addresses.
@@ -28,6 +31,15 @@ class Recording {
  public:
   virtual ~Recording() = default;
   virtual void launch(Stream& stream) = 0;
+};
+
+// A moment in the work of a stream, for which another can wait.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void record(Stream& stream) = 0;
+  // What is given to `stream` from now on starts after the moment recorded last; at once where none was.
+  virtual void wait(Stream& stream) = 0;
 };
 
 // Outlives everything that it made. Thread-safe.
@@ -41,14 +53,19 @@ class Device {
   virtual bool is_host() const = 0;
   // `threads`: that host code given to the stream may use.
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
+  virtual std::unique_ptr<Event> make_event() = 0;
   // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* memory) noexcept = 0;
   // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read,
   // and after Stream::wait() if it is written.
   virtual void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) = 0;
+  // In the order of the stream.
+  virtual void clear(std::byte* memory, std::size_t bytes, Stream& stream) = 0;
   // Calls `work`, which gives its work to `stream`, and records that instead of doing it; null where the device cannot record.
   virtual std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) = 0;
+  // Whether the stream's owner records what is given to it. What is recorded keeps `needed` alive.
+  virtual bool is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) = 0;
 };
 
 // Memory of a device, released with its owner.

@@ -12,6 +12,8 @@
 namespace tandem {
 namespace {
 
+constexpr std::size_t kKeptRecordings = 8;  // per bound shape
+
 std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
 
 const CollectiveUse* use_of(const Plan& plan, std::size_t program, std::size_t step) {
@@ -74,12 +76,15 @@ struct RankContext::Bound {
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
   std::vector<Launch> launches;  // per step
-  // Where inputs and outputs lie on a device that does not read the host's memory, and its work recorded for these addresses.
+  // Where inputs and outputs of run() lie on a device that does not read the host's memory.
   DeviceMemory staging;
   std::vector<std::byte*> staged;  // inputs, then outputs
-  bool ran = false;
-  const std::byte* recorded_arena = nullptr;
-  std::unique_ptr<Recording> recording;
+  // The work as it was recorded for the addresses of a call: inputs, outputs, arena. Empty after the first call with them.
+  struct Recorded {
+    std::vector<const std::byte*> addresses;
+    std::unique_ptr<Recording> recording;
+  };
+  std::list<Recorded> recorded;  // most recently used first
 };
 
 // Holds the RankContext for one call.
@@ -95,8 +100,8 @@ class RankContext::Turn {
 };
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
-    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), direct_(direct_outputs(engine_->program(options.program))),
-      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), address_(program().values.size(), nullptr) {
+    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), direct_(direct_outputs(engine_->program(options.program))),
+      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(std::make_shared<DeviceMemory>()), address_(program().values.size(), nullptr) {
   for (const Step& step : program().steps) {
     arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
     arguments_.insert(arguments_.end(), step.results.begin(), step.results.end());
@@ -217,8 +222,8 @@ Group* RankContext::group_of(std::size_t step) {
   return found == groups_.end() ? nullptr : found->second.get();
 }
 
-std::unique_ptr<RankContext::Bound> RankContext::prepare_bound() {
-  auto bound = std::make_unique<Bound>();
+std::shared_ptr<RankContext::Bound> RankContext::prepare_bound() {
+  auto bound = std::make_shared<Bound>();
   bound->symbols = *symbols_;
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
@@ -244,29 +249,37 @@ std::unique_ptr<RankContext::Bound> RankContext::prepare_bound() {
   return bound;
 }
 
-RankContext::Bound& RankContext::bound() {
+const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
   require_bound();
   for (auto it = bounds_.begin(); it != bounds_.end(); ++it)
     if ((*it)->symbols == *symbols_) {
       bounds_.splice(bounds_.begin(), bounds_, it);
-      return *bounds_.front();
+      return bounds_.front();
     }
   join_group();
   bounds_.push_front(prepare_bound());
   if (bounds_.size() > options_.kept_shapes) bounds_.pop_back();
-  return *bounds_.front();
+  return bounds_.front();
 }
 
 void RankContext::prepare() {
   const Turn turn(busy_);
-  bound();
+  const std::shared_ptr<Bound> ready = bound();
+  if (device_.is_host()) return;
+  // Once for nothing: what libraries and drivers do the first time cannot be recorded.
+  stage(*ready);
+  device_.clear(ready->staging.data(), ready->staging.bytes(), *stream_);
+  const std::span<std::byte* const> staged(ready->staged);
+  const std::vector<const std::byte*> inputs(staged.begin(), staged.begin() + static_cast<std::ptrdiff_t>(program().inputs.size()));
+  enqueue_bound(ready, inputs, staged.subspan(inputs.size()));
+  stream_->wait(Deadline::after(options_.step_deadline));
 }
 
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const std::size_t needed = bound.memory.arena_bytes + bound.workspace_bytes + kAlignment;
-  if (needed > arena_.bytes()) {
-    arena_ = {};
-    arena_ = DeviceMemory(engine_->device(), needed);
+  if (needed > arena_->bytes()) {
+    *arena_ = {};
+    arena_ = std::make_shared<DeviceMemory>(engine_->device(), needed);
   }
   for (std::size_t v = 0; v < address_.size(); ++v) {
     const auto root = static_cast<std::size_t>(bound.memory.root[v]);
@@ -278,7 +291,7 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
     else if (direct_[v] >= 0)
       address_[v] = outputs[static_cast<std::size_t>(direct_[v])];
     else
-      address_[v] = arena_.data() + bound.memory.offset[v];
+      address_[v] = arena_->data() + bound.memory.offset[v];
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
@@ -293,7 +306,7 @@ void RankContext::interrupted(std::size_t step) {
 
 // Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
 void RankContext::run_steps(Bound& bound) {
-  std::byte* workspace = arena_.data() + bound.memory.arena_bytes;
+  std::byte* workspace = arena_->data() + bound.memory.arena_bytes;
   std::byte* const* next = pointers_.data();
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
     const Bound::Launch& launch = bound.launches[s];
@@ -325,61 +338,102 @@ void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> o
   }
 }
 
-void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  const Turn turn(busy_);
+void RankContext::check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const {
   if (inputs.size() != program().inputs.size() || outputs.size() != program().outputs.size())
     fail(ErrorCode::invalid_argument, "{} inputs and {} outputs given, the program has {} and {}", inputs.size(), outputs.size(),
          program().inputs.size(), program().outputs.size());
-  Bound& ready = bound();
-  if (!device_.is_host()) return run_staged(ready, inputs, outputs);
-  place(ready, inputs, outputs);
-  run_steps(ready);
-  copy_outputs(ready, outputs);
 }
 
-// Inputs to the device, the steps there, outputs back.
-void RankContext::run_staged(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  std::vector<std::size_t> sizes;
-  for (const auto* bindings : {&program().inputs, &program().outputs})
-    for (const Binding& binding : *bindings) sizes.push_back(bound.memory.size[static_cast<std::size_t>(binding.value)]);
-  if (bound.staged.empty() && !sizes.empty()) {
-    std::size_t total = 0;
-    for (const std::size_t size : sizes) total += aligned_size(size);
-    bound.staging = DeviceMemory(engine_->device(), total);
-    std::byte* next = bound.staging.data();
-    for (const std::size_t size : sizes) {
-      bound.staged.push_back(next);
-      next += aligned_size(size);
-    }
+void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  const Turn turn(busy_);
+  check_counts(inputs, outputs);
+  const std::shared_ptr<Bound>& ready = bound();
+  if (device_.is_host()) {
+    place(*ready, inputs, outputs);
+    run_steps(*ready);
+    copy_outputs(*ready, outputs);
+  } else {
+    run_staged(std::shared_ptr<Bound>(ready), inputs, outputs);
   }
-  for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(bound.staged[i], inputs[i], sizes[i], *stream_);
-  const std::span<std::byte* const> staged(bound.staged);
-  const std::vector<const std::byte*> read(bound.staged.begin(), bound.staged.begin() + static_cast<std::ptrdiff_t>(inputs.size()));
-  place(bound, read, staged.subspan(inputs.size()));
-  run_or_replay(bound, staged.subspan(inputs.size()));
-  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], staged[inputs.size() + i], sizes[inputs.size() + i], *stream_);
+}
+
+void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream) {
+  const Turn turn(busy_);
+  check_counts(inputs, outputs);
+  const std::shared_ptr<Bound> ready = bound();
+  stream_->redirect(stream);
+  try {
+    enqueue_bound(ready, inputs, outputs);
+  } catch (...) {
+    stream_->redirect(nullptr);
+    throw;
+  }
+  stream_->redirect(nullptr);
+}
+
+void RankContext::synchronize() {
+  const Turn turn(busy_);
   stream_->wait(Deadline::after(options_.step_deadline));
 }
 
-// The first run does what libraries do once; the second is recorded, and those after it replay that.
-void RankContext::run_or_replay(Bound& bound, std::span<std::byte* const> outputs) {
+// Memory of the device for inputs and outputs that lie on the host.
+void RankContext::stage(Bound& bound) {
+  std::vector<std::size_t> sizes;
+  for (const auto* bindings : {&program().inputs, &program().outputs})
+    for (const Binding& binding : *bindings) sizes.push_back(aligned_size(bound.memory.size[static_cast<std::size_t>(binding.value)]));
+  if (bound.staged.size() == sizes.size()) return;
+  bound.staging = DeviceMemory(engine_->device(), std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  std::byte* next = bound.staging.data();
+  for (const std::size_t size : sizes) {
+    bound.staged.push_back(next);
+    next += size;
+  }
+}
+
+// Inputs to the device, the steps there, outputs back.
+void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  const auto size = [&](const Binding& binding) { return bound->memory.size[static_cast<std::size_t>(binding.value)]; };
+  stage(*bound);
+  const std::span<std::byte* const> to(bound->staged), from = to.subspan(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
+  enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
+  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
+  stream_->wait(Deadline::after(options_.step_deadline));
+}
+
+// What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
+void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  place(*bound, inputs, outputs);
   const auto work = [&] {
-    run_steps(bound);
-    copy_outputs(bound, outputs);
+    run_steps(*bound);
+    copy_outputs(*bound, outputs);
   };
-  if (hook_ || !bound.ran) {
+  if (device_.is_host()) return work();
+  struct Needed {
+    std::shared_ptr<const RankEngine> engine;
+    std::shared_ptr<void> bound, arena, stream;
+  };
+  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, bound, arena_, stream_))) return work();
+  done_->wait(*stream_);  // the arena is one
+  if (hook_) {
     work();
-    bound.ran = true;
-    return;
+    return done_->record(*stream_);
   }
-  if (!bound.recording || bound.recorded_arena != arena_.data()) {
-    bound.recording = device_.record(*stream_, work);
-    bound.recorded_arena = arena_.data();
-  }
-  if (bound.recording)
-    bound.recording->launch(*stream_);
-  else
+  std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
+  addresses.insert(addresses.end(), outputs.begin(), outputs.end());
+  addresses.push_back(arena_->data());
+  auto& recorded = bound->recorded;
+  const auto known = std::ranges::find(recorded, addresses, &Bound::Recorded::addresses);
+  if (known == recorded.end()) {
+    recorded.push_front({std::move(addresses), nullptr});
+    if (recorded.size() > kKeptRecordings) recorded.pop_back();
     work();
+  } else {
+    recorded.splice(recorded.begin(), recorded, known);
+    if (!known->recording) known->recording = device_.record(*stream_, work);
+    known->recording->launch(*stream_);
+  }
+  done_->record(*stream_);
 }
 
 }  // namespace tandem

@@ -53,22 +53,30 @@ class RankContext {
   // One pointer per input and output, dense and local, in memory of the host; inputs are only read, outputs are written completely. Asks
   // StopScope between steps.
   void run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  // The same with memory of the device: gives the work to `stream` (a cudaStream_t of the caller's; null: the context's own) and returns;
+  // on the CPU it is done by then. The pointers stay valid until it is done. While the caller records its stream, the work becomes part of
+  // that, if prepare() was called before; what was recorded keeps the context's memory.
+  void enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream = nullptr);
+  // Until all work on the context's own stream is done. Throws the error of work that failed.
+  void synchronize();
   // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
   int copied_outputs() const { return copied_outputs_; }
   // Bytes of activations and workspace in use at present.
-  std::size_t arena_bytes() const { return arena_.bytes(); }
+  std::size_t arena_bytes() const { return arena_->bytes(); }
 
  private:
   struct Bound;
   class Turn;
   void require_bound();
-  Bound& bound();
-  std::unique_ptr<Bound> prepare_bound();
+  const std::shared_ptr<Bound>& bound();
+  std::shared_ptr<Bound> prepare_bound();
   void join_group();
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
-  void run_staged(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
-  void run_or_replay(Bound& bound, std::span<std::byte* const> outputs);
+  void run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
+  void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
+  void stage(Bound& bound);
+  void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void run_steps(Bound& bound);
   [[noreturn]] void interrupted(std::size_t step);
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
@@ -76,13 +84,14 @@ class RankContext {
   std::shared_ptr<const RankEngine> engine_;
   RankContextOptions options_;
   Device& device_;
-  std::unique_ptr<Stream> stream_;
+  std::shared_ptr<Stream> stream_;
+  std::unique_ptr<Event> done_;           // of the last enqueue
   std::vector<int> direct_;               // direct_outputs(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;
   std::optional<SymbolValues> symbols_;
-  std::list<std::unique_ptr<Bound>> bounds_;  // most recently used first
-  DeviceMemory arena_;
+  std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
+  std::shared_ptr<DeviceMemory> arena_;
   std::vector<std::byte*> address_;       // per value; filled for each run
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;      // their addresses; filled for each run

@@ -60,6 +60,22 @@ TEST(Context, OneRankRunsInPlace) {
   EXPECT_EQ(context.last_copies(), 0);
 }
 
+TEST(Context, EnqueueOnTheCpuIsDoneWhenItReturnsAndTakesNoStream) {
+  const Engine engine = mlp("");
+  const Arrays inputs = engine.random_inputs();
+  Context context(engine);
+  const auto wanted = outputs_of(context, engine, inputs);
+  std::vector<float> got(wanted.at(0).size());
+  const void* const in[] = {inputs.at(engine.inputs()[0].name).data.get()};
+  void* const out[] = {got.data()};
+  context.enqueue(in, out);
+  EXPECT_EQ(got, wanted.at(0));
+  context.synchronize();
+  int stream = 0;
+  EXPECT_EQ(thrown([&] { context.enqueue(in, out, &stream); }).code(), ErrorCode::unsupported);
+  context.enqueue(in, out);  // as before
+}
+
 TEST(Context, RanksOfThisProcess) {
   const Engine engine = mlp("tp=2");
   const Arrays inputs = engine.random_inputs();

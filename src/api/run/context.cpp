@@ -91,6 +91,16 @@ void Context::run(std::span<const void* const> inputs, std::span<void* const> ou
   data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
 }
 
+void Context::enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream) {
+  const StopScope scope(data_->options.stop);
+  data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()}, stream);
+}
+
+void Context::synchronize() {
+  const StopScope scope(data_->options.stop);
+  data_->context.synchronize();
+}
+
 int Context::last_copies() const { return data_->context.copied_outputs(); }
 
 }  // namespace tandem

@@ -8,12 +8,21 @@
 namespace tandem {
 namespace {
 
+// Work of the CPU is done when it was given.
+class Past final : public Event {
+ public:
+  void record(Stream&) override {}
+  void wait(Stream&) override {}
+};
+
 class CpuDevice final : public Device {
  public:
   std::string_view kind() const override { return "cpu"; }
   std::string name() const override { return "CPU"; }
   bool is_host() const override { return true; }
   std::unique_ptr<Stream> make_stream(int threads) override { return std::make_unique<ThreadPool>(threads); }
+
+  std::unique_ptr<Event> make_event() override { return std::make_unique<Past>(); }
 
   std::byte* allocate(std::size_t bytes) override {
     if (bytes == 0) return nullptr;
@@ -28,7 +37,12 @@ class CpuDevice final : public Device {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
 
+  void clear(std::byte* memory, std::size_t bytes, Stream&) override {
+    if (bytes > 0) std::memset(memory, 0, bytes);
+  }
+
   std::unique_ptr<Recording> record(Stream&, const std::function<void()>&) override { return nullptr; }
+  bool is_recorded(Stream&, const std::shared_ptr<const void>&) override { return false; }
 };
 
 }  // namespace

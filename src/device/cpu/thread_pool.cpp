@@ -34,6 +34,10 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadPool::redirect(void* handle) {
+  if (handle) fail(ErrorCode::unsupported, "ranks of the CPU work in the caller's thread and take no stream");
+}
+
 std::int64_t ThreadPool::part_count(std::int64_t count, std::int64_t grain) const {
   grain = std::max<std::int64_t>(grain, 1);
   return std::clamp<std::int64_t>(count / grain, 1, threads());

@@ -24,6 +24,7 @@ class ThreadPool final : public Stream {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   void wait(Deadline) override {}
+  void redirect(void* handle) override;
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(task, thread) once for each task in 0 … tasks-1, in any order; thread < threads(). Returns when all are done.

@@ -31,6 +31,21 @@ class Graph final : public Recording {
   cudaGraphExec_t exec_ = nullptr;
 };
 
+class Moment final : public Event {
+ public:
+  explicit Moment(int ordinal) : ordinal_(ordinal) {
+    const Current current(ordinal_);
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+  }
+  ~Moment() override { cudaEventDestroy(event_); }
+  void record(Stream& stream) override { check(cudaEventRecord(event_, handle_of(stream)), "recording an event"); }
+  void wait(Stream& stream) override { check(cudaStreamWaitEvent(handle_of(stream), event_, 0), "waiting for an event"); }
+
+ private:
+  int ordinal_;
+  cudaEvent_t event_ = nullptr;
+};
+
 int attribute(cudaDeviceAttr which, int ordinal) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, which, ordinal), "asking a GPU what it can do");
@@ -77,10 +92,20 @@ Current::~Current() { cudaSetDevice(before_); }
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
   const Current current(device_->ordinal());
   faults_.reset(make_faults());
-  check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "making a stream");
+  check(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking), "making a stream");
+  current_ = own_;
 }
 
-CudaStream::~CudaStream() { cudaStreamDestroy(handle_); }
+CudaStream::~CudaStream() { cudaStreamDestroy(own_); }
+
+void CudaStream::redirect(void* handle) {
+  if (handle) {
+    int ordinal = -1;
+    check(cudaStreamGetDevice(static_cast<cudaStream_t>(handle), &ordinal), "looking at the stream that was given");
+    if (ordinal != device_->ordinal()) fail(ErrorCode::invalid_argument, "the stream is of GPU {}, the engine runs on GPU {}", ordinal, device_->ordinal());
+  }
+  current_ = handle ? static_cast<cudaStream_t>(handle) : own_;
+}
 
 void CudaStream::failed(std::exception_ptr error) noexcept {
   const std::lock_guard lock(mutex_);
@@ -90,7 +115,7 @@ void CudaStream::failed(std::exception_ptr error) noexcept {
 // Polls, so that neither a kernel that never ends nor the driver can hold the caller past the deadline.
 void CudaStream::wait(Deadline deadline) {
   for (int spins = 0;; ++spins) {
-    const cudaError_t status = cudaStreamQuery(handle_);
+    const cudaError_t status = cudaStreamQuery(current_);
     if (status != cudaErrorNotReady) {
       const std::lock_guard lock(mutex_);
       if (std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
@@ -116,6 +141,8 @@ std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_
 
 std::unique_ptr<Stream> CudaDevice::make_stream(int threads) { return std::make_unique<CudaStream>(shared_from_this(), threads); }
 
+std::unique_ptr<Event> CudaDevice::make_event() { return std::make_unique<Moment>(ordinal_); }
+
 std::byte* CudaDevice::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   const Current current(ordinal_);
@@ -137,6 +164,10 @@ void CudaDevice::copy(std::byte* to, const std::byte* from, std::size_t bytes, S
   if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle_of(stream)), "copying");
 }
 
+void CudaDevice::clear(std::byte* memory, std::size_t bytes, Stream& stream) {
+  if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, handle_of(stream)), "clearing memory");
+}
+
 std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::function<void()>& work) {
   const Current current(ordinal_);
   const cudaStream_t handle = handle_of(stream);
@@ -152,6 +183,24 @@ std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::functio
   }
   check(cudaStreamEndCapture(handle, &graph), "recording");
   return std::make_unique<Graph>(ordinal_, graph);
+}
+
+bool CudaDevice::is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cudaGraph_t graph = nullptr;
+#if CUDART_VERSION >= 13000
+  check(cudaStreamGetCaptureInfo(handle_of(stream), &status, nullptr, &graph, nullptr, nullptr, nullptr), "asking whether a stream is recorded");
+#else
+  check(cudaStreamGetCaptureInfo_v2(handle_of(stream), &status, nullptr, &graph, nullptr, nullptr), "asking whether a stream is recorded");
+#endif
+  if (status == cudaStreamCaptureStatusNone) return false;
+  auto held = std::make_unique<std::shared_ptr<const void>>(needed);
+  cudaUserObject_t object = nullptr;
+  const auto let_go = [](void* p) { delete static_cast<std::shared_ptr<const void>*>(p); };
+  check(cudaUserObjectCreate(&object, held.get(), let_go, 1, cudaUserObjectNoDestructorSync), "keeping a graph's memory");
+  held.release();
+  check(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove), "keeping a graph's memory");
+  return true;
 }
 
 }  // namespace cuda

@@ -35,8 +35,9 @@ class CudaStream final : public Stream {
   CudaStream(std::shared_ptr<CudaDevice> device, int threads);
   ~CudaStream() override;
   void wait(Deadline deadline) override;
+  void redirect(void* handle) override;
 
-  cudaStream_t handle() const { return handle_; }
+  cudaStream_t handle() const { return current_; }
   CudaDevice& device() const { return *device_; }
   // What host code given to the stream may use.
   int threads() const { return threads_; }
@@ -51,7 +52,7 @@ class CudaStream final : public Stream {
   };
 
   std::shared_ptr<CudaDevice> device_;
-  cudaStream_t handle_ = nullptr;
+  cudaStream_t own_ = nullptr, current_ = nullptr;
   int threads_;
   std::mutex mutex_;
   std::exception_ptr error_;
@@ -67,10 +68,13 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   std::string name() const override;
   bool is_host() const override { return false; }
   std::unique_ptr<Stream> make_stream(int threads) override;
+  std::unique_ptr<Event> make_event() override;
   std::byte* allocate(std::size_t bytes) override;
   void release(std::byte* memory) noexcept override;
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override;
+  void clear(std::byte* memory, std::size_t bytes, Stream& stream) override;
   std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) override;
+  bool is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) override;
 
   int ordinal() const { return ordinal_; }
   int sm() const { return sm_; }                          // 90 for compute capability 9.0

@@ -1,0 +1,223 @@
+// A context on a GPU as its callers use it: own streams, own graphs, changing addresses and shapes, trouble. Needs a GPU: without one every
+// test is skipped and says so.
+#include "tandem/context.h"
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "support/thrown.h"
+#include "tandem/tandem.h"
+
+namespace tandem {
+namespace {
+
+using testing::thrown;
+
+void cuda(cudaError_t status) { ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status); }
+
+class OnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
+  }
+};
+
+// The program may run on another machine than it was built on.
+std::string model_path(const std::string& name) {
+  const char* folder = std::getenv("TANDEM_TEST_MODELS");
+  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
+}
+
+Engine engine_of(const std::string& model, const std::string& device = "cuda") {
+  BuildOptions options;
+  options.device = device;
+  return build(model_path(model), options);
+}
+
+// Memory of the GPU with a copy of an array, or room for one.
+struct OnDevice {
+  explicit OnDevice(std::size_t size) : bytes(size) { cuda(cudaMalloc(&data, std::max<std::size_t>(size, 1))); }
+  explicit OnDevice(const Array& array) : OnDevice(array.size_bytes()) { cuda(cudaMemcpy(data, array.data.get(), bytes, cudaMemcpyDefault)); }
+  ~OnDevice() { cudaFree(data); }
+  OnDevice(const OnDevice&) = delete;
+  std::vector<float> fetch() const {
+    std::vector<float> values(bytes / sizeof(float));
+    cuda(cudaMemcpy(values.data(), data, bytes, cudaMemcpyDefault));
+    return values;
+  }
+  void* data = nullptr;
+  std::size_t bytes;
+};
+
+std::vector<float> values_of(const Array& array) {
+  std::vector<float> values(array.size_bytes() / sizeof(float));
+  std::memcpy(values.data(), array.data.get(), array.size_bytes());
+  return values;
+}
+
+void expect_near(const std::vector<float>& got, const std::vector<float>& wanted, float tolerance = 1e-4f) {
+  ASSERT_EQ(got.size(), wanted.size());
+  for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], tolerance) << i;
+}
+
+// The MLP of the recorded models: one input, one output, both f32.
+struct Mlp {
+  Engine engine = engine_of("mlp_dynamo");
+  Arrays inputs[2] = {engine.random_inputs(1), engine.random_inputs(2)};
+  std::vector<float> wanted[2];
+  Context context{engine};
+
+  Mlp() {
+    const Engine on_cpu = engine_of("mlp_dynamo", "cpu");
+    for (int i = 0; i < 2; ++i) wanted[i] = values_of(Model(on_cpu).run(inputs[i]).begin()->second.at(0));
+    context.set_input_shape(0, input(0).shape);
+  }
+  const Array& input(int i) const { return inputs[i].begin()->second; }
+};
+
+TEST_F(OnGpu, EnqueueGivesWhatTheCpuGivesFirstRecordedAndReplayed) {
+  Mlp mlp;
+  const OnDevice in(mlp.input(0));
+  const OnDevice out(mlp.wanted[0].size() * sizeof(float));
+  const void* const ins[] = {in.data};
+  void* const outs[] = {out.data};
+  for (int call = 0; call < 4; ++call) {
+    cuda(cudaMemset(out.data, 0x5a, out.bytes));
+    cuda(cudaMemcpy(in.data, mlp.input(call % 2).data.get(), in.bytes, cudaMemcpyDefault));
+    mlp.context.enqueue(ins, outs);
+    mlp.context.synchronize();
+    expect_near(out.fetch(), mlp.wanted[call % 2]);
+  }
+}
+
+TEST_F(OnGpu, MoreAddressesThanRecordingsAreKept) {
+  Mlp mlp;
+  const OnDevice in(mlp.input(0));
+  std::vector<std::unique_ptr<OnDevice>> outs;
+  for (int i = 0; i < 20; ++i) outs.push_back(std::make_unique<OnDevice>(mlp.wanted[0].size() * sizeof(float)));
+  const void* const ins[] = {in.data};
+  for (int round = 0; round < 3; ++round)
+    for (const auto& out : outs) {
+      cuda(cudaMemset(out->data, 0x5a, out->bytes));
+      void* const to[] = {out->data};
+      mlp.context.enqueue(ins, to);
+      mlp.context.synchronize();
+      expect_near(out->fetch(), mlp.wanted[0]);
+    }
+}
+
+TEST_F(OnGpu, StreamsOfTheCaller) {
+  Mlp mlp;
+  cudaStream_t streams[2];
+  for (cudaStream_t& stream : streams) cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  const OnDevice in0(mlp.input(0)), in1(mlp.input(1));
+  const OnDevice out0(mlp.wanted[0].size() * sizeof(float)), out1(out0.bytes);
+  for (int round = 0; round < 20; ++round) {  // two calls share the context's memory, so the second waits for the first
+    const void* const a[] = {in0.data};
+    const void* const b[] = {in1.data};
+    void* const x[] = {out0.data};
+    void* const y[] = {out1.data};
+    mlp.context.enqueue(a, x, streams[0]);
+    mlp.context.enqueue(b, y, streams[1]);
+  }
+  for (cudaStream_t stream : streams) cuda(cudaStreamSynchronize(stream));
+  expect_near(out0.fetch(), mlp.wanted[0]);
+  expect_near(out1.fetch(), mlp.wanted[1]);
+  for (cudaStream_t stream : streams) cuda(cudaStreamDestroy(stream));
+}
+
+TEST_F(OnGpu, ACapturedGraphOutlivesContextAndEngine) {
+  cudaStream_t stream;
+  cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  std::vector<float> wanted[2];
+  Array inputs[2];
+  std::unique_ptr<OnDevice> in, out;
+  {
+    Mlp mlp;
+    for (int i = 0; i < 2; ++i) wanted[i] = mlp.wanted[i], inputs[i] = mlp.input(i);
+    in = std::make_unique<OnDevice>(inputs[0]);
+    out = std::make_unique<OnDevice>(wanted[0].size() * sizeof(float));
+    mlp.context.prepare();
+    const void* const ins[] = {in->data};
+    void* const outs[] = {out->data};
+    cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    mlp.context.enqueue(ins, outs, stream);
+    cuda(cudaStreamEndCapture(stream, &graph));
+    cuda(cudaGraphInstantiate(&exec, graph, 0));
+    cuda(cudaGraphDestroy(graph));
+  }
+  for (int call = 0; call < 3; ++call) {
+    cuda(cudaMemset(out->data, 0x5a, out->bytes));
+    cuda(cudaMemcpy(in->data, inputs[call % 2].data.get(), in->bytes, cudaMemcpyDefault));
+    cuda(cudaGraphLaunch(exec, stream));
+    cuda(cudaStreamSynchronize(stream));
+    expect_near(out->fetch(), wanted[call % 2]);
+  }
+  cuda(cudaGraphExecDestroy(exec));
+  cuda(cudaStreamDestroy(stream));
+}
+
+TEST_F(OnGpu, ShapesChangeAndComeBack) {
+  const Engine gpu = engine_of("bert_dynamo"), cpu = engine_of("bert_dynamo", "cpu");
+  Model on_gpu(gpu), on_cpu(cpu);
+  for (const unsigned seed : {1u, 2u, 3u}) {
+    const Arrays inputs = gpu.random_inputs(seed);
+    const RankArrays got = on_gpu.run(inputs), wanted = on_cpu.run(inputs);
+    for (const auto& [name, arrays] : wanted) expect_near(values_of(got.at(name).at(0)), values_of(arrays.at(0)), 1e-3f);
+  }
+}
+
+TEST_F(OnGpu, ManyContextsOfOneEngineInThreads) {
+  const Engine engine = engine_of("mlp_dynamo");
+  const Arrays inputs = engine.random_inputs(1);
+  const std::vector<float> wanted = values_of(Model(engine_of("mlp_dynamo", "cpu")).run(inputs).begin()->second.at(0));
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      Context context(engine);
+      context.set_input_shape(0, inputs.begin()->second.shape);
+      std::vector<float> out(wanted.size());
+      const void* const in[] = {inputs.begin()->second.data.get()};
+      void* const to[] = {out.data()};
+      for (int call = 0; call < 20; ++call) {
+        std::fill(out.begin(), out.end(), -1.0f);
+        context.run(in, to);
+        expect_near(out, wanted);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(OnGpu, TooLittleMemorySaysWhatIsNeededAndFree) {
+  BuildOptions options;
+  options.device = "cuda";
+  options.shapes["x"] = "1x32:8x32:1073741824x32";
+  const Engine engine = build(model_path("mlp_dynamo"), options);
+  Context context(engine);
+  context.set_input_shape(0, {std::int64_t{1} << 30, 32});
+  const Error error = thrown([&] { context.prepare(); });
+  EXPECT_EQ(error.code(), ErrorCode::out_of_memory) << error.what();
+  EXPECT_NE(error.message().find("are free"), std::string::npos) << error.what();
+  context.set_input_shape(0, {8, 32});
+  context.prepare();  // as if nothing had been
+}
+
+TEST(WithoutGpu, AnEngineForGpusIsBuiltAndInspected) {
+  const Engine engine = engine_of("bert_dynamo");
+  EXPECT_NE(engine.describe().find("\"device\":\"cuda\""), std::string::npos);
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) GTEST_SKIP() << "the rest is about machines without a GPU";
+  const Error error = thrown([&] { Context context(engine); });
+  EXPECT_EQ(error.code(), ErrorCode::unsupported);
+  EXPECT_NE(error.message().find("no CUDA device"), std::string::npos) << error.what();
+}
+
+}  // namespace
+}  // namespace tandem
