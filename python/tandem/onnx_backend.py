@@ -44,16 +44,16 @@ class TandemRep(BackendRep):
         return tuple(outputs[name] for name in self._outputs)
 
 
-NEWEST_OPSET = 24
+OLDEST_OPSET, NEWEST_OPSET = 8, 24
 
 
 def _readable(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in an opset that tandem reads, where onnx has a way there; else as it is, to be refused by its opset."""
     newest = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=0)
-    if newest <= NEWEST_OPSET:
+    if newest == 0 or OLDEST_OPSET <= newest <= NEWEST_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, NEWEST_OPSET)
+        return version_converter.convert_version(model, min(max(newest, OLDEST_OPSET), NEWEST_OPSET))
     except (RuntimeError, version_converter.ConvertError):
         return model
 
@@ -88,7 +88,7 @@ class TandemBackend(Backend):
         """Builds a model and starts its ranks.
 
         Args:
-            model: in memory; one with external data is built from its file by tandem.build. One of an opset newer than 24 is converted.
+            model: in memory; one with external data is built from its file by tandem.build. One of an opset before 8 or after 24 is converted.
             device: "CPU".
             ranks: how many ranks; from 2 on the first dimension of every input is split over them, and what follows from it.
             kwargs: as tandem.build takes them; others, which backends are free to have, are not looked at.
