@@ -59,9 +59,12 @@ class Attention final : public PreparedKernel {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
     on_tensor_cores_ = cuda::takes_tensor_attention(run_, device.shared_bytes());
+    decodes_ = on_tensor_cores_ && cuda::takes_decode_attention(run_, multiprocessors_);
     if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, multiprocessors_), "preparing attention");
     cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
   }
+
+  std::size_t workspace_bytes() const override { return decodes_ ? cuda::decode_attention_workspace(run_, multiprocessors_) : 0; }
 
   void run(const RunArgs& args) const override {
     if (empty_) return;
@@ -75,7 +78,8 @@ class Attention final : public PreparedKernel {
     run.column_counts = integers(args, kKeyLengths);
     run.past = integers(args, kPast);
     const cudaStream_t stream = cuda::handle_of(args.stream);
-    if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, multiprocessors_, stream);
+    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, multiprocessors_, args.workspace, stream);
+    else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, multiprocessors_, stream);
     else cuda::launch_plain_attention(run, stream);
     cuda::check_launch("attention");
   }
@@ -95,7 +99,7 @@ class Attention final : public PreparedKernel {
   cuda::AttentionRun run_;
   std::array<std::size_t, 3> begins_;
   int multiprocessors_;
-  bool empty_ = false, on_tensor_cores_ = false;
+  bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
 };
 
 std::optional<std::string> size_refusal(const Dim& size) {

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tandem/types.h"
@@ -53,5 +54,10 @@ void launch_plain_attention(const AttentionRun& run, cudaStream_t stream);
 bool takes_tensor_attention(const AttentionRun& run, int shared_bytes);
 cudaError_t prepare_tensor_attention(const AttentionRun& run, int multiprocessors);
 void launch_tensor_attention(const AttentionRun& run, int multiprocessors, cudaStream_t stream);
+
+// Few queries over many keys, of what the tensor cores take: worth it where this says so. `memory` is aligned to 8; needs no prepare.
+bool takes_decode_attention(const AttentionRun& run, int multiprocessors);
+std::size_t decode_attention_workspace(const AttentionRun& run, int multiprocessors);
+void launch_decode_attention(const AttentionRun& run, int multiprocessors, void* memory, cudaStream_t stream);
 
 }  // namespace tandem::cuda

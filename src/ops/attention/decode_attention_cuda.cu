@@ -1,0 +1,274 @@
+// Attention of few queries over many keys, for f16 and bf16: keys are split into parts, one block each, and a second kernel merges the
+// parts. A warp has 16 lines and 16 keys at a time, which go from memory straight into the fragments of tensor cores:
+// - scores sum over d in any order, so a lane's 16 bytes of a key, and the same 16 of a query, serve as its pairs of two steps over d;
+// - columns of the result may have any order, so a lane's 16 bytes of a value serve as its column of eight fragments, zipped with the next
+//   key's, and its results are 16 neighbours.
+#include "ops/attention/lines_cuda.cuh"
+#include "ops/rows_cuda.cuh"
+#include "ops/tensor_cores_cuda.cuh"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kLines = 16, kKeys = 16;
+constexpr int kMostParts = 64;
+constexpr float kLog2E = 1.4426950408889634f;
+
+using Words = Vector<unsigned, 4>;
+
+template <typename T_, int kSize_, bool kMasked_>
+struct Form {
+  using T = T_;
+  static constexpr int kSize = kSize_;          // what rows of q, k and v are padded to: 64 or 128
+  static constexpr bool kMasked = kMasked_;     // whether scores pass a mask, a cap or a factor that is not positive
+  static constexpr int kKeyWords = kSize / 32;  // 16 bytes each, of a lane and key; a key is shared by 4 lanes
+  static constexpr int kBlocks = kSize / 64;    // of 64 values; a value's block is shared by 8 lanes
+};
+
+// One part's results for a line: the sum of its weights times values, and what they are relative to, as a base-2 logarithm.
+struct Partial {
+  float top, total;
+};
+
+struct Workspace {
+  float* sums;         // [groups, parts, lines, value_size]
+  Partial* partials;   // [groups, parts, lines]
+  int tiles, parts;    // of 16 lines; of the keys
+
+  __device__ std::int64_t index(const AttentionRun& p, int group, int part, int line) const {
+    return (std::int64_t{group} * parts + part) * lines_of(p) + line;
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ Words words_at(const T* base, std::int64_t offset, bool real) {
+  return real ? *reinterpret_cast<const Words*>(base + offset) : Words{};
+}
+
+// What a lane keeps of lines lane/4 and lane/4 + 8.
+template <typename F>
+struct Rows {
+  int ends[2];
+  std::int64_t mask_rows[2];
+  float tops[2], totals[2];         // tops before the factor; totals of this lane's columns only
+  Words q[2][F::kKeyWords];
+  float sums[F::kBlocks][8][4];     // of values 64·block + 16·(lane % 4) + i: [block][i][0] and [2], 8 later: [1] and [3]
+};
+
+// 16 keys.
+template <typename F, typename T = typename F::T>
+__device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor, const T* k_base, const T* v_base, int first, int end, Rows<F>& rows) {
+  const int lane = threadIdx.x % 32, high = lane / 4, low = lane % 4;
+  Words k[2][F::kKeyWords], v[4][F::kBlocks];
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+#pragma unroll
+    for (int s = 0; s < F::kKeyWords; ++s) {
+      const int key = first + 8 * n + high, d = 32 * s + 8 * low;
+      k[n][s] = words_at(k_base, key * p.k_steps.row + d, key < end && d < p.size);
+    }
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+#pragma unroll
+    for (int block = 0; block < F::kBlocks; ++block) {
+      const int key = first + 2 * low + j % 2 + j / 2 * 8, d = 64 * block + 8 * high;
+      v[j][block] = words_at(v_base, key * p.v_steps.row + d, key < end && d < p.value_size);
+    }
+  float scores[2][4] = {};
+#pragma unroll
+  for (int s = 0; s < F::kKeyWords; ++s)
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+      const unsigned a[4] = {rows.q[0][s].at[step], rows.q[1][s].at[step], rows.q[0][s].at[step + 1], rows.q[1][s].at[step + 1]};
+#pragma unroll
+      for (int n = 0; n < 2; ++n) multiply_fragments<T>(scores[n], a, k[n][s].at[step], k[n][s].at[step + 1]);
+    }
+  bool grew = false;
+  float kept[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float top = rows.tops[r];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& score = scores[i / 2][2 * r + i % 2];
+      const int column = first + 8 * (i / 2) + 2 * low + i % 2;
+      if (column >= min(end, rows.ends[r])) score = kLowest;
+      else if (F::kMasked) score = score_of(p, score, rows.mask_rows[r], column);
+      top = fmaxf(top, score);  // NaN leaves the maximum alone
+    }
+    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
+    const bool nothing = top == kLowest;
+    const float shift = nothing ? 0.0f : top * factor;
+    kept[r] = nothing ? 1.0f : quick_exp2(rows.tops[r] * factor - shift);
+    grew = grew || kept[r] != 1.0f;
+    rows.tops[r] = top;
+    rows.totals[r] *= kept[r];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& score = scores[i / 2][2 * r + i % 2];
+      score = quick_exp2(score * factor - shift);
+      rows.totals[r] += score;
+    }
+  }
+  if (__any_sync(0xffffffff, grew)) {
+#pragma unroll
+    for (int block = 0; block < F::kBlocks; ++block)
+#pragma unroll
+      for (int i = 0; i < 32; ++i) rows.sums[block][i / 4][i % 4] *= kept[i % 4 / 2];
+  }
+  const unsigned a[4] = {pack<T>(scores[0][0], scores[0][1]), pack<T>(scores[0][2], scores[0][3]), pack<T>(scores[1][0], scores[1][1]),
+                         pack<T>(scores[1][2], scores[1][3])};
+#pragma unroll
+  for (int block = 0; block < F::kBlocks; ++block)
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const auto pair = [&](int j) { return __byte_perm(v[j][block].at[i / 2], v[j + 1][block].at[i / 2], i % 2 == 0 ? 0x5410 : 0x7632); };
+      multiply_fragments<T>(rows.sums[block][i], a, pair(0), pair(2));
+    }
+}
+
+// The weight of something relative to `own` among what is relative to `top`.
+__device__ __forceinline__ float weight_of(float own, float top) { return top == kLowest ? 1.0f : quick_exp2(own - top); }
+
+template <typename F>
+__global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant__ AttentionRun p, const Workspace workspace) {
+  using T = typename F::T;
+  __shared__ float warp_sums[kWarps][kLines][F::kSize];
+  __shared__ Partial warp_partials[kWarps][kLines];
+  const int part = blockIdx.x % workspace.parts, tile = blockIdx.x / workspace.parts % workspace.tiles;
+  const int group = blockIdx.x / workspace.parts / workspace.tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, high = lane / 4, low = lane % 4, first = tile * kLines;
+  const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
+  const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
+  const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
+
+  Rows<F> rows = {};
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int index = first + high + 8 * r;
+    const Line line = line_of(p, batch, kv_head, index);
+    rows.ends[r] = line.end;
+    rows.mask_rows[r] = offset_of(p.mask_steps, batch, line);
+    rows.tops[r] = kLowest;
+    const std::int64_t at = offset_of(p.q_steps, batch, line) + 8 * low;
+#pragma unroll
+    for (int s = 0; s < F::kKeyWords; ++s)
+      rows.q[r][s] = words_at(static_cast<const T*>(p.q), at + 32 * s, index < lines_of(p) && 32 * s + 8 * low < p.size);
+  }
+  // The parts share the keys that there really are, in steps of all warps.
+  const int end = __reduce_max_sync(0xffffffff, max(rows.ends[0], rows.ends[1]));
+  const int steps = (end + kWarps * kKeys - 1) / (kWarps * kKeys), per = (steps + workspace.parts - 1) / workspace.parts;
+  const int part_begin = part * per * kWarps * kKeys, part_end = min(end, part_begin + per * kWarps * kKeys);
+  for (int key = part_begin + warp * kKeys; key < part_end; key += kWarps * kKeys) attend_keys<F>(p, factor, k_base, v_base, key, part_end, rows);
+
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float total = rows.totals[r];
+    total += __shfl_xor_sync(0xffffffff, total, 1);
+    total += __shfl_xor_sync(0xffffffff, total, 2);
+    if (low == 0) warp_partials[warp][high + 8 * r] = {rows.tops[r] == kLowest ? kLowest : rows.tops[r] * factor, total};
+#pragma unroll
+    for (int block = 0; block < F::kBlocks; ++block)
+#pragma unroll
+      for (int i = 0; i < 16; ++i) warp_sums[warp][high + 8 * r][64 * block + 16 * low + i] = rows.sums[block][i % 8][2 * r + i / 8];
+  }
+  __syncthreads();
+  const int lines = min(kLines, lines_of(p) - first);
+  for (int index = threadIdx.x; index < lines * F::kSize; index += kThreads) {
+    const int line = index / F::kSize, d = index % F::kSize;
+    float top = kLowest, total = 0, sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, warp_partials[w][line].top);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float weight = weight_of(warp_partials[w][line].top, top);
+      total += warp_partials[w][line].total * weight;
+      sum += warp_sums[w][line][d] * weight;
+    }
+    const std::int64_t at = workspace.index(p, group, part, first + line);
+    if (d == 0) workspace.partials[at] = {top, total};
+    if (d < p.value_size) workspace.sums[at * p.value_size + d] = sum;
+  }
+}
+
+// A warp per line.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const Workspace workspace) {
+  constexpr int kMost = 4;  // values of a lane, 32 apart
+  const int lane = threadIdx.x % 32;
+  const std::int64_t index = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int group = static_cast<int>(index / lines_of(p)), line = static_cast<int>(index % lines_of(p));
+  if (group >= p.batch * p.kv_heads) return;
+  float top = kLowest, total = 0, sums[kMost] = {};
+  for (int part = lane; part < workspace.parts; part += 32) top = fmaxf(top, workspace.partials[workspace.index(p, group, part, line)].top);
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
+#pragma unroll 4
+  for (int part = 0; part < workspace.parts; ++part) {
+    const std::int64_t at = workspace.index(p, group, part, line);
+    const Partial partial = workspace.partials[at];
+    const float weight = weight_of(partial.top, top);
+    total += partial.total * weight;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i)
+      if (lane + 32 * i < p.value_size) sums[i] += workspace.sums[at * p.value_size + lane + 32 * i] * weight;
+  }
+  const int batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const Line own = line_of(p, batch, kv_head, line);
+  const bool empty = top == kLowest && total == 0;
+  const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, by = 1.0f / total;
+  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, own);
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < kMost; ++i) {
+    if (lane + 32 * i >= p.value_size) continue;
+    const float value = empty ? nothing : sums[i] * by;
+    finite = finite && (empty || isfinite(value));
+    out[lane + 32 * i] = from_float<T>(value);
+  }
+  if (__any_sync(0xffffffff, !finite)) careful_line<T>(p, batch, kv_head, line, top / kLog2E);
+}
+
+int tiles_of(const AttentionRun& p) { return (lines_of(p) + kLines - 1) / kLines; }
+
+// Two blocks per multiprocessor, unless that leaves a warp less than 16 keys.
+int parts_of(const AttentionRun& p, int multiprocessors) {
+  const std::int64_t blocks = std::int64_t{tiles_of(p)} * p.batch * p.kv_heads, most = std::min(kMostParts, (p.columns + kWarps * kKeys - 1) / (kWarps * kKeys));
+  return static_cast<int>(std::clamp<std::int64_t>(2 * multiprocessors / blocks, 1, std::max<std::int64_t>(most, 1)));
+}
+
+std::int64_t partials_of(const AttentionRun& p, int multiprocessors) {
+  return std::int64_t{p.batch} * p.kv_heads * lines_of(p) * parts_of(p, multiprocessors);
+}
+
+}  // namespace
+
+bool takes_decode_attention(const AttentionRun& p, int multiprocessors) {
+  const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
+  return takes_tensor_attention(p, std::numeric_limits<int>::max()) && p.columns >= 64 &&
+         (lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < multiprocessors));
+}
+
+std::size_t decode_attention_workspace(const AttentionRun& p, int multiprocessors) {
+  return static_cast<std::size_t>(partials_of(p, multiprocessors)) * (sizeof(Partial) + static_cast<std::size_t>(p.value_size) * sizeof(float));
+}
+
+void launch_decode_attention(const AttentionRun& p, int multiprocessors, void* memory, cudaStream_t stream) {
+  const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
+  Partial* partials = static_cast<Partial*>(memory);
+  const Workspace workspace = {reinterpret_cast<float*>(partials + partials_of(p, multiprocessors)), partials, tiles_of(p), parts_of(p, multiprocessors)};
+  const unsigned blocks = grid_for(groups * workspace.tiles * workspace.parts, 1);
+  const auto launch = [&](auto form) { attend_part<decltype(form)><<<blocks, kThreads, 0, stream>>>(p, workspace); };
+  const auto with_type = [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const bool masked = p.masked || p.softcap > 0 || !(p.scale > 0), small = std::max(p.size, p.value_size) <= 64;
+    if (small) masked ? launch(Form<T, 64, true>()) : launch(Form<T, 64, false>());
+    else masked ? launch(Form<T, 128, true>()) : launch(Form<T, 128, false>());
+    merge<T><<<grid_for(groups * lines_of(p), kWarps), kThreads, 0, stream>>>(p, workspace);
+  };
+  if (p.type == DType::f16) with_type(Tag<__half>());
+  else with_type(Tag<__nv_bfloat16>());
+}
+
+}  // namespace tandem::cuda
