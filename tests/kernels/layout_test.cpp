@@ -1,7 +1,8 @@
 // Ops that move elements, and those along one axis. Where the CPU has only the evaluator ("plain"), the rows are there for a GPU's kernels.
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "kernels/kernel_case.h"
@@ -159,6 +160,102 @@ TEST(ShardSlice, RowsPastTheEndAreZeros) {
     for (const std::int64_t begin : {0, 3, 6, 9, 12})
       for (const Shape& shape : {Shape{9, 32}, {9}, {4, 9, 5}})
         expect_moved("shard_slice", "ShardSlice", {{"dim", std::int64_t{shape.size() == 3 ? 1 : 0}}, {"begin", Dim(begin)}, {"length", Dim(4)}}, {counted(dtype, shape)});
+}
+
+TEST(GatherElements, OfAnyShape) {
+  for (const DType dtype : kMoved)
+    for (const DType index : {DType::i32, DType::i64}) {
+      const auto expect = [&](const Shape& data, const Shape& indices, std::int64_t axis) {
+        expect_moved("plain", "GatherElements", {{"axis", axis}}, {counted(dtype, data), random_indices(index, indices, data[static_cast<std::size_t>(axis)])});
+      };
+      expect({5, 7}, {9, 7}, 0);
+      expect({5, 7}, {5, 3}, 1);
+      expect({5, 7}, {4, 30}, 1);
+      expect({3, 4, 5}, {3, 6, 5}, 1);
+      expect({3, 4, 5}, {2, 6, 3}, 1);
+      expect({2, 3, 4, 5}, {2, 3, 4, 5}, 3);
+      expect({9}, {0}, 0);
+    }
+  expect_moved("plain", "GatherElements", {{"axis", std::int64_t{1}}}, {counted(DType::f32, {600, 50}), random_indices(DType::i32, {600, 1000}, 50)});
+}
+
+TEST(GatherElements, RefusesAnIndexOutside) {
+  KernelCase c = {.kernel = "plain", .op = "GatherElements", .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {1, 3}, Ints{0, 2, 1})}};
+  EXPECT_THROW(run_kernel(c), Error);
+  c.operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {1, 4}, Ints{0, 0, 0, 0})};
+  EXPECT_THROW(run_kernel(c), Error);
+}
+
+TEST(ScatterND, TheLastOfEqualTuplesStays) {
+  for (const DType dtype : kMoved)
+    for (const DType index : {DType::i32, DType::i64})
+      for (const std::int64_t inner : {1, 3, 64})
+        for (const std::int64_t tuples : {0, 1, 5, 300})
+          expect_moved("plain", "ScatterND", {}, {counted(dtype, {6, 6, inner}), random_indices(index, {tuples, 2}, 6), counted(dtype, {tuples, inner}, 1)});
+  expect_moved("plain", "ScatterND", {}, {counted(DType::f16, {40, 8, 16}), random_indices(DType::i64, {3, 7, 1}, 40), counted(DType::f16, {3, 7, 8, 16}, 1)});
+}
+
+TEST(ScatterND, Reductions) {
+  for (const char* reduction : {"add", "mul", "max", "min"}) {
+    KernelCase c = {.kernel = "plain", .op = "ScatterND", .attributes = {{"reduction", std::string(reduction)}}};
+    c.operands = {random_tensor(DType::f32, {6, 3}, 1), random_indices(DType::i64, {20, 1}, 6), random_tensor(DType::f32, {20, 3}, 2)};
+    expect_kernel_matches_op(c, 0);
+  }
+}
+
+TEST(ScatterND, RefusesAnIndexOutside) {
+  KernelCase c = {.kernel = "plain", .op = "ScatterND", .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {2, 1}, Ints{0, 2}), counted(DType::f32, {2, 3})}};
+  EXPECT_THROW(run_kernel(c), Error);
+}
+
+TEST(Pad, Modes) {
+  const auto expect = [](const Shape& shape, const Ints& pads, const Ints& modes) {
+    const char* words[] = {"constant", "reflect", "edge"};
+    for (const DType dtype : kMoved)
+      for (const std::int64_t mode : modes)
+        expect_moved("plain", "Pad", {{"pads", dims(pads)}, {"mode", std::string(words[mode])}, {"value", 1.0}}, {counted(dtype, shape)});
+  };
+  expect({3, 4}, {1, 2, 0, 3}, {0, 1, 2});
+  expect({3, 64}, {1, 0, 2, 0}, {0, 1, 2});
+  expect({3, 64}, {0, 16, 0, 32}, {0, 1, 2});
+  expect({2, 3, 8, 9}, {0, 0, 1, 2, 0, 0, 3, 4}, {0, 1, 2});
+  expect({2, 3, 8, 16}, {0, 1, 0, 0, 0, 1, 0, 0}, {0, 1, 2});
+  expect({1, 5}, {0, 0, 0, 0}, {0, 1, 2});
+  expect({}, {}, {0});
+  expect({0, 4}, {2, 0, 1, 0}, {0});
+  expect({0, 4}, {0, 1, 0, 1}, {0, 1, 2});
+  expect({900, 700}, {3, 1, 0, 5}, {0});
+}
+
+TEST(Trilu, BothSidesOfAnyDiagonal) {
+  for (const DType dtype : kMoved)
+    for (const Shape& shape : {Shape{5, 5}, {3, 16, 32}, {7, 3}, {2, 2, 33, 64}, {0, 3}})
+      for (const bool upper : {false, true})
+        for (const std::int64_t k : {0, 1, -2, 100, -100})
+          expect_moved("plain", "Trilu", {{"upper", upper}, {"k", Dim(k)}}, {counted(dtype, shape)});
+}
+
+TEST(CumSum, AlongAnyAxis) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::f64, DType::i32, DType::u8, DType::i64})
+    for (const Shape& shape : {Shape{5}, {3, 7, 4}, {2, 5000}, {200, 3}, {1, 65, 1}, {3, 2048}, {40000, 3}, {2, 0, 3}})
+      for (std::int64_t axis = 0; axis < static_cast<std::int64_t>(shape.size()); ++axis)
+        for (const bool exclusive : {false, true})
+          for (const bool reverse : {false, true}) {
+            KernelCase c = {.kernel = "plain", .op = "CumSum", .attributes = {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}};
+            c.operands = {random_tensor(dtype, shape, 5, is_float(dtype) ? 1 : 30)};
+            expect_kernel_matches_op(c, is_float(dtype) ? tolerance_of(dtype) : 0);
+          }
+}
+
+TEST(CumSum, InfinitiesStayFromThereOn) {
+  Tensor x = random_tensor(DType::f32, {3, 3000}, 5);
+  x.mutable_as<float>()[100] = INFINITY;
+  x.mutable_as<float>()[2500] = -INFINITY;
+  x.mutable_as<float>()[4000] = NAN;
+  for (const bool exclusive : {false, true}) {
+    KernelCase c = {.kernel = "plain", .op = "CumSum", .attributes = {{"axis", std::int64_t{1}}, {"exclusive", exclusive}}, .operands = {x}};
+    expect_kernel_matches_op(c, 1e-5);
+  }
 }
 
 }  // namespace

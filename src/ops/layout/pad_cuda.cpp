@@ -1,0 +1,138 @@
+#include "ops/layout/pad_cuda.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/check.h"
+#include "core/tensor.h"
+#include "device/cuda/runtime.h"
+#include "ops/kernel.h"
+#include "ops/shape_rules.h"
+
+namespace tandem::kernels {
+namespace {
+
+// One dimension: rows of the operand, `stride` elements apart, and those added.
+struct Padded {
+  std::int64_t before, from, after, stride;
+  std::int64_t extent() const { return before + from + after; }
+  bool grows() const { return before > 0 || after > 0; }
+};
+
+// Innermost first; errors as the evaluator has them.
+std::vector<Padded> padded_axes(const OpCall& call, cuda::PadMode mode) {
+  const Shape from = shape_of(call.operand(0)), strides = row_major_strides(from);
+  const auto& pads = call.attributes.dims("pads");
+  std::vector<Padded> axes;
+  for (std::size_t d = from.size(); d-- > 0;) {
+    const Padded axis{pads[d].constant(), from[d], pads[d + from.size()].constant(), strides[d]};
+    const std::int64_t most = std::max(axis.before, axis.after);
+    if (mode == cuda::PadMode::reflect && most >= std::max<std::int64_t>(axis.from, 1))
+      fail(ErrorCode::invalid_argument, "reflecting {} and {} rows needs more than {}", axis.before, axis.after, axis.from);
+    if (mode == cuda::PadMode::edge && axis.from == 0 && axis.grows()) fail(ErrorCode::invalid_argument, "there is no edge to repeat");
+    axes.push_back(axis);
+  }
+  return axes;
+}
+
+// A dimension whose inner neighbour is not padded becomes one with it, if it is not padded either or is so with one value.
+std::vector<Padded> merged(const std::vector<Padded>& axes, cuda::PadMode mode) {
+  std::vector<Padded> out;
+  for (const Padded& axis : axes) {
+    if (out.empty() || out.back().grows() || (axis.grows() && mode != cuda::PadMode::constant)) {
+      out.push_back(axis);
+      continue;
+    }
+    Padded& inner = out.back();
+    inner = {axis.before * inner.from, axis.from * inner.from, axis.after * inner.from, inner.stride};
+  }
+  return out;
+}
+
+// Pairs of elements that are always moved together become one, up to 16 bytes.
+void widen(std::vector<Padded>& axes, int& bytes, cuda::PadMode mode) {
+  const auto even = [](std::int64_t n) { return n % 2 == 0; };
+  if (axes.empty() || (axes[0].grows() && mode != cuda::PadMode::constant)) return;
+  while (bytes < 16 && axes[0].extent() > 0 && even(axes[0].before) && even(axes[0].from) && even(axes[0].after)) {
+    bytes *= 2;
+    axes[0] = {axes[0].before / 2, axes[0].from / 2, axes[0].after / 2, 1};
+    for (auto a = axes.begin() + 1; a != axes.end(); ++a) a->stride /= 2;
+  }
+}
+
+class Pad final : public PreparedKernel {
+ public:
+  explicit Pad(const OpCall& call) {
+    const DType dtype = call.operand(0).dtype;
+    const std::string& mode = call.attributes.text("mode");
+    view_.mode = mode == "constant" ? cuda::PadMode::constant : mode == "edge" ? cuda::PadMode::edge : cuda::PadMode::reflect;
+    view_.bytes = bits(dtype) / 8;
+    for (int i = 0; i < 16 / view_.bytes; ++i) store_element(dtype, reinterpret_cast<std::byte*>(&view_.value), i, call.attributes.real("value"));
+    std::vector<Padded> axes = padded_axes(call, view_.mode);
+    if (element_count(shape_of(call.results.at(0))) == 0) return;
+    axes = merged(axes, view_.mode);
+    widen(axes, view_.bytes, view_.mode);
+    std::int64_t items = 1;
+    for (const Padded& axis : axes) {
+      view_.extents[view_.rank] = cuda::Divisor(axis.extent());
+      view_.before[view_.rank] = axis.before;
+      view_.from[view_.rank] = axis.from;
+      view_.strides[view_.rank] = axis.stride;
+      ++view_.rank;
+      items *= axis.extent();
+    }
+    if (items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", items);
+    view_.items = static_cast<std::uint32_t>(items);
+  }
+
+  void run(const RunArgs& args) const override {
+    cuda::launch_pad(view_, args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::check_launch("pad");
+  }
+
+ private:
+  cuda::PadView view_;
+};
+
+class Trilu final : public PreparedKernel {
+ public:
+  explicit Trilu(const OpCall& call) {
+    const Shape shape = shape_of(call.operand(0));
+    view_.bytes = bits(call.operand(0).dtype) / 8;
+    view_.upper = call.attributes.boolean("upper");
+    view_.k = call.attributes.dim("k").constant();
+    view_.items = element_count(shape);
+    if (view_.items == 0) return;
+    const std::int64_t vector = 16 / view_.bytes, columns = shape.back();
+    view_.vectors = columns % vector == 0;
+    if (view_.vectors) view_.items /= vector;
+    if (view_.items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", view_.items);
+    view_.columns = cuda::Divisor(view_.vectors ? columns / vector : columns);
+    view_.rows = cuda::Divisor(shape[shape.size() - 2]);
+  }
+
+  void run(const RunArgs& args) const override {
+    cuda::launch_trilu(view_, args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::check_launch("trilu");
+  }
+
+ private:
+  cuda::TriluView view_;
+};
+
+std::optional<std::string> refuse(const OpCall& call) {
+  if (bits(call.operand(0).dtype) < 8) return "its elements are parts of bytes";
+  if (call.operand(0).rank() > cuda::kPadRank) return fmt::format("it has more than {} dimensions", cuda::kPadRank);
+  return std::nullopt;
+}
+
+template <typename K>
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args.call); }
+
+}  // namespace
+
+extern const KernelDef cuda_pad, cuda_trilu;
+const KernelDef cuda_pad = {.name = "cuda_pad", .op = "Pad", .refuse = refuse, .prepare = prepare<Pad>, .device = "cuda"};
+const KernelDef cuda_trilu = {.name = "cuda_trilu", .op = "Trilu", .refuse = refuse, .prepare = prepare<Trilu>, .in_place_operand = 0, .device = "cuda"};
+
+}  // namespace tandem::kernels
