@@ -3,7 +3,7 @@ BUILD := build/cpu
 JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test build build-all setup check clean distclean
+.PHONY: demo test build build-all cuda setup check clean distclean
 
 demo: build
 	@echo "[demo] all-MiniLM-L6-v2 on two CPU ranks"
@@ -23,6 +23,13 @@ build-all: setup
 	@cmake --preset cpu >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 	@cmake --build $(BUILD) -j $(JOBS)
 	@$(PYTHON) tools/link_package.py $(BUILD)/python
+
+# The same programs with GPUs as devices, in build/cuda; needs the CUDA toolkit (nvcc) from 12.8 on.
+cuda: setup
+	@$(PYTHON) tools/cuda_headers.py
+	@echo "[cuda] everything in build/cuda"
+	@cmake --preset cuda >build/cuda.log 2>&1 || { cat build/cuda.log; exit 1; }
+	@cmake --build build/cuda -j $(JOBS)
 
 setup:
 	@tools/setup.sh

@@ -16,6 +16,7 @@ Json to_json(const MachineReport& report) {
   Json libraries = Json::array();
   for (const LibraryReport& library : report.libraries) {
     Json entry = {{"name", library.name}, {"purpose", library.purpose}, {"path", library.path.empty() ? Json() : Json(library.path)}};
+    if (!library.version.empty()) entry["version"] = library.version;
     if (library.path.empty()) entry["how_to_get"] = library.how_to_get;
     libraries.push_back(std::move(entry));
   }
@@ -28,10 +29,10 @@ void print(const MachineReport& report) {
   fmt::print("cpu       {} ({})\n", report.cpu, fmt::join(report.features, " "));
   fmt::print("cores     {}{}\n", report.cores, report.cpu_limit > 0 ? fmt::format(", of which the container allows {:.1f}", report.cpu_limit) : "");
   fmt::print("memory    {:.1f} GiB, {:.1f} available\n", static_cast<double>(report.memory_bytes) / kGib, static_cast<double>(report.available_bytes) / kGib);
-  fmt::print("devices   {}\n", fmt::join(report.devices, " "));
+  fmt::print("devices   {}\n", fmt::join(report.devices, "\n          "));
   for (const LibraryReport& library : report.libraries) {
     if (library.path.empty()) fmt::print("missing   {}, for {}: {}\n", library.name, library.purpose, library.how_to_get);
-    else fmt::print("library   {} at {}, for {}\n", library.name, library.path, library.purpose);
+    else fmt::print("library   {}{}{} at {}, for {}\n", library.name, library.version.empty() ? "" : " ", library.version, library.path, library.purpose);
   }
   for (const std::string& hint : report.hints) fmt::print("note      {}\n", hint);
 }

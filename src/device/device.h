@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tandem/deadline.h"
 
@@ -105,5 +106,17 @@ std::shared_ptr<Device> open_cuda_device(int rank);
 // Of this machine; 0 without a driver.
 int cuda_device_count();
 bool built_with_cuda();
+
+// What CUDA found on this machine, for people. Nothing is found by programs without it.
+struct CudaReport {
+  struct Library {
+    std::string name, purpose, path, version;
+    std::string how_to_get;  // where path is empty
+  };
+  std::string problem;    // why there is no GPU
+  std::vector<Library> libraries;
+  std::string looked_in;  // for the libraries
+};
+CudaReport report_cuda();
 
 }  // namespace tandem

@@ -11,5 +11,6 @@ std::shared_ptr<Device> open_cuda_device(int) {
 int cuda_device_count() { return 0; }
 
 bool built_with_cuda() { return false; }
+CudaReport report_cuda() { return {}; }
 
 }  // namespace tandem

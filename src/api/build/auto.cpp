@@ -71,7 +71,7 @@ std::string describe(const Cost& cost) {
 
 double memory_of_a_rank(const Machine& machine, int ranks) {
   if (machine.memory > 0) return machine.memory;
-  return static_cast<double>(inspect_machine().memory_bytes) / ranks;
+  return static_cast<double>(inspect_machine(false).memory_bytes) / ranks;
 }
 
 }  // namespace

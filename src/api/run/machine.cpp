@@ -3,6 +3,7 @@
 #include <link.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <filesystem>
@@ -26,8 +27,6 @@ constexpr Wanted kWanted[] = {
     {"libprotobuf", "protobuf", "reading ONNX files", "apt install libprotobuf-dev"},
     {"libhwy", "Highway", "vector kernels", "apt install libhwy-dev"},
     {"libfmt", "fmt", "text", "apt install libfmt-dev"},
-    {"libcudart", "CUDA runtime", "NVIDIA GPUs", "this build is for CPU ranks"},
-    {"libnccl", "NCCL", "collectives between GPUs", "this build is for CPU ranks"},
 };
 
 std::vector<std::string> loaded_files() {
@@ -41,17 +40,18 @@ std::vector<std::string> loaded_files() {
   return files;
 }
 
-std::vector<LibraryReport> find_libraries() {
+std::vector<LibraryReport> find_libraries(const CudaReport& cuda) {
   std::vector<LibraryReport> reports;
   const auto files = loaded_files();
   for (const Wanted& wanted : kWanted) {
-    LibraryReport report{wanted.name, "", wanted.purpose, ""};
+    LibraryReport report{wanted.name, "", wanted.purpose, "", ""};
     std::error_code none;
     for (const std::string& file : files)
       if (std::filesystem::path(file).filename().string().starts_with(wanted.part)) report.path = std::filesystem::canonical(file, none).string();
     if (report.path.empty()) report.how_to_get = wanted.how_to_get;
     reports.push_back(std::move(report));
   }
+  for (const CudaReport::Library& library : cuda.libraries) reports.push_back({library.name, library.path, library.purpose, library.how_to_get, library.version});
   return reports;
 }
 
@@ -92,19 +92,23 @@ std::vector<std::string> find_devices() {
   return devices;
 }
 
-std::vector<std::string> find_hints(const MachineReport& report) {
+std::vector<std::string> find_hints(const MachineReport& report, const CudaReport& cuda) {
   std::vector<std::string> hints;
   if (report.cpu_limit > 0 && report.cpu_limit < report.cores)
     hints.push_back("the container allows less CPU time than it shows cores: give --threads so that ranks × threads fits");
   for (const char* name : {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"})
     if (const char* value = std::getenv(name)) hints.push_back(std::string(name) + "=" + value + " is set in the environment and may change how fast kernels are");
-  if (std::filesystem::exists("/dev/nvidia0") && !has_device_kind("cuda")) hints.push_back("there is an NVIDIA GPU, which this build does not use: `make cuda` makes one that does");
+  if (!cuda.problem.empty()) hints.push_back(cuda.problem);
+  if (std::ranges::any_of(cuda.libraries, [](const auto& library) { return library.path.empty(); }))
+    hints.push_back("the missing libraries of CUDA were looked for in " + cuda.looked_in);
+  if (!built_with_cuda() && std::filesystem::exists("/dev/nvidia0"))
+    hints.push_back("there is an NVIDIA GPU, which this program was built without: `make cuda` builds one that uses it");
   return hints;
 }
 
 }  // namespace
 
-MachineReport inspect_machine() {
+MachineReport inspect_machine(bool with_gpus) {
   MachineReport report;
   report.cpu = value_in("/proc/cpuinfo", "model name");
   report.features = find_features();
@@ -113,9 +117,10 @@ MachineReport inspect_machine() {
   report.cpu_limit = find_cpu_limit();
   report.memory_bytes = std::atoll(value_in("/proc/meminfo", "MemTotal").c_str()) * 1024;
   report.available_bytes = std::atoll(value_in("/proc/meminfo", "MemAvailable").c_str()) * 1024;
-  report.devices = find_devices();
-  report.libraries = find_libraries();
-  report.hints = find_hints(report);
+  const CudaReport cuda = with_gpus ? report_cuda() : CudaReport{};
+  report.devices = with_gpus ? find_devices() : std::vector<std::string>{"cpu"};
+  report.libraries = find_libraries(cuda);
+  report.hints = find_hints(report, cuda);
   return report;
 }
 
