@@ -31,6 +31,11 @@ OpCall call_of(const KernelCase& c) {
 
 std::optional<std::string> refusal_of(const KernelCase& c) { return refusal(*find_kernel(c.kernel), call_of(c)); }
 
+bool on_cuda() {
+  const char* device = std::getenv("TANDEM_TEST_DEVICE");
+  return device && std::string_view(device) == "cuda";
+}
+
 namespace {
 
 // Rows by the kernel of a GPU that ran them.
@@ -40,11 +45,6 @@ struct Counts final : testing::Environment {
     for (const auto& [kernel, count] : rows) std::printf("[ cuda ] %d rows on %s\n", count, kernel.c_str());
   }
 };
-
-bool on_cuda() {
-  const char* device = std::getenv("TANDEM_TEST_DEVICE");
-  return device && std::string_view(device) == "cuda";
-}
 
 // What a GPU takes for a row that names a kernel of the CPU.
 const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {

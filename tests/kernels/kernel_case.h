@@ -22,6 +22,8 @@ struct KernelCase {
 };
 
 OpCall call_of(const KernelCase& c);
+// Whether the rows of this run are for a GPU: TANDEM_TEST_DEVICE=cuda.
+bool on_cuda();
 // Why the kernel that the row names cannot run it; null if it can.
 std::optional<std::string> refusal_of(const KernelCase& c);
 // Throws if the kernel refuses the call. With TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel that

@@ -11,7 +11,7 @@ const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
 
 std::vector<std::string> matmul_kernels() {
   std::vector<std::string> names;
-  for (const KernelDef* kernel : cpu_kernels())
+  for (const KernelDef* kernel : on_cuda() ? cuda_kernels() : cpu_kernels())
     if (kernel->op == "MatMul") names.emplace_back(kernel->name);
   return names;
 }
@@ -45,7 +45,8 @@ struct Row {
 TEST(MatMul, ShapesTypesThreads) {
   const Row rows[] = {{{1, 384}, {384, 200}}, {{16, 64}, {64, 192}},       {{7, 13}, {13, 5}},        {{2, 5, 33}, {33, 17}},  {{3, 4, 9, 8}, {3, 4, 8, 7}},
                       {{2, 1, 3, 4}, {5, 4, 6}}, {{4, 3}, {2, 3, 5}},      {{100, 40}, {40, 130}},    {{0, 4}, {4, 3}},        {{3, 0}, {0, 4}},
-                      {{3, 4}, {4, 0}},          {{2, 3, 3}, {1, 3, 2}}};
+                      {{3, 4}, {4, 0}},          {{2, 3, 3}, {1, 3, 2}},  {{1, 130}, {130, 67}},   {{4, 256}, {256, 264}},  {{2, 1, 2, 8}, {3, 8, 16}},
+                      {{0, 2, 4}, {0, 4, 3}},    {{2, 3, 0}, {2, 0, 4}},   {{129, 72}, {72, 136}}};
   for (const std::string& kernel : matmul_kernels())
     for (const Row& row : rows)
       for (const DType dtype : kFloats)
@@ -74,6 +75,40 @@ TEST(MatMul, ActivationsAndResidual) {
               c.threads = threads;
               expect_kernel_matches_op(c, tolerance_of(dtype));
             }
+}
+
+// As GPUs finish their sums: vectors of several columns at a time, and without bias.
+TEST(MatMul, ActivationsOfAlignedRows) {
+  for (const std::string& kernel : matmul_kernels())
+    for (const char* activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
+      for (const DType dtype : kFloats)
+        for (const bool bias : {false, true})
+          for (const bool residual : {false, true}) {
+            KernelCase c = {.kernel = kernel,
+                            .op = "MatMul",
+                            .attributes = {{"activation", std::string(activation)}},
+                            .operands = {random_tensor(dtype, {2, 9, 64}, 1), random_tensor(dtype, {64, 96}, 2, 0.2), std::nullopt, std::nullopt}};
+            if (bias) c.operands[2] = random_tensor(dtype, {96}, 3);
+            if (residual) c.operands[3] = random_tensor(dtype, {2, 9, 96}, 4);
+            expect_kernel_matches_op(c, tolerance_of(dtype));
+          }
+}
+
+// What no kernel of the CPU but the plain one takes, on GPUs.
+TEST(MatMul, WideFloatsAndIntegers) {
+  const auto ints = [](DType dtype, Shape shape) {
+    std::vector<std::int64_t> values;
+    for (std::int64_t i = 0; i < element_count(shape); ++i) values.push_back(i * 7919 % 201 - 100);
+    return Tensor::of_ints(dtype, std::move(shape), values);
+  };
+  for (const DType dtype : {DType::f64, DType::i8, DType::u8, DType::i16, DType::i32, DType::u32, DType::i64, DType::u64}) {
+    const auto make = [&](Shape shape, unsigned seed) { return dtype == DType::f64 ? random_tensor(dtype, shape, seed) : ints(dtype, shape); };
+    expect_kernel_matches_op({.kernel = "plain",
+                              .op = "MatMul",
+                              .attributes = {{"activation", std::string("silu")}},
+                              .operands = {make({3, 1, 7, 21}, 1), make({2, 21, 18}, 2), make({18}, 3), make({3, 2, 7, 18}, 4)}},
+                             dtype == DType::f64 ? 1e-12 : 0);
+  }
 }
 
 TEST(MatMul, NotANumberAndInfinity) {

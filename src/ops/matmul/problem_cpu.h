@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "graph/op_def.h"
+#include "ops/matmul/activation.h"
 
 namespace tandem {
-
-enum class Activation : std::uint8_t { none, gelu, gelu_tanh, silu, relu, tanh, sigmoid };
 
 struct MatMulProblem {
   DType dtype = DType::f32;

@@ -1,0 +1,75 @@
+#include "ops/matmul/cublaslt_cuda.h"
+
+#include <map>
+#include <mutex>
+
+#include "core/check.h"
+#include "device/cuda/library.h"
+
+namespace tandem::cuda {
+
+const CublasLt& cublaslt() {
+  static const CublasLt functions = [] {
+    const Library& l = library(Which::cublaslt);
+    return CublasLt{
+        .create = l.function<decltype(cublasLtCreate)>("cublasLtCreate"),
+        .matmul = l.function<decltype(cublasLtMatmul)>("cublasLtMatmul"),
+        .heuristic = l.function<decltype(cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic"),
+        .make_desc = l.function<decltype(cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate"),
+        .free_desc = l.function<decltype(cublasLtMatmulDescDestroy)>("cublasLtMatmulDescDestroy"),
+        .set_desc = l.function<decltype(cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute"),
+        .make_layout = l.function<decltype(cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate"),
+        .free_layout = l.function<decltype(cublasLtMatrixLayoutDestroy)>("cublasLtMatrixLayoutDestroy"),
+        .set_layout = l.function<decltype(cublasLtMatrixLayoutSetAttribute)>("cublasLtMatrixLayoutSetAttribute"),
+        .make_preference = l.function<decltype(cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate"),
+        .free_preference = l.function<decltype(cublasLtMatmulPreferenceDestroy)>("cublasLtMatmulPreferenceDestroy"),
+        .set_preference = l.function<decltype(cublasLtMatmulPreferenceSetAttribute)>("cublasLtMatmulPreferenceSetAttribute"),
+    };
+  }();
+  return functions;
+}
+
+cublasLtHandle_t cublaslt_handle(int ordinal) {
+  static std::mutex mutex;
+  static std::map<int, cublasLtHandle_t> handles;
+  const std::lock_guard lock(mutex);
+  cublasLtHandle_t& handle = handles[ordinal];
+  if (!handle) check_cublas(cublaslt().create(&handle), "starting it");
+  return handle;
+}
+
+void check_cublas(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  fail(status == CUBLAS_STATUS_ALLOC_FAILED ? ErrorCode::out_of_memory : ErrorCode::internal, "cuBLASLt {}: {}: status {}",
+       library(Which::cublaslt).version(), what, static_cast<int>(status));
+}
+
+cudaDataType cuda_type(DType dtype) {
+  switch (dtype) {
+    case DType::f16: return CUDA_R_16F;
+    case DType::bf16: return CUDA_R_16BF;
+    case DType::f32: return CUDA_R_32F;
+    case DType::f64: return CUDA_R_64F;
+    default: fail(ErrorCode::internal, "cuBLASLt is not given {}", to_string(dtype));
+  }
+}
+
+LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t count, std::int64_t stride) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  check_cublas(cublaslt().make_layout(&layout, cuda_type(dtype), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows),
+               "describing a matrix");
+  LtLayout owned(layout);
+  const auto batch = static_cast<std::int32_t>(count);
+  check_cublas(cublaslt().set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "describing a matrix");
+  check_cublas(cublaslt().set_layout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride), "describing a matrix");
+  return owned;
+}
+
+LtDesc make_desc(DType dtype) {
+  cublasLtMatmulDesc_t desc = nullptr;
+  const bool wide = dtype == DType::f64;
+  check_cublas(cublaslt().make_desc(&desc, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, wide ? CUDA_R_64F : CUDA_R_32F), "describing a product");
+  return LtDesc(desc);
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,153 @@
+// MatMul by cuBLASLt. Our row-major matrices are its column-major ones transposed, so c = a·b is given to it as cᵀ = bᵀ·aᵀ.
+#include <limits>
+#include <numeric>
+
+#include "core/check.h"
+#include "device/cuda/library.h"
+#include "device/cuda/runtime.h"
+#include "ops/kernel.h"
+#include "ops/matmul/cublaslt_cuda.h"
+#include "ops/matmul/finish_cuda.h"
+#include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/products_cuda.h"
+
+namespace tandem::kernels {
+namespace {
+
+using namespace cuda;
+
+constexpr std::int64_t kPromisedAlignment = 16;  // of operands and results
+constexpr std::int64_t kMostProducts = 65535;    // of one call
+
+std::uint32_t alignment_of(std::int64_t offset_bytes) {
+  return static_cast<std::uint32_t>(std::gcd(kPromisedAlignment, offset_bytes));
+}
+
+class CublasLtMatMul final : public PreparedKernel {
+ public:
+  explicit CublasLtMatMul(const PrepareArgs& args) : p_(matmul_problem(args.call)), batches_(batches_of(p_, kMostProducts)) {
+    const auto& device = static_cast<const CudaDevice&>(*args.device);
+    const Current current(device.ordinal());
+    handle_ = cublaslt_handle(device.ordinal());
+    split_epilogue();
+    describe();
+    choose_algorithm(device.sm() >= 90 ? 32 << 20 : 8 << 20);
+  }
+
+  // Whether cuBLASLt has an algorithm for it.
+  bool is_able() const { return able_; }
+  std::size_t workspace_bytes() const override { return able_ ? chosen_.workspaceSize : 0; }
+
+  void run(const RunArgs& args) const override {
+    const cudaStream_t stream = handle_of(args.stream);
+    if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.operands[kMatMulBias]);
+    const auto at = [this](std::int64_t elements) { return static_cast<std::size_t>(bytes(p_.dtype, elements)); };
+    const float one = 1, added = residual_inside_ ? 1 : 0;
+    const double wide_one = 1, wide_added = added;
+    const bool wide = p_.dtype == DType::f64;
+    for (const MatMulProblem::Offsets& first : batches_.first) {
+      const std::byte *a = args.operands[kMatMulA] + at(first.a), *b = args.operands[kMatMulB] + at(first.b);
+      std::byte* c = args.results[0] + at(first.c);
+      const std::byte* add = residual_inside_ ? args.operands[kMatMulResidual] + at(first.c) : c;
+      check_cublas(cublaslt().matmul(handle_, desc_.get(), wide ? static_cast<const void*>(&wide_one) : &one, b, b_.get(), a, a_.get(),
+                                     wide ? static_cast<const void*>(&wide_added) : &added, add, c_.get(), c, c_.get(), &chosen_.algo, args.workspace,
+                                     chosen_.workspaceSize, stream),
+                   "a product");
+    }
+    if (finish_ == Activation::none && !bias_after_ && !residual_after_) return;
+    const auto count = static_cast<std::int64_t>(p_.products.size()) * p_.m * p_.n;
+    launch_finish(p_.dtype, finish_, args.results[0], bias_after_ ? args.operands[kMatMulBias] : nullptr,
+                  residual_after_ ? args.operands[kMatMulResidual] : nullptr, count, p_.n, stream);
+    check_launch("finishing a product");
+  }
+
+ private:
+  // What cuBLASLt does after the sums, and what a kernel of ours does after it. Its GELU is the tanh form, with a tanh that is good enough
+  // for 16-bit results; what its ReLU does with NaN is not documented. An addend inside is added before the activation, so the residual
+  // may be inside only where there is none.
+  void split_epilogue() {
+    const bool wide = p_.dtype == DType::f64;
+    gelu_inside_ = p_.activation == Activation::gelu_tanh && (p_.dtype == DType::f16 || p_.dtype == DType::bf16);
+    finish_ = gelu_inside_ ? Activation::none : p_.activation;
+    bias_inside_ = p_.bias && !wide;
+    bias_after_ = p_.bias && wide;
+    residual_inside_ = p_.residual && p_.activation == Activation::none && !bias_after_;
+    residual_after_ = p_.residual && !residual_inside_;
+  }
+
+  void describe() {
+    desc_ = make_desc(p_.dtype);
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    if (bias_inside_) epilogue = gelu_inside_ ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    else if (gelu_inside_) epilogue = CUBLASLT_EPILOGUE_GELU;
+    set(desc_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    // Algorithms are chosen by the alignment of this address; run() puts the real one in its place.
+    if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(kPromisedAlignment));
+    b_ = make_layout(p_.dtype, p_.n, p_.k, batches_.count, batches_.b_stride);
+    a_ = make_layout(p_.dtype, p_.k, p_.m, batches_.count, batches_.a_stride);
+    c_ = make_layout(p_.dtype, p_.n, p_.m, batches_.count, p_.m * p_.n);
+  }
+
+  void choose_algorithm(std::size_t most_workspace) {
+    cublasLtMatmulPreference_t made = nullptr;
+    check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
+    const LtPreference preference(made);
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
+    // Partial sums are not rounded to 16 bits, and are added in one order.
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    std::uint32_t a = kPromisedAlignment, b = kPromisedAlignment, c = kPromisedAlignment;
+    for (const MatMulProblem::Offsets& first : batches_.first) {
+      a = std::gcd(a, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.a))));
+      b = std::gcd(b, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.b))));
+      c = std::gcd(c, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.c))));
+    }
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c);
+    int found = 0;
+    const cublasStatus_t status =
+        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), 1, &chosen_, &found);
+    able_ = status == CUBLAS_STATUS_SUCCESS && found > 0 && chosen_.state == CUBLAS_STATUS_SUCCESS;
+  }
+
+  MatMulProblem p_;
+  ProductBatches batches_;
+  cublasLtHandle_t handle_ = nullptr;
+  bool gelu_inside_ = false, bias_inside_ = false, bias_after_ = false, residual_inside_ = false, residual_after_ = false, able_ = false;
+  Activation finish_ = Activation::none;
+  LtDesc desc_;
+  LtLayout a_, b_, c_;
+  cublasLtMatmulHeuristicResult_t chosen_{};
+};
+
+std::optional<std::string> refuse(const OpCall& call) {
+  std::string why;
+  if (!find_library(Which::cublaslt, &why)) return "cuBLASLt cannot be used: " + why;
+  const DType dtype = call.results.at(0).dtype;
+  if (dtype != DType::f16 && dtype != DType::bf16 && dtype != DType::f32 && dtype != DType::f64) return "it multiplies f16, bf16, f32 and f64 only";
+  return std::nullopt;
+}
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  cublaslt();  // says what is missing before anything else
+  const MatMulProblem p = matmul_problem(args.call);
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();  // extents of its matrices
+  if (p.m == 0 || p.n == 0 || p.k == 0 || p.products.empty() || p.m > kMost || p.n > kMost || p.k > kMost) return prepare_cuda_matmul(args);
+  auto kernel = std::make_unique<CublasLtMatMul>(args);
+  if (!kernel->is_able()) return prepare_cuda_matmul(args);
+  return kernel;
+}
+
+}  // namespace
+
+extern const KernelDef cublaslt_matmul;
+const KernelDef cublaslt_matmul = {
+    .name = "cublaslt_matmul",
+    .op = "MatMul",
+    .refuse = refuse,
+    .prepare = prepare,
+    .device = "cuda",
+};
+
+}  // namespace tandem::kernels
