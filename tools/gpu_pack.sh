@@ -17,7 +17,8 @@ done
 # Not the C library and what belongs to it: those are the machine's own.
 ldd "$work"/bin/* | awk '/=> \//{print $3}' | sort -u | grep -Ev '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' |
   while read -r library; do strip -o "$work/lib/$(basename "$library")" "$library" 2>/dev/null || cp -L "$library" "$work/lib/"; done
-XZ_OPT="-T0 -3" tar -C "$work" -cJf "$to/pack.tar.xz" bin lib
+# The programs hold much alike, which a large dictionary finds.
+XZ_OPT="--lzma2=preset=3,dict=256MiB" tar -C "$work" -cJf "$to/pack.tar.xz" bin lib
 dirty=$(git status --porcelain --untracked-files=no | head -1)
 printf '{"commit": "%s", "dirty": %s, "programs": "%s"}\n' "$(git rev-parse --short HEAD)" "$([[ -n $dirty ]] && echo true || echo false)" \
   "$(cat "$work"/bin/* | sha256sum | cut -c1-16)" >"$to/manifest.json"

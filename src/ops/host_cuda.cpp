@@ -16,7 +16,10 @@ class Pinned {
  public:
   explicit Pinned(std::size_t bytes) {
     void* memory = nullptr;
-    if (bytes > 0) cuda::check(cudaMallocHost(&memory, bytes), "allocating memory of the host");
+    if (bytes > 0 && cudaMallocHost(&memory, bytes) != cudaSuccess) {
+      cudaGetLastError();
+      fail(ErrorCode::out_of_memory, "no {} bytes of the host's memory that a GPU can copy from are free", bytes);
+    }
     data_ = static_cast<std::byte*>(memory);
   }
   ~Pinned() { cudaFreeHost(data_); }

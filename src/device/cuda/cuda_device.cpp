@@ -99,7 +99,9 @@ CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device
 CudaStream::~CudaStream() { cudaStreamDestroy(own_); }
 
 void CudaStream::redirect(void* handle) {
-  if (handle) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (handle) check(cudaStreamIsCapturing(static_cast<cudaStream_t>(handle), &status), "looking at the stream that was given");
+  if (handle && status == cudaStreamCaptureStatusNone) {  // a stream that is recorded does not say
     int ordinal = -1;
     check(cudaStreamGetDevice(static_cast<cudaStream_t>(handle), &ordinal), "looking at the stream that was given");
     if (ordinal != device_->ordinal()) fail(ErrorCode::invalid_argument, "the stream is of GPU {}, the engine runs on GPU {}", ordinal, device_->ordinal());
