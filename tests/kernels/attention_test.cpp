@@ -116,7 +116,7 @@ TEST(Attention, LengthsAndSoftcap) {
 
 // Head sizes that kernels have code of their own for, the largest, and odd ones, over several blocks of queries and keys.
 TEST(Attention, HeadSizesAndForms) {
-  for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 35, 70, 256, 256}, Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 30, 200, 64, 64},
+  for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 70, 70, 256, 256}, Sizes{1, 1, 1, 20, 70, 200, 136}, Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 30, 200, 64, 64},
                          Sizes{1, 2, 1, 35, 50, 255, 129}, Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 8, 2, 1, 600, 64, 64}, Sizes{1, 2, 2, 30, 400, 32, 64}, Sizes{2, 1, 1, 70, 90, 80, 64}})
     for (const DType dtype : kFloats)
       for (const char* form : {"plain", "lower_right", "bool", "additive", "keys", "lengths", "softcap"}) {

@@ -246,7 +246,7 @@ std::int64_t partials_of(const AttentionRun& p, int multiprocessors) {
 
 bool takes_decode_attention(const AttentionRun& p, int multiprocessors) {
   const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
-  return takes_tensor_attention(p, std::numeric_limits<int>::max()) && p.columns >= 64 &&
+  return takes_tensor_attention(p, std::numeric_limits<int>::max()) && std::max(p.size, p.value_size) <= 128 && p.columns >= 64 &&
          (lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < multiprocessors));
 }
 

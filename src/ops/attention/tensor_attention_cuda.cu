@@ -1,4 +1,4 @@
-// FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 keys, of
+// FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 or 32 keys, of
 // which the next is copied while one is worked on. A warp has 16 or 32 lines, whose scores, weights and sums never leave its registers.
 // Scores are kept as base-2 logarithms after one factor, so that a weight costs a multiply-add and an ex2.
 #include "ops/attention/lines_cuda.cuh"
@@ -9,7 +9,6 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kKeys = 64;
 constexpr float kLog2E = 1.4426950408889634f;
 
 // kSize: what rows of q, k and v are padded to; kTiles: of 16 lines each that a warp has; kMasked: whether scores pass a mask, a cap or a
@@ -20,6 +19,7 @@ struct Form {
   static constexpr int kSize = kSize_, kTiles = kTiles_;
   static constexpr bool kMasked = kMasked_;
   static constexpr int kLines = 16 * kTiles * kWarps;
+  static constexpr int kKeys = kSize > 128 ? 32 : 64;
   static constexpr int kStep = kSize + 8;  // between rows in shared memory: an odd number of 16 bytes, so that 8 rows lie in different banks
   static constexpr int kChunks = kSize / 8;
   static constexpr int kBytes = (kLines + 4 * kKeys) * kStep * static_cast<int>(sizeof(T));
@@ -29,7 +29,7 @@ struct Form {
 template <typename F, typename T = typename F::T>
 __device__ __forceinline__ void copy_keys(const T* base, std::int64_t step, int first, int end, int size, T* to) {
 #pragma unroll
-  for (int i = 0; i < kKeys * F::kChunks / kThreads; ++i) {
+  for (int i = 0; i < F::kKeys * F::kChunks / kThreads; ++i) {
     const int index = i * kThreads + static_cast<int>(threadIdx.x), row = index / F::kChunks, d = index % F::kChunks * 8;
     const bool real = first + row < end && d < size;
     copy_beside(shared_address(to + row * F::kStep + d), real ? base + (first + row) * step + d : base, real ? 16 : 0);
@@ -66,7 +66,7 @@ __device__ __forceinline__ float over_quad(float value) {
 
 // Scores of a warp's lines with a block of keys, as products.
 template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void multiply_keys(const T* q, const T* k, float (&scores)[F::kTiles][kKeys / 8][4]) {
+__device__ __forceinline__ void multiply_keys(const T* q, const T* k, float (&scores)[F::kTiles][F::kKeys / 8][4]) {
   const int lane = threadIdx.x % 32;
   const unsigned q_at = shared_address(q + lane % 16 * F::kStep + lane / 16 * 8);
   const unsigned k_at = shared_address(k + (lane / 16 * 8 + lane % 8) * F::kStep + lane / 8 % 2 * 8);
@@ -76,7 +76,7 @@ __device__ __forceinline__ void multiply_keys(const T* q, const T* k, float (&sc
 #pragma unroll
     for (int t = 0; t < F::kTiles; ++t) load_matrices(a[t], q_at + (t * 16 * F::kStep + d) * 2);
 #pragma unroll
-    for (int n = 0; n < kKeys / 16; ++n) {
+    for (int n = 0; n < F::kKeys / 16; ++n) {
       unsigned b[4];
       load_matrices(b, k_at + (n * 16 * F::kStep + d) * 2);
 #pragma unroll
@@ -90,16 +90,16 @@ __device__ __forceinline__ void multiply_keys(const T* q, const T* k, float (&sc
 
 // Products to weights exp(score − top), against the running tops; scales the sums so far where a top grew.
 template <typename F>
-__device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int begin, bool whole, float (&scores)[F::kTiles][kKeys / 8][4], Rows<F>& rows) {
+__device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int begin, bool whole, float (&scores)[F::kTiles][F::kKeys / 8][4], Rows<F>& rows) {
   const int column = begin + threadIdx.x % 4 * 2;
 #pragma unroll
   for (int r = 0; r < Rows<F>::kCount; ++r) {
-    float(&line)[kKeys / 8][4] = scores[r / 2];
+    float(&line)[F::kKeys / 8][4] = scores[r / 2];
     constexpr int kHalf = 2;  // a line's two numbers of a fragment
     const int at = r % 2 * kHalf;
     float top = rows.tops[r];
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
+    for (int n = 0; n < F::kKeys / 8; ++n)
 #pragma unroll
       for (int e = 0; e < kHalf; ++e) {
         float& score = line[n][at + e];
@@ -113,7 +113,7 @@ __device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int b
     rows.tops[r] = top;
     float total = 0;
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
+    for (int n = 0; n < F::kKeys / 8; ++n)
 #pragma unroll
       for (int e = 0; e < kHalf; ++e) {
         line[n][at + e] = quick_exp2(line[n][at + e] * factor - shift);
@@ -131,11 +131,11 @@ __device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int b
 
 // sums += weights · v.
 template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void add_values(const float (&weights)[F::kTiles][kKeys / 8][4], const T* v, Rows<F>& rows) {
+__device__ __forceinline__ void add_values(const float (&weights)[F::kTiles][F::kKeys / 8][4], const T* v, Rows<F>& rows) {
   const int lane = threadIdx.x % 32;
   const unsigned v_at = shared_address(v + lane % 16 * F::kStep + lane / 16 * 8);
 #pragma unroll
-  for (int k = 0; k < kKeys / 16; ++k) {
+  for (int k = 0; k < F::kKeys / 16; ++k) {
     unsigned a[F::kTiles][4];
 #pragma unroll
     for (int t = 0; t < F::kTiles; ++t) {
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ At
   using T = typename F::T;
   extern __shared__ uint4 memory[];
   __shared__ int block_end;
-  T *q = reinterpret_cast<T*>(memory), *keys = q + F::kLines * F::kStep, *values = keys + 2 * kKeys * F::kStep;
+  T *q = reinterpret_cast<T*>(memory), *keys = q + F::kLines * F::kStep, *values = keys + 2 * F::kKeys * F::kStep;
   const int group = blockIdx.x / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
   const int first = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * F::kLines;  // the longest of a causal problem go first
   const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
@@ -235,20 +235,20 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ At
   const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
   const int end = block_end;
   const auto copy = [&](int begin, int stage) {
-    copy_keys<F>(k_base, p.k_steps.row, begin, end, p.size, keys + stage * kKeys * F::kStep);
-    copy_keys<F>(v_base, p.v_steps.row, begin, end, p.value_size, values + stage * kKeys * F::kStep);
+    copy_keys<F>(k_base, p.k_steps.row, begin, end, p.size, keys + stage * F::kKeys * F::kStep);
+    copy_keys<F>(v_base, p.v_steps.row, begin, end, p.value_size, values + stage * F::kKeys * F::kStep);
   };
   if (end > 0) copy(0, 0);
   int stage = 0;
-  for (int begin = 0; begin < end; begin += kKeys, stage ^= 1) {
+  for (int begin = 0; begin < end; begin += F::kKeys, stage ^= 1) {
     wait_for_copies();
     __syncthreads();
-    if (begin + kKeys < end) copy(begin + kKeys, stage ^ 1);
+    if (begin + F::kKeys < end) copy(begin + F::kKeys, stage ^ 1);
     if (begin >= warp_end) continue;
-    float scores[F::kTiles][kKeys / 8][4] = {};
-    multiply_keys<F>(q + warp_first * F::kStep, keys + stage * kKeys * F::kStep, scores);
-    weigh<F>(p, factor, begin, begin + kKeys <= whole_end, scores, rows);
-    add_values<F>(scores, values + stage * kKeys * F::kStep, rows);
+    float scores[F::kTiles][F::kKeys / 8][4] = {};
+    multiply_keys<F>(q + warp_first * F::kStep, keys + stage * F::kKeys * F::kStep, scores);
+    weigh<F>(p, factor, begin, begin + F::kKeys <= whole_end, scores, rows);
+    add_values<F>(scores, values + stage * F::kKeys * F::kStep, rows);
   }
   wait_for_copies();
   __syncthreads();
@@ -265,8 +265,9 @@ void with_form(const AttentionRun& p, int multiprocessors, const Work& work) {
   const bool tall = lines_of(p) > 64 && std::int64_t{tiles_of(p, 128)} * p.batch * p.kv_heads >= multiprocessors;
   const auto with_size = [&](auto tag, auto size) {
     using T = typename decltype(tag)::type;
+    constexpr int kTall = size() > 128 ? 1 : 2;  // no more fits into registers
     if (passes_mask(p)) work(Form<T, size(), 1, true>());
-    else if (tall) work(Form<T, size(), 2, false>());
+    else if (tall) work(Form<T, size(), kTall, false>());
     else work(Form<T, size(), 1, false>());
   };
   const auto with_type = [&](auto tag) {
@@ -274,7 +275,8 @@ void with_form(const AttentionRun& p, int multiprocessors, const Work& work) {
     if (size <= 32) with_size(tag, std::integral_constant<int, 32>());
     else if (size <= 64) with_size(tag, std::integral_constant<int, 64>());
     else if (size <= 96) with_size(tag, std::integral_constant<int, 96>());
-    else with_size(tag, std::integral_constant<int, 128>());
+    else if (size <= 128) with_size(tag, std::integral_constant<int, 128>());
+    else with_size(tag, std::integral_constant<int, 256>());
   };
   if (p.type == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());
@@ -285,10 +287,10 @@ void with_form(const AttentionRun& p, int multiprocessors, const Work& work) {
 bool takes_tensor_attention(const AttentionRun& p, int shared_bytes) {
   if (p.type != DType::f16 && p.type != DType::bf16) return false;
   for (const int size : {p.size, p.value_size})
-    if (size == 0 || size % 8 != 0 || size > 128) return false;
+    if (size == 0 || size % 8 != 0 || size > kMostAttentionSize) return false;
   for (const AttentionSteps& steps : {p.q_steps, p.k_steps, p.v_steps, p.out_steps})
     if (steps.batch % 8 != 0 || steps.head % 8 != 0 || steps.row % 8 != 0) return false;
-  return shared_bytes >= Form<__half, 128, 2, false>::kBytes;
+  return shared_bytes >= std::max(Form<__half, 128, 2, false>::kBytes, Form<__half, 256, 1, false>::kBytes);
 }
 
 cudaError_t prepare_tensor_attention(const AttentionRun& p, int multiprocessors) {
