@@ -57,11 +57,12 @@ def compile_one(entry: dict, sm: str) -> list[tuple[str, str, int, int, int]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build/cuda")
+    parser.add_argument("words", nargs="*", help="only files whose name has one of these words")
     parser.add_argument("--sm", default="90a")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="print every kernel")
     args = parser.parse_args()
-    entries = {e["file"]: e for e in json.loads((args.build / "compile_commands.json").read_text()) if e["file"].endswith("_cuda.cu")}
+    entries = {e["file"]: e for e in json.loads((args.build / "compile_commands.json").read_text()) if e["file"].endswith("_cuda.cu") and (not args.words or any(w in Path(e["file"]).name for w in args.words))}
     kernels, bad = 0, 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for rows in pool.map(lambda entry: compile_one(entry, args.sm), entries.values()):

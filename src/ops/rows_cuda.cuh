@@ -17,9 +17,10 @@ struct RowLaunch {
 };
 
 // Many loads per thread where rows keep the device busy, more threads per row where they do not. `most_per`: 1, 2, 4 or 8.
-inline RowLaunch row_launch(std::int64_t rows, std::int64_t vectors, int most_per, int multiprocessors) {
-  constexpr int kBlock = 128, kMostThreads = 1024;
-  if (vectors > std::int64_t{kMostThreads} * most_per) return {.per = 0};
+// `most_threads` of a row: what the kernel's registers allow.
+inline RowLaunch row_launch(std::int64_t rows, std::int64_t vectors, int most_per, int most_threads, int multiprocessors) {
+  constexpr int kBlock = 128;
+  if (vectors > std::int64_t{most_threads} * most_per) return {.per = 0};
   const auto count = std::max(static_cast<int>(vectors), 1);
   if (count <= 32) {
     int x = 1;
@@ -27,19 +28,19 @@ inline RowLaunch row_launch(std::int64_t rows, std::int64_t vectors, int most_pe
     return {x, kBlock / x, 1};
   }
   int per = rows >= 4 * multiprocessors ? std::min(most_per, 4) : 1;
-  while (per < most_per && count > kMostThreads * per) per *= 2;
+  while (per < most_per && count > most_threads * per) per *= 2;
   const int x = ((count + per - 1) / per + 31) / 32 * 32;
   while (per > 1 && x * (per / 2) >= count) per /= 2;
   return {x, x == 32 ? kBlock / x : 1, per};
 }
 
-// Calls `work` with the number as a constant.
-template <typename Work>
+// Calls `work` with the number, which is at most kMostPer, as a constant.
+template <int kMostPer, typename Work>
 void with_per(int per, const Work& work) {
   if (per == 1) work(std::integral_constant<int, 1>());
   else if (per == 2) work(std::integral_constant<int, 2>());
   else if (per == 4) work(std::integral_constant<int, 4>());
-  else work(std::integral_constant<int, 8>());
+  else if constexpr (kMostPer == 8) work(std::integral_constant<int, 8>());
 }
 
 inline bool aligned_16(const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 16 == 0; }

@@ -5,7 +5,7 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kLongThreads = 1024;
+constexpr int kLongThreads = 1024, kRowThreads = 512;
 
 // What a thread does with the kWidth columns from `column` on of one row.
 template <typename T, int kWidth>
@@ -46,7 +46,7 @@ struct Columns {
 };
 
 template <typename T, int kWidth, int kPer, bool kCenters, bool kAdds>
-__global__ void __launch_bounds__(1024) norm(const NormRows r) {
+__global__ void __launch_bounds__(kRowThreads) norm(const NormRows r) {
   using C = Columns<T, kWidth>;
   __shared__ float shared[2][32];
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y, begin = row * r.length;
@@ -109,12 +109,13 @@ __global__ void __launch_bounds__(kLongThreads) norm_long(const NormRows r) {
 
 template <typename T, int kWidth, bool kCenters, bool kAdds>
 void launch_form(const NormRows& r, int multiprocessors, cudaStream_t stream) {
-  const RowLaunch launch = row_launch(r.rows, r.length / kWidth, 8, multiprocessors);
+  constexpr int kMostPer = kAdds ? 4 : 8;  // more would not stay in registers
+  const RowLaunch launch = row_launch(r.rows, r.length / kWidth, kMostPer, kRowThreads, multiprocessors);
   if (launch.per == 0) {
     norm_long<T, kWidth, kCenters, kAdds><<<grid_for(r.rows, 1), kLongThreads, 0, stream>>>(r);
     return;
   }
-  with_per(launch.per, [&](auto per) {
+  with_per<kMostPer>(launch.per, [&](auto per) {
     norm<T, kWidth, per(), kCenters, kAdds><<<grid_for(r.rows, launch.y), dim3(launch.x, launch.y), 0, stream>>>(r);
   });
 }

@@ -115,12 +115,12 @@ __global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x,
 template <typename T, int kWidth, bool kLogarithm>
 void launch_rows(const T* x, T* y, std::int64_t rows, std::int64_t length, int multiprocessors, cudaStream_t stream) {
   constexpr int kMostPer = kWidth == 8 ? 4 : 8;  // 32 values of a thread
-  const RowLaunch launch = row_launch(rows, length / kWidth, kMostPer, multiprocessors);
+  const RowLaunch launch = row_launch(rows, length / kWidth, kMostPer, 1024, multiprocessors);
   if (launch.per == 0) {
     softmax_long<T, kWidth, kLogarithm><<<grid_for(rows, 1), kLongThreads, 0, stream>>>(x, y, length);
     return;
   }
-  with_per(launch.per, [&](auto per) {
+  with_per<kMostPer>(launch.per, [&](auto per) {
     if constexpr (per() <= kMostPer)
       softmax<T, kWidth, per(), kLogarithm>
           <<<grid_for(rows, launch.y), dim3(launch.x, launch.y), 0, stream>>>(x, y, rows, static_cast<int>(length));
