@@ -53,7 +53,7 @@ int attribute(cudaDeviceAttr which, int ordinal) {
 }
 
 // As FaultKind has them.
-constexpr const char* kFaultingOps[kFaultKinds] = {"Gather", "GatherND", "GatherElements", "ScatterND"};
+constexpr const char* kFaultingOps[kFaultKinds] = {"Gather", "GatherND", "GatherElements", "ScatterND", "division"};
 
 Fault* make_faults() {
   void* memory = nullptr;
@@ -67,6 +67,7 @@ void throw_fault(Fault* faults) {
     const Fault found = faults[kind];
     if (found.past == 0) continue;
     std::fill_n(faults, kFaultKinds, Fault{});
+    if (static_cast<FaultKind>(kind) == FaultKind::division) fail(ErrorCode::invalid_argument, "integer division of {} by zero", found.index);
     fail(ErrorCode::invalid_argument, "{}: index {} is outside extent {}", kFaultingOps[kind], found.index, found.past - 1);
   }
 }
