@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 #include "ops/kernel.h"
+#include "ops/matmul/matvec_cuda.h"
 #include "ops/matmul/products_cuda.h"
 #include "ops/shape_rules.h"
 
@@ -41,7 +42,10 @@ std::optional<std::string> refuse(const OpCall& call) {
 
 }  // namespace
 
-std::unique_ptr<PreparedKernel> prepare_cuda_matmul(const PrepareArgs& args) { return std::make_unique<CudaMatMul>(args); }
+std::unique_ptr<PreparedKernel> prepare_cuda_matmul(const PrepareArgs& args) {
+  if (auto few_rows = prepare_matvec(args, matmul_problem(args.call))) return few_rows;
+  return std::make_unique<CudaMatMul>(args);
+}
 
 extern const KernelDef cuda_matmul;
 const KernelDef cuda_matmul = {

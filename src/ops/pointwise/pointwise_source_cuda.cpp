@@ -98,14 +98,15 @@ class Writer {
     line("  const bool whole = p.aligned && rest >= {};", f_.vector);
     write_places();
     write_loads();
-    line("  {} y[{}];", stored(f_.result), f_.vector);
+    line("  {} y;", pack(f_.result));
     line("#pragma unroll");
     line("  for (int j = 0; j < {}; ++j) {{", f_.vector);
     for (std::size_t n = 0; n < f_.dtypes.size(); ++n) line("    const {} a{} = {};", computed(f_.dtypes[n]), n, loaded(f_.dtypes[n], element(n)));
     for (std::size_t n = 0; n < types_.size(); ++n) line("    const {} t{} = {};", computed(types_[n]), n, statement(n));
-    line("    y[j] = {};", stored_as(f_.result, fmt::format("t{}", types_.size() - 1)));
+    line("    y.at[j] = {};", stored_as(f_.result, fmt::format("t{}", types_.size() - 1)));
     line("  }}");
-    line("  store<{}, {}>(({}*)p.out + i, y, whole, rest);", stored(f_.result), f_.vector, stored(f_.result));
+    line("  {}* out = ({}*)p.out + i;", stored(f_.result), stored(f_.result));
+    line("  if (whole) *({}*)out = y; else store_part(out, y, rest);", pack(f_.result));
     line("}}");
     return text_;
   }
@@ -123,7 +124,7 @@ class Writer {
     bool any = false;
     for (std::size_t n = 0; n < f_.ways.size(); ++n) any = any || has_place(n);
     if (!any) return;
-    line("  Index outer = divide_index(v, p.inner, p.inner_multiplier, p.inner_shift), index = v - outer * (Index)p.inner, next;");
+    line("  Index outer = divide_index(v, p.inner, p.inner_multiplier, p.inner_shift), index = v - outer * (Index)p.inner;");
     for (std::size_t n = 0; n < f_.ways.size(); ++n) {
       if (!has_place(n)) continue;
       if (f_.ways[n] == Way::columns) line("  i64 o{} = 0;", n);
@@ -131,33 +132,33 @@ class Writer {
     }
     for (int d = f_.dims; d-- > 0;) {
       if (d == 0) line("  index = outer;");
-      else line("  next = divide_index(outer, p.extents[{0}], p.multipliers[{0}], p.shifts[{0}]); index = outer - next * (Index)p.extents[{0}]; outer = next;", d);
+      else line("  index = outer; outer = divide_index(outer, p.extents[{0}], p.multipliers[{0}], p.shifts[{0}]); index -= outer * (Index)p.extents[{0}];", d);
       for (std::size_t n = 0; n < f_.ways.size(); ++n)
         if (has_place(n)) line("  o{} += (i64)index * p.strides[{}][{}];", n, n, d);
     }
   }
 
-  // x<n>: what the thread reads of operand n.
+  bool is_pack(std::size_t n) const { return f_.ways[n] == Way::dense || f_.ways[n] == Way::rows; }
+  std::string pack(DType type) const { return fmt::format("Pack<{}, {}>", stored(type), f_.vector); }
+
+  // x<n>: what the thread reads of operand n. All loads go out before anything is computed.
   void write_loads() {
+    std::string whole, part;
     for (std::size_t n = 0; n < f_.ways.size(); ++n) {
-      const std::string_view type = stored(f_.dtypes[n]);
-      const std::string from = fmt::format("(const {}*)p.in[{}]", type, n);
-      switch (f_.ways[n]) {
-        case Way::dense:
-        case Way::rows:
-          line("  {} x{}[{}];", type, n, f_.vector);
-          line("  load<{}, {}>(x{}, {} + {}, whole, rest);", type, f_.vector, n, from, f_.ways[n] == Way::dense ? "i" : fmt::format("o{}", n));
-          break;
-        case Way::scalar: line("  const {} x{} = *({});", type, n, from); break;
-        case Way::columns:
-        case Way::strided: line("  const {} x{} = ({})[o{}];", type, n, from, n); break;
+      const std::string at = f_.ways[n] == Way::dense ? "i" : f_.ways[n] == Way::scalar ? "0" : fmt::format("o{}", n);
+      line("  const {0}* from{1} = (const {0}*)p.in[{1}] + {2};", stored(f_.dtypes[n]), n, at);
+      if (!is_pack(n)) {
+        line("  const {} x{} = *from{};", stored(f_.dtypes[n]), n, n);
+        continue;
       }
+      line("  {} x{};", pack(f_.dtypes[n]), n);
+      whole += fmt::format(" x{0} = *(const {1}*)from{0};", n, pack(f_.dtypes[n]));
+      part += fmt::format(" load_part(x{0}, from{0}, rest);", n);
     }
+    if (!whole.empty()) line("  if (whole) {{{} }} else {{{} }}", whole, part);
   }
 
-  std::string element(std::size_t n) const {
-    return f_.ways[n] == Way::dense || f_.ways[n] == Way::rows ? fmt::format("x{}[j]", n) : fmt::format("x{}", n);
-  }
+  std::string element(std::size_t n) const { return is_pack(n) ? fmt::format("x{}.at[j]", n) : fmt::format("x{}", n); }
 
   std::string statement(std::size_t n) const {
     const Statement& s = f_.program.statements[n];

@@ -24,27 +24,14 @@ struct Args {
 };
 template <typename T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack { T at[N]; };
 template <typename T, int N>
-__device__ __forceinline__ void load(T (&to)[N], const T* from, bool whole, i64 rest) {
-  if (whole) {
-    const Pack<T, N> p = *(const Pack<T, N>*)from;
+__device__ __forceinline__ void load_part(Pack<T, N>& to, const T* from, i64 rest) {
 #pragma unroll
-    for (int j = 0; j < N; ++j) to[j] = p.at[j];
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) to[j] = from[j < rest ? j : 0];  // what is past the end must do no harm: no zeros to divide by
-  }
+  for (int j = 0; j < N; ++j) to.at[j] = from[j < rest ? j : 0];  // what is past the end must do no harm: no zeros to divide by
 }
 template <typename T, int N>
-__device__ __forceinline__ void store(T* to, const T (&from)[N], bool whole, i64 rest) {
-  if (whole) {
-    Pack<T, N> p;
+__device__ __forceinline__ void store_part(T* to, const Pack<T, N>& from, i64 rest) {
 #pragma unroll
-    for (int j = 0; j < N; ++j) p.at[j] = from[j];
-    *(Pack<T, N>*)to = p;
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) if (j < rest) to[j] = from[j];
-  }
+  for (int j = 0; j < N; ++j) if (j < rest) to[j] = from.at[j];
 }
 __device__ __forceinline__ u32 divide_index(u32 i, u64, u32 multiplier, u32 shift) { return (__umulhi(i, multiplier) + i) >> shift; }
 __device__ __forceinline__ u64 divide_index(u64 i, u64 extent, u32, u32) { return i / extent; }

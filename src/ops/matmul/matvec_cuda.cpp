@@ -1,0 +1,79 @@
+// Up to four rows times one matrix, as decoding has it: bound by reading the matrix, so split over enough blocks to read at full speed.
+#include "ops/matmul/matvec_cuda.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/numeric.h"
+#include "device/cuda/runtime.h"
+#include "ops/kernel.h"
+#include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/problem_cpu.h"
+
+namespace tandem::kernels {
+namespace {
+
+constexpr std::int64_t kBlocksAtOnce = 3;  // of a multiprocessor, by their registers
+
+class CudaMatVec final : public PreparedKernel {
+ public:
+  CudaMatVec(const PrepareArgs& args, const MatMulProblem& problem) : p_(problem) {
+    auto& device = static_cast<cuda::CudaDevice&>(*args.device);
+    const std::int64_t column_blocks = ceil_divide(p_.n * size(), cuda::kMatVecColumns), at_once = kBlocksAtOnce * device.multiprocessors();
+    // One wave of blocks, or several of blocks that read long enough for their start not to matter.
+    const std::int64_t wanted = std::max({at_once / column_blocks, std::min(ceil_divide(4 * at_once, column_blocks), p_.k / 512), std::int64_t{1}});
+    depth_ = round_up(ceil_divide(p_.k, wanted), cuda::kMatVecDepth);
+    splits_ = ceil_divide(p_.k, depth_);
+    if (splits_ == 1) return;
+    const cuda::Current current(device.ordinal());
+    arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
+    cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
+    cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "clearing counters");
+  }
+
+  std::size_t workspace_bytes() const override { return splits_ == 1 ? 0 : static_cast<std::size_t>(splits_ * p_.m * p_.n) * sizeof(float); }
+
+  void run(const RunArgs& args) const override {
+    const cudaStream_t stream = cuda::handle_of(args.stream);
+    const std::byte *a = args.operands[kMatMulA], *b = args.operands[kMatMulB];
+    const std::byte *bias = p_.bias ? args.operands[kMatMulBias] : nullptr, *residual = p_.residual ? args.operands[kMatMulResidual] : nullptr;
+    if (reinterpret_cast<std::uintptr_t>(b) % 16 != 0) {
+      cuda::launch_matmul(p_.dtype, p_.activation, {p_.m, p_.n, p_.k, 1, 0, 0}, a, b, bias, residual, args.results[0], stream);
+    } else {
+      cuda::launch_matvec(p_.dtype,
+                          {.a = a,
+                           .b = b,
+                           .bias = bias,
+                           .residual = residual,
+                           .c = args.results[0],
+                           .partials = reinterpret_cast<float*>(args.workspace),
+                           .arrived = reinterpret_cast<unsigned*>(arrived_.data()),
+                           .m = p_.m,
+                           .n = p_.n,
+                           .k = p_.k,
+                           .depth = depth_,
+                           .splits = splits_,
+                           .activation = p_.activation},
+                          stream);
+    }
+    cuda::check_launch("a product of few rows");
+  }
+
+ private:
+  std::int64_t size() const { return static_cast<std::int64_t>(bytes(p_.dtype, 1)); }
+
+  MatMulProblem p_;
+  std::int64_t depth_ = 0, splits_ = 1;
+  DeviceMemory arrived_;
+};
+
+}  // namespace
+
+std::unique_ptr<PreparedKernel> prepare_matvec(const PrepareArgs& args, const MatMulProblem& p) {
+  const bool is_float16_or_32 = p.dtype == DType::f16 || p.dtype == DType::bf16 || p.dtype == DType::f32;
+  if (!is_float16_or_32 || p.products.size() != 1 || p.m == 0 || p.m > cuda::kMatVecRows || p.n == 0 || p.k == 0) return nullptr;
+  if (bytes(p.dtype, p.n) % 16 != 0) return nullptr;
+  return std::make_unique<CudaMatVec>(args, p);
+}
+
+}  // namespace tandem::kernels
