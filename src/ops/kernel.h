@@ -32,6 +32,7 @@ struct PrepareArgs {
   Device* device = nullptr;                   // on which weights and operands lie; null: the CPU
 };
 
+// Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element only.
 struct RunArgs {
   std::span<const std::byte* const> operands;  // null where absent, or where the kernel has packed the weight
   std::span<std::byte* const> results;

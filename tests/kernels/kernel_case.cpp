@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -58,19 +59,25 @@ const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
   return kernel;
 }
 
+// Bytes that memory on the device begins past an aligned address, as that of callers may.
+std::size_t shift_of(DType dtype) { return std::getenv("TANDEM_TEST_UNALIGNED") ? static_cast<std::size_t>(std::max(8, bits(dtype))) / 8 : 0; }
+
 // A kernel of a device: operands there, results back.
 std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, const OpCall& call) {
   const std::shared_ptr<Device> device = open_device(kernel.device, 0);
   const std::unique_ptr<Stream> stream = device->make_stream(c.threads);
   std::vector<DeviceMemory> memory;
-  const auto add = [&](std::size_t bytes) {
-    memory.emplace_back(device, std::max<std::size_t>(bytes, 1));
-    return memory.back().data();
+  const auto add = [&](std::size_t bytes, std::size_t shift) {
+    memory.emplace_back(device, std::max<std::size_t>(bytes, 1) + shift);
+    return memory.back().data() + shift;
   };
   std::vector<const std::byte*> operands, weights(c.operands.size(), nullptr);
-  for (const auto& operand : c.operands) {
-    operands.push_back(operand ? add(operand->size_bytes()) : nullptr);
-    if (operand) device->copy(memory.back().data(), operand->data(), operand->size_bytes(), *stream);
+  for (std::size_t i = 0; i < c.operands.size(); ++i) {
+    const auto& operand = c.operands[i];
+    const bool weight = std::ranges::find(c.weights, i) != c.weights.end();
+    std::byte* at = operand ? add(operand->size_bytes(), weight ? 0 : shift_of(operand->dtype())) : nullptr;
+    if (operand) device->copy(at, operand->data(), operand->size_bytes(), *stream);
+    operands.push_back(at);
   }
   for (const std::size_t i : c.weights) weights[i] = operands[i];
   const std::unique_ptr<Packed> packed = kernel.pack ? kernel.pack(call, weights) : nullptr;
@@ -81,11 +88,11 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
   for (const Type& type : call.results) {
     results.emplace_back(type.dtype, shape_of(type));
     if (results.back().size_bytes() != 0) std::memset(results.back().mutable_data(), 0x5a, results.back().size_bytes());  // must be overwritten
-    outputs.push_back(add(results.back().size_bytes()));
+    outputs.push_back(add(results.back().size_bytes(), shift_of(type.dtype)));
     device->copy(outputs.back(), results.back().data(), results.back().size_bytes(), *stream);
   }
   const auto prepared = kernel.prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .device = device.get()});
-  std::byte* workspace = add(prepared->workspace_bytes());
+  std::byte* workspace = add(prepared->workspace_bytes(), 0);
   prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20))});
   for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
   stream->wait(Deadline::after(std::chrono::seconds(20)));

@@ -13,41 +13,45 @@ namespace {
 
 class Gather final : public PreparedKernel {
  public:
-  explicit Gather(const PrepareArgs& args) {
-    const OpCall& call = args.call;
-    const AxisView axis(shape_of(call.operand(0)), normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()));
-    const std::int64_t count = element_count(shape_of(call.operand(1)));
-    const GatherRows rows = gather_rows(call, axis.extent);
-    view_.move = cuda::block_move(call.operand(0).dtype, axis.inner, axis.outer * count);
-    view_.count = cuda::Divisor(std::max<std::int64_t>(count, 1));
-    view_.base = rows.base;
-    view_.extent = rows.extent;
-    view_.whole = rows.whole;
-    view_.index_dtype = call.operand(1).dtype;
-  }
+  explicit Gather(const PrepareArgs& args) : views_{view(args.call, 16), view(args.call, bits(args.call.operand(0).dtype) / 8)} {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_gather(view_, args.operands[0], args.operands[1], args.results[0], cuda::fault_word_of(args.stream, cuda::FaultKind::gather),
-                        cuda::handle_of(args.stream));
+    cuda::launch_gather(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.operands[1], args.results[0],
+                        cuda::fault_word_of(args.stream, cuda::FaultKind::gather), cuda::handle_of(args.stream));
     cuda::check_launch("gather");
   }
 
  private:
-  cuda::GatherView view_;
+  // `most`: bytes that may be moved at once.
+  static cuda::GatherView view(const OpCall& call, std::int64_t most) {
+    const AxisView axis(shape_of(call.operand(0)), normalize_axis(call.attributes.integer("axis"), call.operand(0).rank()));
+    const std::int64_t count = element_count(shape_of(call.operand(1)));
+    const GatherRows rows = gather_rows(call, axis.extent);
+    cuda::GatherView v;
+    v.move = cuda::block_move(call.operand(0).dtype, axis.inner, axis.outer * count, most);
+    v.count = cuda::Divisor(std::max<std::int64_t>(count, 1));
+    v.base = rows.base;
+    v.extent = rows.extent;
+    v.whole = rows.whole;
+    v.index_dtype = call.operand(1).dtype;
+    return v;
+  }
+
+  cuda::Plans<cuda::GatherView> views_;
 };
 
 class GatherND final : public PreparedKernel {
  public:
-  explicit GatherND(const PrepareArgs& args) : view_(cuda::tuple_view(args.call, static_cast<std::size_t>(args.call.attributes.integer("batch_dims")))) {}
+  explicit GatherND(const PrepareArgs& args) : views_(cuda::tuple_views(args.call, static_cast<std::size_t>(args.call.attributes.integer("batch_dims")))) {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_gather_nd(view_, args.operands[0], args.operands[1], args.results[0], cuda::fault_word_of(args.stream, cuda::FaultKind::gather_nd),
-                           cuda::handle_of(args.stream));
+    cuda::launch_gather_nd(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.operands[1], args.results[0],
+                           cuda::fault_word_of(args.stream, cuda::FaultKind::gather_nd), cuda::handle_of(args.stream));
     cuda::check_launch("gather_nd");
   }
 
  private:
-  cuda::TupleView view_;
+  cuda::Plans<cuda::TupleView> views_;
 };
 
 template <typename K>

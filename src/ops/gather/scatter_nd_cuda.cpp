@@ -9,10 +9,11 @@ namespace {
 // A copy of data, then the updates; rows that meet in one block are told apart by a word for each block in the workspace.
 class ScatterND final : public PreparedKernel {
  public:
-  explicit ScatterND(const OpCall& call) : view_(cuda::tuple_view(call, 0)) {
+  explicit ScatterND(const OpCall& call) : views_(cuda::tuple_views(call, 0)) {
     const Shape shape = shape_of(call.operand(0));
     size_ = bytes(call.operand(0).dtype, element_count(shape));
-    if (view_.move.rows > 1) winners_ = sizeof(std::uint32_t) * static_cast<std::size_t>(element_count({shape.begin(), shape.begin() + view_.length}));
+    if (views_.wide.move.rows > 1)
+      winners_ = sizeof(std::uint32_t) * static_cast<std::size_t>(element_count({shape.begin(), shape.begin() + views_.wide.length}));
   }
 
   std::size_t workspace_bytes() const override { return winners_; }
@@ -23,12 +24,13 @@ class ScatterND final : public PreparedKernel {
       cuda::check(cudaMemcpyAsync(args.results[0], args.operands[0], size_, cudaMemcpyDeviceToDevice, stream), "copying data");
     auto* winners = winners_ > 0 ? reinterpret_cast<std::uint32_t*>(args.workspace) : nullptr;
     if (winners) cuda::check(cudaMemsetAsync(winners, 0, winners_, stream), "clearing the workspace");
-    cuda::launch_scatter_nd(view_, args.operands[2], args.operands[1], args.results[0], winners, cuda::fault_word_of(args.stream, cuda::FaultKind::scatter_nd), stream);
+    cuda::launch_scatter_nd(views_.at({args.operands[2], args.results[0]}), args.operands[2], args.operands[1], args.results[0], winners,
+                            cuda::fault_word_of(args.stream, cuda::FaultKind::scatter_nd), stream);
     cuda::check_launch("scatter_nd");
   }
 
  private:
-  cuda::TupleView view_;
+  cuda::Plans<cuda::TupleView> views_;
   std::size_t size_ = 0, winners_ = 0;
 };
 

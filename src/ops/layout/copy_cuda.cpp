@@ -71,7 +71,7 @@ std::size_t tiled_axis(const View& v) {
   return 0;
 }
 
-void plan_tiles(CopyPart& part, const View& v, std::size_t row_axis) {
+void plan_tiles(CopyPart& part, const View& v, std::size_t row_axis, bool wide) {
   part.kind = CopyPart::Kind::tiled;
   const CopyAxis column = v.axes[0], row = v.axes[row_axis];
   part.rows = row.extent;
@@ -84,6 +84,7 @@ void plan_tiles(CopyPart& part, const View& v, std::size_t row_axis) {
     if (d != row_axis) axes.push_back(v.axes[d]);
   set_axes(part, axes);
   const auto divides = [&](std::int64_t CopyAxis::*stride) { return std::all_of(axes.begin(), axes.end(), [&](const CopyAxis& a) { return a.*stride % vector == 0; }); };
+  if (!wide) return;
   part.vector_loads = row.extent % vector == 0 && column.from % vector == 0 && v.from_offset % vector == 0 && divides(&CopyAxis::from);
   part.vector_stores = column.extent % vector == 0 && row.to % vector == 0 && v.to_offset % vector == 0 && divides(&CopyAxis::to);
 }
@@ -107,7 +108,8 @@ void plan_gathered(CopyPart& part, const View& v) {
   set_axes(part, axes);
 }
 
-void plan(std::vector<CopyPart>& parts, View v) {
+// `wide`: addresses are multiples of 16.
+void plan(std::vector<CopyPart>& parts, View v, bool wide) {
   if (const std::int64_t all = count(v); all > kMostItems) {  // in halves along the outermost dimension
     View rest = v;
     CopyAxis &first = v.axes.back(), &second = rest.axes.back();
@@ -117,16 +119,16 @@ void plan(std::vector<CopyPart>& parts, View v) {
     rest.to_offset += first.extent * first.to;
     merge(v);
     merge(rest);
-    plan(parts, std::move(v));
-    return plan(parts, std::move(rest));
+    plan(parts, std::move(v), wide);
+    return plan(parts, std::move(rest), wide);
   }
   CopyPart part;
   part.bytes = v.bytes;
   part.from_offset = v.from_offset;
   part.to_offset = v.to_offset;
   const std::size_t row_axis = v.axes.empty() || v.axes[0].to != 1 ? 0 : tiled_axis(v);
-  if (row_axis > 0) plan_tiles(part, v, row_axis);
-  else if (!v.axes.empty() && can_gather(v)) plan_gathered(part, v);
+  if (row_axis > 0) plan_tiles(part, v, row_axis, wide);
+  else if (wide && !v.axes.empty() && can_gather(v)) plan_gathered(part, v);
   else set_axes(part, v.axes);
   parts.push_back(part);
 }
@@ -144,15 +146,16 @@ StridedCopy::StridedCopy(int element_bytes, std::vector<CopyAxis> axes, std::int
   View v{element_bytes, {axes.rbegin(), axes.rend()}, from_offset, to_offset};
   if (count(v) == 0) return;
   merge(v);
+  plan(parts_.narrow, v, false);
   widen(v);
-  plan(parts_, std::move(v));
+  plan(parts_.wide, std::move(v), true);
 }
 
 StridedCopy::StridedCopy(int element_bytes, const Shape& shape, const Shape& strides, std::int64_t offset)
     : StridedCopy(element_bytes, to_dense(shape, strides), offset) {}
 
 void StridedCopy::launch(const void* from, void* to, cudaStream_t stream) const {
-  for (const CopyPart& part : parts_) {
+  for (const CopyPart& part : parts_.at({from, to})) {
     launch_copy(part, from, to, stream);
     check_launch("copy");
   }

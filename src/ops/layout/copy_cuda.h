@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/aligned_cuda.h"
 #include "ops/divisor_cuda.h"
 #include "tandem/types.h"
 
@@ -42,7 +43,7 @@ struct CopyPart {
 __host__ __device__ constexpr int tile_side(int bytes) { return bytes == 8 ? 32 : 64; }
 __host__ __device__ constexpr int tile_vector(int bytes) { return bytes == 8 ? 2 : 4; }
 
-// Addresses are multiples of 16. Grid and kernels for one part.
+// Addresses are multiples of 16 where the part moves more than elements of the tensor. Grid and kernels for one part.
 void launch_copy(const CopyPart& part, const void* from, void* to, cudaStream_t stream);
 
 // to[to_offset + Σ index·to] = from[from_offset + Σ index·from]. No element is written twice; the memories do not overlap.
@@ -56,7 +57,7 @@ class StridedCopy {
   void launch(const void* from, void* to, cudaStream_t stream) const;
 
  private:
-  std::vector<CopyPart> parts_;
+  Plans<std::vector<CopyPart>> parts_;
 };
 
 }  // namespace tandem::cuda

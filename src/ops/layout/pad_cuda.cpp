@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/tensor.h"
 #include "device/cuda/runtime.h"
+#include "ops/aligned_cuda.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
 
@@ -62,62 +63,71 @@ void widen(std::vector<Padded>& axes, int& bytes, cuda::PadMode mode) {
 
 class Pad final : public PreparedKernel {
  public:
-  explicit Pad(const OpCall& call) {
-    const DType dtype = call.operand(0).dtype;
-    const std::string& mode = call.attributes.text("mode");
-    view_.mode = mode == "constant" ? cuda::PadMode::constant : mode == "edge" ? cuda::PadMode::edge : cuda::PadMode::reflect;
-    view_.bytes = bits(dtype) / 8;
-    for (int i = 0; i < 16 / view_.bytes; ++i) store_element(dtype, reinterpret_cast<std::byte*>(&view_.value), i, call.attributes.real("value"));
-    std::vector<Padded> axes = padded_axes(call, view_.mode);
-    if (element_count(shape_of(call.results.at(0))) == 0) return;
-    axes = merged(axes, view_.mode);
-    widen(axes, view_.bytes, view_.mode);
-    std::int64_t items = 1;
-    for (const Padded& axis : axes) {
-      view_.extents[view_.rank] = cuda::Divisor(axis.extent());
-      view_.before[view_.rank] = axis.before;
-      view_.from[view_.rank] = axis.from;
-      view_.strides[view_.rank] = axis.stride;
-      ++view_.rank;
-      items *= axis.extent();
-    }
-    if (items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", items);
-    view_.items = static_cast<std::uint32_t>(items);
-  }
+  explicit Pad(const OpCall& call) : views_{view(call, true), view(call, false)} {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_pad(view_, args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::launch_pad(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::handle_of(args.stream));
     cuda::check_launch("pad");
   }
 
  private:
-  cuda::PadView view_;
+  static cuda::PadView view(const OpCall& call, bool wide) {
+    const DType dtype = call.operand(0).dtype;
+    const std::string& mode = call.attributes.text("mode");
+    cuda::PadView v;
+    v.mode = mode == "constant" ? cuda::PadMode::constant : mode == "edge" ? cuda::PadMode::edge : cuda::PadMode::reflect;
+    v.bytes = bits(dtype) / 8;
+    for (int i = 0; i < 16 / v.bytes; ++i) store_element(dtype, reinterpret_cast<std::byte*>(&v.value), i, call.attributes.real("value"));
+    std::vector<Padded> axes = padded_axes(call, v.mode);
+    const std::int64_t count = element_count(shape_of(call.results.at(0)));
+    if (count == 0) return v;
+    axes = merged(axes, v.mode);
+    const int element = v.bytes;
+    if (wide) widen(axes, v.bytes, v.mode);
+    const std::int64_t items = count * element / v.bytes;
+    if (items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", items);
+    v.items = static_cast<std::uint32_t>(items);
+    for (const Padded& axis : axes) {
+      v.extents[v.rank] = cuda::Divisor(axis.extent());
+      v.before[v.rank] = axis.before;
+      v.from[v.rank] = axis.from;
+      v.strides[v.rank] = axis.stride;
+      ++v.rank;
+    }
+    return v;
+  }
+
+  cuda::Plans<cuda::PadView> views_;
 };
 
 class Trilu final : public PreparedKernel {
  public:
-  explicit Trilu(const OpCall& call) {
-    const Shape shape = shape_of(call.operand(0));
-    view_.bytes = bits(call.operand(0).dtype) / 8;
-    view_.upper = call.attributes.boolean("upper");
-    view_.k = call.attributes.dim("k").constant();
-    view_.items = element_count(shape);
-    if (view_.items == 0) return;
-    const std::int64_t vector = 16 / view_.bytes, columns = shape.back();
-    view_.vectors = columns % vector == 0;
-    if (view_.vectors) view_.items /= vector;
-    if (view_.items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", view_.items);
-    view_.columns = cuda::Divisor(view_.vectors ? columns / vector : columns);
-    view_.rows = cuda::Divisor(shape[shape.size() - 2]);
-  }
+  explicit Trilu(const OpCall& call) : views_{view(call, true), view(call, false)} {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_trilu(view_, args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::launch_trilu(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::handle_of(args.stream));
     cuda::check_launch("trilu");
   }
 
  private:
-  cuda::TriluView view_;
+  static cuda::TriluView view(const OpCall& call, bool wide) {
+    const Shape shape = shape_of(call.operand(0));
+    cuda::TriluView v;
+    v.bytes = bits(call.operand(0).dtype) / 8;
+    v.upper = call.attributes.boolean("upper");
+    v.k = call.attributes.dim("k").constant();
+    v.items = element_count(shape);
+    if (v.items == 0) return v;
+    const std::int64_t columns = shape.back(), vector = wide && columns % (16 / v.bytes) == 0 ? 16 / v.bytes : 1;
+    v.vectors = vector > 1;
+    v.items /= vector;
+    if (v.items > cuda::kMostItems) fail(ErrorCode::unsupported, "{} elements are more than one kernel counts", v.items);
+    v.columns = cuda::Divisor(columns / vector);
+    v.rows = cuda::Divisor(shape[shape.size() - 2]);
+    return v;
+  }
+
+  cuda::Plans<cuda::TriluView> views_;
 };
 
 std::optional<std::string> refuse(const OpCall& call) {

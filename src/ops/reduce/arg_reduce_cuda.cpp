@@ -12,21 +12,21 @@ class ArgReduce final : public PreparedKernel {
  public:
   ArgReduce(const OpCall& call, bool max)
       : dtype_(call.operand(0).dtype), max_(max), last_(call.attributes.boolean("last")),
-        plan_(cuda::plan_reduce(shape_of(call.operand(0)), {axis_of(call)}, is_float(dtype_) ? 128 / bits(dtype_) : 1)) {
-    if (plan_.extent == 0 && plan_.outputs > 0) fail(ErrorCode::invalid_argument, "axis {} has no element to point at", axis_of(call));
+        plans_(cuda::plan_reduce(shape_of(call.operand(0)), {axis_of(call)}, dtype_)) {
+    if (plans_.wide.extent == 0 && plans_.wide.outputs > 0) fail(ErrorCode::invalid_argument, "axis {} has no element to point at", axis_of(call));
   }
 
-  std::size_t workspace_bytes() const override { return cuda::reduce_workspace(plan_); }
+  std::size_t workspace_bytes() const override { return cuda::reduce_workspace(plans_); }
 
   void run(const RunArgs& args) const override {
-    cuda::launch_arg_reduce(plan_, max_, last_, dtype_, args.operands[0], args.results[0], args.workspace, cuda::handle_of(args.stream));
+    cuda::launch_arg_reduce(plans_.at({args.operands[0]}), max_, last_, dtype_, args.operands[0], args.results[0], args.workspace, cuda::handle_of(args.stream));
     cuda::check_launch("arg_reduce");
   }
 
  private:
   DType dtype_;
   bool max_, last_;
-  cuda::ReducePlan plan_;
+  cuda::Plans<cuda::ReducePlan> plans_;
 };
 
 std::optional<std::string> refuse(const OpCall& call) {

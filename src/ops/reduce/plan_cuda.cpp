@@ -87,4 +87,14 @@ ReducePlan plan_reduce(const Shape& shape, const std::vector<int>& axes, int vec
   return plan;
 }
 
+Plans<ReducePlan> plan_reduce(const Shape& shape, const std::vector<int>& axes, DType dtype) {
+  const int vector = is_float(dtype) ? 128 / bits(dtype) : 1;  // kernels of integers take one at a time
+  return {plan_reduce(shape, axes, vector), plan_reduce(shape, axes, 1)};
+}
+
+std::size_t reduce_workspace(const Plans<ReducePlan>& plans) {
+  const std::size_t splits = std::max(plans.wide.splits.by, plans.narrow.splits.by);
+  return splits > 1 ? std::size_t{16} * plans.wide.outputs * splits : 0;
+}
+
 }  // namespace tandem::cuda

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/aligned_cuda.h"
 #include "ops/divisor_cuda.h"
 #include "tandem/types.h"
 
@@ -38,7 +39,10 @@ struct ReducePlan {
 // there are more outputs, or elements of one, than kMostItems.
 ReducePlan plan_reduce(const Shape& shape, const std::vector<int>& axes, int vector);
 
-// Of the parts of a split reduction; the largest accumulator has 16 bytes.
-inline std::size_t reduce_workspace(const ReducePlan& plan) { return plan.splits.by > 1 ? std::size_t{16} * plan.outputs * plan.splits.by : 0; }
+// For addresses that are multiples of 16, and for any.
+Plans<ReducePlan> plan_reduce(const Shape& shape, const std::vector<int>& axes, DType dtype);
+
+// Of the parts of a split reduction, whichever plan is taken; the largest accumulator has 16 bytes.
+std::size_t reduce_workspace(const Plans<ReducePlan>& plans);
 
 }  // namespace tandem::cuda

@@ -27,24 +27,24 @@ class Reduce final : public PreparedKernel {
  public:
   explicit Reduce(const OpCall& call) : kind_(kind_of(call)), dtype_(call.operand(0).dtype) {
     const Shape shape = shape_of(call.operand(0));
-    const bool floats = is_float(dtype_);
-    plan_ = cuda::plan_reduce(shape, normalize_axes(call.attributes.integers("axes"), static_cast<int>(shape.size())), floats ? 128 / bits(dtype_) : 1);
+    plans_ = cuda::plan_reduce(shape, normalize_axes(call.attributes.integers("axes"), static_cast<int>(shape.size())), dtype_);
     const bool needs_one = kind_ == ReduceKind::max || kind_ == ReduceKind::min || kind_ == ReduceKind::mean;
-    if (!floats && needs_one && plan_.extent == 0 && plan_.outputs > 0) fail(ErrorCode::invalid_argument, "the {} of no integers", call.attributes.text("kind"));
+    if (!is_float(dtype_) && needs_one && plans_.wide.extent == 0 && plans_.wide.outputs > 0)
+      fail(ErrorCode::invalid_argument, "the {} of no integers", call.attributes.text("kind"));
   }
 
-  std::size_t workspace_bytes() const override { return cuda::reduce_workspace(plan_); }
+  std::size_t workspace_bytes() const override { return cuda::reduce_workspace(plans_); }
 
   void run(const RunArgs& args) const override {
     const auto launch = is_float(dtype_) ? cuda::launch_reduce : cuda::launch_reduce_integers;
-    launch(plan_, kind_, dtype_, args.operands[0], args.results[0], args.workspace, cuda::handle_of(args.stream));
+    launch(plans_.at({args.operands[0]}), kind_, dtype_, args.operands[0], args.results[0], args.workspace, cuda::handle_of(args.stream));
     cuda::check_launch("reduce");
   }
 
  private:
   ReduceKind kind_;
   DType dtype_;
-  cuda::ReducePlan plan_;
+  cuda::Plans<cuda::ReducePlan> plans_;
 };
 
 std::optional<std::string> refuse(const OpCall& call) {
