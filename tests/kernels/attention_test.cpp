@@ -117,7 +117,7 @@ TEST(Attention, LengthsAndSoftcap) {
 // Head sizes that kernels have code of their own for, the largest, and odd ones, over several blocks of queries and keys.
 TEST(Attention, HeadSizesAndForms) {
   for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 70, 70, 256, 256}, Sizes{1, 1, 1, 20, 70, 200, 136}, Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 30, 200, 64, 64},
-                         Sizes{1, 2, 1, 35, 50, 255, 129}, Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 8, 2, 1, 600, 64, 64}, Sizes{1, 2, 2, 30, 400, 32, 64}, Sizes{2, 1, 1, 70, 90, 80, 64}})
+                         Sizes{1, 2, 1, 35, 50, 255, 129}, Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 8, 2, 1, 600, 64, 64}, Sizes{1, 2, 2, 30, 400, 32, 64}, Sizes{1, 2, 1, 2, 500, 30, 200}, Sizes{2, 1, 1, 70, 90, 80, 64}})
     for (const DType dtype : kFloats)
       for (const char* form : {"plain", "lower_right", "bool", "additive", "keys", "lengths", "softcap"}) {
         KernelCase c = attention_case(dtype, s);
@@ -137,6 +137,19 @@ TEST(Attention, HeadSizesAndForms) {
         }
         expect_kernel_matches_op(c, tolerance_of(dtype));
       }
+}
+
+// Masks of the least finite number, as exporters write them: a row of nothing else attends to everything alike.
+TEST(Attention, LeastNumberAsMask) {
+  for (const std::int64_t rows : {3, 70})
+    for (const DType dtype : kFloats) {
+      KernelCase c = attention_case(dtype, {1, 2, 1, rows, 140, 64, 64});
+      const double least = dtype == DType::f32 ? -3.4028234663852886e38 : dtype == DType::f16 ? -65504 : -3.3895313892515355e38;
+      std::vector<double> mask(static_cast<std::size_t>(rows * 140));
+      for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i / 140 == 1 || i % 3 == 0 ? least : 0;
+      c.operands[attention::kMask] = Tensor::of(dtype, {rows, 140}, mask);
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+    }
 }
 
 // What a half can hold, in places that are masked and in places that are not.

@@ -59,12 +59,14 @@ class Attention final : public PreparedKernel {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
     on_tensor_cores_ = cuda::takes_tensor_attention(run_, device.shared_bytes());
-    decodes_ = on_tensor_cores_ && cuda::takes_decode_attention(run_, multiprocessors_);
+    decodes_ = cuda::takes_decode_attention(run_, multiprocessors_, device.shared_bytes());
+    if (decodes_) parts_ = cuda::decode_attention_parts(run_, multiprocessors_);
+    else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, multiprocessors_);
     if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, multiprocessors_), "preparing attention");
     cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
   }
 
-  std::size_t workspace_bytes() const override { return decodes_ ? cuda::decode_attention_workspace(run_, multiprocessors_) : 0; }
+  std::size_t workspace_bytes() const override { return empty_ ? 0 : cuda::attention_parts_bytes(run_, parts_); }
 
   void run(const RunArgs& args) const override {
     if (empty_) return;
@@ -78,9 +80,10 @@ class Attention final : public PreparedKernel {
     run.column_counts = integers(args, kKeyLengths);
     run.past = integers(args, kPast);
     const cudaStream_t stream = cuda::handle_of(args.stream);
-    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, multiprocessors_, args.workspace, stream);
+    const cuda::AttentionParts parts = cuda::attention_parts_in(run, parts_, args.workspace);
+    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, parts, stream);
     else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, multiprocessors_, stream);
-    else cuda::launch_plain_attention(run, stream);
+    else cuda::launch_plain_attention(run, parts, stream);
     cuda::check_launch("attention");
   }
 
@@ -98,7 +101,7 @@ class Attention final : public PreparedKernel {
   OpCall call_;
   cuda::AttentionRun run_;
   std::array<std::size_t, 3> begins_;
-  int multiprocessors_;
+  int multiprocessors_, parts_ = 1;
   bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
 };
 

@@ -46,18 +46,34 @@ struct AttentionRun {
 // The longest rows of q, k and v that the kernels take.
 inline constexpr int kMostAttentionSize = 256;
 
-// prepare_…, which looks at no pointer, is called before, when no graph is being captured. The plain kernel takes everything.
+// Where few lines attend to many keys, the keys are split into `count` parts whose results, by [group, part, line], are merged: groups are
+// pairs of a batch entry and a kv head. The plain kernel needs no memory, and merges nothing, for one part.
+struct AttentionParts {
+  int count;
+  float2* lines;  // a line's largest score, and its sum of weights exp(score − largest); −∞ and 0 where it attends to nothing
+  float* sums;    // its sum of weights times values, [value_size]
+};
+
+// How many parts keep the device busy, of kernels that give a block `tile_lines` lines and walk over keys `tile_keys` at a time.
+int attention_parts(const AttentionRun& run, int tile_lines, int tile_keys, int multiprocessors);
+std::size_t attention_parts_bytes(const AttentionRun& run, int count);
+AttentionParts attention_parts_in(const AttentionRun& run, int count, void* memory);  // aligned to 8
+void launch_merge_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
+
+// Functions prepare_… are called before, when no graph is being captured; like …_parts and takes_… they look at no pointer.
+// The plain kernel takes everything.
+int plain_attention_parts(const AttentionRun& run, int multiprocessors);
 cudaError_t prepare_plain_attention(const AttentionRun& run);
-void launch_plain_attention(const AttentionRun& run, cudaStream_t stream);
+void launch_plain_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
 
 // On tensor cores: 16-bit floats whose rows begin at, and are, multiples of 16 bytes. At launch q, k, v and out must be such addresses.
 bool takes_tensor_attention(const AttentionRun& run, int shared_bytes);
 cudaError_t prepare_tensor_attention(const AttentionRun& run, int multiprocessors);
 void launch_tensor_attention(const AttentionRun& run, int multiprocessors, cudaStream_t stream);
 
-// Few queries over many keys, of what the tensor cores take: worth it where this says so. `memory` is aligned to 8; needs no prepare.
-bool takes_decode_attention(const AttentionRun& run, int multiprocessors);
-std::size_t decode_attention_workspace(const AttentionRun& run, int multiprocessors);
-void launch_decode_attention(const AttentionRun& run, int multiprocessors, void* memory, cudaStream_t stream);
+// The same for few queries over many keys, where that is worth it.
+bool takes_decode_attention(const AttentionRun& run, int multiprocessors, int shared_bytes);
+int decode_attention_parts(const AttentionRun& run, int multiprocessors);
+void launch_decode_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
 
 }  // namespace tandem::cuda

@@ -1,5 +1,5 @@
-// Attention of few queries over many keys, for f16 and bf16: keys are split into parts, one block each, and a second kernel merges the
-// parts. A warp has 16 lines and 16 keys at a time, which go from memory straight into the fragments of tensor cores:
+// Attention of few queries over many keys, for f16 and bf16: keys are split into parts, one block each, which are merged after.
+// A warp has 16 lines and 16 keys at a time, which go from memory straight into the fragments of tensor cores:
 // - scores sum over d in any order, so a lane's 16 bytes of a key, and the same 16 of a query, serve as its pairs of two steps over d;
 // - columns of the result may have any order, so a lane's 16 bytes of a value serve as its column of eight fragments, zipped with the next
 //   key's, and its results are 16 neighbours.
@@ -12,7 +12,6 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kLines = 16, kKeys = 16;
-constexpr int kMostParts = 64;
 constexpr float kLog2E = 1.4426950408889634f;
 
 using Words = Vector<unsigned, 4>;
@@ -24,21 +23,6 @@ struct Form {
   static constexpr bool kMasked = kMasked_;     // whether scores pass a mask, a cap or a factor that is not positive
   static constexpr int kKeyWords = kSize / 32;  // 16 bytes each, of a lane and key; a key is shared by 4 lanes
   static constexpr int kBlocks = kSize / 64;    // of 64 values; a value's block is shared by 8 lanes
-};
-
-// One part's results for a line: the sum of its weights times values, and what they are relative to, as a base-2 logarithm.
-struct Partial {
-  float top, total;
-};
-
-struct Workspace {
-  float* sums;         // [groups, parts, lines, value_size]
-  Partial* partials;   // [groups, parts, lines]
-  int tiles, parts;    // of 16 lines; of the keys
-
-  __device__ std::int64_t index(const AttentionRun& p, int group, int part, int line) const {
-    return (std::int64_t{group} * parts + part) * lines_of(p) + line;
-  }
 };
 
 template <typename T>
@@ -100,15 +84,17 @@ __device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor,
     top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
     const bool nothing = top == kLowest;
-    const float shift = nothing ? 0.0f : top * factor;
-    kept[r] = nothing ? 1.0f : quick_exp2(rows.tops[r] * factor - shift);
+    const float shift = nothing ? 0.0f : F::kMasked ? top : top * factor;
+    // What a mask made of scores may lie near the end of the floats: no product there before the difference.
+    const auto weight = [&](float score) { return quick_exp2(F::kMasked ? (score - shift) * factor : score * factor - shift); };
+    kept[r] = nothing ? 1.0f : weight(rows.tops[r]);
     grew = grew || kept[r] != 1.0f;
     rows.tops[r] = top;
     rows.totals[r] *= kept[r];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       float& score = scores[i / 2][2 * r + i % 2];
-      score = quick_exp2(score * factor - shift);
+      score = weight(score);
       rows.totals[r] += score;
     }
   }
@@ -129,16 +115,13 @@ __device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor,
     }
 }
 
-// The weight of something relative to `own` among what is relative to `top`.
-__device__ __forceinline__ float weight_of(float own, float top) { return top == kLowest ? 1.0f : quick_exp2(own - top); }
-
 template <typename F>
-__global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant__ AttentionRun p, const Workspace workspace) {
+__global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   using T = typename F::T;
   __shared__ float warp_sums[kWarps][kLines][F::kSize];
-  __shared__ Partial warp_partials[kWarps][kLines];
-  const int part = blockIdx.x % workspace.parts, tile = blockIdx.x / workspace.parts % workspace.tiles;
-  const int group = blockIdx.x / workspace.parts / workspace.tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  __shared__ float2 warp_lines[kWarps][kLines];
+  const int part = blockIdx.x % parts.count, task = blockIdx.x / parts.count, tile = task % tiles;
+  const int group = task / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, high = lane / 4, low = lane % 4, first = tile * kLines;
   const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
   const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
@@ -159,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant
   }
   // The parts share the keys that there really are, in steps of all warps.
   const int end = __reduce_max_sync(0xffffffff, max(rows.ends[0], rows.ends[1]));
-  const int steps = (end + kWarps * kKeys - 1) / (kWarps * kKeys), per = (steps + workspace.parts - 1) / workspace.parts;
+  const int steps = (end + kWarps * kKeys - 1) / (kWarps * kKeys), per = (steps + parts.count - 1) / parts.count;
   const int part_begin = part * per * kWarps * kKeys, part_end = min(end, part_begin + per * kWarps * kKeys);
   for (int key = part_begin + warp * kKeys; key < part_end; key += kWarps * kKeys) attend_keys<F>(p, factor, k_base, v_base, key, part_end, rows);
 
@@ -168,7 +151,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant
     float total = rows.totals[r];
     total += __shfl_xor_sync(0xffffffff, total, 1);
     total += __shfl_xor_sync(0xffffffff, total, 2);
-    if (low == 0) warp_partials[warp][high + 8 * r] = {rows.tops[r] == kLowest ? kLowest : rows.tops[r] * factor, total};
+    const bool nothing = rows.tops[r] == kLowest;
+    if (low == 0) warp_lines[warp][high + 8 * r] = make_float2(F::kMasked || nothing ? rows.tops[r] : rows.tops[r] * p.scale, total);
 #pragma unroll
     for (int block = 0; block < F::kBlocks; ++block)
 #pragma unroll
@@ -180,95 +164,45 @@ __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant
     const int line = index / F::kSize, d = index % F::kSize;
     float top = kLowest, total = 0, sum = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, warp_partials[w][line].top);
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, warp_lines[w][line].x);
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float weight = weight_of(warp_partials[w][line].top, top);
-      total += warp_partials[w][line].total * weight;
+      const float weight = part_weight(warp_lines[w][line].x, top);
+      total += warp_lines[w][line].y * weight;
       sum += warp_sums[w][line][d] * weight;
     }
-    const std::int64_t at = workspace.index(p, group, part, first + line);
-    if (d == 0) workspace.partials[at] = {top, total};
-    if (d < p.value_size) workspace.sums[at * p.value_size + d] = sum;
+    const std::int64_t at = part_index(p, parts, group, part, first + line);
+    if (d == 0) parts.lines[at] = make_float2(top, total);
+    if (d < p.value_size) parts.sums[at * p.value_size + d] = sum;
   }
-}
-
-// A warp per line.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const Workspace workspace) {
-  constexpr int kMost = 4;  // values of a lane, 32 apart
-  const int lane = threadIdx.x % 32;
-  const std::int64_t index = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  const int group = static_cast<int>(index / lines_of(p)), line = static_cast<int>(index % lines_of(p));
-  if (group >= p.batch * p.kv_heads) return;
-  float top = kLowest, total = 0, sums[kMost] = {};
-  for (int part = lane; part < workspace.parts; part += 32) top = fmaxf(top, workspace.partials[workspace.index(p, group, part, line)].top);
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
-#pragma unroll 4
-  for (int part = 0; part < workspace.parts; ++part) {
-    const std::int64_t at = workspace.index(p, group, part, line);
-    const Partial partial = workspace.partials[at];
-    const float weight = weight_of(partial.top, top);
-    total += partial.total * weight;
-#pragma unroll
-    for (int i = 0; i < kMost; ++i)
-      if (lane + 32 * i < p.value_size) sums[i] += workspace.sums[at * p.value_size + lane + 32 * i] * weight;
-  }
-  const int batch = group / p.kv_heads, kv_head = group % p.kv_heads;
-  const Line own = line_of(p, batch, kv_head, line);
-  const bool empty = top == kLowest && total == 0;
-  const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, by = 1.0f / total;
-  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, own);
-  bool finite = true;
-#pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (lane + 32 * i >= p.value_size) continue;
-    const float value = empty ? nothing : sums[i] * by;
-    finite = finite && (empty || isfinite(value));
-    out[lane + 32 * i] = from_float<T>(value);
-  }
-  if (__any_sync(0xffffffff, !finite)) careful_line<T>(p, batch, kv_head, line, top / kLog2E);
-}
-
-int tiles_of(const AttentionRun& p) { return (lines_of(p) + kLines - 1) / kLines; }
-
-// Two blocks per multiprocessor, unless that leaves a warp less than 16 keys.
-int parts_of(const AttentionRun& p, int multiprocessors) {
-  const std::int64_t blocks = std::int64_t{tiles_of(p)} * p.batch * p.kv_heads, most = std::min(kMostParts, (p.columns + kWarps * kKeys - 1) / (kWarps * kKeys));
-  return static_cast<int>(std::clamp<std::int64_t>(2 * multiprocessors / blocks, 1, std::max<std::int64_t>(most, 1)));
-}
-
-std::int64_t partials_of(const AttentionRun& p, int multiprocessors) {
-  return std::int64_t{p.batch} * p.kv_heads * lines_of(p) * parts_of(p, multiprocessors);
 }
 
 }  // namespace
 
-bool takes_decode_attention(const AttentionRun& p, int multiprocessors) {
+bool takes_decode_attention(const AttentionRun& p, int multiprocessors, int shared_bytes) {
+  if (!takes_tensor_attention(p, shared_bytes) || std::max(p.size, p.value_size) > 128 || p.columns < kWarps * kKeys) return false;
   const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
-  return takes_tensor_attention(p, std::numeric_limits<int>::max()) && std::max(p.size, p.value_size) <= 128 && p.columns >= 64 &&
-         (lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < multiprocessors));
+  return lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < multiprocessors);
 }
 
-std::size_t decode_attention_workspace(const AttentionRun& p, int multiprocessors) {
-  return static_cast<std::size_t>(partials_of(p, multiprocessors)) * (sizeof(Partial) + static_cast<std::size_t>(p.value_size) * sizeof(float));
+// Always merged, even of one part.
+int decode_attention_parts(const AttentionRun& p, int multiprocessors) {
+  return std::max(attention_parts(p, kLines, kWarps * kKeys, multiprocessors), 2);
 }
 
-void launch_decode_attention(const AttentionRun& p, int multiprocessors, void* memory, cudaStream_t stream) {
-  const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
-  Partial* partials = static_cast<Partial*>(memory);
-  const Workspace workspace = {reinterpret_cast<float*>(partials + partials_of(p, multiprocessors)), partials, tiles_of(p), parts_of(p, multiprocessors)};
-  const unsigned blocks = grid_for(groups * workspace.tiles * workspace.parts, 1);
-  const auto launch = [&](auto form) { attend_part<decltype(form)><<<blocks, kThreads, 0, stream>>>(p, workspace); };
+void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
+  const int tiles = (lines_of(p) + kLines - 1) / kLines;
+  const unsigned blocks = grid_for(std::int64_t{p.batch} * p.kv_heads * tiles * parts.count, 1);
+  const auto launch = [&](auto form) { attend_part<decltype(form)><<<blocks, kThreads, 0, stream>>>(p, parts, tiles); };
   const auto with_type = [&](auto tag) {
     using T = typename decltype(tag)::type;
     const bool masked = p.masked || p.softcap > 0 || !(p.scale > 0), small = std::max(p.size, p.value_size) <= 64;
     if (small) masked ? launch(Form<T, 64, true>()) : launch(Form<T, 64, false>());
     else masked ? launch(Form<T, 128, true>()) : launch(Form<T, 128, false>());
-    merge<T><<<grid_for(groups * lines_of(p), kWarps), kThreads, 0, stream>>>(p, workspace);
   };
   if (p.type == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());
+  launch_merge_attention(p, parts, stream);
 }
 
 }  // namespace tandem::cuda

@@ -58,6 +58,13 @@ __device__ __forceinline__ float score_of(const AttentionRun& p, float product, 
   return score;
 }
 
+__device__ __forceinline__ std::int64_t part_index(const AttentionRun& p, const AttentionParts& parts, int group, int part, int line) {
+  return (std::int64_t{group} * parts.count + part) * lines_of(p) + line;
+}
+
+// The factor of sums that are relative to a largest score `own` where others have a larger one.
+__device__ __forceinline__ float part_weight(float own, float top) { return top == kLowest ? 1.0f : expf(own - top); }
+
 // One line again, by a warp, skipping weights of zero: where something that is masked, or next to nothing, is no number. `top` is the line's
 // largest score.
 template <typename T>

@@ -1,4 +1,4 @@
-// FlashAttention's scheme in f32: a block takes 32 lines and walks over blocks of 32 keys with a running maximum per line. Of its 128
+// FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys in blocks of 32 with a running maximum per line. Of its 128
 // threads, 8 neighbours share a line's scores and sums, and each has two lines.
 #include "ops/attention/lines_cuda.cuh"
 
@@ -66,16 +66,31 @@ __device__ __forceinline__ bool store_line(const AttentionRun& p, const Line& li
   return finite;
 }
 
+template <int kChunks>
+__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, std::int64_t at, const float4 (&sums)[kChunks], float top,
+                                           float total) {
+  const int first = threadIdx.x % 8 * 4;
+  if (first == 0) parts.lines[at] = make_float2(top, total);
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const float values[4] = {sums[c].x, sums[c].y, sums[c].z, sums[c].w};
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (first + 32 * c + e < p.value_size) parts.sums[at * p.value_size + first + 32 * c + e] = values[e];
+  }
+}
+
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionRun p, int tiles) {
+__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;
   __shared__ float bad_tops[kTileLines];
   __shared__ bool bad[kTileLines];
   const int q_step = padded_row(p.size), v_step = Tiles<kChunks>::kValueStep, width = (p.size + 3) / 4 * 4;
   float *q = memory, *keys = q + kTileLines * q_step, *weights = keys + Tiles<kChunks>::key_floats(p.size);
-  const int group = blockIdx.x / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
-  const int first = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kTileLines;  // the longest of a causal problem go first
+  const int part = blockIdx.x % parts.count, task = blockIdx.x / parts.count;
+  const int group = task / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const int first = (tiles - 1 - task % tiles) * kTileLines;  // the longest of a causal problem go first
   const int warp = threadIdx.x / 32, tx = threadIdx.x % 8, ty = threadIdx.x / 8;
   const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
   const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
@@ -102,8 +117,10 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
   }
   __syncthreads();
 
-  for (int begin = 0; begin < tile_end; begin += kTileKeys) {
-    const int count = min(kTileKeys, tile_end - begin);
+  const int steps = (tile_end + kTileKeys - 1) / kTileKeys, part_keys = (steps + parts.count - 1) / parts.count * kTileKeys;
+  const int end = min(tile_end, (part + 1) * part_keys);
+  for (int begin = part * part_keys; begin < end; begin += kTileKeys) {
+    const int count = min(kTileKeys, end - begin);
     for (int j = warp; j < kTileKeys; j += kWarps) load_row(j < count ? k_base + (begin + j) * p.k_steps.row : nullptr, p.size, keys + j * q_step, width);
     __syncthreads();
     float scores[kOwn][kOwnKeys] = {};
@@ -127,7 +144,7 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
 #pragma unroll
       for (int j = 0; j < kOwnKeys; ++j) {
         const int column = begin + tx + 8 * j;
-        scores[i][j] = column < lines[i].end ? score_of(p, scores[i][j], mask_rows[i], column) : kLowest;
+        scores[i][j] = column < min(end, lines[i].end) ? score_of(p, scores[i][j], mask_rows[i], column) : kLowest;
         top = fmaxf(top, scores[i][j]);  // NaN leaves the maximum alone
       }
       top = over_line(top, [](float a, float b) { return fmaxf(a, b); });
@@ -165,6 +182,10 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
     const float total = over_line(totals[i], [](float a, float b) { return a + b; });
     const int index = ty + 16 * i;
     const bool real = first + index < lines_of(p);
+    if (parts.count > 1) {
+      if (real) store_part(p, parts, part_index(p, parts, group, part, first + index), sums[i], tops[i], total);
+      continue;
+    }
     const bool finite = !real || store_line(p, lines[i], sums[i], tops[i], total, static_cast<T*>(p.out) + offset_of(p.out_steps, batch, lines[i]));
     const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
     if (tx == 0) {
@@ -172,6 +193,7 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
       bad_tops[index] = tops[i];
     }
   }
+  if (parts.count > 1) return;
   __syncthreads();
   for (int i = warp; i < kTileLines; i += kWarps)
     if (bad[i]) careful_line<T>(p, batch, kv_head, first + i, bad_tops[i]);
@@ -204,10 +226,13 @@ cudaError_t prepare_plain_attention(const AttentionRun& p) {
   return status;
 }
 
-void launch_plain_attention(const AttentionRun& p, cudaStream_t stream) {
+int plain_attention_parts(const AttentionRun& p, int multiprocessors) { return attention_parts(p, kTileLines, 2 * kTileKeys, multiprocessors); }
+
+void launch_plain_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
   const int tiles = (lines_of(p) + kTileLines - 1) / kTileLines;
-  const unsigned blocks = grid_for(std::int64_t{tiles} * p.batch * p.kv_heads, 1);
-  with_kernel(p, p.size, [&](auto* kernel, int bytes) { kernel<<<blocks, kThreads, bytes, stream>>>(p, tiles); });
+  const unsigned blocks = grid_for(std::int64_t{tiles} * p.batch * p.kv_heads * parts.count, 1);
+  with_kernel(p, p.size, [&](auto* kernel, int bytes) { kernel<<<blocks, kThreads, bytes, stream>>>(p, parts, tiles); });
+  if (parts.count > 1) launch_merge_attention(p, parts, stream);
 }
 
 }  // namespace tandem::cuda

@@ -1,6 +1,6 @@
 // FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 or 32 keys, of
 // which the next is copied while one is worked on. A warp has 16 or 32 lines, whose scores, weights and sums never leave its registers.
-// Scores are kept as base-2 logarithms after one factor, so that a weight costs a multiply-add and an ex2.
+// Weights are powers of 2 of scores times one factor, so that one costs a multiply-add and an ex2.
 #include "ops/attention/lines_cuda.cuh"
 #include "ops/rows_cuda.cuh"
 #include "ops/tensor_cores_cuda.cuh"
@@ -109,14 +109,17 @@ __device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int b
       }
     top = over_quad(top);
     const bool nothing = top == kLowest;
-    const float shift = nothing ? 0.0f : top * factor, kept = nothing ? 1.0f : quick_exp2(rows.tops[r] * factor - shift);
+    const float shift = nothing ? 0.0f : F::kMasked ? top : top * factor;
+    // What a mask made of scores may lie near the end of the floats: no product there before the difference.
+    const auto weight = [&](float score) { return quick_exp2(F::kMasked ? (score - shift) * factor : score * factor - shift); };
+    const float kept = nothing ? 1.0f : weight(rows.tops[r]);
     rows.tops[r] = top;
     float total = 0;
 #pragma unroll
     for (int n = 0; n < F::kKeys / 8; ++n)
 #pragma unroll
       for (int e = 0; e < kHalf; ++e) {
-        line[n][at + e] = quick_exp2(line[n][at + e] * factor - shift);
+        line[n][at + e] = weight(line[n][at + e]);
         total += line[n][at + e];
       }
     rows.totals[r] = rows.totals[r] * kept + total;
@@ -160,7 +163,7 @@ __device__ __forceinline__ void add_values(const float (&weights)[F::kTiles][F::
 
 // A warp's results, through its own part of the memory of q, from where they go out in whole vectors.
 template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, int kv_head, int first, float factor, Rows<F>& rows, T* stage) {
+__device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, int kv_head, int first, float top_factor, Rows<F>& rows, T* stage) {
   const int lane = threadIdx.x % 32;
   unsigned bad[Rows<F>::kCount];
 #pragma unroll
@@ -193,7 +196,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, in
   for (int r = 0; r < Rows<F>::kCount; ++r)
     for (unsigned left = bad[r]; left != 0;) {
       const int quad = (__ffs(static_cast<int>(left)) - 1) / 4;
-      careful_line<T>(p, batch, kv_head, first + r * 8 + quad, __shfl_sync(0xffffffff, rows.tops[r], 4 * quad) * (factor / kLog2E));
+      careful_line<T>(p, batch, kv_head, first + r * 8 + quad, __shfl_sync(0xffffffff, rows.tops[r], 4 * quad) * top_factor);
       left &= ~(0xfu << (4 * quad));
     }
 }
@@ -252,7 +255,7 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ At
   }
   wait_for_copies();
   __syncthreads();
-  store_lines<F>(p, batch, kv_head, first + warp_first, factor, rows, q + warp_first * F::kStep);
+  store_lines<F>(p, batch, kv_head, first + warp_first, F::kMasked ? 1.0f : p.scale, rows, q + warp_first * F::kStep);
 }
 
 int tiles_of(const AttentionRun& p, int lines) { return (lines_of(p) + lines - 1) / lines; }

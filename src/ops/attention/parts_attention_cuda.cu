@@ -1,0 +1,71 @@
+// Merging the parts of attention over parts of the keys: a warp per line.
+#include "ops/attention/lines_cuda.cuh"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kMost = kMostAttentionSize / 32;  // values of a lane, 32 apart
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+  const int lane = threadIdx.x % 32;
+  const std::int64_t index = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int group = static_cast<int>(index / lines_of(p)), line = static_cast<int>(index % lines_of(p));
+  if (group >= p.batch * p.kv_heads) return;
+  float top = kLowest, total = 0, sums[kMost] = {};
+  for (int part = lane; part < parts.count; part += 32) top = fmaxf(top, parts.lines[part_index(p, parts, group, part, line)].x);
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
+#pragma unroll 4
+  for (int part = 0; part < parts.count; ++part) {
+    const std::int64_t at = part_index(p, parts, group, part, line);
+    const float2 own = parts.lines[at];
+    const float weight = part_weight(own.x, top);
+    total += own.y * weight;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i)
+      if (lane + 32 * i < p.value_size) sums[i] += parts.sums[at * p.value_size + lane + 32 * i] * weight;
+  }
+  const int batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const Line own = line_of(p, batch, kv_head, line);
+  const bool empty = top == kLowest && total == 0;
+  const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, by = 1.0f / total;
+  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, own);
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < kMost; ++i) {
+    if (lane + 32 * i >= p.value_size) continue;
+    const float value = empty ? nothing : sums[i] * by;
+    finite = finite && (empty || isfinite(value));
+    out[lane + 32 * i] = from_float<T>(value);
+  }
+  if (__any_sync(0xffffffff, !finite)) careful_line<T>(p, batch, kv_head, line, top);
+}
+
+std::int64_t part_lines(const AttentionRun& p, int count) { return std::int64_t{count} * p.batch * p.kv_heads * lines_of(p); }
+
+}  // namespace
+
+int attention_parts(const AttentionRun& p, int tile_lines, int tile_keys, int multiprocessors) {
+  constexpr std::int64_t kMostParts = 64;
+  const std::int64_t tiles = (lines_of(p) + tile_lines - 1) / tile_lines, blocks = tiles * p.batch * p.kv_heads;
+  const std::int64_t wanted = 2 * multiprocessors / blocks, most = std::min<std::int64_t>(kMostParts, (p.columns + tile_keys - 1) / tile_keys);
+  return static_cast<int>(std::max<std::int64_t>(std::min(wanted, most), 1));
+}
+
+std::size_t attention_parts_bytes(const AttentionRun& p, int count) {
+  if (count == 1) return 0;
+  return static_cast<std::size_t>(part_lines(p, count)) * (sizeof(float2) + static_cast<std::size_t>(p.value_size) * sizeof(float));
+}
+
+AttentionParts attention_parts_in(const AttentionRun& p, int count, void* memory) {
+  float2* lines = static_cast<float2*>(memory);
+  return {count, lines, reinterpret_cast<float*>(lines + part_lines(p, count))};
+}
+
+void launch_merge_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
+  const unsigned blocks = grid_for(part_lines(p, 1), kWarps);
+  with_float_type(p.type, [&](auto tag) { merge<typename decltype(tag)::type><<<blocks, kThreads, 0, stream>>>(p, parts); });
+}
+
+}  // namespace tandem::cuda
