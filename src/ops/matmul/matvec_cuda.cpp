@@ -13,19 +13,18 @@
 namespace tandem::kernels {
 namespace {
 
-constexpr std::int64_t kBlocksAtOnce = 3;  // of a multiprocessor, by their registers
-
 class CudaMatVec final : public PreparedKernel {
  public:
   CudaMatVec(const PrepareArgs& args, const MatMulProblem& problem) : p_(problem) {
     auto& device = static_cast<cuda::CudaDevice&>(*args.device);
-    const std::int64_t column_blocks = ceil_divide(p_.n * size(), cuda::kMatVecColumns), at_once = kBlocksAtOnce * device.multiprocessors();
+    const cuda::Current current(device.ordinal());
+    const std::int64_t column_blocks = ceil_divide(p_.n * size(), cuda::kMatVecColumns);
+    const std::int64_t at_once = std::int64_t{cuda::matvec_blocks_at_once(p_.dtype, p_.m)} * device.multiprocessors();
     // One wave of blocks, or several of blocks that read long enough for their start not to matter.
     const std::int64_t wanted = std::max({at_once / column_blocks, std::min(ceil_divide(4 * at_once, column_blocks), p_.k / 512), std::int64_t{1}});
     depth_ = round_up(ceil_divide(p_.k, wanted), cuda::kMatVecDepth);
     splits_ = ceil_divide(p_.k, depth_);
     if (splits_ == 1) return;
-    const cuda::Current current(device.ordinal());
     arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
     cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
     cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "clearing counters");

@@ -5,46 +5,44 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
-constexpr int kFlight = 8;  // rows that a thread has under way
+constexpr int kFlight = 4;  // rows that a thread has under way; by way of shared memory, as the compiler would not keep registers for them
 
-// 16 bytes that nobody reads again.
-template <typename V>
-__device__ __forceinline__ V read_once(const V* from) {
-  static_assert(sizeof(V) == 16);
-  union {
-    std::uint32_t words[4];
-    V value;
-  } x;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.words[0]), "=r"(x.words[1]), "=r"(x.words[2]), "=r"(x.words[3])
-               : "l"(from));
-  return x.value;
+__device__ __forceinline__ void start_copy(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kLeft>
+__device__ __forceinline__ void wait_for_all_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
-// A warp takes every kWarps-th row of b; its lanes take neighbouring columns.
+// A warp takes every kWarps-th row of b; its lanes take neighbouring columns. A thread reads only what it copied itself.
 template <typename T, int kRows, int kVector>
-__device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, float (&sums)[kRows][kVector]) {
-  using V = Vector<T, kVector>;
-  const T* a = static_cast<const T*>(p.a);
-  const T* b = static_cast<const T*>(p.b) + column;
+__device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, Vector<T, kVector> (&ring)[kFlight][kThreads], float (&sums)[kRows][kVector]) {
   const std::int64_t first = blockIdx.y * p.depth, end = first + p.depth < p.k ? first + p.depth : p.k;
-  const auto add = [&](const V& x, std::int64_t row) {
+  const std::int64_t row0 = first + threadIdx.x / 32, step = kWarps * p.n;
+  const int count = row0 < end ? static_cast<int>((end - row0 + kWarps - 1) / kWarps) : 0;
+  const T* a = static_cast<const T*>(p.a) + row0;
+  const T* b = static_cast<const T*>(p.b) + row0 * p.n + column;
+  const auto start = [&](int i) {
+    if (i < count) start_copy(&ring[i % kFlight][threadIdx.x], b + i * step);
+    end_group();  // one group a row, empty past the end, so that the number to wait for stays the same
+  };
+#pragma unroll
+  for (int i = 0; i < kFlight; ++i) start(i);
+#pragma unroll kFlight
+  for (int i = 0; i < count; ++i, a += kWarps) {
+    wait_for_all_but<kFlight - 1>();
+    const Vector<T, kVector> x = ring[i % kFlight][threadIdx.x];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const float s = to_float(a[r * p.k + row]);
+      const float s = to_float(a[r * p.k]);
 #pragma unroll
       for (int j = 0; j < kVector; ++j) sums[r][j] += s * to_float(x.at[j]);
     }
-  };
-  std::int64_t row = first + threadIdx.x / 32;
-  for (; row + (kFlight - 1) * kWarps < end; row += kFlight * kWarps) {
-    V x[kFlight];
-#pragma unroll
-    for (int u = 0; u < kFlight; ++u) x[u] = read_once(reinterpret_cast<const V*>(b + (row + u * kWarps) * p.n));
-#pragma unroll
-    for (int u = 0; u < kFlight; ++u) add(x[u], row + u * kWarps);
+    start(i + kFlight);
   }
-  for (; row < end; row += kWarps) add(read_once(reinterpret_cast<const V*>(b + row * p.n)), row);
+  wait_for_all_but<0>();
 }
 
 template <typename T>
@@ -56,68 +54,102 @@ __device__ __forceinline__ void finish(const MatVec& p, std::int64_t row, std::i
   static_cast<T*>(p.c)[at] = from_float<T>(sum);
 }
 
-template <typename T, int kRows>
-__global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVec p) {
-  constexpr int kVector = 16 / sizeof(T), kColumns = 32 * kVector;
-  __shared__ alignas(16) float shared[kRows][kWarps][kColumns];
-  __shared__ bool is_last;
+// Adds what the warps of a block have for each column and gives it to `use`.
+template <int kRows, int kVector, typename Use>
+__device__ __forceinline__ void across_warps(float (&shared)[kRows][kWarps][32 * kVector], const float (&sums)[kRows][kVector], int columns, const Use& use) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const std::int64_t column0 = std::int64_t{blockIdx.x} * kColumns;
-  const int columns = p.n - column0 < kColumns ? static_cast<int>(p.n - column0) : kColumns;
-
-  float sums[kRows][kVector] = {};
-  if (lane * kVector < columns) add_rows<T, kRows, kVector>(p, column0 + lane * kVector, sums);
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
 #pragma unroll
     for (int j = 0; j < kVector; ++j) shared[r][warp][lane * kVector + j] = sums[r][j];
   __syncthreads();
-
-  for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
-    const int r = i / kColumns, column = i % kColumns;
+  for (int i = threadIdx.x; i < kRows * 32 * kVector; i += kThreads) {
+    const int r = i / (32 * kVector), column = i % (32 * kVector);
     if (column >= columns) continue;
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) sum += shared[r][w][column];
-    if (p.splits == 1) finish<T>(p, r, column0 + column, sum);
-    else p.partials[(blockIdx.y * kRows + r) * p.n + column0 + column] = sum;
-  }
-  if (p.splits == 1) return;
-
-  // The block that comes last adds what the others left, in their order.
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(p.arrived + blockIdx.x, 1u) + 1 == gridDim.y;
-    if (is_last) p.arrived[blockIdx.x] = 0;
-  }
-  __syncthreads();
-  if (!is_last) return;
-  __threadfence();
-  for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
-    const int r = i / kColumns, column = i % kColumns;
-    if (column >= columns) continue;
-    const float* partial = p.partials + r * p.n + column0 + column;
-    float sum = 0;
-#pragma unroll 8
-    for (unsigned s = 0; s < gridDim.y; ++s) sum += __ldcg(partial + s * kRows * p.n);
-    finish<T>(p, r, column0 + column, sum);
+    use(r, column, sum);
   }
 }
 
+// What the blocks of one column block left, a warp taking every kWarps-th.
+template <int kRows, int kVector>
+__device__ __forceinline__ void add_partials(const MatVec& p, std::int64_t column, float (&sums)[kRows][kVector]) {
+#pragma unroll 4
+  for (unsigned s = threadIdx.x / 32; s < gridDim.y; s += kWarps)
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+#pragma unroll
+      for (int j = 0; j < kVector; j += 4) {
+        const float4 x = __ldcg(reinterpret_cast<const float4*>(p.partials + (s * kRows + r) * p.n + column + j));
+        sums[r][j] += x.x, sums[r][j + 1] += x.y, sums[r][j + 2] += x.z, sums[r][j + 3] += x.w;
+      }
+}
+
+// Whether this block is the last of its column block to come here; what the others wrote before is then visible.
+__device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicAdd(arrived, 1u) + 1 == gridDim.y;
+    if (is_last) *arrived = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return is_last;
+}
+
+template <typename T, int kRows>
+__global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVec p) {
+  constexpr int kVector = 16 / sizeof(T), kColumns = 32 * kVector;
+  union Shared {
+    Vector<T, kVector> ring[kFlight][kThreads];
+    float sums[kRows][kWarps][kColumns];
+  };
+  __shared__ alignas(16) unsigned char memory[sizeof(Shared)];
+  auto& ring = reinterpret_cast<Shared*>(memory)->ring;
+  auto& shared = reinterpret_cast<Shared*>(memory)->sums;
+  const std::int64_t column0 = std::int64_t{blockIdx.x} * kColumns, column = column0 + threadIdx.x % 32 * kVector;
+  const int columns = p.n - column0 < kColumns ? static_cast<int>(p.n - column0) : kColumns;
+  const auto finished = [&](int r, int at, float sum) { finish<T>(p, r, column0 + at, sum); };
+
+  float sums[kRows][kVector] = {};
+  if (column < p.n) add_rows(p, column, ring, sums);
+  __syncthreads();  // the ring's memory is used again
+  if (p.splits == 1) return across_warps(shared, sums, columns, finished);
+  across_warps(shared, sums, columns, [&](int r, int at, float sum) { p.partials[(blockIdx.y * kRows + r) * p.n + column0 + at] = sum; });
+  if (!is_last_to_arrive(p.arrived + blockIdx.x)) return;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) sums[r][j] = 0;
+  if (column < p.n) add_partials(p, column, sums);
+  across_warps(shared, sums, columns, finished);
+}
+
 template <typename T>
-void launch(const MatVec& p, cudaStream_t stream) {
-  const dim3 grid(grid_for(p.n, kMatVecColumns / static_cast<std::int64_t>(sizeof(T))), static_cast<unsigned>(p.splits));
-  if (p.m == 1) matvec<T, 1><<<grid, kThreads, 0, stream>>>(p);
-  if (p.m == 2) matvec<T, 2><<<grid, kThreads, 0, stream>>>(p);
-  if (p.m == 3) matvec<T, 3><<<grid, kThreads, 0, stream>>>(p);
-  if (p.m == 4) matvec<T, 4><<<grid, kThreads, 0, stream>>>(p);
+auto kernel_of(std::int64_t rows) {
+  return rows == 1 ? matvec<T, 1> : rows == 2 ? matvec<T, 2> : rows == 3 ? matvec<T, 3> : matvec<T, 4>;
 }
 
 }  // namespace
 
 void launch_matvec(DType dtype, const MatVec& p, cudaStream_t stream) {
-  with_float_type(dtype, [&](auto tag) { launch<typename decltype(tag)::type>(p, stream); });
+  with_float_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const dim3 grid(grid_for(p.n, kMatVecColumns / static_cast<std::int64_t>(sizeof(T))), static_cast<unsigned>(p.splits));
+    kernel_of<T>(p.m)<<<grid, kThreads, 0, stream>>>(p);
+  });
+}
+
+int matvec_blocks_at_once(DType dtype, std::int64_t rows) {
+  int blocks = 0;
+  with_float_type(dtype, [&](auto tag) {
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel_of<typename decltype(tag)::type>(rows), kThreads, 0) != cudaSuccess) blocks = 1;
+  });
+  return blocks;
 }
 
 }  // namespace tandem::cuda

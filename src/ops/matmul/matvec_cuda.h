@@ -36,6 +36,8 @@ struct MatVec {
   Activation activation;
 };
 void launch_matvec(DType dtype, const MatVec& p, cudaStream_t stream);
+// Blocks for a product of so many rows that a multiprocessor of the current GPU holds at once.
+int matvec_blocks_at_once(DType dtype, std::int64_t rows);
 
 }  // namespace cuda
 }  // namespace tandem
