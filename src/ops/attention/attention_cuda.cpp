@@ -55,14 +55,14 @@ class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
   Attention(OpCall call, const AttentionProblem& problem, std::array<std::size_t, 3> begins, const cuda::CudaDevice& device)
-      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), multiprocessors_(device.multiprocessors()) {
+      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), device_{device.multiprocessors(), device.shared_bytes()} {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
-    on_tensor_cores_ = cuda::takes_tensor_attention(run_, device.shared_bytes());
-    decodes_ = cuda::takes_decode_attention(run_, multiprocessors_, device.shared_bytes());
-    if (decodes_) parts_ = cuda::decode_attention_parts(run_, multiprocessors_);
-    else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, multiprocessors_);
-    if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, multiprocessors_), "preparing attention");
+    on_tensor_cores_ = cuda::takes_tensor_attention(run_, device_);
+    decodes_ = cuda::takes_decode_attention(run_, device_);
+    if (decodes_) parts_ = cuda::decode_attention_parts(run_, device_);
+    else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, device_);
+    if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, device_), "preparing attention");
     cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
   }
 
@@ -82,7 +82,7 @@ class Attention final : public PreparedKernel {
     const cudaStream_t stream = cuda::handle_of(args.stream);
     const cuda::AttentionParts parts = cuda::attention_parts_in(run, parts_, args.workspace);
     if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, parts, stream);
-    else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, multiprocessors_, stream);
+    else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, device_, stream);
     else cuda::launch_plain_attention(run, parts, stream);
     cuda::check_launch("attention");
   }
@@ -101,7 +101,8 @@ class Attention final : public PreparedKernel {
   OpCall call_;
   cuda::AttentionRun run_;
   std::array<std::size_t, 3> begins_;
-  int multiprocessors_, parts_ = 1;
+  cuda::DeviceLimits device_;
+  int parts_ = 1;
   bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
 };
 

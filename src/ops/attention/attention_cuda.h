@@ -43,6 +43,10 @@ struct AttentionRun {
   bool empty_is_nan;      // the result of a row that attends to nothing, else 0
 };
 
+struct DeviceLimits {
+  int multiprocessors, shared_bytes;  // that a block may ask for
+};
+
 // The longest rows of q, k and v that the kernels take.
 inline constexpr int kMostAttentionSize = 256;
 
@@ -55,25 +59,25 @@ struct AttentionParts {
 };
 
 // How many parts keep the device busy, of kernels that give a block `tile_lines` lines and walk over keys `tile_keys` at a time.
-int attention_parts(const AttentionRun& run, int tile_lines, int tile_keys, int multiprocessors);
+int attention_parts(const AttentionRun& run, int tile_lines, int tile_keys, const DeviceLimits& device);
 std::size_t attention_parts_bytes(const AttentionRun& run, int count);
 AttentionParts attention_parts_in(const AttentionRun& run, int count, void* memory);  // aligned to 8
 void launch_merge_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
 
 // Functions prepare_… are called before, when no graph is being captured; like …_parts and takes_… they look at no pointer.
 // The plain kernel takes everything.
-int plain_attention_parts(const AttentionRun& run, int multiprocessors);
+int plain_attention_parts(const AttentionRun& run, const DeviceLimits& device);
 cudaError_t prepare_plain_attention(const AttentionRun& run);
 void launch_plain_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
 
 // On tensor cores: 16-bit floats whose rows begin at, and are, multiples of 16 bytes. At launch q, k, v and out must be such addresses.
-bool takes_tensor_attention(const AttentionRun& run, int shared_bytes);
-cudaError_t prepare_tensor_attention(const AttentionRun& run, int multiprocessors);
-void launch_tensor_attention(const AttentionRun& run, int multiprocessors, cudaStream_t stream);
+bool takes_tensor_attention(const AttentionRun& run, const DeviceLimits& device);
+cudaError_t prepare_tensor_attention(const AttentionRun& run, const DeviceLimits& device);
+void launch_tensor_attention(const AttentionRun& run, const DeviceLimits& device, cudaStream_t stream);
 
 // The same for few queries over many keys, where that is worth it.
-bool takes_decode_attention(const AttentionRun& run, int multiprocessors, int shared_bytes);
-int decode_attention_parts(const AttentionRun& run, int multiprocessors);
+bool takes_decode_attention(const AttentionRun& run, const DeviceLimits& device);
+int decode_attention_parts(const AttentionRun& run, const DeviceLimits& device);
 void launch_decode_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
 
 }  // namespace tandem::cuda

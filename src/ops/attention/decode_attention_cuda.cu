@@ -179,15 +179,15 @@ __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant
 
 }  // namespace
 
-bool takes_decode_attention(const AttentionRun& p, int multiprocessors, int shared_bytes) {
-  if (!takes_tensor_attention(p, shared_bytes) || std::max(p.size, p.value_size) > 128 || p.columns < kWarps * kKeys) return false;
+bool takes_decode_attention(const AttentionRun& p, const DeviceLimits& device) {
+  if (!takes_tensor_attention(p, device) || std::max(p.size, p.value_size) > 128 || p.columns < kWarps * kKeys) return false;
   const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
-  return lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < multiprocessors);
+  return lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < device.multiprocessors);
 }
 
 // Always merged, even of one part.
-int decode_attention_parts(const AttentionRun& p, int multiprocessors) {
-  return std::max(attention_parts(p, kLines, kWarps * kKeys, multiprocessors), 2);
+int decode_attention_parts(const AttentionRun& p, const DeviceLimits& device) {
+  return std::max(attention_parts(p, kLines, kWarps * kKeys, device), 2);
 }
 
 void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {

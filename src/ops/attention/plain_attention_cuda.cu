@@ -29,6 +29,23 @@ __device__ __forceinline__ void load_row(const T* from, int size, float* to, int
   for (int d = threadIdx.x % 32; d < width; d += 32) to[d] = from && d < size ? to_float(from[d]) : 0.0f;
 }
 
+// Rows first … first+kTileKeys of a matrix in the same way, zeros from `count` rows on; a warp has all its loads of 32 columns in flight.
+template <typename T>
+__device__ __forceinline__ void load_keys(const T* from, std::int64_t step, int count, int size, float* to, int to_step, int width) {
+  constexpr int kRows = kTileKeys / kWarps;
+  const int warp = threadIdx.x / 32;
+  for (int d = threadIdx.x % 32; d < width; d += 32) {
+    float values[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int row = warp + kWarps * i;
+      values[i] = row < count && d < size ? to_float(from[row * step + d]) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) to[(warp + kWarps * i) * to_step + d] = values[i];
+  }
+}
+
 __device__ __forceinline__ float4 vector_at(const float* at) { return *reinterpret_cast<const float4*>(at); }
 __device__ __forceinline__ void multiply_add(float4& sum, float by, const float4& v) {
   sum.x += by * v.x;
@@ -121,7 +138,7 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
   const int end = min(tile_end, (part + 1) * part_keys);
   for (int begin = part * part_keys; begin < end; begin += kTileKeys) {
     const int count = min(kTileKeys, end - begin);
-    for (int j = warp; j < kTileKeys; j += kWarps) load_row(j < count ? k_base + (begin + j) * p.k_steps.row : nullptr, p.size, keys + j * q_step, width);
+    load_keys(k_base + begin * p.k_steps.row, p.k_steps.row, count, p.size, keys, q_step, width);
     __syncthreads();
     float scores[kOwn][kOwnKeys] = {};
     for (int d = 0; d < width; d += 4) {
@@ -136,8 +153,7 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
       }
     }
     __syncthreads();
-    for (int j = warp; j < kTileKeys; j += kWarps)
-      load_row(j < count ? v_base + (begin + j) * p.v_steps.row : nullptr, p.value_size, keys + j * v_step, v_step);
+    load_keys(v_base + begin * p.v_steps.row, p.v_steps.row, count, p.value_size, keys, v_step, v_step);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       float top = tops[i];
@@ -226,7 +242,7 @@ cudaError_t prepare_plain_attention(const AttentionRun& p) {
   return status;
 }
 
-int plain_attention_parts(const AttentionRun& p, int multiprocessors) { return attention_parts(p, kTileLines, 2 * kTileKeys, multiprocessors); }
+int plain_attention_parts(const AttentionRun& p, const DeviceLimits& device) { return attention_parts(p, kTileLines, 2 * kTileKeys, device); }
 
 void launch_plain_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
   const int tiles = (lines_of(p) + kTileLines - 1) / kTileLines;

@@ -9,6 +9,7 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kStaticBytes = 16;  // of shared memory, beside Form::kBytes
 constexpr float kLog2E = 1.4426950408889634f;
 
 // kSize: what rows of q, k and v are padded to; kTiles: of 16 lines each that a warp has; kMasked: whether scores pass a mask, a cap or a
@@ -262,16 +263,22 @@ int tiles_of(const AttentionRun& p, int lines) { return (lines_of(p) + lines - 1
 
 bool passes_mask(const AttentionRun& p) { return p.masked || p.softcap > 0 || !(p.scale > 0); }
 
-// Calls `work(Form)` with the form for a run: 128 lines to a block where that keeps the device busy.
+// Calls `work(Form)` with the form for a run: 128 lines to a block where that keeps the device busy. False if the device has too little
+// shared memory for it.
 template <typename Work>
-void with_form(const AttentionRun& p, int multiprocessors, const Work& work) {
-  const bool tall = lines_of(p) > 64 && std::int64_t{tiles_of(p, 128)} * p.batch * p.kv_heads >= multiprocessors;
+bool with_form(const AttentionRun& p, const DeviceLimits& device, const Work& work) {
+  bool fits = false;
+  const auto try_form = [&](auto form) {
+    fits = decltype(form)::kBytes + kStaticBytes <= device.shared_bytes;
+    if (fits) work(form);
+    return fits;
+  };
+  const bool tall = lines_of(p) > 64 && std::int64_t{tiles_of(p, 128)} * p.batch * p.kv_heads >= device.multiprocessors;
   const auto with_size = [&](auto tag, auto size) {
     using T = typename decltype(tag)::type;
     constexpr int kTall = size() > 128 ? 1 : 2;  // no more fits into registers
-    if (passes_mask(p)) work(Form<T, size(), 1, true>());
-    else if (tall) work(Form<T, size(), kTall, false>());
-    else work(Form<T, size(), 1, false>());
+    if (passes_mask(p)) try_form(Form<T, size(), 1, true>());
+    else if (!tall || !try_form(Form<T, size(), kTall, false>())) try_form(Form<T, size(), 1, false>());
   };
   const auto with_type = [&](auto tag) {
     const int size = std::max(p.size, p.value_size);
@@ -283,30 +290,31 @@ void with_form(const AttentionRun& p, int multiprocessors, const Work& work) {
   };
   if (p.type == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());
+  return fits;
 }
 
 }  // namespace
 
-bool takes_tensor_attention(const AttentionRun& p, int shared_bytes) {
+bool takes_tensor_attention(const AttentionRun& p, const DeviceLimits& device) {
   if (p.type != DType::f16 && p.type != DType::bf16) return false;
   for (const int size : {p.size, p.value_size})
     if (size == 0 || size % 8 != 0 || size > kMostAttentionSize) return false;
   for (const AttentionSteps& steps : {p.q_steps, p.k_steps, p.v_steps, p.out_steps})
     if (steps.batch % 8 != 0 || steps.head % 8 != 0 || steps.row % 8 != 0) return false;
-  return shared_bytes >= std::max(Form<__half, 128, 2, false>::kBytes, Form<__half, 256, 1, false>::kBytes);
+  return with_form(p, device, [](auto) {});
 }
 
-cudaError_t prepare_tensor_attention(const AttentionRun& p, int multiprocessors) {
+cudaError_t prepare_tensor_attention(const AttentionRun& p, const DeviceLimits& device) {
   cudaError_t status = cudaSuccess;
-  with_form(p, multiprocessors, [&](auto form) {
+  with_form(p, device, [&](auto form) {
     using F = decltype(form);
     status = cudaFuncSetAttribute(attend<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes);
   });
   return status;
 }
 
-void launch_tensor_attention(const AttentionRun& p, int multiprocessors, cudaStream_t stream) {
-  with_form(p, multiprocessors, [&](auto form) {
+void launch_tensor_attention(const AttentionRun& p, const DeviceLimits& device, cudaStream_t stream) {
+  with_form(p, device, [&](auto form) {
     using F = decltype(form);
     const int tiles = tiles_of(p, F::kLines);
     attend<F><<<grid_for(std::int64_t{tiles} * p.batch * p.kv_heads, 1), kThreads, F::kBytes, stream>>>(p, tiles);
