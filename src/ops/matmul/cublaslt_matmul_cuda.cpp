@@ -1,4 +1,5 @@
 // MatMul by cuBLASLt. Our row-major matrices are its column-major ones transposed, so c = a·b is given to it as cᵀ = bᵀ·aᵀ.
+#include <algorithm>
 #include <limits>
 #include <numeric>
 
@@ -17,12 +18,8 @@ namespace {
 
 using namespace cuda;
 
-constexpr std::int64_t kPromisedAlignment = 16;  // of operands and results
-constexpr std::int64_t kMostProducts = 65535;    // of one call
-
-std::uint32_t alignment_of(std::int64_t offset_bytes) {
-  return static_cast<std::uint32_t>(std::gcd(kPromisedAlignment, offset_bytes));
-}
+constexpr std::int64_t kWideAlignment = 16;    // of what the faster algorithms read
+constexpr std::int64_t kMostProducts = 65535;  // of one call
 
 class CublasLtMatMul final : public PreparedKernel {
  public:
@@ -32,15 +29,22 @@ class CublasLtMatMul final : public PreparedKernel {
     handle_ = cublaslt_handle(device.ordinal());
     split_epilogue();
     describe();
-    choose_algorithm(device.sm() >= 90 ? 32 << 20 : 8 << 20);
+    const std::size_t most_workspace = device.sm() >= 90 ? 32 << 20 : 8 << 20;
+    aligned_ = choose_algorithm(kWideAlignment, most_workspace);
+    if (!aligned_) return;
+    anywhere_ = choose_algorithm(static_cast<std::int64_t>(bytes(p_.dtype, 1)), most_workspace);
+    if (!anywhere_) plain_ = prepare_cuda_matmul(args);
   }
 
   // Whether cuBLASLt has an algorithm for it.
-  bool is_able() const { return able_; }
-  std::size_t workspace_bytes() const override { return able_ ? chosen_.workspaceSize : 0; }
+  bool is_able() const { return aligned_.has_value(); }
+  std::size_t workspace_bytes() const override { return std::max(aligned_->workspaceSize, anywhere_ ? anywhere_->workspaceSize : 0); }
 
   void run(const RunArgs& args) const override {
     const cudaStream_t stream = handle_of(args.stream);
+    const bool wide_moves = fits(args.results[0]) && std::ranges::all_of(args.operands, fits);
+    if (!wide_moves && plain_) return plain_->run(args);
+    const cublasLtMatmulHeuristicResult_t& chosen = wide_moves ? *aligned_ : *anywhere_;
     if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.operands[kMatMulBias]);
     const auto at = [this](std::int64_t elements) { return static_cast<std::size_t>(bytes(p_.dtype, elements)); };
     const float one = 1, added = residual_inside_ ? 1 : 0;
@@ -51,8 +55,8 @@ class CublasLtMatMul final : public PreparedKernel {
       std::byte* c = args.results[0] + at(first.c);
       const std::byte* add = residual_inside_ ? args.operands[kMatMulResidual] + at(first.c) : c;
       check_cublas(cublaslt().matmul(handle_, desc_.get(), wide ? static_cast<const void*>(&wide_one) : &one, b, b_.get(), a, a_.get(),
-                                     wide ? static_cast<const void*>(&wide_added) : &added, add, c_.get(), c, c_.get(), &chosen_.algo, args.workspace,
-                                     chosen_.workspaceSize, stream),
+                                     wide ? static_cast<const void*>(&wide_added) : &added, add, c_.get(), c, c_.get(), &chosen.algo, args.workspace,
+                                     chosen.workspaceSize, stream),
                    "a product");
     }
     if (finish_ == Activation::none && !bias_after_ && !residual_after_) return;
@@ -63,6 +67,8 @@ class CublasLtMatMul final : public PreparedKernel {
   }
 
  private:
+  static bool fits(const std::byte* address) { return reinterpret_cast<std::uintptr_t>(address) % kWideAlignment == 0; }
+
   // What cuBLASLt does after the sums, and what a kernel of ours does after it. Its GELU is the tanh form, with a tanh that is good enough
   // for 16-bit results; what its ReLU does with NaN is not documented. An addend inside is added before the activation, so the residual
   // may be inside only where there is none.
@@ -82,44 +88,45 @@ class CublasLtMatMul final : public PreparedKernel {
     if (bias_inside_) epilogue = gelu_inside_ ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
     else if (gelu_inside_) epilogue = CUBLASLT_EPILOGUE_GELU;
     set(desc_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
-    // Algorithms are chosen by the alignment of this address; run() puts the real one in its place.
-    if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(kPromisedAlignment));
     b_ = make_layout(p_.dtype, p_.n, p_.k, batches_.count, batches_.b_stride);
     a_ = make_layout(p_.dtype, p_.k, p_.m, batches_.count, batches_.a_stride);
     c_ = make_layout(p_.dtype, p_.n, p_.m, batches_.count, p_.m * p_.n);
   }
 
-  void choose_algorithm(std::size_t most_workspace) {
+  // For operands and results that begin at multiples of `alignment` bytes; nothing if there is none.
+  std::optional<cublasLtMatmulHeuristicResult_t> choose_algorithm(std::int64_t alignment, std::size_t most_workspace) const {
     cublasLtMatmulPreference_t made = nullptr;
     check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
     const LtPreference preference(made);
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
     // Partial sums are not rounded to 16 bits, and are added in one order.
     set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    std::uint32_t a = kPromisedAlignment, b = kPromisedAlignment, c = kPromisedAlignment;
-    for (const MatMulProblem::Offsets& first : batches_.first) {
-      a = std::gcd(a, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.a))));
-      b = std::gcd(b, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.b))));
-      c = std::gcd(c, alignment_of(static_cast<std::int64_t>(bytes(p_.dtype, first.c))));
-    }
+    // The bias is known by the alignment of an address; run() puts the real one in its place.
+    if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(alignment));
+    auto a = static_cast<std::uint32_t>(alignment), b = a, c = a;
+    const auto within = [this](std::uint32_t so_far, std::int64_t elements) { return static_cast<std::uint32_t>(std::gcd(std::size_t{so_far}, bytes(p_.dtype, elements))); };
+    for (const MatMulProblem::Offsets& first : batches_.first) a = within(a, first.a), b = within(b, first.b), c = within(c, first.c);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c);
+    cublasLtMatmulHeuristicResult_t chosen{};
     int found = 0;
     const cublasStatus_t status =
-        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), 1, &chosen_, &found);
-    able_ = status == CUBLAS_STATUS_SUCCESS && found > 0 && chosen_.state == CUBLAS_STATUS_SUCCESS;
+        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), 1, &chosen, &found);
+    if (status != CUBLAS_STATUS_SUCCESS || found == 0 || chosen.state != CUBLAS_STATUS_SUCCESS) return std::nullopt;
+    return chosen;
   }
 
   MatMulProblem p_;
   ProductBatches batches_;
   cublasLtHandle_t handle_ = nullptr;
-  bool gelu_inside_ = false, bias_inside_ = false, bias_after_ = false, residual_inside_ = false, residual_after_ = false, able_ = false;
+  bool gelu_inside_ = false, bias_inside_ = false, bias_after_ = false, residual_inside_ = false, residual_after_ = false;
   Activation finish_ = Activation::none;
   LtDesc desc_;
   LtLayout a_, b_, c_;
-  cublasLtMatmulHeuristicResult_t chosen_{};
+  std::optional<cublasLtMatmulHeuristicResult_t> aligned_, anywhere_;
+  std::unique_ptr<PreparedKernel> plain_;  // where cuBLASLt asks for alignment
 };
 
 std::optional<std::string> refuse(const OpCall& call) {
