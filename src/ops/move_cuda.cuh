@@ -23,6 +23,27 @@ void with_moved_bytes(int bytes, const Work& work) {
   with_element_bytes(static_cast<std::size_t>(bytes), work);
 }
 
+template <std::size_t kBytes>
+struct Word;
+template <>
+struct Word<16> { using type = uint4; };
+template <>
+struct Word<8> { using type = uint2; };
+template <>
+struct Word<4> { using type = std::uint32_t; };
+template <>
+struct Word<2> { using type = std::uint16_t; };
+template <>
+struct Word<1> { using type = std::uint8_t; };
+
+// Writes a vector by one instruction; the compiler may make several of an assignment.
+template <typename V>
+__device__ __forceinline__ void store_vector(void* to, const V& vector) {
+  typename Word<sizeof(V)>::type word;
+  memcpy(&word, &vector, sizeof(V));
+  __stwb(static_cast<decltype(word)*>(to), word);
+}
+
 // Where one thread moves several items: few where a launch has few items, so that all multiprocessors get some.
 inline constexpr int kMoveThreads = 256;
 inline constexpr std::int64_t kManyItems = 1 << 19;

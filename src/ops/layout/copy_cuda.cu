@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kMoveThreads) copy_gathered(CopyPart p, const 
   Vector<U, 16 / sizeof(U)> values;
 #pragma unroll
   for (int i = 0; i < static_cast<int>(16 / sizeof(U)); ++i) values.at[i] = from[at.from + i * p.step];
-  to[at.to] = values;
+  store_vector(to + at.to, values);
 }
 
 // tile[c][r]: a line for each column, as the source has it. The padding of one bank keeps a column's elements in different banks.
@@ -78,15 +78,17 @@ __global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* 
     for (int i = 0; i < kLoad; ++i) tile[load_line + j * kLoadStep][row + i] = loaded[j].at[i];
   __syncthreads();
 
-  constexpr int kStorers = kSide / kStore, kStoreStep = kTileThreads / kStorers;
+  constexpr int kStorers = kSide / kStore, kStoreStep = kTileThreads / kStorers, kStores = kSide / kStoreStep;
   const int column = threadIdx.x % kStorers * kStore, store_line = threadIdx.x / kStorers;
+  Vector<U, kStore> stored[kStores];
 #pragma unroll
-  for (int j = 0; j < kSide / kStoreStep; ++j) {
+  for (int j = 0; j < kStores; ++j)
+#pragma unroll
+    for (int i = 0; i < kStore; ++i) stored[j].at[i] = tile[column + i][store_line + j * kStoreStep];
+#pragma unroll
+  for (int j = 0; j < kStores; ++j) {
     const int line = store_line + j * kStoreStep;
-    Vector<U, kStore> stored;
-#pragma unroll
-    for (int i = 0; i < kStore; ++i) stored.at[i] = tile[column + i][line];
-    if (line < rows && column < columns) *reinterpret_cast<Vector<U, kStore>*>(to + at.to + line * p.row_to + column) = stored;
+    if (line < rows && column < columns) store_vector(to + at.to + line * p.row_to + column, stored[j]);
   }
 }
 

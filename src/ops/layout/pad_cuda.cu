@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kMoveThreads) trilu(TriluView v, const Vector<
     const std::int64_t distance = column + i - row;
     if (v.upper ? distance < v.k : distance > v.k) values.at[i] = 0;
   }
-  y[item] = values;
+  store_vector(y + item, values);
 }
 
 }  // namespace
