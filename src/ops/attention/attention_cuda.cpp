@@ -107,7 +107,8 @@ class Attention final : public PreparedKernel {
 };
 
 std::optional<std::string> size_refusal(const Dim& size) {
-  if (!size.is_constant() || size.constant() > cuda::kMostAttentionSize) return "its heads are of more than 256 elements, or of no fixed number";
+  if (!size.is_constant() || size.constant() > cuda::kMostAttentionSize)
+    return "its heads are of more than 256 elements, or of no fixed number";
   return std::nullopt;
 }
 

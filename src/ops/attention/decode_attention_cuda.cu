@@ -42,7 +42,8 @@ struct Rows {
 
 // 16 keys.
 template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor, const T* k_base, const T* v_base, int first, int end, Rows<F>& rows) {
+__device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor, const T* k_base, const T* v_base, int first, int end,
+                                            Rows<F>& rows) {
   const int lane = threadIdx.x % 32, high = lane / 4, low = lane % 4;
   Words k[2][F::kKeyWords], v[4][F::kBlocks];
 #pragma unroll
@@ -144,7 +145,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant
   const int end = __reduce_max_sync(0xffffffff, max(rows.ends[0], rows.ends[1]));
   const int steps = (end + kWarps * kKeys - 1) / (kWarps * kKeys), per = (steps + parts.count - 1) / parts.count;
   const int part_begin = part * per * kWarps * kKeys, part_end = min(end, part_begin + per * kWarps * kKeys);
-  for (int key = part_begin + warp * kKeys; key < part_end; key += kWarps * kKeys) attend_keys<F>(p, factor, k_base, v_base, key, part_end, rows);
+  for (int key = part_begin + warp * kKeys; key < part_end; key += kWarps * kKeys)
+    attend_keys<F>(p, factor, k_base, v_base, key, part_end, rows);
 
 #pragma unroll
   for (int r = 0; r < 2; ++r) {

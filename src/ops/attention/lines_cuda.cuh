@@ -65,8 +65,8 @@ __device__ __forceinline__ std::int64_t part_index(const AttentionRun& p, const 
 // The factor of sums that are relative to a largest score `own` where others have a larger one.
 __device__ __forceinline__ float part_weight(float own, float top) { return top == kLowest ? 1.0f : expf(own - top); }
 
-// One line again, by a warp, skipping weights of zero: where something that is masked, or next to nothing, is no number. `top` is the line's
-// largest score.
+// One line again, by a warp, skipping weights of zero: where something that is masked, or next to nothing, is no number.
+// `top` is the line's largest score.
 template <typename T>
 __device__ __noinline__ void careful_line(const AttentionRun& p, int batch, int kv_head, int index, float top) {
   constexpr int kMost = kMostAttentionSize / 32;

@@ -49,7 +49,8 @@ std::int64_t part_lines(const AttentionRun& p, int count) { return std::int64_t{
 int attention_parts(const AttentionRun& p, int tile_lines, int tile_keys, const DeviceLimits& device) {
   constexpr std::int64_t kMostParts = 64;
   const std::int64_t tiles = (lines_of(p) + tile_lines - 1) / tile_lines, blocks = tiles * p.batch * p.kv_heads;
-  const std::int64_t wanted = 2 * device.multiprocessors / blocks, most = std::min<std::int64_t>(kMostParts, (p.columns + tile_keys - 1) / tile_keys);
+  const std::int64_t wanted = 2 * device.multiprocessors / blocks;
+  const std::int64_t most = std::min<std::int64_t>(kMostParts, (p.columns + tile_keys - 1) / tile_keys);
   return static_cast<int>(std::max<std::int64_t>(std::min(wanted, most), 1));
 }
 

@@ -1,5 +1,5 @@
-// FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys in blocks of 32 with a running maximum per line. Of its 128
-// threads, 8 neighbours share a line's scores and sums, and each has two lines.
+// FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys, 32 at a time, with a running maximum per line.
+// Of its 128 threads, 8 neighbours share a line's scores and sums, and each has two lines.
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -61,76 +61,169 @@ __device__ __forceinline__ float over_line(float value, Op op) {
   return value;
 }
 
-// The results of a thread's line; false if one of them is no finite number.
-template <typename T, int kChunks>
-__device__ __forceinline__ bool store_line(const AttentionRun& p, const Line& line, const float4 (&sums)[kChunks], float top, float total, T* out) {
-  const bool empty = top == kLowest && total == 0;
-  const float nothing = p.empty_is_nan && line.counts ? __int_as_float(0x7fffffff) : 0.0f, factor = 1.0f / total;
-  const int first = threadIdx.x % 8 * 4;
-  bool finite = true;
+// What a thread keeps of its lines, threadIdx.x / 8 + 16·i of the block's.
+template <int kChunks>
+struct Rows {
+  Line lines[kOwn];
+  std::int64_t mask_rows[kOwn];
+  float tops[kOwn], totals[kOwn];  // totals of this thread's columns only
+  float4 sums[kOwn][kChunks];      // of values 4·(threadIdx.x % 8) + 32·chunk
+};
+
+__device__ __forceinline__ int own_line(int i) { return static_cast<int>(threadIdx.x) / 8 + 16 * i; }
+
+// Products of the thread's lines with keys threadIdx.x % 8 + 8·j.
+__device__ __forceinline__ void multiply_keys(const float* q, const float* keys, int step, int width, float (&scores)[kOwn][kOwnKeys]) {
+  for (int d = 0; d < width; d += 4) {
+    float4 a[kOwn];
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const float values[4] = {sums[c].x, sums[c].y, sums[c].z, sums[c].w};
+    for (int i = 0; i < kOwn; ++i) a[i] = vector_at(q + own_line(i) * step + d);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int d = first + 32 * c + e;
-      if (d >= p.value_size) continue;
-      const float value = empty ? nothing : values[e] * factor;
-      finite = finite && (empty || isfinite(value));
-      out[d] = from_float<T>(value);
+    for (int j = 0; j < kOwnKeys; ++j) {
+      const float4 b = vector_at(keys + (static_cast<int>(threadIdx.x) % 8 + 8 * j) * step + d);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) scores[i][j] += a[i].x * b.x + a[i].y * b.y + a[i].z * b.z + a[i].w * b.w;
     }
   }
-  return finite;
 }
 
+// Products to weights exp(score − top) in shared memory, against the running tops; scales the sums so far.
 template <int kChunks>
-__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, std::int64_t at, const float4 (&sums)[kChunks], float top,
-                                           float total) {
+__device__ __forceinline__ void weigh(const AttentionRun& p, int begin, int end, float (&scores)[kOwn][kOwnKeys], Rows<kChunks>& rows,
+                                      float* weights) {
+  const int tx = threadIdx.x % 8;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    float top = rows.tops[i];
+#pragma unroll
+    for (int j = 0; j < kOwnKeys; ++j) {
+      const int column = begin + tx + 8 * j;
+      scores[i][j] = column < min(end, rows.lines[i].end) ? score_of(p, scores[i][j], rows.mask_rows[i], column) : kLowest;
+      top = fmaxf(top, scores[i][j]);  // NaN leaves the maximum alone
+    }
+    top = over_line(top, [](float a, float b) { return fmaxf(a, b); });
+    const bool nothing = top == kLowest;
+    const float kept = nothing ? 1.0f : expf(rows.tops[i] - top);
+    rows.tops[i] = top;
+    rows.totals[i] *= kept;
+#pragma unroll
+    for (int j = 0; j < kOwnKeys; ++j) {
+      const float weight = expf(scores[i][j] - (nothing ? 0.0f : top));
+      rows.totals[i] += weight;
+      weights[own_line(i) * kWeightStep + tx + 8 * j] = weight;
+    }
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      float4& sum = rows.sums[i][c];
+      sum = make_float4(sum.x * kept, sum.y * kept, sum.z * kept, sum.w * kept);
+    }
+  }
+}
+
+// sums += weights · values of the first `count` keys.
+template <int kChunks>
+__device__ __forceinline__ void add_values(const float* weights, const float* values, int count, Rows<kChunks>& rows) {
   const int first = threadIdx.x % 8 * 4;
-  if (first == 0) parts.lines[at] = make_float2(top, total);
+#pragma unroll 4
+  for (int j = 0; j < count; ++j) {
+    float weight[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) weight[i] = weights[own_line(i) * kWeightStep + j];
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      const float4 v = vector_at(values + j * Tiles<kChunks>::kValueStep + first + 32 * c);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) multiply_add(rows.sums[i][c], weight[i], v);
+    }
+  }
+}
+
+// Calls `work(d, sum)` for the thread's values of a line.
+template <int kChunks, typename Work>
+__device__ __forceinline__ void each_value(const AttentionRun& p, const float4 (&sums)[kChunks], const Work& work) {
+  const int first = threadIdx.x % 8 * 4;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const float values[4] = {sums[c].x, sums[c].y, sums[c].z, sums[c].w};
 #pragma unroll
     for (int e = 0; e < 4; ++e)
-      if (first + 32 * c + e < p.value_size) parts.sums[at * p.value_size + first + 32 * c + e] = values[e];
+      if (first + 32 * c + e < p.value_size) work(first + 32 * c + e, values[e]);
   }
+}
+
+// The results of a line; false if one of this thread's is no finite number.
+template <typename T, int kChunks>
+__device__ __forceinline__ bool store_line(const AttentionRun& p, int batch, const Rows<kChunks>& rows, int i, float total) {
+  const bool empty = rows.tops[i] == kLowest && total == 0;
+  const float nothing = p.empty_is_nan && rows.lines[i].counts ? __int_as_float(0x7fffffff) : 0.0f, factor = 1.0f / total;
+  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, rows.lines[i]);
+  bool finite = true;
+  each_value(p, rows.sums[i], [&](int d, float sum) {
+    const float value = empty ? nothing : sum * factor;
+    finite = finite && (empty || isfinite(value));
+    out[d] = from_float<T>(value);
+  });
+  return finite;
+}
+
+// A line's part of the results, for launch_merge_attention().
+template <int kChunks>
+__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, std::int64_t at, const Rows<kChunks>& rows, int i,
+                                           float total) {
+  if (threadIdx.x % 8 == 0) parts.lines[at] = make_float2(rows.tops[i], total);
+  each_value(p, rows.sums[i], [&](int d, float sum) { parts.sums[at * p.value_size + d] = sum; });
+}
+
+// Results of all lines, or their parts; what is no finite number is looked at again.
+template <typename T, int kChunks>
+__device__ __forceinline__ void store_lines(const AttentionRun& p, const AttentionParts& parts, int group, int part, int first,
+                                            const Rows<kChunks>& rows) {
+  __shared__ float bad_tops[kTileLines];
+  __shared__ bool bad[kTileLines];
+  const int batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const float total = over_line(rows.totals[i], [](float a, float b) { return a + b; });
+    const int line = first + own_line(i);
+    bool finite = true;
+    if (line < lines_of(p)) {
+      if (parts.count > 1) store_part(p, parts, part_index(p, parts, group, part, line), rows, i, total);
+      else finite = store_line<T>(p, batch, rows, i, total);
+    }
+    const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
+    bad[own_line(i)] = worst != 0;
+    bad_tops[own_line(i)] = rows.tops[i];
+  }
+  __syncthreads();
+  for (int i = threadIdx.x / 32; i < kTileLines; i += kWarps)
+    if (bad[i]) careful_line<T>(p, batch, kv_head, first + i, bad_tops[i]);
 }
 
 template <typename T, int kChunks>
 __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;
-  __shared__ float bad_tops[kTileLines];
-  __shared__ bool bad[kTileLines];
   const int q_step = padded_row(p.size), v_step = Tiles<kChunks>::kValueStep, width = (p.size + 3) / 4 * 4;
   float *q = memory, *keys = q + kTileLines * q_step, *weights = keys + Tiles<kChunks>::key_floats(p.size);
   const int part = blockIdx.x % parts.count, task = blockIdx.x / parts.count;
   const int group = task / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
   const int first = (tiles - 1 - task % tiles) * kTileLines;  // the longest of a causal problem go first
-  const int warp = threadIdx.x / 32, tx = threadIdx.x % 8, ty = threadIdx.x / 8;
   const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
   const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
 
-  for (int i = warp; i < kTileLines; i += kWarps) {
+  for (int i = threadIdx.x / 32; i < kTileLines; i += kWarps) {
     const T* from = static_cast<const T*>(p.q) + offset_of(p.q_steps, batch, line_of(p, batch, kv_head, first + i));
     load_row(first + i < lines_of(p) ? from : nullptr, p.size, q + i * q_step, width);
   }
   if (threadIdx.x == 0) tile_end = 0;
   __syncthreads();
-  Line lines[kOwn];
-  std::int64_t mask_rows[kOwn];
-  float tops[kOwn], totals[kOwn];
-  float4 sums[kOwn][kChunks];
+  Rows<kChunks> rows = {};
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    lines[i] = line_of(p, batch, kv_head, first + ty + 16 * i);
-    mask_rows[i] = offset_of(p.mask_steps, batch, lines[i]);
-    tops[i] = kLowest;
-    totals[i] = 0;
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) sums[i][c] = make_float4(0, 0, 0, 0);
-    if (tx == 0) atomicMax(&tile_end, lines[i].end);
+    rows.lines[i] = line_of(p, batch, kv_head, first + own_line(i));
+    rows.mask_rows[i] = offset_of(p.mask_steps, batch, rows.lines[i]);
+    rows.tops[i] = kLowest;
+    atomicMax(&tile_end, rows.lines[i].end);
   }
   __syncthreads();
 
@@ -141,78 +234,15 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
     load_keys(k_base + begin * p.k_steps.row, p.k_steps.row, count, p.size, keys, q_step, width);
     __syncthreads();
     float scores[kOwn][kOwnKeys] = {};
-    for (int d = 0; d < width; d += 4) {
-      float4 a[kOwn];
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) a[i] = vector_at(q + (ty + 16 * i) * q_step + d);
-#pragma unroll
-      for (int j = 0; j < kOwnKeys; ++j) {
-        const float4 b = vector_at(keys + (tx + 8 * j) * q_step + d);
-#pragma unroll
-        for (int i = 0; i < kOwn; ++i) scores[i][j] += a[i].x * b.x + a[i].y * b.y + a[i].z * b.z + a[i].w * b.w;
-      }
-    }
+    multiply_keys(q, keys, q_step, width, scores);
     __syncthreads();
     load_keys(v_base + begin * p.v_steps.row, p.v_steps.row, count, p.value_size, keys, v_step, v_step);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      float top = tops[i];
-#pragma unroll
-      for (int j = 0; j < kOwnKeys; ++j) {
-        const int column = begin + tx + 8 * j;
-        scores[i][j] = column < min(end, lines[i].end) ? score_of(p, scores[i][j], mask_rows[i], column) : kLowest;
-        top = fmaxf(top, scores[i][j]);  // NaN leaves the maximum alone
-      }
-      top = over_line(top, [](float a, float b) { return fmaxf(a, b); });
-      const bool nothing = top == kLowest;
-      const float kept = nothing ? 1.0f : expf(tops[i] - top);
-      tops[i] = top;
-      totals[i] *= kept;
-#pragma unroll
-      for (int j = 0; j < kOwnKeys; ++j) {
-        const float weight = expf(scores[i][j] - (nothing ? 0.0f : top));
-        totals[i] += weight;
-        weights[(ty + 16 * i) * kWeightStep + tx + 8 * j] = weight;
-      }
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) sums[i][c] = make_float4(sums[i][c].x * kept, sums[i][c].y * kept, sums[i][c].z * kept, sums[i][c].w * kept);
-    }
+    weigh(p, begin, end, scores, rows, weights);
     __syncthreads();
-#pragma unroll 4
-    for (int j = 0; j < count; ++j) {
-      float weight[kOwn];
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) weight[i] = weights[(ty + 16 * i) * kWeightStep + j];
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        const float4 v = vector_at(keys + j * v_step + tx * 4 + 32 * c);
-#pragma unroll
-        for (int i = 0; i < kOwn; ++i) multiply_add(sums[i][c], weight[i], v);
-      }
-    }
+    add_values(weights, keys, count, rows);
     __syncthreads();
   }
-
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const float total = over_line(totals[i], [](float a, float b) { return a + b; });
-    const int index = ty + 16 * i;
-    const bool real = first + index < lines_of(p);
-    if (parts.count > 1) {
-      if (real) store_part(p, parts, part_index(p, parts, group, part, first + index), sums[i], tops[i], total);
-      continue;
-    }
-    const bool finite = !real || store_line(p, lines[i], sums[i], tops[i], total, static_cast<T*>(p.out) + offset_of(p.out_steps, batch, lines[i]));
-    const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
-    if (tx == 0) {
-      bad[index] = worst != 0;
-      bad_tops[index] = tops[i];
-    }
-  }
-  if (parts.count > 1) return;
-  __syncthreads();
-  for (int i = warp; i < kTileLines; i += kWarps)
-    if (bad[i]) careful_line<T>(p, batch, kv_head, first + i, bad_tops[i]);
+  store_lines<T>(p, parts, group, part, first, rows);
 }
 
 // Calls `work` with the smallest of 1, 2, 4 and 8 chunks of 32 values that hold a row.
@@ -242,7 +272,9 @@ cudaError_t prepare_plain_attention(const AttentionRun& p) {
   return status;
 }
 
-int plain_attention_parts(const AttentionRun& p, const DeviceLimits& device) { return attention_parts(p, kTileLines, 2 * kTileKeys, device); }
+int plain_attention_parts(const AttentionRun& p, const DeviceLimits& device) {
+  return attention_parts(p, kTileLines, 2 * kTileKeys, device);
+}
 
 void launch_plain_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
   const int tiles = (lines_of(p) + kTileLines - 1) / kTileLines;

@@ -1,6 +1,6 @@
-// FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 or 32 keys, of
-// which the next is copied while one is worked on. A warp has 16 or 32 lines, whose scores, weights and sums never leave its registers.
-// Weights are powers of 2 of scores times one factor, so that one costs a multiply-add and an ex2.
+// FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 or 32
+// keys, of which the next is copied while one is worked on. A warp has 16 or 32 lines, whose scores, weights and sums never leave its
+// registers. Weights are powers of 2 of scores times one factor, so that one costs a multiply-add and an ex2.
 #include "ops/attention/lines_cuda.cuh"
 #include "ops/rows_cuda.cuh"
 #include "ops/tensor_cores_cuda.cuh"
@@ -21,7 +21,7 @@ struct Form {
   static constexpr bool kMasked = kMasked_;
   static constexpr int kLines = 16 * kTiles * kWarps;
   static constexpr int kKeys = kSize > 128 ? 32 : 64;
-  static constexpr int kStep = kSize + 8;  // between rows in shared memory: an odd number of 16 bytes, so that 8 rows lie in different banks
+  static constexpr int kStep = kSize + 8;  // between rows in shared memory: an odd number of 16 bytes, so that 8 lie in different banks
   static constexpr int kChunks = kSize / 8;
   static constexpr int kBytes = (kLines + 4 * kKeys) * kStep * static_cast<int>(sizeof(T));
 };
@@ -91,7 +91,8 @@ __device__ __forceinline__ void multiply_keys(const T* q, const T* k, float (&sc
 
 // Products to weights exp(score − top), against the running tops; scales the sums so far where a top grew.
 template <typename F>
-__device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int begin, bool whole, float (&scores)[F::kTiles][F::kKeys / 8][4], Rows<F>& rows) {
+__device__ __forceinline__ void weigh(const AttentionRun& p, float factor, int begin, bool whole,
+                                      float (&scores)[F::kTiles][F::kKeys / 8][4], Rows<F>& rows) {
   const int column = begin + threadIdx.x % 4 * 2;
 #pragma unroll
   for (int r = 0; r < Rows<F>::kCount; ++r) {
@@ -164,7 +165,8 @@ __device__ __forceinline__ void add_values(const float (&weights)[F::kTiles][F::
 
 // A warp's results, through its own part of the memory of q, from where they go out in whole vectors.
 template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, int kv_head, int first, float top_factor, Rows<F>& rows, T* stage) {
+__device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, int kv_head, int first, float top_factor, Rows<F>& rows,
+                                            T* stage) {
   const int lane = threadIdx.x % 32;
   unsigned bad[Rows<F>::kCount];
 #pragma unroll
@@ -190,7 +192,8 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, in
     const int i = index / F::kChunks, line = first + i, d = index % F::kChunks * 8;
     if (line >= lines_of(p) || d >= p.value_size) continue;
     const Line at = {kv_head * (p.heads / p.kv_heads) + line / p.rows, line % p.rows, 0, false};
-    *reinterpret_cast<uint4*>(static_cast<T*>(p.out) + offset_of(p.out_steps, batch, at) + d) = *reinterpret_cast<const uint4*>(stage + i * F::kStep + d);
+    T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, at);
+    *reinterpret_cast<uint4*>(out + d) = *reinterpret_cast<const uint4*>(stage + i * F::kStep + d);
   }
   __syncwarp();
 #pragma unroll

@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(kLongThreads) softmax_long(const T* x, T* y, s
 
 // An axis that is not the last: neighbouring threads take neighbouring columns, and kParts of them share a column's extent.
 template <typename T, bool kLogarithm>
-__global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x, T* y, std::int64_t columns, std::int64_t extent, std::int64_t inner) {
+__global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x, T* y, std::int64_t columns, std::int64_t extent,
+                                                                            std::int64_t inner) {
   __shared__ float tops[kParts][kColumns], totals[kParts][kColumns];
   const std::int64_t index = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
   const int part = threadIdx.y;
