@@ -122,6 +122,43 @@ TEST(Pointwise, WhereAndAttributes) {
   EXPECT_TRUE(refusal_of(double_precision));
 }
 
+// Rows that GPUs move in vectors, with what is one for a row or a column beside them; the last ones have rows that no vector divides.
+TEST(Pointwise, LongRows) {
+  const std::vector<std::vector<Shape>> rows = {{{64, 4096}, {64, 4096}}, {{64, 4096}, {4096}}, {{64, 4096}, {64, 1}}, {{3, 40, 520}, {3, 1, 520}}, {{520, 8}, {1}}, {{257, 1001}, {1001}}, {{1001, 257}, {1001, 1}}};
+  for (const DType dtype : kFloats)
+    for (const auto& shapes : rows) {
+      KernelCase c = {.kernel = "pointwise", .op = "Pointwise", .attributes = {{"program", std::string("t0=Add(a0,a1);t1=Silu(t0);Mul(t1,a0)")}}};
+      c.operands = {with_specials(random_tensor(dtype, shapes[0], 1)), random_tensor(dtype, shapes[1], 2)};
+      expect_elements_close(c, 2 * relative_of(dtype), 1e-5);
+    }
+}
+
+// Dtypes that of the CPU's kernels only the plain one takes, on GPUs.
+TEST(Pointwise, OtherDtypes) {
+  for (const DType dtype : {DType::f64, DType::f8e4m3, DType::f8e5m2, DType::u64})
+    for (const char* op : {"Add", "Mul", "Max", "Neg", "Exp", "Erf", "Gelu", "Sigmoid", "Tanh", "Equal"}) {
+      KernelCase c = {.kernel = "plain", .op = op, .operands = {is_float(dtype) ? with_specials(random_tensor(dtype, {7, 33}, 1)) : ints(dtype, {7, 33}, -9, 90)}};
+      const int operands = all_ops().find(op)->min_operands;
+      if (!is_float(dtype) && operands == 1) continue;
+      if (operands == 2) c.operands.emplace_back(is_float(dtype) ? random_tensor(dtype, {33}, 2) : ints(dtype, {33}, -9, 9));
+      expect_elements_close(c, dtype == DType::f64 ? 1e-13 : dtype == DType::f8e4m3 ? 0.13 : 0.26, dtype == DType::f64 ? 1e-15 : 0);
+    }
+  for (const DType from : {DType::f64, DType::f32, DType::f16, DType::i64, DType::boolean})
+    for (const DType to : {DType::f8e4m3, DType::f8e5m2, DType::f64, DType::u64, DType::bf16}) {
+      const Tensor x = is_float(from) ? with_specials(random_tensor(from, {5, 33}, 1, 200)) : ints(from, {5, 33}, 0, from == DType::boolean ? 1 : 120);
+      expect_elements_close({.kernel = "plain", .op = "Cast", .attributes = {{"to", to}}, .operands = {x}}, 0, 0);
+    }
+}
+
+TEST(Pointwise, DividingAnIntegerByZeroIsAnError) {
+  const auto of = [](std::initializer_list<std::int64_t> values) { return Tensor::of_ints(DType::i32, {static_cast<std::int64_t>(values.size())}, std::vector(values)); };
+  for (const char* op : {"Div", "Mod"}) {
+    EXPECT_THROW(run_kernel({.kernel = "pointwise", .op = op, .operands = {of({5, 6, 7}), of({1, 0, 2})}}), Error);
+    EXPECT_EQ(run_kernel({.kernel = "pointwise", .op = op, .operands = {of({5, 6, 7}), of({1, 3, 7})}})[0].to_ints(),
+              op == std::string("Div") ? (std::vector<std::int64_t>{5, 2, 1}) : (std::vector<std::int64_t>{0, 0, 0}));
+  }
+}
+
 TEST(Gated, EveryActivationAndWidth) {
   for (const std::string activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
     for (const DType dtype : kFloats)
