@@ -112,7 +112,7 @@ class Row {
  public:
   explicit Row(const Work& work) : work_(work), call_(call_of(work, work.operands)), device_(open_device("cuda", 0)), stream_(device_->make_stream(4)) {
     for (const KernelDef* kernel : kernels_of(work.op, "cuda")) {
-      if (kernel->op.empty() || refusal(*kernel, call_)) continue;
+      if (kernel->through_host || refusal(*kernel, call_)) continue;
       kernel_ = kernel;
       break;
     }

@@ -24,6 +24,7 @@ WANTED = [  # header, package, version
     ("cublasLt.h", "nvidia-cublas", "13.1.0.3"),
     ("nccl.h", "nvidia-nccl-cu13", "2.28.9"),
     ("cudnn.h", "nvidia-cudnn-cu13", "9.19.0.56"),
+    ("cudnn_frontend.h", "nvidia-cudnn-frontend", "1.32.0"),
 ]
 
 
@@ -46,7 +47,7 @@ def fetch(package: str, version: str, into: Path) -> None:
         for wheel in Path(folder).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 for member in archive.infolist():
-                    _, found, rest = member.filename.partition("/include/")
+                    _, found, rest = f"/{member.filename}".partition("/include/")
                     if not found or member.is_dir() or ".." in Path(rest).parts:
                         continue
                     to = into / rest

@@ -175,7 +175,7 @@ def bench(check: Check) -> Iterator[Row]:
             else:
                 values["peer"] = other["failed"]
             if "tflop_s" not in answer:
-                copies.append(peer.ask(f"copy {int(answer['gb_s'] * answer['us'] * 1e3)}").get("us", 0))
+                copies.append(peer.ask(f"copy {int(answer['gb_s'] * answer['us'] * 1e3) // 4096 * 4096}").get("us", 0))
         values.pop("name", None)
         if not mine:
             yield Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))

@@ -154,7 +154,7 @@ void tell_of_host_steps(Plan& plan) {
   std::map<std::string, int> ops;
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps)
-      if (find_kernel(step.kernel)->op.empty()) ++ops[step.op];
+      if (find_kernel(step.kernel)->through_host) ++ops[step.op];
   if (ops.empty()) return;
   std::string list;
   for (const auto& [op, count] : ops) list += fmt::format("{}{} {}", list.empty() ? "" : ", ", count, op);

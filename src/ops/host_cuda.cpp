@@ -117,6 +117,7 @@ const KernelDef cuda_host = {
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Host>(args); },
     .rank = 1000,
     .device = "cuda",
+    .through_host = true,
 };
 
 }  // namespace tandem::kernels

@@ -74,6 +74,8 @@ struct KernelDef {
   std::string_view weaker = {};
   // The kind of device that it runs on; operands, results and workspace lie there.
   std::string_view device = "cpu";
+  // It copies operands to the host and computes there.
+  bool through_host = false;
 };
 
 // Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones.

@@ -5,13 +5,39 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
+#include <cctype>
+
+#include "device/device.h"
+
 #ifdef TANDEM_ONEDNN
 #include <dnnl.hpp>
 #endif
 
 namespace tandem {
 
-const std::map<std::string, std::string>& library_versions() {
+namespace {
+
+// "cuBLASLt" → "cublaslt"
+std::map<std::string, std::string> cuda_versions() {
+  std::map<std::string, std::string> found;
+  for (const CudaReport::Library& library : report_cuda().libraries) {
+    std::string name = library.name;
+    std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (!library.path.empty()) found[name] = library.version;
+  }
+  return found;
+}
+
+}  // namespace
+
+const std::map<std::string, std::string>& library_versions(std::string_view device) {
+  static const std::map<std::string, std::string> nothing;
+  if (device == "cuda" && built_with_cuda()) {
+    static const std::map<std::string, std::string> cuda = cuda_versions();
+    return cuda;
+  }
+  if (device != "cpu") return nothing;
   static const std::map<std::string, std::string> versions = [] {
     std::map<std::string, std::string> found;
 #ifdef TANDEM_ONEDNN

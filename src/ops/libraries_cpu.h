@@ -3,12 +3,13 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 namespace tandem {
 
-// Libraries that compute for kernels (KernelDef::library) and are found when the program starts: name → version. Lacks those that the
-// program was built without.
-const std::map<std::string, std::string>& library_versions();
+// Libraries that compute for the kernels of a device (KernelDef::library): name → version. Lacks those that the program was built without,
+// and of GPUs those that cannot be opened here.
+const std::map<std::string, std::string>& library_versions(std::string_view device = "cpu");
 
 // The vector code that was compiled in: "Highway 1.0.3 for AVX3, AVX2, SCALAR".
 std::string vector_code();

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "device/device.h"
 #include "ops/kernel.h"
 #include "ops/libraries_cpu.h"
 #include "ops/ops.h"
@@ -15,7 +16,10 @@
 namespace tandem {
 namespace {
 
-constexpr const char* kLibraries[] = {"onednn"};  // every value that KernelDef::library has in any build
+// Every value that KernelDef::library has in any build, by device.
+constexpr struct {
+  const char *device, *library;
+} kLibraries[] = {{"cpu", "onednn"}, {"cuda", "cublaslt"}, {"cuda", "cudnn"}, {"cuda", "nvrtc"}};
 
 std::string version_in(const std::map<std::string, std::string>& versions, const std::string& library) {
   const auto found = versions.find(library);
@@ -23,7 +27,7 @@ std::string version_in(const std::map<std::string, std::string>& versions, const
 }
 
 bool differs(const Plan& plan, const std::string& library) {
-  return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(), library);
+  return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(plan.device), library);
 }
 
 // The operand in whose memory result 0 lies; -1: in its own.
@@ -47,19 +51,21 @@ const KernelDef* choose(const Plan& plan, const Program& program, const Step& st
   return choose_by_rule(own.empty() ? any : own, call, typical_symbols(program));
 }
 
+// Where a kernel of such a library could run it: one that was there is another now, or one that was not there is.
 bool is_affected(const Plan& plan, const Step& step) {
   if (step.communicates) return false;  // what it sends is part of the plan
-  const KernelDef* kernel = find_kernel(step.kernel);
-  return !kernel || (!kernel->library.empty() && differs(plan, std::string(kernel->library)));
+  if (!find_kernel(step.kernel)) return true;
+  return std::ranges::any_of(kernels_of(step.op, plan.device), [&](const KernelDef* k) { return !k->library.empty() && differs(plan, std::string(k->library)); });
 }
 
 }  // namespace
 
 std::vector<std::string> library_differences(const Plan& plan) {
   std::vector<std::string> found;
-  for (const char* library : kLibraries)
-    if (differs(plan, library))
-      found.push_back(fmt::format("{} {}, here {}", library, version_in(plan.built_with, library), version_in(library_versions(), library)));
+  if (plan.device == "cuda" && cuda_device_count() == 0) return found;  // nothing is to run here
+  for (const auto& [device, library] : kLibraries)
+    if (plan.device == device && differs(plan, library))
+      found.push_back(fmt::format("{} {}, here {}", library, version_in(plan.built_with, library), version_in(library_versions(device), library)));
   return found;
 }
 

@@ -53,7 +53,7 @@ const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
   if (!counts || kernel->device == "cuda") return kernel;
   for (const KernelDef* other : kernels_of(call.op->name, "cuda"))
     if (!refusal(*other, call)) {
-      ++counts->rows[other->op.empty() ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
+      ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
       return other;
     }
   return kernel;

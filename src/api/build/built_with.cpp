@@ -40,7 +40,7 @@ std::string text_of(const BuildOptions& options) {
 }  // namespace
 
 std::map<std::string, std::string> built_with(const BuildOptions& options, int threads) {
-  std::map<std::string, std::string> record = library_versions();
+  std::map<std::string, std::string> record = library_versions(options.device.empty() ? "cpu" : options.device);
   record["compiler"] = compiler();
   record["vectors"] = vector_code();
   record["target"] = !options.target.empty() ? options.target : options.device.empty() ? "cpu" : options.device;

@@ -31,6 +31,7 @@ class Library {
   F* function(const char* name) const {
     return reinterpret_cast<F*>(symbol(name));
   }
+  void* handle() const { return handle_; }  // of dlopen
   const std::string& path() const { return path_; }
   const std::string& version() const { return version_; }
 

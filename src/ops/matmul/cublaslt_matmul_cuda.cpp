@@ -156,6 +156,7 @@ const KernelDef cublaslt_matmul = {
     .op = "MatMul",
     .refuse = refuse,
     .prepare = prepare,
+    .library = "cublaslt",
     .device = "cuda",
 };
 

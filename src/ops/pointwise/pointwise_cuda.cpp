@@ -128,6 +128,7 @@ const KernelDef cuda_pointwise = {
     .refuse = refuse,
     .prepare = prepare,
     .in_place_operand = 0,
+    .library = "nvrtc",
     .device = "cuda",
 };
 
@@ -137,6 +138,7 @@ const KernelDef cuda_gated = {
     .op = "Gated",
     .refuse = refuse_gated,
     .prepare = prepare_gated,
+    .library = "nvrtc",
     .device = "cuda",
 };
 

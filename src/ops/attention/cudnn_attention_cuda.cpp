@@ -1,0 +1,118 @@
+// Attention by cuDNN where it has a kernel and is the faster one: f16 and bf16 without masks and lengths. What it turns out not to run once
+// shapes are bound, our own kernel does.
+#include "ops/attention/cudnn_attention_cuda.h"
+
+#include <algorithm>
+
+#include "device/cuda/library.h"
+#include "device/cuda/runtime.h"
+#include "ops/attention/flat.h"
+#include "ops/attention/problem_cpu.h"
+#include "ops/kernel.h"
+#include "tandem/error.h"
+
+namespace tandem::kernels {
+
+extern const KernelDef cuda_attention, cuda_flat_attention;
+
+namespace {
+
+using namespace attention;
+
+constexpr std::int64_t kFewRows = 64;  // our own kernels split keys where there are few queries
+
+class Cudnn final : public PreparedKernel {
+ public:
+  Cudnn(const cuda::CudnnAttentionShape& shape, std::array<std::size_t, 3> begins, int ordinal) : attention_(shape, ordinal), begins_(begins) {}
+
+  std::size_t workspace_bytes() const override { return attention_.workspace_bytes(); }
+
+  void run(const RunArgs& args) const override {
+    attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0], args.workspace,
+                   cuda::handle_of(args.stream));
+  }
+
+ private:
+  cuda::CudnnAttention attention_;
+  std::array<std::size_t, 3> begins_;
+};
+
+// `call` is the Attention that is meant, by symbols or numbers.
+std::optional<std::string> refusal_of(const OpCall& call) {
+  if (call.attributes.integer("num_ranks") > 1) return "it is spread over several ranks";
+  const DType dtype = call.operand(kQ).dtype;
+  if (dtype != DType::f16 && dtype != DType::bf16) return "cuDNN computes attention in f16 and bf16 only";
+  for (std::size_t i = kMask; i < call.operands.size(); ++i)
+    if (call.has_operand(i)) return "masks and lengths are for our own kernel";
+  for (const std::size_t i : {kK, kV}) {
+    const Dim& size = call.operand(i).dims[3];
+    if (!size.is_constant() || size.constant() % 8 != 0 || size.constant() > 128 || size.constant() == 0) return "its heads are not of a multiple of 8 elements up to 128";
+  }
+  if (call.operand(kQ).dims[2].is_constant() && call.operand(kQ).dims[2].constant() < kFewRows) return "it has few rows, which our own kernel is made for";
+  const std::string& causal = call.attributes.text("causal");
+  if (causal != "none" && causal != "upper_left" && causal != "lower_right") return "the offset of its causal mask is known late";
+  if (call.attributes.real("softcap") != 0) return "it caps scores";
+  std::string why;
+  if (!cuda::find_library(cuda::Which::cudnn, &why)) return "cuDNN cannot be used: " + why;
+  return attention_refusal(call);
+}
+
+cuda::CudnnAttentionShape shape_of(const OpCall& call, const AttentionProblem& p) {
+  using Causal = cuda::CudnnAttentionShape::Causal;
+  const std::string& causal = call.attributes.text("causal");
+  return {.dtype = p.dtype,
+          .batch = p.batch,
+          .heads = p.heads,
+          .kv_heads = p.kv_heads,
+          .rows = p.rows,
+          .columns = p.columns,
+          .size = p.size,
+          .value_size = p.value_size,
+          .q = p.q_steps,
+          .k = p.k_steps,
+          .v = p.v_steps,
+          .out = p.out_steps,
+          .causal = causal == "none" ? Causal::none : causal == "upper_left" ? Causal::upper_left : Causal::lower_right,
+          .scale = p.scale};
+}
+
+// A row that attends to nothing, and tensors of nothing, are what our own kernel is tested for.
+bool suits(const OpCall& call, const AttentionProblem& p) {
+  const bool empty = p.batch * p.heads * p.columns * p.value_size == 0;
+  return !empty && p.rows >= kFewRows && !(call.attributes.text("causal") == "lower_right" && p.rows > p.columns);
+}
+
+std::unique_ptr<PreparedKernel> prepare_as(const PrepareArgs& args, const KernelDef& own, const OpCall& call, const AttentionProblem& problem,
+                                           std::array<std::size_t, 3> begins) {
+  if (!suits(call, problem)) return own.prepare(args);
+  try {
+    return std::make_unique<Cudnn>(shape_of(call, problem), begins, static_cast<const cuda::CudaDevice&>(*args.device).ordinal());
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::unsupported) throw;
+    return own.prepare(args);
+  }
+}
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return prepare_as(args, cuda_attention, args.call, problem_of(args.call), {}); }
+
+std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
+  const FlatProblem flat = flat_problem_of(args.call);
+  return prepare_as(args, cuda_flat_attention, flat.call, flat.problem, flat.begins);
+}
+
+std::optional<std::string> refuse_flat(const OpCall& call) {
+  const FlatHeads flat = flat_heads(call);
+  if (flat.size % 8 != 0 || flat.value_size % 8 != 0 || flat.size > 128 || flat.value_size > 128) return "its heads are not of a multiple of 8 elements up to 128";
+  if (std::ranges::any_of(flat.begins, [](std::int64_t begin) { return begin % 8 != 0; })) return "its operands do not begin at 16 bytes";
+  return refusal_of(heads_first(call));
+}
+
+}  // namespace
+
+extern const KernelDef cudnn_attention, cudnn_flat_attention;
+const KernelDef cudnn_attention = {
+    .name = "cudnn_attention", .op = "Attention", .refuse = refusal_of, .prepare = prepare, .rank = -1, .library = "cudnn", .device = "cuda"};
+const KernelDef cudnn_flat_attention = {
+    .name = "cudnn_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .rank = -1, .library = "cudnn", .device = "cuda"};
+
+}  // namespace tandem::kernels

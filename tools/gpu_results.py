@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Keeps a run of tools/gpu_check.py: bench/results/DATE-COMMIT-DEVICE.json, and the tables of docs/gpu.md made from it.
+
+    gpu_results.py ROWS.jsonl [--manifest build/gpu/manifest.json] [--date YYYY-MM-DD]
+    gpu_results.py --check      the tables of docs/gpu.md are those of the newest result; exit status 1 if not
+
+Refuses a pack that was made from a tree with changes that were not committed.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench/results"
+PAGE = ROOT / "docs/gpu.md"
+BEGIN, END = "<!-- results: made by tools/gpu_results.py -->\n", "<!-- end of results -->\n"
+
+
+def device_of(rows: list[dict]) -> str:
+    text = next(row["text"] for row in rows if row["stage"] == "probe" and row["name"] == "gpu")
+    return text.split(",")[0].strip()
+
+
+def counts(rows: list[dict], stage: str) -> str:
+    of = [row for row in rows if row["stage"] == stage]
+    return ", ".join(f"{sum(row['status'] == status for row in of)} {status}" for status in ("passed", "failed", "skipped"))
+
+
+def number(value: object, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def page_of(result: dict) -> str:
+    rows = result["rows"]
+    kernels = {}
+    for row in rows:
+        if row["stage"] == "kernels":
+            for kernel, count in row["values"].items():
+                kernels[kernel] = kernels.get(kernel, 0) + count
+    host = sum(count for kernel, count in kernels.items() if kernel.startswith("cuda_host"))
+    total = sum(kernels.values())
+    lines = [
+        f"`tools/gpu_check.py` at commit {result['commit']} on one {result['device']}, {result['date']} (`bench/results/{result['file']}`).",
+        "",
+        "| stage | rows |",
+        "|---|---|",
+        *(f"| {stage} | {counts(rows, stage)} |" for stage in dict.fromkeys(row["stage"] for row in rows)),
+        "",
+        f"Rows of the kernels' tests, by name: {total}, of which {host} went through the host"
+        + (": " + ", ".join(sorted({k.removeprefix("cuda_host (").rstrip(")") for k in kernels if k.startswith("cuda_host")})) if host else "") + ".",
+        "",
+        "| row | kernel | µs | GB/s | TFLOP/s | PyTorch µs | PyTorch / ours | copy of the same bytes / ours | largest error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["stage"] != "bench":
+            continue
+        v = row["values"]
+        error = v.get("error", -1)
+        lines.append(
+            f"| {row['name']} | {v.get('kernel', row['text'][:60])} | {number(v.get('us'))} | {number(v.get('gb_s'), 0)} | {number(v.get('tflop_s'), 0)} "
+            f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('copy'))} | {'not compared' if error < 0 else f'{error:.1e}'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_page(result: dict, check: bool) -> int:
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        sys.exit(f"{PAGE.name} has no place for results")
+    wanted = before + BEGIN + page_of(result) + END + after
+    if check:
+        return 0 if wanted == text else 1
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def newest() -> dict:
+    files = sorted(RESULTS.glob("*.json"))
+    if not files:
+        sys.exit("bench/results holds none")
+    return json.loads(files[-1].read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, nargs="?")
+    parser.add_argument("--manifest", type=Path, default=ROOT / "build/gpu/manifest.json")
+    parser.add_argument("--date", default=datetime.date.today().isoformat())
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.check:
+        return write_page(newest(), True)
+    rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
+    manifest = json.loads(args.manifest.read_text(encoding="utf-8"))
+    if manifest["dirty"]:
+        sys.exit("the pack was made from a tree with changes that were not committed")
+    if any(row["programs"] != manifest["programs"] for row in rows):
+        sys.exit("the rows are of other programs than the pack's")
+    device = device_of(rows)
+    for row in rows:
+        row.pop("programs")
+        row["text"] = re.sub(r"/(?:tmp|work|root|home)/\S*?([^/\s]+)(?=[\s,]|$)", r"\1", row["text"])  # places of one machine tell nothing
+    name = f"{args.date}-{manifest['commit']}-{device.replace(' ', '-')}.json"
+    result = {"file": name, "date": args.date, "commit": manifest["commit"], "device": device, "rows": rows}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return write_page(result, False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
