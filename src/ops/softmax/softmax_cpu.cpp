@@ -2,6 +2,7 @@
 #define HWY_TARGET_INCLUDE "ops/softmax/softmax_cpu.cpp"
 #include "hwy/foreach_target.h"
 // Highway's order: foreach_target first.
+#include <algorithm>
 #include <cmath>
 
 #include "core/numeric.h"
@@ -15,6 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace tandem {
 namespace HWY_NAMESPACE {
 
+constexpr std::int64_t kBlock = 1024;  // elements that are summed by themselves: one running sum of a long row loses digits
+
 // In and out may be the same memory.
 void softmax_row(const float* x, float* y, std::int64_t n, bool logarithm) {
   const F32 d;
@@ -27,11 +30,15 @@ void softmax_row(const float* x, float* y, std::int64_t n, bool logarithm) {
   for (std::int64_t i = 0; i < whole; i += lanes) tops = hn::Max(hn::LoadU(d, x + i), tops);
   if (rest) tops = hn::Max(hn::IfThenElse(used, load_part(d, x + whole, rest), lowest), tops);
   const V32 top = hn::MaxOfLanes(d, tops);
-  for (std::int64_t i = 0; i < whole; i += lanes) {
-    const V32 shifted = hn::Sub(hn::LoadU(d, x + i), top);
-    const V32 e = fast_exp(d, shifted);
-    totals = hn::Add(totals, e);
-    hn::StoreU(logarithm ? shifted : e, d, y + i);
+  for (std::int64_t block = 0; block < whole; block += kBlock) {
+    V32 part = hn::Zero(d);
+    for (std::int64_t i = block; i < std::min(whole, block + kBlock); i += lanes) {
+      const V32 shifted = hn::Sub(hn::LoadU(d, x + i), top);
+      const V32 e = fast_exp(d, shifted);
+      part = hn::Add(part, e);
+      hn::StoreU(logarithm ? shifted : e, d, y + i);
+    }
+    totals = hn::Add(totals, part);
   }
   if (rest) {
     const V32 shifted = hn::Sub(load_part(d, x + whole, rest), top);
