@@ -1,5 +1,5 @@
-// FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys, 32 at a time, with a running maximum per line.
-// Of its 128 threads, 8 neighbours share a line's scores and sums, and each has two lines.
+// FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys, 32 at a time, with a running maximum per
+// line. Of its 128 threads, 8 neighbours share a line's scores and sums, and each has two lines.
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -168,8 +168,8 @@ __device__ __forceinline__ bool store_line(const AttentionRun& p, int batch, con
 
 // A line's part of the results, for launch_merge_attention().
 template <int kChunks>
-__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, std::int64_t at, const Rows<kChunks>& rows, int i,
-                                           float total) {
+__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, std::int64_t at, const Rows<kChunks>& rows,
+                                           int i, float total) {
   if (threadIdx.x % 8 == 0) parts.lines[at] = make_float2(rows.tops[i], total);
   each_value(p, rows.sums[i], [&](int d, float sum) { parts.sums[at * p.value_size + d] = sum; });
 }
@@ -200,7 +200,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
 }
 
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
+__global__ void __launch_bounds__(kThreads, kChunks == 8 ? 3 : 4) attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;
   const int q_step = padded_row(p.size), v_step = Tiles<kChunks>::kValueStep, width = (p.size + 3) / 4 * 4;

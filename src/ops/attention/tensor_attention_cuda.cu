@@ -20,20 +20,25 @@ struct Form {
   static constexpr int kSize = kSize_, kTiles = kTiles_;
   static constexpr bool kMasked = kMasked_;
   static constexpr int kLines = 16 * kTiles * kWarps;
-  static constexpr int kKeys = kSize > 128 ? 32 : 64;
+  static constexpr int kCopied = kSize > 128 ? 32 : 64;                               // keys copied at a time
+  static constexpr int kKeys = kSize > 128 || kSize * kTiles > 128 ? 32 : 64;  // keys scored at a time: what registers hold
   static constexpr int kStep = kSize + 8;  // between rows in shared memory: an odd number of 16 bytes, so that 8 lie in different banks
   static constexpr int kChunks = kSize / 8;
-  static constexpr int kBytes = (kLines + 4 * kKeys) * kStep * static_cast<int>(sizeof(T));
+  static constexpr int kBytes = (kLines + 4 * kCopied) * kStep * static_cast<int>(sizeof(T));
 };
 
-// Rows first … first+kKeys of a matrix to shared memory in the background, zeros from `end` on and past `size`.
+// Rows first … first+kCopied of a matrix to shared memory in the background, zeros from `end` on and past `size`.
 template <typename F, typename T = typename F::T>
 __device__ __forceinline__ void copy_keys(const T* base, std::int64_t step, int first, int end, int size, T* to) {
-#pragma unroll
-  for (int i = 0; i < F::kKeys * F::kChunks / kThreads; ++i) {
-    const int index = i * kThreads + static_cast<int>(threadIdx.x), row = index / F::kChunks, d = index % F::kChunks * 8;
-    const bool real = first + row < end && d < size;
-    copy_beside(shared_address(to + row * F::kStep + d), real ? base + (first + row) * step + d : base, real ? 16 : 0);
+  constexpr int kRows = kThreads / F::kChunks;  // that all threads copy at once; of 12 chunks, 8 threads stay idle
+  const int d = static_cast<int>(threadIdx.x) % F::kChunks * 8, row = static_cast<int>(threadIdx.x) / F::kChunks;
+  const T* from = base + (first + row) * step + d;
+  unsigned at = shared_address(to + row * F::kStep + d);
+  for (int i = row < kRows ? row : F::kCopied; i < F::kCopied; i += kRows) {
+    const bool real = first + i < end && d < size;
+    copy_beside(at, real ? from : base, real ? 16 : 0);
+    from += kRows * step;
+    at += kRows * F::kStep * static_cast<int>(sizeof(T));
   }
 }
 
@@ -210,7 +215,7 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ At
   using T = typename F::T;
   extern __shared__ uint4 memory[];
   __shared__ int block_end;
-  T *q = reinterpret_cast<T*>(memory), *keys = q + F::kLines * F::kStep, *values = keys + 2 * F::kKeys * F::kStep;
+  T *q = reinterpret_cast<T*>(memory), *keys = q + F::kLines * F::kStep, *values = keys + 2 * F::kCopied * F::kStep;
   const int group = blockIdx.x / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
   const int first = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * F::kLines;  // the longest of a causal problem go first
   const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
@@ -242,20 +247,23 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ At
   const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
   const int end = block_end;
   const auto copy = [&](int begin, int stage) {
-    copy_keys<F>(k_base, p.k_steps.row, begin, end, p.size, keys + stage * F::kKeys * F::kStep);
-    copy_keys<F>(v_base, p.v_steps.row, begin, end, p.value_size, values + stage * F::kKeys * F::kStep);
+    copy_keys<F>(k_base, p.k_steps.row, begin, end, p.size, keys + stage * F::kCopied * F::kStep);
+    copy_keys<F>(v_base, p.v_steps.row, begin, end, p.value_size, values + stage * F::kCopied * F::kStep);
   };
   if (end > 0) copy(0, 0);
   int stage = 0;
-  for (int begin = 0; begin < end; begin += F::kKeys, stage ^= 1) {
+  for (int copied = 0; copied < end; copied += F::kCopied, stage ^= 1) {
     wait_for_copies();
     __syncthreads();
-    if (begin + F::kKeys < end) copy(begin + F::kKeys, stage ^ 1);
-    if (begin >= warp_end) continue;
-    float scores[F::kTiles][F::kKeys / 8][4] = {};
-    multiply_keys<F>(q + warp_first * F::kStep, keys + stage * F::kKeys * F::kStep, scores);
-    weigh<F>(p, factor, begin, begin + F::kKeys <= whole_end, scores, rows);
-    add_values<F>(scores, values + stage * F::kKeys * F::kStep, rows);
+    if (copied + F::kCopied < end) copy(copied + F::kCopied, stage ^ 1);
+#pragma unroll 1
+    for (int begin = copied; begin < min(copied + F::kCopied, warp_end); begin += F::kKeys) {
+      const int row = stage * F::kCopied + begin - copied;
+      float scores[F::kTiles][F::kKeys / 8][4] = {};
+      multiply_keys<F>(q + warp_first * F::kStep, keys + row * F::kStep, scores);
+      weigh<F>(p, factor, begin, begin + F::kKeys <= whole_end, scores, rows);
+      add_values<F>(scores, values + row * F::kStep, rows);
+    }
   }
   wait_for_copies();
   __syncthreads();
