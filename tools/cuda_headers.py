@@ -9,7 +9,6 @@ so that working trees which share one share both.
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
@@ -37,8 +36,9 @@ def toolkit_folders() -> list[Path]:
     return [Path(home) / "include" for home in homes if home]
 
 
-def fetch(package: str, version: str, into: Path) -> None:
-    """Unpacks the include/ tree of a wheel, the folder above it left off."""
+def fetch(package: str, version: str, into: Path) -> list[str]:
+    """Unpacks the include/ tree of a wheel, the folder above it left off. Returns its files."""
+    files = []
     with tempfile.TemporaryDirectory(dir=into.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps", "--no-cache-dir"]
         command += ["--only-binary", ":all:", "--dest", folder, f"{package}=={version}"]
@@ -54,6 +54,8 @@ def fetch(package: str, version: str, into: Path) -> None:
                     to.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(member) as source, to.open("wb") as target:
                         shutil.copyfileobj(source, target)
+                    files.append(rest)
+    return files
 
 
 def main() -> int:
@@ -61,21 +63,24 @@ def main() -> int:
     parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
     base = (ROOT / ".venv").resolve().parent / ".cache" / "cuda-headers"
-    include, stamp = base / "include", base / "stamp"
-    stamp_text = hashlib.sha256(repr(WANTED).encode()).hexdigest()
-    fresh = stamp.exists() and stamp.read_text(encoding="utf-8") == stamp_text
-    if not fresh:
-        shutil.rmtree(include, ignore_errors=True)
+    include = base / "include"
     include.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(stamp_text, encoding="utf-8")
     for header, package, version in WANTED:
-        in_toolkit = not args.all and any((folder / header).exists() for folder in toolkit_folders())
-        if in_toolkit or (include / header).exists():
+        if not args.all and any((folder / header).exists() for folder in toolkit_folders()):
             continue
+        # What is here of the package: its version, then its files. Other packages are left alone: other working trees may use them.
+        stamp = base / f"{package}.stamp"
+        have = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
+        if have[:1] == [version] and (include / header).exists():
+            continue
+        stamp.unlink(missing_ok=True)
+        for file in have[1:]:
+            (include / file).unlink(missing_ok=True)
         say(f"headers of {package} {version} (its wheel is downloaded, hundreds of MB, and deleted again)")
-        fetch(package, version, include)
+        files = fetch(package, version, include)
         if not (include / header).exists():
             sys.exit(f"[cuda] {package} {version} holds no {header}")
+        stamp.write_text("\n".join([version, *files]) + "\n", encoding="utf-8")
     return 0
 
 
