@@ -23,11 +23,15 @@ constexpr std::int64_t kFewRows = 64;  // our own kernels split keys where there
 
 class Cudnn final : public PreparedKernel {
  public:
-  Cudnn(const cuda::CudnnAttentionShape& shape, std::array<std::size_t, 3> begins, int ordinal) : attention_(shape, ordinal), begins_(begins) {}
+  // `own`: our kernel for the same call, for memory that does not begin at 16 bytes.
+  Cudnn(const cuda::CudnnAttentionShape& shape, std::array<std::size_t, 3> begins, int ordinal, std::unique_ptr<PreparedKernel> own)
+      : attention_(shape, ordinal), begins_(begins), own_(std::move(own)) {}
 
-  std::size_t workspace_bytes() const override { return attention_.workspace_bytes(); }
+  std::size_t workspace_bytes() const override { return std::max(attention_.workspace_bytes(), own_->workspace_bytes()); }
 
   void run(const RunArgs& args) const override {
+    const auto unaligned = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 != 0; };
+    if (std::ranges::any_of(args.operands.first(3), unaligned) || unaligned(args.results[0])) return own_->run(args);
     attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0], args.workspace,
                    cuda::handle_of(args.stream));
   }
@@ -35,6 +39,7 @@ class Cudnn final : public PreparedKernel {
  private:
   cuda::CudnnAttention attention_;
   std::array<std::size_t, 3> begins_;
+  std::unique_ptr<PreparedKernel> own_;
 };
 
 // `call` is the Attention that is meant, by symbols or numbers.
@@ -86,7 +91,7 @@ std::unique_ptr<PreparedKernel> prepare_as(const PrepareArgs& args, const Kernel
                                            std::array<std::size_t, 3> begins) {
   if (!suits(call, problem)) return own.prepare(args);
   try {
-    return std::make_unique<Cudnn>(shape_of(call, problem), begins, static_cast<const cuda::CudaDevice&>(*args.device).ordinal());
+    return std::make_unique<Cudnn>(shape_of(call, problem), begins, static_cast<const cuda::CudaDevice&>(*args.device).ordinal(), own.prepare(args));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;
     return own.prepare(args);

@@ -1,23 +1,18 @@
-// Merging the parts of attention over parts of the keys: a warp per line.
+// Merging the parts of attention over parts of the keys: a block per line, whose warps take parts in turn.
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kMost = kMostAttentionSize / 32;  // values of a lane, 32 apart
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+// The sums of the warp's parts, relative to the line's top.
+__device__ __forceinline__ float add_parts(const AttentionRun& p, const AttentionParts& parts, int group, int line, float top, float (&sums)[kMost]) {
   const int lane = threadIdx.x % 32;
-  const std::int64_t index = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  const int group = static_cast<int>(index / lines_of(p)), line = static_cast<int>(index % lines_of(p));
-  if (group >= p.batch * p.kv_heads) return;
-  float top = kLowest, total = 0, sums[kMost] = {};
-  for (int part = lane; part < parts.count; part += 32) top = fmaxf(top, parts.lines[part_index(p, parts, group, part, line)].x);
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
-#pragma unroll 4
-  for (int part = 0; part < parts.count; ++part) {
+  float total = 0;
+#pragma unroll 2
+  for (int part = threadIdx.x / 32; part < parts.count; part += kWarps) {
     const std::int64_t at = part_index(p, parts, group, part, line);
     const float2 own = parts.lines[at];
     const float weight = part_weight(own.x, top);
@@ -26,20 +21,32 @@ __global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ Attent
     for (int i = 0; i < kMost; ++i)
       if (lane + 32 * i < p.value_size) sums[i] += parts.sums[at * p.value_size + lane + 32 * i] * weight;
   }
-  const int batch = group / p.kv_heads, kv_head = group % p.kv_heads;
-  const Line own = line_of(p, batch, kv_head, line);
-  const bool empty = top == kLowest && total == 0;
-  const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, by = 1.0f / total;
-  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, own);
-  bool finite = true;
+  return total;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+  __shared__ float warp_sums[kWarps][kMostAttentionSize], warp_totals[kWarps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int group = static_cast<int>(blockIdx.x / lines_of(p)), line = static_cast<int>(blockIdx.x % lines_of(p));
+  float top = kLowest, sums[kMost] = {};
+  for (int part = lane; part < parts.count; part += 32) top = fmaxf(top, parts.lines[part_index(p, parts, group, part, line)].x);
+  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
+  const float own_total = add_parts(p, parts, group, line, top, sums);
 #pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (lane + 32 * i >= p.value_size) continue;
-    const float value = empty ? nothing : sums[i] * by;
-    finite = finite && (empty || isfinite(value));
-    out[lane + 32 * i] = from_float<T>(value);
-  }
-  if (__any_sync(0xffffffff, !finite)) careful_line<T>(p, batch, kv_head, line, top);
+  for (int i = 0; i < kMost; ++i) warp_sums[warp][lane + 32 * i] = sums[i];
+  if (lane == 0) warp_totals[warp] = own_total;
+  __syncthreads();
+  const int d = threadIdx.x, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
+  const Line own = line_of(p, batch, kv_head, line);
+  float total = 0, sum = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) total += warp_totals[w], sum += warp_sums[w][d];
+  const bool empty = top == kLowest && total == 0;
+  const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, value = empty ? nothing : sum / total;
+  const bool wanted = d < p.value_size;
+  if (wanted) static_cast<T*>(p.out)[offset_of(p.out_steps, batch, own) + d] = from_float<T>(value);
+  if (__syncthreads_or(wanted && !empty && !isfinite(value)) && warp == 0) careful_line<T>(p, batch, kv_head, line, top);
 }
 
 std::int64_t part_lines(const AttentionRun& p, int count) { return std::int64_t{count} * p.batch * p.kv_heads * lines_of(p); }
@@ -65,7 +72,8 @@ AttentionParts attention_parts_in(const AttentionRun& p, int count, void* memory
 }
 
 void launch_merge_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
-  const unsigned blocks = grid_for(part_lines(p, 1), kWarps);
+  static_assert(kThreads == kMostAttentionSize);  // a thread per value
+  const unsigned blocks = grid_for(part_lines(p, 1), 1);
   with_float_type(p.type, [&](auto tag) { merge<typename decltype(tag)::type><<<blocks, kThreads, 0, stream>>>(p, parts); });
 }
 

@@ -10,7 +10,6 @@
 #include "ops/matmul/cublaslt_cuda.h"
 #include "ops/matmul/finish_cuda.h"
 #include "ops/matmul/matmul_cuda.h"
-#include "ops/matmul/matvec_cuda.h"
 #include "ops/matmul/products_cuda.h"
 
 namespace tandem::kernels {
@@ -140,7 +139,6 @@ std::optional<std::string> refuse(const OpCall& call) {
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   cublaslt();  // says what is missing before anything else
   const MatMulProblem p = matmul_problem(args.call);
-  if (auto few_rows = prepare_matvec(args, p)) return few_rows;
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();  // extents of its matrices
   if (p.m == 0 || p.n == 0 || p.k == 0 || p.products.empty() || p.m > kMost || p.n > kMost || p.k > kMost) return prepare_cuda_matmul(args);
   auto kernel = std::make_unique<CublasLtMatMul>(args);
