@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,10 +21,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+WORKERS = 8  # tests at a time
 
 
 @dataclass
@@ -100,7 +105,7 @@ def contexts(check: Check) -> Iterator[Row]:
     yield from tests(check, "contexts", check.program("gpu_tests"))
 
 
-def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
+def names_of(check: Check, program: str) -> list[str]:
     status, text, _ = check.call([program, "--gtest_list_tests"], 60)
     suite, names = "", []
     for line in text.splitlines():
@@ -108,16 +113,48 @@ def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
             names.append(suite + line.split("#")[0].strip())
         elif line.endswith("."):
             suite = line
-    if status != 0 or not names:
-        yield Row(stage, "list", "failed", 0, text[-800:])
-    for name in names:
+    return names if status == 0 else []
+
+
+def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
+    def run(name: str) -> Row:
         if (stage, name) in check.known:
-            yield check.known[stage, name]
-            continue
+            return check.known[stage, name]
         status, text, seconds = check.call([program, "--gtest_filter=" + name, "--gtest_brief=1"], 60)
         counts = {kernel: int(count) for count, kernel in re.findall(r"\[ cuda \] (\d+) rows on (.*)", text)}
         verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
-        yield Row(stage, name, verdict, seconds, "" if verdict == "passed" else text.strip()[:1200], counts)
+        return Row(stage, name, verdict, seconds, "" if verdict == "passed" else text.strip()[:1200], counts)
+
+    names = names_of(check, program)
+    if not names:
+        yield Row(stage, "list", "failed", 0, "the program lists no tests")
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(run, names)
+
+
+def sanitizer(check: Check) -> Iterator[Row]:
+    """NVIDIA's compute-sanitizer over the tests of kernels: memory for all of them, then races and barriers for those that share memory."""
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(tool).exists():
+        yield Row("sanitizer", "all", "skipped", 0, "there is no compute-sanitizer")
+        return
+
+    def run(job: tuple[str, str]) -> Row:
+        kind, name = job
+        if ("sanitizer", f"{kind} {name}") in check.known:
+            return check.known["sanitizer", f"{kind} {name}"]
+        command = [tool, "--tool", kind, "--error-exitcode", "9", check.program("kernels_test"), "--gtest_filter=" + name, "--gtest_brief=1"]
+        status, text, seconds = check.call(command, 90)
+        verdict = "passed" if status == 0 and "ERROR SUMMARY: 0 errors" in text or "hazards displayed (0 errors" in text and status == 0 else "failed"
+        if status == 124:
+            verdict, text = "skipped", "took longer than its limit"
+        return Row("sanitizer", f"{kind} {name}", verdict, seconds, "" if verdict == "passed" else text.strip()[:1500])
+
+    names = names_of(check, check.program("kernels_test"))
+    sharing = [name for name in names if re.match(r"(Attention|Norm|LayerNorm|RmsNorm|Softmax|Reduce|Transpose|MatMul|CumSum|ArgMax)", name)]
+    jobs = [("memcheck", name) for name in names] + [(kind, name) for kind in ("racecheck", "synccheck") for name in sharing]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(run, jobs)
 
 
 def models(check: Check) -> Iterator[Row]:
@@ -192,7 +229,7 @@ def bench(check: Check) -> Iterator[Row]:
         server.process.wait(20)
 
 
-STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "models": models, "bench": bench}
+STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "models": models, "bench": bench, "sanitizer": sanitizer}
 
 
 def table(rows: list[Row], limit: int = 100) -> str:
