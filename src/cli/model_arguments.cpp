@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <regex>
 
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -25,7 +24,9 @@ std::string of_device(const std::string& name) {
 }
 
 std::string of_target(const std::string& name) {
-  const bool gpu = std::regex_match(name, std::regex("sm_[0-9]+[af]?"));
+  const std::size_t digits = name.find_first_not_of("0123456789", 3);
+  const std::string rest = digits == std::string::npos ? "" : name.substr(digits);
+  const bool gpu = name.starts_with("sm_") && name.size() > 3 + rest.size() && (rest.empty() || rest == "a" || rest == "f");
   const std::string reason = of_device(gpu ? "cuda" : "cpu");
   if (gpu ? reason.empty() : name == "cpu") return "";
   return gpu ? fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name) : fmt::format("'{}' is no target: cpu, or a GPU like sm_90a", name);
