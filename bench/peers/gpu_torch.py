@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch beside bench/gpu_bench: the same rows under the same names, on random operands that are rotated; CUDA graphs, medians left to the caller.
 
-gpu_torch.py    reads names from stdin, a line each; answers each with a line of JSON; "copy BYTES" is a copy that moves so many in all
+gpu_torch.py    reads names from stdin, a line each; answers each with a line of JSON
 """
 
 import json
@@ -73,13 +73,6 @@ PEERS = {
 }
 
 
-def copy(total: int):
-    def make():
-        return torch.empty(total // 2, dtype=torch.uint8, device="cuda"), torch.randint(0, 255, (total // 2,), dtype=torch.uint8, device="cuda")
-
-    return make, lambda to, source: to.copy_(source)
-
-
 def measure(make, work) -> float:
     """Microseconds of one call."""
     first = make()
@@ -112,8 +105,7 @@ def main() -> None:
     for line in sys.stdin:
         name = line.strip()
         try:
-            row = copy(int(name.split()[1])) if name.startswith("copy ") else PEERS[name]
-            answer = {"name": name, "us": measure(*row)}
+            answer = {"name": name, "us": measure(*PEERS[name])}
         except Exception as error:  # told to the caller, who goes on with the next row
             answer = {"name": name, "failed": f"{type(error).__name__}: {error}"[:300]}
         torch.cuda.empty_cache()
