@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 import tandem
+from conftest import on_threads
 
 
 @pytest.fixture(scope="module")
@@ -16,22 +16,7 @@ def engine(mlp):
 
 def on_ranks(size, body):
     """body(rank, group) on threads; what each returned, or the first error."""
-    results, errors = [None] * size, []
-
-    def work(rank, group):
-        try:
-            results[rank] = body(rank, group)
-        except Exception as error:  # noqa: BLE001
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(group.rank, group)) for group in tandem.Group.in_process(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    return on_threads([lambda group=group: body(group.rank, group) for group in tandem.Group.in_process(size)])
 
 
 def test_ranks_as_threads(engine, mlp):

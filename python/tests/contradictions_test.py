@@ -4,36 +4,15 @@ import gc
 import os
 import re
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tandem
 import tandem.tensorrt as trt
-from conftest import MODELS
+from conftest import MODELS, on_threads
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def on_threads(works):
-    """What each of the callables returned, run at once."""
-    results, errors = [None] * len(works), []
-
-    def run(i):
-        try:
-            results[i] = works[i]()
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(works))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
 
 
 # ---- X-7: no flag must be set for collectives to be seen.
