@@ -30,6 +30,9 @@ struct CollectiveCall {
   int concat_axis = 0;                 // all_to_all only
   int root = 0;                        // rank within the group
   int shift = 1;                       // of `shift` only: rank r gets the input of rank r − shift, modulo N
+  // Set: `in` and `out` are memory of the group's GPU, run() gives the work to this stream (a cudaStream_t) and returns, and what fails
+  // later is told where the stream is waited for. Null: memory of the host, and all is done when run() returns.
+  void* stream = nullptr;
   const void* in = nullptr;            // row-major
   void* out = nullptr;                 // row-major, of collective_output_dims()
   // Counts anew from every progress mark of the rank waited for; not set: the group's step deadline from the start of the call.
@@ -79,6 +82,8 @@ class Group {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // What carries collectives: "shm" between processes and threads of a host; "nccl" or "peer" between GPUs, for calls with a stream.
+  virtual std::string_view backend() const = 0;
   // World ranks by position in the group.
   virtual std::span<const int> members() const = 0;
 

@@ -55,6 +55,9 @@ class Device {
   // `threads`: that host code given to the stream may use.
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
   virtual std::unique_ptr<Event> make_event() = 0;
+  // Makes it the calling thread's current one and gives what was; leave() undoes that. By OnDevice.
+  virtual int enter() { return 0; }
+  virtual void leave(int before) noexcept { static_cast<void>(before); }
   // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* memory) noexcept = 0;
@@ -67,6 +70,18 @@ class Device {
   virtual std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) = 0;
   // Whether the stream's owner records what is given to it. What is recorded keeps `needed` alive.
   virtual bool is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) = 0;
+};
+
+// The device is the calling thread's current one for a scope: libraries and launches that do not name a device go there.
+class OnDevice {
+ public:
+  explicit OnDevice(Device& device) : device_(device), before_(device.enter()) {}
+  ~OnDevice() { device_.leave(before_); }
+  OnDevice(const OnDevice&) = delete;
+
+ private:
+  Device& device_;
+  int before_;
 };
 
 // Memory of a device, released with its owner.

@@ -44,7 +44,7 @@ struct RunArgs {
   ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
 };
 
-// One step bound to shapes. run() may be called many times, by one thread at a time; it allocates nothing of note.
+// One step bound to shapes. The device is the thread's current one (OnDevice) when a kernel is packed, prepared and run. run() may be called many times, by one thread at a time; it allocates nothing of note.
 class PreparedKernel {
  public:
   virtual ~PreparedKernel() = default;

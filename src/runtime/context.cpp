@@ -1,103 +1,15 @@
-#include "runtime/context.h"
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <numeric>
 
-#include "core/check.h"
 #include "core/stop.h"
+#include "runtime/context_bound.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
 namespace {
 
-constexpr std::size_t kKeptRecordings = 8;  // per bound shape
-
 std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
 
-const CollectiveUse* use_of(const Plan& plan, std::size_t program, std::size_t step) {
-  for (const CollectiveUse& use : plan.collectives)
-    if (use.program == static_cast<int>(program) && use.step == static_cast<int>(step)) return &use;
-  return nullptr;
-}
-
-std::string group_key(const CollectiveUse& use) { return use.axis.empty() ? fmt::format("{}", use.groups) : use.axis; }
-
-std::vector<int> everyone(int size) {
-  std::vector<int> ranks(static_cast<std::size_t>(size));
-  std::iota(ranks.begin(), ranks.end(), 0);
-  return ranks;
-}
-
-std::vector<std::vector<int>> rank_lists(const CollectiveUse& use, const Mesh& mesh) {
-  if (!use.axis.empty()) return mesh.groups(use.axis);
-  std::vector<std::vector<int>> lists;
-  for (const auto& list : use.groups) lists.emplace_back(list.begin(), list.end());
-  if (lists.empty()) lists.push_back(everyone(mesh.size()));
-  return lists;
-}
-
-bool is_world(const std::vector<std::vector<int>>& lists, int size) {
-  return lists.size() == 1 && lists[0] == everyone(size);
-}
-
-// Files made per rank each name their own group only: the k-th groups of all ranks form one split.
-void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists, Deadline deadline) {
-  std::vector<int> mine;  // per key: length, members
-  for (const auto& key : lists) {
-    mine.push_back(static_cast<int>(key.at(0).size()));
-    mine.insert(mine.end(), key[0].begin(), key[0].end());
-  }
-  std::vector<std::vector<std::vector<int>>> merged;
-  for (const auto& blob : world.exchange(std::as_bytes(std::span(mine)), deadline)) {
-    std::vector<int> theirs(blob.size() / sizeof(int));
-    std::memcpy(theirs.data(), blob.data(), theirs.size() * sizeof(int));
-    for (std::size_t at = 0, k = 0; at < theirs.size(); ++k) {
-      const auto length = static_cast<std::size_t>(theirs[at]);
-      const auto first = theirs.begin() + static_cast<std::ptrdiff_t>(at) + 1;
-      const std::vector<int> list(first, first + static_cast<std::ptrdiff_t>(length));
-      if (merged.size() <= k) merged.resize(k + 1);
-      if (std::ranges::find(merged[k], list) == merged[k].end()) merged[k].push_back(list);
-      at += length + 1;
-    }
-  }
-  lists = std::move(merged);
-}
-
 }  // namespace
-
-struct RankContext::Bound {
-  struct Launch {
-    std::unique_ptr<PreparedKernel> kernel;
-    std::uint32_t operands = 0, results = 0;
-  };
-  SymbolValues symbols;
-  MemoryPlan memory;
-  std::size_t workspace_bytes = 0;
-  std::vector<Launch> launches;  // per step
-  // Where inputs and outputs of run() lie on a device that does not read the host's memory.
-  DeviceMemory staging;
-  std::vector<std::byte*> staged;  // inputs, then outputs
-  // The work as it was recorded for the addresses of a call: inputs, outputs, arena. Empty after the first call with them.
-  struct Recorded {
-    std::vector<const std::byte*> addresses;
-    std::unique_ptr<Recording> recording;
-  };
-  std::list<Recorded> recorded;  // most recently used first
-};
-
-// Holds the RankContext for one call.
-class RankContext::Turn {
- public:
-  explicit Turn(std::atomic<bool>& busy) : busy_(busy) {
-    if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
-  }
-  ~Turn() { busy_ = false; }
-
- private:
-  std::atomic<bool>& busy_;
-};
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
     : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), direct_(direct_outputs(engine_->program(options.program))),
@@ -114,7 +26,7 @@ RankContext::~RankContext() = default;
 const Program& RankContext::program() const { return engine_->program(options_.program); }
 
 void RankContext::set_communicator(Group* group) {
-  const Turn turn(busy_);
+  const Turn turn(*this);
   if (group && group->size() != engine_->plan().world_size())
     fail(ErrorCode::mismatch, "the engine is for {} ranks, the group has {}", engine_->plan().world_size(), group->size());
   if (group && group->rank() != engine_->rank())
@@ -128,7 +40,7 @@ void RankContext::set_communicator(Group* group) {
 }
 
 void RankContext::set_input_shape(const std::string& name, Shape shape) {
-  const Turn turn(busy_);
+  const Turn turn(*this);
   for (std::size_t i = 0; i < program().inputs.size(); ++i) {
     if (program().inputs[i].name != name) continue;
     shapes_[i] = std::move(shape);
@@ -140,7 +52,7 @@ void RankContext::set_input_shape(const std::string& name, Shape shape) {
 }
 
 void RankContext::bind(const SymbolValues& symbols) {
-  const Turn turn(busy_);
+  const Turn turn(*this);
   symbols_ = symbols;
   for (const auto& [axis, position] : coordinates(engine_->plan().mesh, engine_->rank())) (*symbols_)[axis] = position;
 }
@@ -167,59 +79,6 @@ Shape RankContext::input_shape(std::size_t index) {
 Shape RankContext::output_shape(std::size_t index) {
   require_bound();
   return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
-}
-
-// The collective point: agreement first, then every group in the order in which the plan first uses it.
-void RankContext::join_group() {
-  if (joined_) return;
-  const Plan& plan = engine_->plan();
-  if (bound_group_ && options_.own_group) {
-    own_group_ = bound_group_->split({everyone(bound_group_->size())}, Deadline::after(options_.rendezvous_deadline));
-    group_ = own_group_.get();
-  }
-  if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
-    throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
-  if (group_ && group_->size() > 1) {
-    const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
-    const std::string names[] = {"the plan", "the program"};
-    require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
-    std::vector<std::string> keys;
-    std::vector<std::vector<std::vector<int>>> lists;  // per key
-    std::vector<std::vector<CollectiveUse>> uses;      // per key
-    for (const CollectiveUse& use : plan.collectives) {
-      const auto found = std::ranges::find(keys, group_key(use));
-      const auto k = static_cast<std::size_t>(found - keys.begin());
-      if (found == keys.end()) {
-        keys.push_back(group_key(use));
-        lists.push_back(rank_lists(use, plan.mesh));
-        uses.emplace_back();
-      }
-      uses[k].push_back(use);
-    }
-    if (!options_.same_plan) merge_lists(*group_, lists, Deadline::after(options_.rendezvous_deadline));
-    for (std::size_t k = 0; k < lists.size(); ++k) {
-      std::unique_ptr<Group> made;
-      if (!is_world(lists[k], group_->size())) made = group_->split(lists[k], Deadline::after(options_.rendezvous_deadline));
-      if (k >= keys.size()) continue;
-      // Plans that differ must at least communicate alike.
-      Group* members = is_world(lists[k], group_->size()) ? group_ : made.get();
-      if (!options_.same_plan && members) {
-        const std::uint64_t list[] = {digest(uses[k])};
-        const std::string name[] = {fmt::format("the collectives over {}", keys[k])};
-        require_agreement(*members, list, name, Deadline::after(options_.rendezvous_deadline));
-      }
-      groups_[keys[k]] = std::move(made);
-    }
-  }
-  joined_ = true;
-}
-
-Group* RankContext::group_of(std::size_t step) {
-  const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
-  if (!use || !group_) return nullptr;
-  if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
-  const auto found = groups_.find(group_key(*use));
-  return found == groups_.end() ? nullptr : found->second.get();
 }
 
 std::shared_ptr<RankContext::Bound> RankContext::prepare_bound() {
@@ -263,7 +122,7 @@ const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
 }
 
 void RankContext::prepare() {
-  const Turn turn(busy_);
+  const Turn turn(*this);
   const std::shared_ptr<Bound> ready = bound();
   if (device_.is_host()) return;
   // Once for nothing: what libraries and drivers do the first time cannot be recorded.
@@ -345,7 +204,7 @@ void RankContext::check_counts(std::span<const std::byte* const> inputs, std::sp
 }
 
 void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  const Turn turn(busy_);
+  const Turn turn(*this);
   check_counts(inputs, outputs);
   const std::shared_ptr<Bound>& ready = bound();
   if (device_.is_host()) {
@@ -355,85 +214,6 @@ void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::b
   } else {
     run_staged(std::shared_ptr<Bound>(ready), inputs, outputs);
   }
-}
-
-void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream) {
-  const Turn turn(busy_);
-  check_counts(inputs, outputs);
-  const std::shared_ptr<Bound> ready = bound();
-  stream_->redirect(stream);
-  try {
-    enqueue_bound(ready, inputs, outputs);
-  } catch (...) {
-    stream_->redirect(nullptr);
-    throw;
-  }
-  stream_->redirect(nullptr);
-}
-
-void RankContext::synchronize() {
-  const Turn turn(busy_);
-  stream_->wait(Deadline::after(options_.step_deadline));
-}
-
-// Memory of the device for inputs and outputs that lie on the host.
-void RankContext::stage(Bound& bound) {
-  std::vector<std::size_t> sizes;
-  for (const auto* bindings : {&program().inputs, &program().outputs})
-    for (const Binding& binding : *bindings) sizes.push_back(aligned_size(bound.memory.size[static_cast<std::size_t>(binding.value)]));
-  if (bound.staged.size() == sizes.size()) return;
-  bound.staging = DeviceMemory(engine_->device(), std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
-  std::byte* next = bound.staging.data();
-  for (const std::size_t size : sizes) {
-    bound.staged.push_back(next);
-    next += size;
-  }
-}
-
-// Inputs to the device, the steps there, outputs back.
-void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  const auto size = [&](const Binding& binding) { return bound->memory.size[static_cast<std::size_t>(binding.value)]; };
-  stage(*bound);
-  const std::span<std::byte* const> to(bound->staged), from = to.subspan(inputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
-  enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
-  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
-  stream_->wait(Deadline::after(options_.step_deadline));
-}
-
-// What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
-void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  place(*bound, inputs, outputs);
-  const auto work = [&] {
-    run_steps(*bound);
-    copy_outputs(*bound, outputs);
-  };
-  if (device_.is_host()) return work();
-  struct Needed {
-    std::shared_ptr<const RankEngine> engine;
-    std::shared_ptr<void> bound, arena, stream;
-  };
-  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, bound, arena_, stream_))) return work();
-  done_->wait(*stream_);  // the arena is one
-  if (hook_) {
-    work();
-    return done_->record(*stream_);
-  }
-  std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
-  addresses.insert(addresses.end(), outputs.begin(), outputs.end());
-  addresses.push_back(arena_->data());
-  auto& recorded = bound->recorded;
-  const auto known = std::ranges::find(recorded, addresses, &Bound::Recorded::addresses);
-  if (known == recorded.end()) {
-    recorded.push_front({std::move(addresses), nullptr});
-    if (recorded.size() > kKeptRecordings) recorded.pop_back();
-    work();
-  } else {
-    recorded.splice(recorded.begin(), recorded, known);
-    if (!known->recording) known->recording = device_.record(*stream_, work);
-    known->recording->launch(*stream_);
-  }
-  done_->record(*stream_);
 }
 
 }  // namespace tandem

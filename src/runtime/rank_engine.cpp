@@ -89,6 +89,7 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   }
   engine->digest_ = digest(*engine->plan_);
   engine->device_ = open_device(engine->plan_->device, rank);
+  const OnDevice on_device(*engine->device_);
   engine->load_weights(weights);
   engine->place_weights();
   engine->pack_all();

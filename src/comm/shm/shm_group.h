@@ -25,6 +25,7 @@ class ShmGroup final : public Group {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  std::string_view backend() const override { return "shm"; }
   std::span<const int> members() const override { return members_; }
   void run(const CollectiveCall& call) override;
   void send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) override;

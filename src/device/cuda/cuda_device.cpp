@@ -13,6 +13,20 @@ namespace tandem {
 namespace cuda {
 namespace {
 
+// As OnDevice, for what outlives or does not know its CudaDevice.
+class Current {
+ public:
+  explicit Current(int ordinal) {
+    check(cudaGetDevice(&before_), "asking for the current GPU");
+    check(cudaSetDevice(ordinal), "choosing a GPU");
+  }
+  ~Current() { cudaSetDevice(before_); }
+  Current(const Current&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
 class Graph final : public Recording {
  public:
   Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {
@@ -83,13 +97,6 @@ void check(cudaError_t status, const char* what) {
   fail(code, "CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
-Current::Current(int ordinal) {
-  check(cudaGetDevice(&before_), "asking for the current GPU");
-  check(cudaSetDevice(ordinal), "choosing a GPU");
-}
-
-Current::~Current() { cudaSetDevice(before_); }
-
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
   const Current current(device_->ordinal());
   faults_.reset(make_faults());
@@ -138,6 +145,17 @@ CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, ordinal), "asking a GPU for its name");
   product_ = properties.name;
+}
+
+int CudaDevice::enter() {
+  int before = 0;
+  check(cudaGetDevice(&before), "asking for the current GPU");
+  if (before != ordinal_) check(cudaSetDevice(ordinal_), "choosing a GPU");
+  return before;
+}
+
+void CudaDevice::leave(int before) noexcept {
+  if (before != ordinal_) cudaSetDevice(before);
 }
 
 std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_, sm_); }

@@ -17,17 +17,6 @@ void check(cudaError_t status, const char* what);
 // The error of the launch just done, if any.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
-// Makes a device the calling thread's for a scope.
-class Current {
- public:
-  explicit Current(int ordinal);
-  ~Current();
-  Current(const Current&) = delete;
-
- private:
-  int before_ = 0;
-};
-
 class CudaDevice;
 
 class CudaStream final : public Stream {
@@ -67,6 +56,8 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   std::string_view kind() const override { return "cuda"; }
   std::string name() const override;
   bool is_host() const override { return false; }
+  int enter() override;
+  void leave(int before) noexcept override;
   std::unique_ptr<Stream> make_stream(int threads) override;
   std::unique_ptr<Event> make_event() override;
   std::byte* allocate(std::size_t bytes) override;

@@ -24,7 +24,6 @@ class CublasLtMatMul final : public PreparedKernel {
  public:
   explicit CublasLtMatMul(const PrepareArgs& args) : p_(matmul_problem(args.call)), batches_(batches_of(p_, kMostProducts)) {
     const auto& device = static_cast<const CudaDevice&>(*args.device);
-    const Current current(device.ordinal());
     handle_ = cublaslt_handle(device.ordinal());
     split_epilogue();
     describe();

@@ -17,7 +17,6 @@ class CudaMatVec final : public PreparedKernel {
  public:
   CudaMatVec(const PrepareArgs& args, const MatMulProblem& problem) : p_(problem) {
     auto& device = static_cast<cuda::CudaDevice&>(*args.device);
-    const cuda::Current current(device.ordinal());
     const std::int64_t column_blocks = ceil_divide(p_.n * size(), cuda::kMatVecColumns);
     const std::int64_t at_once = std::int64_t{cuda::matvec_blocks_at_once(p_.dtype, p_.m)} * device.multiprocessors();
     // One wave of blocks, or several of blocks that read long enough for their start not to matter.

@@ -27,7 +27,6 @@ class CudaPointwise final : public PreparedKernel {
   CudaPointwise(const PrepareArgs& args, PointwiseView view, std::vector<Source> sources) : view_(std::move(view)), sources_(std::move(sources)) {
     if (view_.blocks == 0) return;
     const auto& device = static_cast<const cuda::CudaDevice&>(*args.device);
-    const cuda::Current current(device.ordinal());
     kernel_ = cuda::compiled_kernel(pointwise_conversions() + pointwise_prelude() + pointwise_kernel(view_.form, kName), kName, device.sm());
   }
 

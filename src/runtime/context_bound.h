@@ -1,0 +1,50 @@
+// What a RankContext keeps per bound shape. Private to the files context*.cpp.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "core/check.h"
+#include "runtime/context.h"
+
+namespace tandem {
+
+struct RankContext::Bound {
+  struct Launch {
+    std::unique_ptr<PreparedKernel> kernel;
+    std::uint32_t operands = 0, results = 0;
+  };
+  SymbolValues symbols;
+  MemoryPlan memory;
+  std::size_t workspace_bytes = 0;
+  std::vector<Launch> launches;  // per step
+  // Where inputs and outputs of run() lie on a device that does not read the host's memory.
+  DeviceMemory staging;
+  std::vector<std::byte*> staged;  // inputs, then outputs
+  // The work as it was recorded for the addresses of a call: inputs, outputs, arena. Empty after the first call with them.
+  struct Recorded {
+    std::vector<const std::byte*> addresses;
+    std::unique_ptr<Recording> recording;
+  };
+  std::list<Recorded> recorded;  // most recently used first
+};
+
+// Holds the RankContext for one call, in whose thread its device is the current one.
+class RankContext::Turn {
+ public:
+  explicit Turn(RankContext& context) : claim_(context.busy_), on_device_(context.device_) {}
+
+ private:
+  struct Claim {
+    explicit Claim(std::atomic<bool>& busy) : busy_(busy) {
+      if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
+    }
+    ~Claim() { busy_ = false; }
+    std::atomic<bool>& busy_;
+  };
+  Claim claim_;
+  OnDevice on_device_;
+};
+
+}  // namespace tandem

@@ -1,0 +1,93 @@
+// How a RankContext runs where kernels do not read the host's memory: staged arrays, the caller's stream, recordings.
+#include <algorithm>
+#include <numeric>
+
+#include "runtime/context_bound.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::size_t kKeptRecordings = 8;  // per bound shape
+
+}  // namespace
+
+void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream) {
+  const Turn turn(*this);
+  check_counts(inputs, outputs);
+  const std::shared_ptr<Bound> ready = bound();
+  stream_->redirect(stream);
+  try {
+    enqueue_bound(ready, inputs, outputs);
+  } catch (...) {
+    stream_->redirect(nullptr);
+    throw;
+  }
+  stream_->redirect(nullptr);
+}
+
+void RankContext::synchronize() {
+  const Turn turn(*this);
+  stream_->wait(Deadline::after(options_.step_deadline));
+}
+
+// Memory of the device for inputs and outputs that lie on the host.
+void RankContext::stage(Bound& bound) {
+  std::vector<std::size_t> sizes;
+  for (const auto* bindings : {&program().inputs, &program().outputs})
+    for (const Binding& binding : *bindings) sizes.push_back(aligned_size(bound.memory.size[static_cast<std::size_t>(binding.value)]));
+  if (bound.staged.size() == sizes.size()) return;
+  bound.staging = DeviceMemory(engine_->device(), std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  std::byte* next = bound.staging.data();
+  for (const std::size_t size : sizes) {
+    bound.staged.push_back(next);
+    next += size;
+  }
+}
+
+// Inputs to the device, the steps there, outputs back.
+void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  const auto size = [&](const Binding& binding) { return bound->memory.size[static_cast<std::size_t>(binding.value)]; };
+  stage(*bound);
+  const std::span<std::byte* const> to(bound->staged), from = to.subspan(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
+  enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
+  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
+  stream_->wait(Deadline::after(options_.step_deadline));
+}
+
+// What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
+void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+  place(*bound, inputs, outputs);
+  const auto work = [&] {
+    run_steps(*bound);
+    copy_outputs(*bound, outputs);
+  };
+  if (device_.is_host()) return work();
+  struct Needed {
+    std::shared_ptr<const RankEngine> engine;
+    std::shared_ptr<void> bound, arena, stream;
+  };
+  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, bound, arena_, stream_))) return work();
+  done_->wait(*stream_);  // the arena is one
+  if (hook_) {
+    work();
+    return done_->record(*stream_);
+  }
+  std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
+  addresses.insert(addresses.end(), outputs.begin(), outputs.end());
+  addresses.push_back(arena_->data());
+  auto& recorded = bound->recorded;
+  const auto known = std::ranges::find(recorded, addresses, &Bound::Recorded::addresses);
+  if (known == recorded.end()) {
+    recorded.push_front({std::move(addresses), nullptr});
+    if (recorded.size() > kKeptRecordings) recorded.pop_back();
+    work();
+  } else {
+    recorded.splice(recorded.begin(), recorded, known);
+    if (!known->recording) known->recording = device_.record(*stream_, work);
+    known->recording->launch(*stream_);
+  }
+  done_->record(*stream_);
+}
+
+}  // namespace tandem

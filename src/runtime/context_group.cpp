@@ -1,0 +1,116 @@
+// The collective point of a RankContext: agreement of the ranks, and the groups of its collectives.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/check.h"
+#include "runtime/context.h"
+
+namespace tandem {
+namespace {
+
+const CollectiveUse* use_of(const Plan& plan, std::size_t program, std::size_t step) {
+  for (const CollectiveUse& use : plan.collectives)
+    if (use.program == static_cast<int>(program) && use.step == static_cast<int>(step)) return &use;
+  return nullptr;
+}
+
+std::string group_key(const CollectiveUse& use) { return use.axis.empty() ? fmt::format("{}", use.groups) : use.axis; }
+
+std::vector<int> everyone(int size) {
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+std::vector<std::vector<int>> rank_lists(const CollectiveUse& use, const Mesh& mesh) {
+  if (!use.axis.empty()) return mesh.groups(use.axis);
+  std::vector<std::vector<int>> lists;
+  for (const auto& list : use.groups) lists.emplace_back(list.begin(), list.end());
+  if (lists.empty()) lists.push_back(everyone(mesh.size()));
+  return lists;
+}
+
+bool is_world(const std::vector<std::vector<int>>& lists, int size) {
+  return lists.size() == 1 && lists[0] == everyone(size);
+}
+
+// Files made per rank each name their own group only: the k-th groups of all ranks form one split.
+void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists, Deadline deadline) {
+  std::vector<int> mine;  // per key: length, members
+  for (const auto& key : lists) {
+    mine.push_back(static_cast<int>(key.at(0).size()));
+    mine.insert(mine.end(), key[0].begin(), key[0].end());
+  }
+  std::vector<std::vector<std::vector<int>>> merged;
+  for (const auto& blob : world.exchange(std::as_bytes(std::span(mine)), deadline)) {
+    std::vector<int> theirs(blob.size() / sizeof(int));
+    std::memcpy(theirs.data(), blob.data(), theirs.size() * sizeof(int));
+    for (std::size_t at = 0, k = 0; at < theirs.size(); ++k) {
+      const auto length = static_cast<std::size_t>(theirs[at]);
+      const auto first = theirs.begin() + static_cast<std::ptrdiff_t>(at) + 1;
+      const std::vector<int> list(first, first + static_cast<std::ptrdiff_t>(length));
+      if (merged.size() <= k) merged.resize(k + 1);
+      if (std::ranges::find(merged[k], list) == merged[k].end()) merged[k].push_back(list);
+      at += length + 1;
+    }
+  }
+  lists = std::move(merged);
+}
+
+}  // namespace
+
+// The collective point: agreement first, then every group in the order in which the plan first uses it.
+void RankContext::join_group() {
+  if (joined_) return;
+  const Plan& plan = engine_->plan();
+  if (bound_group_ && options_.own_group) {
+    own_group_ = bound_group_->split({everyone(bound_group_->size())}, Deadline::after(options_.rendezvous_deadline));
+    group_ = own_group_.get();
+  }
+  if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
+    throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
+  if (group_ && group_->size() > 1) {
+    const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
+    const std::string names[] = {"the plan", "the program"};
+    require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
+    std::vector<std::string> keys;
+    std::vector<std::vector<std::vector<int>>> lists;  // per key
+    std::vector<std::vector<CollectiveUse>> uses;      // per key
+    for (const CollectiveUse& use : plan.collectives) {
+      const auto found = std::ranges::find(keys, group_key(use));
+      const auto k = static_cast<std::size_t>(found - keys.begin());
+      if (found == keys.end()) {
+        keys.push_back(group_key(use));
+        lists.push_back(rank_lists(use, plan.mesh));
+        uses.emplace_back();
+      }
+      uses[k].push_back(use);
+    }
+    if (!options_.same_plan) merge_lists(*group_, lists, Deadline::after(options_.rendezvous_deadline));
+    for (std::size_t k = 0; k < lists.size(); ++k) {
+      std::unique_ptr<Group> made;
+      if (!is_world(lists[k], group_->size())) made = group_->split(lists[k], Deadline::after(options_.rendezvous_deadline));
+      if (k >= keys.size()) continue;
+      // Plans that differ must at least communicate alike.
+      Group* members = is_world(lists[k], group_->size()) ? group_ : made.get();
+      if (!options_.same_plan && members) {
+        const std::uint64_t list[] = {digest(uses[k])};
+        const std::string name[] = {fmt::format("the collectives over {}", keys[k])};
+        require_agreement(*members, list, name, Deadline::after(options_.rendezvous_deadline));
+      }
+      groups_[keys[k]] = std::move(made);
+    }
+  }
+  joined_ = true;
+}
+
+Group* RankContext::group_of(std::size_t step) {
+  const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
+  if (!use || !group_) return nullptr;
+  if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
+  const auto found = groups_.find(group_key(*use));
+  return found == groups_.end() ? nullptr : found->second.get();
+}
+
+}  // namespace tandem
