@@ -41,6 +41,10 @@ struct AttentionRun {
   DeviceIntegers row_counts, column_counts;
   float scale, softcap;   // softcap 0: none
   bool empty_is_nan;      // the result of a row that attends to nothing, else 0
+
+  // [batch, heads, rows], dense; null: not wanted. The natural logarithm of each row's sum of exp(score), by which results over different
+  // columns are merged; −∞ where a row attends to nothing.
+  float* lse;
 };
 
 struct DeviceLimits {

@@ -32,7 +32,7 @@ class Cudnn final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     const auto unaligned = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 != 0; };
     if (std::ranges::any_of(args.operands.first(3), unaligned) || unaligned(args.results[0])) return own_->run(args);
-    attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0], args.workspace,
+    attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0], nullptr, args.workspace,
                    cuda::handle_of(args.stream));
   }
 

@@ -16,6 +16,7 @@ struct CudnnAttentionShape {
   attention::Steps q, k, v, out;  // in elements; elements of a row are contiguous
   enum class Causal : std::uint8_t { none, upper_left, lower_right } causal = Causal::none;
   float scale = 1;
+  bool lse = false;  // whether run() is given memory for it
 };
 
 // One call's plan, which is compiled when it is made: tens of milliseconds, half a second the first time. Throws Error(unsupported) where
@@ -25,7 +26,8 @@ class CudnnAttention {
   CudnnAttention(const CudnnAttentionShape& shape, int ordinal);
   ~CudnnAttention();
   std::size_t workspace_bytes() const;
-  void run(const void* q, const void* k, const void* v, void* out, void* workspace, cudaStream_t stream) const;
+  // `lse`: f32 [batch, heads, rows], dense: the natural logarithm of each row's sum of exp(score). Null where the shape says that none is wanted.
+  void run(const void* q, const void* k, const void* v, void* out, float* lse, void* workspace, cudaStream_t stream) const;
 
  private:
   struct State;

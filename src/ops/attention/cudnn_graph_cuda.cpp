@@ -18,7 +18,7 @@ namespace {
 
 namespace fe = cudnn_frontend;
 
-enum Id : std::int64_t { kQ = 1, kK, kV, kOut };
+enum Id : std::int64_t { kQ = 1, kK, kV, kOut, kLse };
 
 // A handle has a stream, so it serves one thread at a time.
 struct Handle {
@@ -63,12 +63,14 @@ CudnnAttention::CudnnAttention(const CudnnAttentionShape& s, int ordinal) : stat
   const auto q = operand(graph, kQ, "q", {s.batch, s.heads, s.rows, s.size}, s.q);
   const auto k = operand(graph, kK, "k", {s.batch, s.kv_heads, s.columns, s.size}, s.k);
   const auto v = operand(graph, kV, "v", {s.batch, s.kv_heads, s.columns, s.value_size}, s.v);
-  auto options = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(false).set_attn_scale(s.scale);
+  auto options = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(s.lse).set_attn_scale(s.scale);
   using Causal = CudnnAttentionShape::Causal;
   if (s.causal == Causal::upper_left) options.set_causal_mask(true);
   if (s.causal == Causal::lower_right) options.set_causal_mask_bottom_right(true);
   const auto [out, stats] = graph.sdpa(q, k, v, options);
   out->set_output(true).set_uid(kOut).set_dim({s.batch, s.heads, s.rows, s.value_size}).set_stride({s.out.batch, s.out.head, s.out.row, 1});
+  if (s.lse)
+    stats->set_output(true).set_uid(kLse).set_data_type(fe::DataType_t::FLOAT).set_dim({s.batch, s.heads, s.rows, 1}).set_stride({s.heads * s.rows, s.rows, 1, 1});
   const std::lock_guard lock(state_->handle->mutex);
   check_frontend(graph.build(state_->handle->handle, {fe::HeurMode_t::A}), "planning attention");
   check_frontend(graph.get_workspace_size(state_->workspace), "planning attention");
@@ -78,8 +80,9 @@ CudnnAttention::~CudnnAttention() = default;
 
 std::size_t CudnnAttention::workspace_bytes() const { return static_cast<std::size_t>(state_->workspace); }
 
-void CudnnAttention::run(const void* q, const void* k, const void* v, void* out, void* workspace, cudaStream_t stream) const {
+void CudnnAttention::run(const void* q, const void* k, const void* v, void* out, float* lse, void* workspace, cudaStream_t stream) const {
   std::unordered_map<std::int64_t, void*> pack = {{kQ, const_cast<void*>(q)}, {kK, const_cast<void*>(k)}, {kV, const_cast<void*>(v)}, {kOut, out}};
+  if (lse) pack[kLse] = lse;
   const std::lock_guard lock(state_->handle->mutex);
   fe::detail::set_stream(state_->handle->handle, stream);
   check_frontend(state_->graph->execute(state_->handle->handle, pack, workspace), "attention");

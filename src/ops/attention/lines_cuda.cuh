@@ -37,6 +37,12 @@ __device__ __forceinline__ std::int64_t offset_of(const AttentionSteps& steps, i
   return batch * steps.batch + line.head * steps.head + line.row * steps.row;
 }
 
+// To be called once for a line that exists. `top`: the line's largest score, `total`: its sum of exp(score − top).
+__device__ __forceinline__ void store_lse(const AttentionRun& p, int batch, int kv_head, int line, float top, float total) {
+  const std::int64_t head = kv_head * (p.heads / p.kv_heads) + line / p.rows;
+  p.lse[(std::int64_t{batch} * p.heads + head) * p.rows + line % p.rows] = total == 0 ? kLowest : top + logf(total);
+}
+
 // What the mask adds at an offset: −∞ where nothing may be attended to.
 __device__ __forceinline__ float mask_at(const AttentionRun& p, std::int64_t at) {
   switch (p.mask_type) {

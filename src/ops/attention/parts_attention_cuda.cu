@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ Attent
   const bool empty = top == kLowest && total == 0;
   const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, value = empty ? nothing : sum / total;
   const bool wanted = d < p.value_size;
+  if (p.lse && d == 0) store_lse(p, batch, kv_head, line, top, total);
   if (wanted) static_cast<T*>(p.out)[offset_of(p.out_steps, batch, own) + d] = from_float<T>(value);
   if (__syncthreads_or(wanted && !empty && !isfinite(value)) && warp == 0) careful_line<T>(p, batch, kv_head, line, top);
 }

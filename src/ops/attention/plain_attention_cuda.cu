@@ -189,6 +189,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
     if (line < lines_of(p)) {
       if (parts.count > 1) store_part(p, parts, part_index(p, parts, group, part, line), rows, i, total);
       else finite = store_line<T>(p, batch, rows, i, total);
+      if (p.lse && parts.count == 1 && threadIdx.x % 8 == 0) store_lse(p, batch, kv_head, line, rows.tops[i], total);
     }
     const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
     bad[own_line(i)] = worst != 0;

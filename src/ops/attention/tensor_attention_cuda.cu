@@ -183,6 +183,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, in
     const bool empty = rows.tops[r] == kLowest && total == 0;
     const float nothing = p.empty_is_nan && line_of(p, batch, kv_head, first + index).counts ? __int_as_float(0x7fffffff) : 0.0f;
     const float by = 1.0f / total;
+    if (p.lse && lane % 4 == 0 && first + index < lines_of(p)) store_lse(p, batch, kv_head, first + index, rows.tops[r] * top_factor, total);
     bool finite = true;
 #pragma unroll
     for (int n = 0; n < F::kSize / 8; ++n) {
