@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <numbers>
 #include <unistd.h>
 
 #include "core/check.h"
@@ -141,6 +142,15 @@ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned l
 inline float load_f16(unsigned short x) { return tandem::f16_to_float(x); }
 inline unsigned short store_f16(float x) { return tandem::float_to_f16(x); }
 inline unsigned short store_bf16(float x) { return tandem::float_to_bf16(x); }
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float flushed_exp2(float x) { return flushed(std::exp2(flushed(x))); }
+inline float flushed_reciprocal(float x) { return flushed(1 / flushed(x)); }
+inline float near_exp2(float x) { return std::exp2(x); }
+inline float near_reciprocal(float x) { return 1 / x; }
+inline float near_quotient(float a, float b) { return a / b; }
+inline float near_root(float x) { return std::sqrt(x); }
+inline float coarse_tanh(float x) { return std::tanh(x); }
+inline float within(float x, float most) { return x < -most ? -most : x > most ? most : x; }
 )";
 
 // The kernels as a library of the host: run_<i>(args, blocks) does what a launch does, one thread after the other.
@@ -230,6 +240,66 @@ TEST(PointwiseSource, EveryFunctionOfEveryType) {
 TEST(PointwiseSource, EveryCast) { expect_all(every_cast(), true); }
 
 TEST(PointwiseSource, ChainsAndShapes) { expect_all(chains_and_shapes(), false); }
+
+bool has_quick_text(const PointwiseView& view) {
+  const std::string text = pointwise_kernel(view.form, "k");
+  return text.find("Quick") != std::string::npos || text.find("Coarse") != std::string::npos;
+}
+
+// The distance between neighbours of a 16-bit float near x.
+double unit_near(DType dtype, double x) {
+  const int digits = dtype == DType::f16 ? 11 : 8, least = dtype == DType::f16 ? -24 : -133;
+  int exponent = 0;
+  std::frexp(x, &exponent);
+  return std::ldexp(1.0, x == 0 ? least : std::max(exponent - digits, least));
+}
+
+// 1 + tanh of the evaluator's formula loses digits where it is next to nothing.
+double exact_value(Function function, double x) {
+  if (function != Function::GeluTanh) return pointwise::apply(function, std::span<const double>(&x, 1));
+  return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+}
+
+// In programs of 16-bit floats alone functions are quick ones: correctly rounded but for a hundredth of a unit, and zero for what
+// comes from a number below 2^-126.
+TEST(PointwiseSource, QuickFunctionsOfEvery16BitNumber) {
+  const Function functions[] = {Function::Exp,     Function::Gelu, Function::GeluTanh, Function::HardSwish, Function::Reciprocal,
+                                Function::Sigmoid, Function::Silu, Function::Sqrt,     Function::Tanh};
+  std::vector<SourceCase> cases;
+  for (const Function function : functions)
+    for (const DType dtype : {DType::f16, DType::bf16}) {
+      Tensor all(dtype, {65536});
+      for (std::uint32_t i = 0; i < 65536; ++i) reinterpret_cast<std::uint16_t*>(all.mutable_data())[i] = static_cast<std::uint16_t>(i);
+      cases.push_back({fmt::format("{}(a0)", to_string(function)), {std::move(all)}});
+      EXPECT_TRUE(has_quick_text(view_of(cases.back())));
+    }
+  const HostLibrary library(cases);
+  for (std::size_t c = 0; c < cases.size(); ++c) {
+    const Tensor &x = cases[c].operands[0], y = library.run(cases[c], c, true, nullptr);
+    const double largest = x.dtype() == DType::f16 ? 65504 : 0x1.fep127;
+    for (std::int64_t i = 0; i < x.count(); ++i) {
+      const double in = x.at(i), exact = exact_value(functions[c / 2], in), actual = y.at(i);
+      if (std::isnan(exact) || std::isinf(exact)) ASSERT_EQ(std::isnan(exact) ? std::isnan(actual) : actual == exact, true) << cases[c].program << " of " << in;
+      else if (std::fabs(exact) > largest) ASSERT_GE(std::fabs(actual), largest) << cases[c].program << " of " << in;
+      else ASSERT_LE(std::fabs(actual - exact), 0.51 * unit_near(x.dtype(), exact) + 0x1p-126 * (1 + std::fabs(in))) << cases[c].program << " of " << in << ": " << actual << " for " << exact;
+    }
+  }
+}
+
+TEST(PointwiseSource, QuickFunctionsAreFor16BitFloatsAlone) {
+  const auto is_quick = [](const std::string& program, std::vector<Tensor> operands) {
+    return has_quick_text(view_of({program, std::move(operands)}));
+  };
+  const Tensor half(DType::f16, {64}), brain(DType::bf16, {64}), single(DType::f32, {64}), condition(DType::boolean, {64});
+  EXPECT_TRUE(is_quick("t0=Tanh(a0);Mul(t0,a1)", {brain, brain}));
+  EXPECT_TRUE(is_quick("t0=Cast(a0,f16);Tanh(t0)", {brain}));
+  EXPECT_TRUE(is_quick("t0=Exp(a0);Where(a1,t0,0)", {half, condition}));
+  EXPECT_FALSE(is_quick("Tanh(a0)", {single}));
+  EXPECT_FALSE(is_quick("t0=Tanh(a0);Cast(t0,f32)", {half}));
+  EXPECT_FALSE(is_quick("t0=Cast(a0,f16);Tanh(t0)", {single}));
+  EXPECT_FALSE(is_quick("t0=Tanh(a0);t1=Greater(t0,0.5);Where(t1,a0,0)", {half}));
+  EXPECT_FALSE(is_quick("t0=Tanh(a0);Round(t0)", {half}));
+}
 
 TEST(PointwiseSource, VectorsAreAsWideAsMemoryAllows) {
   const auto form = [](DType a, Shape a_shape, DType b, Shape b_shape) {

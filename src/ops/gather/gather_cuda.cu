@@ -30,18 +30,16 @@ __global__ void __launch_bounds__(kMoveThreads) gather(GatherView v, const U* __
 }
 
 template <typename U, typename I, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) gather_nd(TupleView v, const U* __restrict__ data, const I* __restrict__ indices, U* __restrict__ out, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads) gather_nd(const __grid_constant__ TupleView v, const U* __restrict__ data, const I* __restrict__ indices, U* __restrict__ out, Fault* fault) {
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
   U values[kItems];
 #pragma unroll
   for (int j = 0; j < kItems; ++j) {
-    std::uint32_t row = begin + j * kMoveThreads;
-    from[j] = -1;
-    if (row >= v.move.items) continue;
+    std::uint32_t row = min(begin + j * kMoveThreads, v.move.items - 1);  // past the end the last one again, without a branch
     const std::uint32_t i = take_index(row, v.move.vectors);
     const std::int64_t block = block_of(v, indices, v.move.first + row, i == 0, fault);
-    if (block >= 0) from[j] = block * v.move.vectors.by + i;
+    from[j] = block >= 0 ? block * v.move.vectors.by + i : -1;
   }
 #pragma unroll
   for (int j = 0; j < kItems; ++j) values[j] = from[j] >= 0 ? data[from[j]] : U{};

@@ -17,9 +17,8 @@ template <typename I>
 __device__ __forceinline__ std::int64_t block_of(const TupleView& v, const I* indices, std::int64_t n, bool reports, Fault* fault) {
   std::int64_t block = quotient(static_cast<std::uint32_t>(n), v.per_batch) * v.batch_step;
   bool inside = true;
-#pragma unroll
-  for (int k = 0; k < kTupleLength; ++k) {
-    if (k >= v.length) break;
+#pragma unroll 1
+  for (int k = 0; k < v.length; ++k) {
     const std::int64_t index = indices[n * v.length + k], front = front_index(index, v.extents[k]);
     if (front < 0 && reports) report_index(fault, index, v.extents[k]);
     inside = inside && front >= 0;

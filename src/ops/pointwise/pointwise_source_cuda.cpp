@@ -1,5 +1,6 @@
 #include "ops/pointwise/pointwise_source_cuda.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -85,9 +86,32 @@ std::string cast(DType from, DType to, const std::string& x) {
 
 bool divides(Function function) { return function == Function::Div || function == Function::Mod || function == Function::FMod; }
 
+bool is_16_bit_float(DType type) { return type == DType::f16 || type == DType::bf16; }
+
+// Those that the prelude has a second time, exact enough for 16 bits.
+bool has_quick(Function function) {
+  constexpr Function kQuick[] = {Function::Div,  Function::Exp,      Function::Gelu, Function::GeluTanh, Function::HardSwish,
+                                 Function::Reciprocal, Function::Sigmoid, Function::Silu, Function::Sqrt,     Function::Tanh};
+  return std::ranges::find(kQuick, function) != std::end(kQuick);
+}
+
+// Where a small error may become a large one.
+bool jumps(Function function) {
+  constexpr Function kJumps[] = {Function::Ceil, Function::Floor, Function::FMod, Function::Mod, Function::Round, Function::Sign};
+  return std::ranges::find(kJumps, function) != std::end(kJumps);
+}
+
+// Whether quick functions will do: nothing but 16-bit floats, and conditions that are operands.
+bool is_quick(const PointwiseForm& form, const std::vector<DType>& types) {
+  return is_16_bit_float(form.result) && std::ranges::all_of(types, is_16_bit_float) &&
+         std::ranges::all_of(form.dtypes, [](DType type) { return is_16_bit_float(type) || type == DType::boolean; }) &&
+         std::ranges::none_of(form.program.statements, [](const Statement& s) { return jumps(s.function); });
+}
+
 class Writer {
  public:
-  Writer(const PointwiseForm& form, const std::string& name) : f_(form), name_(name), types_(form.program.types(form.dtypes)) {}
+  Writer(const PointwiseForm& form, const std::string& name)
+      : f_(form), name_(name), types_(form.program.types(form.dtypes)), quick_(is_quick(form, types_)) {}
 
   std::string text() {
     line("extern \"C\" __global__ void __launch_bounds__({}) {}(const __grid_constant__ Args p) {{", kPointwiseThreads, name_);
@@ -182,14 +206,21 @@ class Writer {
     }
     const bool whole = !is_float(value);
     if (whole && divides(s.function)) x.emplace_back("p.fault");
-    const std::string call = fmt::format("{}({})", to_string(s.function), fmt::join(x, ", "));
+    const std::string call = fmt::format("{}{}({})", flavour(s.function), to_string(s.function), fmt::join(x, ", "));
     if (types_[n] == DType::boolean) return value == DType::boolean && s.function == Function::Where ? call + " != 0" : call;
     return whole ? wrapped(types_[n], call) : call;
+  }
+
+  std::string_view flavour(Function function) const {
+    if (!quick_ || !has_quick(function)) return "";
+    const bool is_coarse = function == Function::Tanh && f_.result == DType::bf16 && std::ranges::find(types_, DType::f16) == types_.end();
+    return is_coarse ? "Coarse" : "Quick";
   }
 
   const PointwiseForm& f_;
   const std::string& name_;
   std::vector<DType> types_;
+  bool quick_;
   std::string text_;
 };
 

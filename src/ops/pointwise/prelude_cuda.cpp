@@ -8,6 +8,19 @@ constexpr const char* kConversions = R"(
 __device__ __forceinline__ float load_f16(unsigned short x) { float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x)); return y; }
 __device__ __forceinline__ unsigned short store_f16(float x) { unsigned short y; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }
 __device__ __forceinline__ unsigned short store_bf16(float x) { unsigned short y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }
+// Within a few units of the last place of f32; those called flushed take numbers below 2^-126 for zero.
+__device__ __forceinline__ float flushed_exp2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float flushed_reciprocal(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float near_exp2(float x) { float y; asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float near_reciprocal(float x) { float y; asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float near_quotient(float a, float b) { float y; asm("div.full.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b)); return y; }
+__device__ __forceinline__ float near_root(float x) { float y; asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float coarse_tanh(float x) { float y; asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }  // within 2^-11 of itself
+__device__ __forceinline__ float within(float x, float most) {
+  float y;
+  asm("{ .reg .f32 t; min.NaN.f32 t, %1, %2; max.NaN.f32 %0, t, %3; }" : "=f"(y) : "f"(x), "f"(most), "f"(-most));
+  return y;
+}
 )";
 
 constexpr const char* kTypes = R"(
@@ -138,6 +151,34 @@ TEST(Not, T x) { return x == 0; }
 template <typename T> __device__ __forceinline__ T Where(bool condition, T a, T b) { return condition ? a : b; }
 )";
 
+// For programs whose numbers all are 16-bit floats: within a tenth of a unit of those, special values as above; a number below 2^-126 on the
+// way may be taken for zero. CoarseTanh is for bf16, where 2^-11 is an eighth of a unit. The coefficients are least relative errors: tanh x = x p(x²) / q(x²) within 4e-6 up to 5.5, and the normal
+// distribution's tail = t p(t) exp(−x²/2) within 5e-6, t = 1 / (1 + 0.31 |x|).
+constexpr const char* kQuick = R"(
+#define QUICK(name, ...) __device__ __forceinline__ float Quick##name(__VA_ARGS__)
+QUICK(Div, float a, float b) { return near_quotient(a, b); }
+QUICK(Exp, float x) { return near_exp2(1.4426950408889634f * x); }
+QUICK(Reciprocal, float x) { return near_reciprocal(x); }
+QUICK(Sqrt, float x) { return near_root(x); }
+QUICK(Sigmoid, float x) { return flushed_reciprocal(1.0f + flushed_exp2(-1.4426950408889634f * x)); }
+QUICK(Silu, float x) { return x * QuickSigmoid(x); }
+QUICK(GeluTanh, float x) { return x * QuickSigmoid(1.5957691216057307f * (x + 0.044715f * x * x * x)); }
+QUICK(HardSwish, float x) { return x * clamped(x * 0.16666667f + 0.5f); }
+QUICK(Tanh, float x) {
+  const float c = within(x, 5.5f), u = c * c;
+  const float p = (1.57599591e-3f * u + 0.115749431f) * u + 0.999995943f;
+  const float q = ((6.02853726e-5f * u + 1.79639777e-2f) * u + 0.449053055f) * u + 1.0f;
+  return c * p * flushed_reciprocal(q);
+}
+__device__ __forceinline__ float CoarseTanh(float x) { return coarse_tanh(x); }
+QUICK(Gelu, float x) {
+  const float y = fabsf(x), t = flushed_reciprocal(0.31f * y + 1.0f);
+  const float p = ((((-0.07392916f * t + 0.18045039f) * t + 0.01574466f) * t + 0.13342981f) * t + 0.12044127f) * t + 0.1238607f;
+  const float tail = t * p * flushed_exp2(-0.72134752f * y * y);
+  return x * (x > 0.0f ? 1.0f - tail : tail);
+}
+)";
+
 // Saturation to integers; the limits of 32 and 64 bits are one more as floats, where no float lies between.
 constexpr const char* kIntegers = R"(
 template <typename T>
@@ -177,6 +218,6 @@ INTEGER(Pow, i64 a, i64 b) {
 }  // namespace
 
 std::string pointwise_conversions() { return kConversions; }
-std::string pointwise_prelude() { return std::string(kTypes) + kSmallFloats + kReals + kIntegers; }
+std::string pointwise_prelude() { return std::string(kTypes) + kSmallFloats + kReals + kQuick + kIntegers; }
 
 }  // namespace tandem::pointwise

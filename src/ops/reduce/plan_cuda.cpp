@@ -8,8 +8,8 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr std::int64_t kBlocks = 264;  // two for each multiprocessor of an H200; a number of its own, so that results do not depend on the GPU
-constexpr std::int64_t kMostSplits = 1024, kLoadsAtOnce = 4;
+constexpr std::int64_t kBlocks = 1056;  // eight for each multiprocessor of an H200; a number of its own, so that results do not depend on the GPU
+constexpr std::int64_t kMostSplits = 1024, kLoadsAtOnce = 4, kMostLoads = 32;
 
 struct Axis {
   std::int64_t extent, stride;
@@ -45,10 +45,13 @@ void add(ReduceAxes& to, const Axis& axis) {
 
 std::int64_t ceil_of(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Few loads for each thread, many threads for each multiprocessor.
+// A warp for a row, less where it is short; more threads where rows are long, or too few to keep all multiprocessors reading.
 void share_rows(ReducePlan& plan) {
   const std::int64_t items = plan.items, outputs = plan.outputs;
-  while (plan.team < kReduceThreads && (plan.team * kLoadsAtOnce < items || (plan.team < items && outputs * plan.team < kBlocks * kReduceThreads))) plan.team *= 2;
+  const auto is_small = [&](std::int64_t team) {
+    return (team < 32 && team * kLoadsAtOnce < items) || team * kMostLoads < items || (team < items && 2 * outputs * team < kBlocks * kReduceThreads);
+  };
+  while (plan.team < kReduceThreads && is_small(plan.team)) plan.team *= 2;
   if (plan.team == kReduceThreads && outputs < kBlocks)
     plan.splits = Divisor(std::clamp<std::int64_t>(items / (kReduceThreads * 2 * kLoadsAtOnce), 1, std::min(kMostSplits, ceil_of(kBlocks, outputs))));
 }

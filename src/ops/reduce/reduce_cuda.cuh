@@ -9,16 +9,14 @@
 
 namespace tandem::cuda {
 
-inline constexpr int kReduceLoads = 4;  // that a thread has under way
+// That a thread has under way. What lies past the end is read as the last element again, and not counted, so that no load waits for a branch.
+inline constexpr int kReduceLoads = 4;
 
 __device__ __forceinline__ std::int64_t walk(const ReduceAxes& axes, std::uint32_t n) {
   if (axes.rank == 1) return n * axes.strides[0];
   std::int64_t at = 0;
-#pragma unroll
-  for (int d = 0; d < kReduceRank; ++d) {
-    if (d >= axes.rank) break;
-    at += take_index(n, axes.extents[d]) * axes.strides[d];
-  }
+#pragma unroll 1
+  for (int d = 0; d < axes.rank; ++d) at += take_index(n, axes.extents[d]) * axes.strides[d];
   return at;
 }
 
@@ -48,7 +46,7 @@ __device__ __forceinline__ typename Op::Acc join_team(const Op& op, typename Op:
 
 template <typename Op, int kVector>
 __global__ void __launch_bounds__(kReduceThreads)
-    reduce_rows(Op op, ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
+    reduce_rows(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;
   using Loaded = Vector<typename Op::Element, kVector>;
   const std::uint32_t lane = threadIdx.x % p.team, unit = blockIdx.x * (kReduceThreads / p.team) + threadIdx.x / p.team;
@@ -62,8 +60,7 @@ __global__ void __launch_bounds__(kReduceThreads)
   for (std::uint32_t j = begin + lane; j < end; j += p.team * kReduceLoads) {
     Loaded loaded[kReduceLoads];
 #pragma unroll
-    for (int k = 0; k < kReduceLoads; ++k)
-      if (j + k * p.team < end) loaded[k] = *reinterpret_cast<const Loaded*>(row + walk(p.lost, j + k * p.team));
+    for (int k = 0; k < kReduceLoads; ++k) loaded[k] = *reinterpret_cast<const Loaded*>(row + walk(p.lost, min(j + k * p.team, end - 1)));
 #pragma unroll
     for (int k = 0; k < kReduceLoads; ++k)
       if (j + k * p.team < end)
@@ -80,7 +77,7 @@ __global__ void __launch_bounds__(kReduceThreads)
 
 template <typename Op, int kVector>
 __global__ void __launch_bounds__(kReduceThreads)
-    reduce_columns(Op op, ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
+    reduce_columns(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;
   using Loaded = Vector<typename Op::Element, kVector>;
   const std::uint32_t lane = threadIdx.x % kColumnLanes, line = threadIdx.x / kColumnLanes, group = blockIdx.x * kColumnLanes + lane;
@@ -92,8 +89,7 @@ __global__ void __launch_bounds__(kReduceThreads)
   for (std::uint32_t j = begin + line; j < end; j += kColumnLines * kReduceLoads) {
     Loaded loaded[kReduceLoads];
 #pragma unroll
-    for (int k = 0; k < kReduceLoads; ++k)
-      if (j + k * kColumnLines < end) loaded[k] = *reinterpret_cast<const Loaded*>(column + walk(p.lost, j + k * kColumnLines));
+    for (int k = 0; k < kReduceLoads; ++k) loaded[k] = *reinterpret_cast<const Loaded*>(column + walk(p.lost, min(j + k * kColumnLines, end - 1)));
 #pragma unroll
     for (int k = 0; k < kReduceLoads; ++k)
       if (j + k * kColumnLines < end)
