@@ -100,6 +100,8 @@ class Group {
 
   // Records that this rank has completed a step; extends what peers will wait for it. Throws what has ended the world, if anything has.
   virtual void mark(std::int64_t step) = 0;
+  // Throws what has ended the world, if anything has, among that a rank whose process has ended without leaving. Never waits.
+  virtual void throw_if_failed() = 0;
   virtual Progress progress(int rank) const = 0;
   // Ends the waits of all ranks of the world, now and from now on. Callable from any thread.
   virtual void abort(std::string_view reason) = 0;

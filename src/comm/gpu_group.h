@@ -1,9 +1,14 @@
-// Groups whose collectives run in the streams of GPUs. Each is made of a Group that the ranks already have, which goes on to carry what
-// lies on the host: rendezvous, exchange, marks, progress, abort, and calls without a stream.
+// Groups whose collectives run in the streams of GPUs. Each is made of a Group that the ranks already have, its control, which goes on to
+// carry what lies on the host: rendezvous, exchange, marks, progress, abort, and calls without a stream.
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "comm/group.h"
 
@@ -11,14 +16,74 @@ namespace tandem {
 
 class Device;
 
-struct GpuGroupOptions {
-  // "nccl", "peer", or empty for what serves best where it can: peer where all GPUs reach each other, else nccl. The environment's
-  // TANDEM_GPU_GROUP says the same where this is empty.
-  std::string backend;
+class GpuGroup : public Group {
+ public:
+  int rank() const final { return control_->rank(); }
+  int size() const final { return control_->size(); }
+  std::span<const int> members() const final { return control_->members(); }
+  void send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) final { control_->send(bytes, to, deadline); }
+  void recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) final { control_->recv(bytes, from, deadline); }
+  std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) final {
+    return control_->exchange(blob, deadline);
+  }
+  void mark(std::int64_t step) final { control_->mark(step); }
+  Progress progress(int rank) const final { return control_->progress(rank); }
+
+  // A call with a stream goes to the GPU, one without to the control group.
+  void run(const CollectiveCall& call) final {
+    if (call.stream) enqueue(call);
+    else control_->run(call);
+  }
+  void throw_if_failed() override { control_->throw_if_failed(); }
+  // Also ends what waits in streams of this rank, which may take until the stream is drained and recordings are gone, and is not waited for.
+  void abort(std::string_view reason) override { control_->abort(reason); }
+
+  // Why this group takes no such call with a stream, as half a sentence; null if it does. The same on all ranks. Local; asks only for what
+  // check_call() has passed, and for no pointers.
+  virtual std::optional<std::string> refusal(const CollectiveCall& call) const = 0;
+
+ protected:
+  // The control group is borrowed by the world's group and owned by one made by split().
+  explicit GpuGroup(Group& control) : control_(&control) {}
+  explicit GpuGroup(std::unique_ptr<Group> control) : owned_(std::move(control)), control_(owned_.get()) {}
+
+  // The GPU is the thread's current one. Throws before anything is given to the stream, else what fails is told where the stream is waited for.
+  virtual void enqueue(const CollectiveCall& call) = 0;
+  Group& control() const { return *control_; }
+
+ private:
+  std::unique_ptr<Group> owned_;
+  Group* control_;
 };
 
-// Collective. Null where no backend can serve these ranks, and then on all of them, with the reason in `why`; Error where the one asked
-// for by name cannot. `control` is borrowed and outlives it. Each rank has a GPU of its own, else Error(invalid_argument) naming two ranks that share one.
-std::unique_ptr<Group> make_gpu_group(Group& control, Device& device, const GpuGroupOptions& options, std::string* why);
+struct GpuGroupOptions {
+  // "nccl", "peer", or empty for the first of gpu_backends() that can serve. The environment's TANDEM_GPU_GROUP says the same where this
+  // is empty; its "host" stands for none.
+  std::string backend;
+  Deadline deadline = Deadline::after(kRendezvousDeadline);
+};
+
+// Collective. Null where no backend can serve these ranks, and then on all of them, with the reason in `why`; Error on all of them where
+// the one asked for by name cannot. `control` is borrowed and outlives it; the device is the thread's current one.
+std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const GpuGroupOptions& options, std::string* why);
+
+// Where the GPU of a rank is.
+struct GpuPlace {
+  std::string host;  // the same for ranks that share a kernel
+  std::string gpu;   // Device::id()
+  int process = 0;   // on that host
+};
+
+// One way to communicate between GPUs.
+struct GpuBackend {
+  std::string_view name;
+  // Why it cannot serve these ranks, each with a GPU of its own, as far as this one can see, as half a sentence; null if it can. Local.
+  std::optional<std::string> (*refuse)(Device& device, std::span<const GpuPlace> places, int rank);
+  // Collective, called on all ranks or on none.
+  std::unique_ptr<GpuGroup> (*make)(Group& control, Device& device, Deadline deadline);
+};
+
+// What this program was built with, best first.
+std::span<const GpuBackend> gpu_backends();
 
 }  // namespace tandem

@@ -50,6 +50,8 @@ class Device {
   virtual std::string_view kind() const = 0;  // "cpu", "cuda": Plan::device and KernelDef::device
   // What it is, for people: "NVIDIA H200 (sm_90)".
   virtual std::string name() const = 0;
+  // The same for the same piece of hardware in all processes of a host, and for no other one.
+  virtual std::string id() const = 0;
   // Whether its kernels work on the memory of this process, in the caller's thread.
   virtual bool is_host() const = 0;
   // `threads`: that host code given to the stream may use.

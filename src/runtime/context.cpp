@@ -21,7 +21,7 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
   pointers_.resize(arguments_.size());
 }
 
-RankContext::~RankContext() = default;
+RankContext::~RankContext() { leave_group(); }
 
 const Program& RankContext::program() const { return engine_->program(options_.program); }
 
@@ -31,12 +31,8 @@ void RankContext::set_communicator(Group* group) {
     fail(ErrorCode::mismatch, "the engine is for {} ranks, the group has {}", engine_->plan().world_size(), group->size());
   if (group && group->rank() != engine_->rank())
     fail(ErrorCode::mismatch, "the engine is loaded for rank {}, the group says {}", engine_->rank(), group->rank());
-  bounds_.clear();  // prepared collectives keep their group
-  groups_.clear();
-  own_group_.reset();
+  leave_group();
   bound_group_ = group;
-  group_ = options_.own_group ? nullptr : group;
-  joined_ = false;
 }
 
 void RankContext::set_input_shape(const std::string& name, Shape shape) {
@@ -178,7 +174,7 @@ void RankContext::run_steps(Bound& bound) {
       launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
-      if (own_group_) own_group_->abort(named.what());  // so that no peer waits for this rank
+      if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
       throw named;
     }
     if (hook_) hook_(s, begin, monotonic_ns());

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/group.h"
+#include "comm/gpu_group.h"
 #include "runtime/memory.h"
 #include "runtime/rank_engine.h"
 
@@ -61,16 +61,21 @@ class RankContext {
   void synchronize();
   // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
   int copied_outputs() const { return copied_outputs_; }
+  // Why collectives of GPUs go through the host, once they are prepared; empty where they do not.
+  std::string through_host() const { return joined_ ? joined_->through_host : ""; }
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_->bytes(); }
 
  private:
   struct Bound;
+  struct Joined;
   class Turn;
   void require_bound();
   const std::shared_ptr<Bound>& bound();
   std::shared_ptr<Bound> prepare_bound();
   void join_group();
+  void leave_group();
+  void make_parts(Joined& joined, Group& world);
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
@@ -96,10 +101,15 @@ class RankContext {
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;      // their addresses; filled for each run
   Group* bound_group_ = nullptr;
-  std::unique_ptr<Group> own_group_;
-  Group* group_ = nullptr;  // the one in use: the bound one or the own
-  bool joined_ = false;
-  std::map<std::string, std::unique_ptr<Group>> groups_;  // by axis or rank lists
+  // What the collective point made. Recordings hold it, for they must not outlive its communicators.
+  struct Joined {
+    std::unique_ptr<Group> own;                           // of the bound group's ranks
+    std::unique_ptr<GpuGroup> gpu;                        // of the same ranks; null where collectives go through the host
+    std::string through_host;                             // why they do, on a GPU
+    std::map<std::string, std::unique_ptr<Group>> parts;  // by axis or rank lists
+  };
+  std::shared_ptr<Joined> joined_;
+  Group* group_ = nullptr;  // the one in use: that of GPUs, the own one or the bound one; null before the collective point
   StepHook hook_;
   int copied_outputs_ = 0;
   std::atomic<bool> busy_{false};

@@ -65,9 +65,9 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
   if (device_.is_host()) return work();
   struct Needed {
     std::shared_ptr<const RankEngine> engine;
-    std::shared_ptr<void> bound, arena, stream;
+    std::shared_ptr<void> joined, bound, arena, stream;
   };
-  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, bound, arena_, stream_))) return work();
+  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_))) return work();
   done_->wait(*stream_);  // the arena is one
   if (hook_) {
     work();

@@ -64,53 +64,73 @@ void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists
 void RankContext::join_group() {
   if (joined_) return;
   const Plan& plan = engine_->plan();
+  auto joined = std::make_shared<Joined>();
+  Group* group = bound_group_;
   if (bound_group_ && options_.own_group) {
-    own_group_ = bound_group_->split({everyone(bound_group_->size())}, Deadline::after(options_.rendezvous_deadline));
-    group_ = own_group_.get();
+    joined->own = bound_group_->split({everyone(bound_group_->size())}, Deadline::after(options_.rendezvous_deadline));
+    group = joined->own.get();
   }
-  if (plan.world_size() > 1 && !group_ && !plan.collectives.empty())
+  if (plan.world_size() > 1 && !group && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
-  if (group_ && group_->size() > 1) {
+  if (group && group->size() > 1) {
     const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
     const std::string names[] = {"the plan", "the program"};
-    require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
-    std::vector<std::string> keys;
-    std::vector<std::vector<std::vector<int>>> lists;  // per key
-    std::vector<std::vector<CollectiveUse>> uses;      // per key
-    for (const CollectiveUse& use : plan.collectives) {
-      const auto found = std::ranges::find(keys, group_key(use));
-      const auto k = static_cast<std::size_t>(found - keys.begin());
-      if (found == keys.end()) {
-        keys.push_back(group_key(use));
-        lists.push_back(rank_lists(use, plan.mesh));
-        uses.emplace_back();
-      }
-      uses[k].push_back(use);
+    require_agreement(*group, values, names, Deadline::after(options_.rendezvous_deadline));
+    const bool communicates = !plan.collectives.empty() || !options_.same_plan;  // the same on all ranks
+    if (!device_.is_host() && communicates && !dynamic_cast<GpuGroup*>(group)) {
+      joined->gpu = make_gpu_group(*group, device_, {.deadline = Deadline::after(options_.rendezvous_deadline)}, &joined->through_host);
+      if (joined->gpu) group = joined->gpu.get();
     }
-    if (!options_.same_plan) merge_lists(*group_, lists, Deadline::after(options_.rendezvous_deadline));
-    for (std::size_t k = 0; k < lists.size(); ++k) {
-      std::unique_ptr<Group> made;
-      if (!is_world(lists[k], group_->size())) made = group_->split(lists[k], Deadline::after(options_.rendezvous_deadline));
-      if (k >= keys.size()) continue;
-      // Plans that differ must at least communicate alike.
-      Group* members = is_world(lists[k], group_->size()) ? group_ : made.get();
-      if (!options_.same_plan && members) {
-        const std::uint64_t list[] = {digest(uses[k])};
-        const std::string name[] = {fmt::format("the collectives over {}", keys[k])};
-        require_agreement(*members, list, name, Deadline::after(options_.rendezvous_deadline));
-      }
-      groups_[keys[k]] = std::move(made);
-    }
+    make_parts(*joined, *group);
   }
-  joined_ = true;
+  group_ = group;
+  joined_ = std::move(joined);
+}
+
+void RankContext::make_parts(Joined& joined, Group& world) {
+  const Plan& plan = engine_->plan();
+  std::vector<std::string> keys;
+  std::vector<std::vector<std::vector<int>>> lists;  // per key
+  std::vector<std::vector<CollectiveUse>> uses;      // per key
+  for (const CollectiveUse& use : plan.collectives) {
+    const auto found = std::ranges::find(keys, group_key(use));
+    const auto k = static_cast<std::size_t>(found - keys.begin());
+    if (found == keys.end()) {
+      keys.push_back(group_key(use));
+      lists.push_back(rank_lists(use, plan.mesh));
+      uses.emplace_back();
+    }
+    uses[k].push_back(use);
+  }
+  if (!options_.same_plan) merge_lists(world, lists, Deadline::after(options_.rendezvous_deadline));
+  for (std::size_t k = 0; k < lists.size(); ++k) {
+    std::unique_ptr<Group> made;
+    if (!is_world(lists[k], world.size())) made = world.split(lists[k], Deadline::after(options_.rendezvous_deadline));
+    if (k >= keys.size()) continue;
+    // Plans that differ must at least communicate alike.
+    Group* members = is_world(lists[k], world.size()) ? &world : made.get();
+    if (!options_.same_plan && members) {
+      const std::uint64_t list[] = {digest(uses[k])};
+      const std::string name[] = {fmt::format("the collectives over {}", keys[k])};
+      require_agreement(*members, list, name, Deadline::after(options_.rendezvous_deadline));
+    }
+    joined.parts[keys[k]] = std::move(made);
+  }
+}
+
+// Prepared collectives keep their group, and graphs must be gone before the communicators whose kernels they hold.
+void RankContext::leave_group() {
+  bounds_.clear();
+  joined_.reset();
+  group_ = nullptr;
 }
 
 Group* RankContext::group_of(std::size_t step) {
   const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
   if (!use || !group_) return nullptr;
   if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
-  const auto found = groups_.find(group_key(*use));
-  return found == groups_.end() ? nullptr : found->second.get();
+  const auto found = joined_->parts.find(group_key(*use));
+  return found == joined_->parts.end() ? nullptr : found->second.get();
 }
 
 }  // namespace tandem

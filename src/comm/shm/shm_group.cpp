@@ -69,6 +69,15 @@ void ShmGroup::mark(std::int64_t step) {
   page(rank_).marked_at_ns.store(monotonic_ns(), std::memory_order_relaxed);
 }
 
+void ShmGroup::throw_if_failed() {
+  region_->throw_if_failed();
+  for (const int member : members_) {
+    if (region_->alive(member) || region_->page(member).state != RankState::attached) continue;
+    region_->abort(ErrorCode::rank_failed, member, fmt::format("its process {} has ended", region_->page(member).pid.load()));
+    region_->throw_failure();
+  }
+}
+
 void ShmGroup::abort(std::string_view reason) {
   region_->abort(ErrorCode::aborted, members_[static_cast<std::size_t>(rank_)], fmt::format("aborted: {}", reason));
 }

@@ -33,6 +33,7 @@ class ShmGroup final : public Group {
   std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) override;
   std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override;
   void mark(std::int64_t step) override;
+  void throw_if_failed() override;
   Progress progress(int rank) const override { return region_->progress(members_.at(static_cast<std::size_t>(rank))); }
   void abort(std::string_view reason) override;
 

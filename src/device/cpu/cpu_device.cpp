@@ -18,6 +18,7 @@ class Past final : public Event {
 class CpuDevice final : public Device {
  public:
   std::string_view kind() const override { return "cpu"; }
+  std::string id() const override { return "cpu"; }
   std::string name() const override { return "CPU"; }
   bool is_host() const override { return true; }
   std::unique_ptr<Stream> make_stream(int threads) override { return std::make_unique<ThreadPool>(threads); }

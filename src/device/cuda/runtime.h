@@ -55,6 +55,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
   std::string_view kind() const override { return "cuda"; }
   std::string name() const override;
+  std::string id() const override { return id_; }
   bool is_host() const override { return false; }
   int enter() override;
   void leave(int before) noexcept override;
@@ -75,7 +76,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
  private:
   int ordinal_;
   int sm_ = 0, multiprocessors_ = 0, shared_bytes_ = 0;
-  std::string product_;
+  std::string product_, id_;
 };
 
 // Of a kernel's RunArgs and PrepareArgs.

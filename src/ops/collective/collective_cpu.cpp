@@ -1,9 +1,8 @@
 // Every collective op: one call of the Group. A kernel per row of tandem/collective.def.
 #include <cstring>
 
-#include "comm/group.h"
 #include "core/check.h"
-#include "ops/kernel.h"
+#include "ops/collective/collective_cpu.h"
 #include "ops/layout/copy_cpu.h"
 #include "ops/shape_rules.h"
 
@@ -12,25 +11,7 @@ namespace {
 
 class CollectiveKernel final : public PreparedKernel {
  public:
-  explicit CollectiveKernel(const PrepareArgs& args) : group_(args.group), dims_(shape_of(args.call.operand(0))) {
-    const Attributes& a = args.call.attributes;
-    const int rank = static_cast<int>(dims_.size());
-    const CollectiveInfo& collective = info(parse_collective(args.call.op->name));
-    call_.kind = collective.kind;
-    call_.dtype = args.call.operand(0).dtype;
-    if (collective.reduces) call_.reduction = parse_reduction(a.text("reduce"));
-    if (collective.rooted) call_.root = static_cast<int>(a.integer("root"));
-    if (a.has("dim")) call_.axis = normalize_axis(a.integer("dim"), rank);
-    if (a.has("shift")) call_.shift = static_cast<int>(a.integer("shift"));
-    if (a.has("split_dim")) {
-      call_.split_axis = normalize_axis(a.integer("split_dim"), rank);
-      call_.concat_axis = normalize_axis(a.integer("concat_dim"), rank);
-    }
-    size_ = static_cast<int>(a.integer("num_ranks"));
-    if (group_ && group_->size() != size_)
-      fail(ErrorCode::mismatch, "{} is over {} ranks, its group has {}", args.call.op->name, size_, group_->size());
-    plan_trim(args.call);
-  }
+  explicit CollectiveKernel(const PrepareArgs& args) : CollectiveKernel(args, collective_op(args)) {}
 
   std::size_t workspace_bytes() const override { return untrimmed_; }
 
@@ -47,21 +28,17 @@ class CollectiveKernel final : public PreparedKernel {
   }
 
  private:
-  // What is joined may end in padding, which `trim` drops: then the whole goes to the workspace first.
-  void plan_trim(const OpCall& call) {
-    CollectiveCall shape_call = call_;
-    shape_call.dims = dims_;
-    const Shape whole = collective_output_dims(shape_call, size_), kept = shape_of(call.results.at(0));
-    if (whole == kept) return;
+  CollectiveKernel(const PrepareArgs& args, CollectiveOp op) : group_(args.group), dims_(std::move(op.dims)), call_(op.call), size_(op.size) {
+    if (op.whole == op.kept) return;
     const std::size_t element = static_cast<std::size_t>(bits(call_.dtype)) / 8;
-    untrimmed_ = std::max<std::size_t>(bytes(call_.dtype, element_count(whole)), 1);
-    trim_.emplace(element, kept, row_major_strides(whole));
+    untrimmed_ = std::max<std::size_t>(bytes(call_.dtype, element_count(op.whole)), 1);
+    trim_.emplace(element, op.kept, row_major_strides(op.whole));
   }
 
   Group* group_;
   Shape dims_;
   CollectiveCall call_;
-  int size_ = 1;
+  int size_;
   std::size_t untrimmed_ = 0;  // 0: nothing is trimmed
   std::optional<StridedCopy> trim_;
 };
@@ -76,6 +53,30 @@ constexpr KernelDef define(Collective kind, CollectiveExtent extent, std::string
 }
 
 }  // namespace
+
+CollectiveOp collective_op(const PrepareArgs& args) {
+  const Attributes& a = args.call.attributes;
+  CollectiveOp op{.dims = shape_of(args.call.operand(0)), .kept = shape_of(args.call.results.at(0)), .size = static_cast<int>(a.integer("num_ranks"))};
+  const int rank = static_cast<int>(op.dims.size());
+  const CollectiveInfo& collective = info(parse_collective(args.call.op->name));
+  CollectiveCall& call = op.call;
+  call.kind = collective.kind;
+  call.dtype = args.call.operand(0).dtype;
+  if (collective.reduces) call.reduction = parse_reduction(a.text("reduce"));
+  if (collective.rooted) call.root = static_cast<int>(a.integer("root"));
+  if (a.has("dim")) call.axis = normalize_axis(a.integer("dim"), rank);
+  if (a.has("shift")) call.shift = static_cast<int>(a.integer("shift"));
+  if (a.has("split_dim")) {
+    call.split_axis = normalize_axis(a.integer("split_dim"), rank);
+    call.concat_axis = normalize_axis(a.integer("concat_dim"), rank);
+  }
+  if (args.group && args.group->size() != op.size)
+    fail(ErrorCode::mismatch, "{} is over {} ranks, its group has {}", args.call.op->name, op.size, args.group->size());
+  CollectiveCall shapes = call;
+  shapes.dims = op.dims;
+  op.whole = collective_output_dims(shapes, op.size);
+  return op;
+}
 
 #define TANDEM_COLLECTIVE(name, op, reduces, rooted, extent) \
   extern const KernelDef group_##name;                       \

@@ -1,0 +1,91 @@
+#include "comm/gpu_group.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "core/check.h"
+#include "device/device.h"
+
+namespace tandem {
+namespace {
+
+std::vector<std::string> exchange_texts(Group& group, const std::string& mine, Deadline deadline) {
+  std::vector<std::string> texts;
+  for (const auto& blob : group.exchange(std::as_bytes(std::span(mine)), deadline))
+    texts.emplace_back(reinterpret_cast<const char*>(blob.data()), blob.size());
+  return texts;
+}
+
+// The kernel's own name for this boot: containers of one host share it, and no two hosts do.
+std::string host_name() {
+  std::string name;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> name;
+  return name;
+}
+
+std::vector<GpuPlace> exchange_places(Group& control, const Device& device, Deadline deadline) {
+  std::vector<GpuPlace> places;
+  for (const std::string& text : exchange_texts(control, fmt::format("{}\n{}\n{}", host_name(), getpid(), device.id()), deadline)) {
+    const std::size_t first = text.find('\n'), second = text.find('\n', first + 1);
+    check(second != std::string::npos, "a rank says where its GPU is");
+    places.push_back({text.substr(0, first), text.substr(second + 1), std::atoi(text.c_str() + first + 1)});
+  }
+  return places;
+}
+
+std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuPlace> places) {
+  for (std::size_t b = 0; b < places.size(); ++b)
+    for (std::size_t a = 0; a < b; ++a)
+      if (places[a].host == places[b].host && places[a].gpu == places[b].gpu)
+        return fmt::format("ranks {} and {} share one GPU", control.members()[a], control.members()[b]);
+  return std::nullopt;
+}
+
+// Why the ranks cannot use it; null if all can.
+std::optional<std::string> agreed_refusal(const GpuBackend& backend, Group& control, Device& device, std::span<const GpuPlace> places, Deadline deadline) {
+  const std::string mine = backend.refuse(device, places, control.rank()).value_or("");
+  const std::vector<std::string> all = exchange_texts(control, mine, deadline);
+  for (std::size_t r = 0; r < all.size(); ++r)
+    if (!all[r].empty()) return fmt::format("{} on rank {}: {}", backend.name, control.members()[r], all[r]);
+  return std::nullopt;
+}
+
+std::string wanted_backend(const GpuGroupOptions& options) {
+  if (!options.backend.empty()) return options.backend;
+  const char* value = std::getenv("TANDEM_GPU_GROUP");
+  return value ? value : "";
+}
+
+}  // namespace
+
+std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const GpuGroupOptions& options, std::string* why) {
+  const std::string wanted = wanted_backend(options);
+  const std::vector<std::string> asked = exchange_texts(control, wanted, options.deadline);
+  for (std::size_t r = 1; r < asked.size(); ++r)
+    if (asked[r] != asked[0])
+      throw Error(ErrorCode::mismatch, fmt::format("ranks {} and {} disagree on what carries collectives between GPUs: '{}' and '{}'", control.members()[0],
+                                                   control.members()[r], asked[0], asked[r]), {}, control.members()[r]);
+  const auto none = [&](const std::string& reason) -> std::unique_ptr<GpuGroup> {
+    if (!wanted.empty() && wanted != "host") fail(ErrorCode::unsupported, "collectives cannot go through {}: {}", wanted, reason);
+    if (why) *why = reason;
+    return nullptr;
+  };
+  if (wanted == "host") return none("TANDEM_GPU_GROUP asks for the host");
+  if (device.is_host()) return none("the ranks run on CPUs");
+  const std::vector<GpuPlace> places = exchange_places(control, device, options.deadline);
+  if (const auto reason = shared_gpu(control, places)) return none(*reason);
+  std::vector<std::string> reasons;
+  for (const GpuBackend& backend : gpu_backends()) {
+    if (!wanted.empty() && wanted != backend.name) continue;
+    const auto reason = agreed_refusal(backend, control, device, places, options.deadline);
+    if (!reason) return backend.make(control, device, options.deadline);
+    reasons.push_back(*reason);
+  }
+  return none(reasons.empty() ? "this program was built without it" : fmt::format("{}", fmt::join(reasons, "; ")));
+}
+
+}  // namespace tandem

@@ -1,0 +1,120 @@
+#include "comm/nccl/communicator.h"
+
+#include <algorithm>
+#include <cstring>
+#include <future>
+#include <thread>
+
+#include "core/check.h"
+#include "core/stop.h"
+
+namespace tandem::nccl {
+namespace {
+
+constexpr std::chrono::nanoseconds kLook = std::chrono::milliseconds(2);         // how often the world is looked at
+constexpr std::chrono::nanoseconds kTakeApart = std::chrono::milliseconds(500);  // what a destructor waits
+
+// A thread of its own, for it may never end.
+void run_aside(std::function<void()> work, std::chrono::nanoseconds limit) {
+  auto ended = std::make_shared<std::promise<void>>();
+  std::future<void> end = ended->get_future();
+  std::thread([work = std::move(work), ended] {
+    work();
+    ended->set_value();
+  }).detach();
+  end.wait_for(limit);
+}
+
+ncclConfig_t configuration() {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  return config;
+}
+
+}  // namespace
+
+void Family::add(ncclComm_t comm) {
+  const std::lock_guard lock(mutex_);
+  comms_.push_back(comm);
+}
+
+bool Family::remove(ncclComm_t comm) {
+  const std::lock_guard lock(mutex_);
+  return !aborted_ && std::erase(comms_, comm) > 0;
+}
+
+void Family::abort() {
+  std::vector<ncclComm_t> comms;
+  {
+    const std::lock_guard lock(mutex_);
+    if (aborted_.exchange(true)) return;
+    comms = comms_;
+  }
+  if (comms.empty()) return;
+  std::thread([comms] {
+    api().ncclGroupStart();
+    for (const ncclComm_t comm : comms) api().ncclCommAbort(comm);
+    api().ncclGroupEnd();
+  }).detach();
+}
+
+std::unique_ptr<Communicator> Communicator::create(Group& control, Deadline deadline) {
+  ncclUniqueId id = {};
+  if (control.rank() == 0) check(api().ncclGetUniqueId(&id), "making a name for the ranks");
+  const auto blobs = control.exchange(std::as_bytes(std::span(&id, 1)), deadline);
+  tandem::check(blobs.at(0).size() == sizeof id, "rank 0 sends a name of NCCL's size");
+  std::memcpy(&id, blobs[0].data(), sizeof id);
+  std::unique_ptr<Communicator> made(new Communicator);
+  made->family_ = std::make_shared<Family>();
+  ncclConfig_t config = configuration();
+  const ncclResult_t result = api().ncclCommInitRankConfig(&made->comm_, control.size(), id, control.rank(), &config);
+  if (made->comm_) made->family_->add(made->comm_);
+  made->settle(result, "joining the ranks", control, deadline);
+  return made;
+}
+
+std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int key, Deadline deadline) {
+  std::unique_ptr<Communicator> made(new Communicator);
+  made->family_ = family_;
+  ncclConfig_t config = configuration();
+  const ncclResult_t result = api().ncclCommSplit(comm_, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &made->comm_, &config);
+  try {
+    settle(result, "splitting the ranks", control, deadline);
+  } catch (...) {
+    static_cast<void>(made.release());  // NCCL may still write to it
+    throw;
+  }
+  if (!made->comm_) return nullptr;
+  family_->add(made->comm_);
+  made->settle(ncclInProgress, "splitting the ranks", control, deadline);
+  return made;
+}
+
+Communicator::~Communicator() {
+  if (!comm_ || !family_->remove(comm_)) return;
+  run_aside([comm = comm_] { api().ncclCommDestroy(comm); }, kTakeApart);
+}
+
+void Communicator::settle(ncclResult_t result, const char* what, Group& control, Deadline deadline) {
+  std::int64_t next_look = monotonic_ns() + kLook.count();
+  try {
+    while (result == ncclInProgress) {
+      check(api().ncclCommGetAsyncError(comm_, &result), what, comm_);
+      if (result != ncclInProgress) break;
+      std::this_thread::yield();
+      if (monotonic_ns() < next_look) continue;
+      next_look = monotonic_ns() + kLook.count();
+      control.throw_if_failed();
+      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted while NCCL was {}", what));
+      if (deadline.expired())
+        fail(ErrorCode::timeout, "NCCL: {}: nothing came from another rank for {:.1f} s", what, std::chrono::duration<double>(deadline.limit()).count());
+    }
+    check(result, what, comm_);
+  } catch (const Error& error) {
+    control.abort(error.message());
+    family_->abort();
+    throw;
+  }
+}
+
+}  // namespace tandem::nccl
