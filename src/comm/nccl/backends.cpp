@@ -5,7 +5,7 @@
 namespace tandem {
 
 std::span<const GpuBackend> gpu_backends() {
-  static constexpr GpuBackend list[] = {nccl::kBackend};
+  static const GpuBackend list[] = {nccl::kBackend};
   return list;
 }
 
