@@ -105,6 +105,11 @@ def contexts(check: Check) -> Iterator[Row]:
     yield from tests(check, "contexts", check.program("gpu_tests"))
 
 
+def groups(check: Check) -> Iterator[Row]:
+    """Collectives between GPUs; one test at a time, for each takes all of them."""
+    yield from tests(check, "groups", check.program("gpu_group_tests"), workers=1)
+
+
 def names_of(check: Check, program: str) -> list[str]:
     status, text, _ = check.call([program, "--gtest_list_tests"], 60)
     suite, names = "", []
@@ -116,7 +121,7 @@ def names_of(check: Check, program: str) -> list[str]:
     return names if status == 0 else []
 
 
-def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
+def tests(check: Check, stage: str, program: str, workers: int = WORKERS) -> Iterator[Row]:
     def run(name: str) -> Row:
         if (stage, name) in check.known:
             return check.known[stage, name]
@@ -128,7 +133,7 @@ def tests(check: Check, stage: str, program: str) -> Iterator[Row]:
     names = names_of(check, program)
     if not names:
         yield Row(stage, "list", "failed", 0, "the program lists no tests")
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(run, names)
 
 
@@ -229,7 +234,7 @@ def bench(check: Check) -> Iterator[Row]:
         server.process.wait(20)
 
 
-STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "models": models, "bench": bench, "sanitizer": sanitizer}
+STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "groups": groups, "models": models, "bench": bench, "sanitizer": sanitizer}
 
 
 def table(rows: list[Row], limit: int = 100) -> str:

@@ -41,6 +41,7 @@ class GpuGroup : public Group {
   // Why this group takes no such call with a stream, as half a sentence; null if it does. The same on all ranks. Local; asks only for what
   // check_call() has passed, and for no pointers.
   virtual std::optional<std::string> refusal(const CollectiveCall& call) const = 0;
+  Group& control() const { return *control_; }
 
  protected:
   // The control group is borrowed by the world's group and owned by one made by split().
@@ -49,7 +50,6 @@ class GpuGroup : public Group {
 
   // The GPU is the thread's current one. Throws before anything is given to the stream, else what fails is told where the stream is waited for.
   virtual void enqueue(const CollectiveCall& call) = 0;
-  Group& control() const { return *control_; }
 
  private:
   std::unique_ptr<Group> owned_;

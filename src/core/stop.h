@@ -15,6 +15,8 @@ class StopScope {
 
   // Whether this thread has a scope that can ask.
   static bool set() { return current_ && *current_; }
+  // That of this thread; null if it has none.
+  static const std::function<bool()>* current() { return current_; }
   static bool wanted() { return set() && (*current_)(); }
 
  private:

@@ -126,8 +126,10 @@ void RankContext::prepare() {
   device_.clear(ready->staging.data(), ready->staging.bytes(), *stream_);
   const std::span<std::byte* const> staged(ready->staged);
   const std::vector<const std::byte*> inputs(staged.begin(), staged.begin() + static_cast<std::ptrdiff_t>(program().inputs.size()));
-  enqueue_bound(ready, inputs, staged.subspan(inputs.size()));
-  stream_->wait(Deadline::after(options_.step_deadline));
+  guarded([&] {
+    enqueue_bound(ready, inputs, staged.subspan(inputs.size()));
+    wait_for_stream();
+  });
 }
 
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
@@ -208,7 +210,7 @@ void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::b
     run_steps(*ready);
     copy_outputs(*ready, outputs);
   } else {
-    run_staged(std::shared_ptr<Bound>(ready), inputs, outputs);
+    guarded([&, bound = std::shared_ptr<Bound>(ready)] { run_staged(bound, inputs, outputs); });
   }
 }
 

@@ -75,6 +75,10 @@ class RankContext {
   std::shared_ptr<Bound> prepare_bound();
   void join_group();
   void leave_group();
+  GpuGroup* gpu_group() const { return dynamic_cast<GpuGroup*>(group_); }
+  void wait_for_stream();
+  void guarded(const std::function<void()>& work);
+  void end_streams(const Error& error) noexcept;
   void make_parts(Joined& joined, Group& world);
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);

@@ -2,12 +2,15 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/gpu_wait.h"
+#include "core/stop.h"
 #include "runtime/context_bound.h"
 
 namespace tandem {
 namespace {
 
 constexpr std::size_t kKeptRecordings = 8;  // per bound shape
+constexpr std::chrono::nanoseconds kDrain = std::chrono::seconds(4), kForEver = std::chrono::hours(24 * 365);
 
 }  // namespace
 
@@ -18,8 +21,9 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
   stream_->redirect(stream);
   try {
     enqueue_bound(ready, inputs, outputs);
-  } catch (...) {
+  } catch (const Error& error) {
     stream_->redirect(nullptr);
+    end_streams(error);
     throw;
   }
   stream_->redirect(nullptr);
@@ -27,7 +31,51 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
 
 void RankContext::synchronize() {
   const Turn turn(*this);
-  stream_->wait(Deadline::after(options_.step_deadline));
+  guarded([&] { wait_for_stream(); });
+}
+
+// With ranks that communicate by their GPUs: as long as the one that holds the others up makes progress.
+void RankContext::wait_for_stream() {
+  if (!gpu_group()) return stream_->wait(Deadline::after(options_.step_deadline));
+  GpuWait others(*group_, options_.step_deadline, "the work of its GPU");
+  const std::function<bool()>* outer = StopScope::current();
+  const std::function<bool()> look = [&] {
+    if (outer && *outer && (*outer)()) return true;
+    others.look();
+    return false;
+  };
+  const StopScope scope(look);
+  stream_->wait(Deadline::after(kForEver));
+}
+
+void RankContext::guarded(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    end_streams(error);
+    throw;
+  }
+}
+
+// Once the world has ended, or is to: what the stream still waits for is ended too. A communicator is gone when its kernels have left the
+// stream and no graph holds them any more, so the recordings go.
+void RankContext::end_streams(const Error& error) noexcept {
+  GpuGroup* group = gpu_group();
+  if (!group) return;
+  try {
+    if (error.code() == ErrorCode::timeout || error.code() == ErrorCode::interrupted) group->abort(error.message());
+    group->throw_if_failed();
+    return;  // the others have no part in what went wrong
+  } catch (const Error& ended) {
+    group->abort(ended.message());
+  }
+  try {
+    const std::function<bool()> never;
+    const StopScope scope(never);
+    stream_->wait(Deadline::after(kDrain));
+  } catch (const Error&) {  // of what the stream was doing, which is known
+  }
+  for (const auto& bound : bounds_) bound->recorded.clear();
 }
 
 // Memory of the device for inputs and outputs that lie on the host.
@@ -52,7 +100,7 @@ void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<cons
   for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
   enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
   for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
-  stream_->wait(Deadline::after(options_.step_deadline));
+  wait_for_stream();
 }
 
 // What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.

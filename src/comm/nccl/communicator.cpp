@@ -5,13 +5,13 @@
 #include <future>
 #include <thread>
 
+#include "comm/gpu_wait.h"
 #include "core/check.h"
 #include "core/stop.h"
 
 namespace tandem::nccl {
 namespace {
 
-constexpr std::chrono::nanoseconds kLook = std::chrono::milliseconds(2);         // how often the world is looked at
 constexpr std::chrono::nanoseconds kTakeApart = std::chrono::milliseconds(500);  // what a destructor waits
 
 // A thread of its own, for it may never end.
@@ -69,7 +69,7 @@ std::unique_ptr<Communicator> Communicator::create(Group& control, Deadline dead
   ncclConfig_t config = configuration();
   const ncclResult_t result = api().ncclCommInitRankConfig(&made->comm_, control.size(), id, control.rank(), &config);
   if (made->comm_) made->family_->add(made->comm_);
-  made->settle(result, "joining the ranks", control, deadline);
+  made->settle(result, "joining the ranks", control, deadline.limit());
   return made;
 }
 
@@ -79,14 +79,14 @@ std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int
   ncclConfig_t config = configuration();
   const ncclResult_t result = api().ncclCommSplit(comm_, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &made->comm_, &config);
   try {
-    settle(result, "splitting the ranks", control, deadline);
+    settle(result, "splitting the ranks", control, deadline.limit());
   } catch (...) {
     static_cast<void>(made.release());  // NCCL may still write to it
     throw;
   }
   if (!made->comm_) return nullptr;
   family_->add(made->comm_);
-  made->settle(ncclInProgress, "splitting the ranks", control, deadline);
+  made->settle(ncclInProgress, "splitting the ranks", control, deadline.limit());
   return made;
 }
 
@@ -95,19 +95,15 @@ Communicator::~Communicator() {
   run_aside([comm = comm_] { api().ncclCommDestroy(comm); }, kTakeApart);
 }
 
-void Communicator::settle(ncclResult_t result, const char* what, Group& control, Deadline deadline) {
-  std::int64_t next_look = monotonic_ns() + kLook.count();
+void Communicator::settle(ncclResult_t result, const char* what, Group& control, std::chrono::nanoseconds limit) {
+  GpuWait wait(control, limit, fmt::format("NCCL's {}", what));
   try {
     while (result == ncclInProgress) {
       check(api().ncclCommGetAsyncError(comm_, &result), what, comm_);
       if (result != ncclInProgress) break;
+      wait.look();
+      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted in NCCL's {}", what));
       std::this_thread::yield();
-      if (monotonic_ns() < next_look) continue;
-      next_look = monotonic_ns() + kLook.count();
-      control.throw_if_failed();
-      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted while NCCL was {}", what));
-      if (deadline.expired())
-        fail(ErrorCode::timeout, "NCCL: {}: nothing came from another rank for {:.1f} s", what, std::chrono::duration<double>(deadline.limit()).count());
     }
     check(result, what, comm_);
   } catch (const Error& error) {

@@ -48,7 +48,7 @@ class Communicator {
   ncclComm_t handle() const { return comm_; }
   const std::shared_ptr<Family>& family() const { return family_; }
   // After a call of NCCL on this communicator: until NCCL has done it.
-  void settle(ncclResult_t result, const char* what, Group& control, Deadline deadline);
+  void settle(ncclResult_t result, const char* what, Group& control, std::chrono::nanoseconds limit);
 
  private:
   Communicator() = default;

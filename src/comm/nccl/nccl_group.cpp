@@ -173,7 +173,8 @@ void NcclGroup::enqueue(const CollectiveCall& call) {
     if (call.in != call.out) cuda::check(cudaMemcpyAsync(call.out, call.in, work.bytes, cudaMemcpyDeviceToDevice, work.stream), "copying");
     return;
   }
-  comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? *call.deadline : Deadline::after(kStepDeadline));
+  if (progress_) progress_->begin(work.stream);
+  comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? call.deadline->limit() : kStepDeadline);
   if (work.cleared_after > 0) cuda::check(cudaMemsetAsync(call.out, 0, work.cleared_after, work.stream), "clearing the output of a rank that is not the root");
 }
 
@@ -185,7 +186,7 @@ std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lis
     if (const auto found = std::ranges::find(lists[i], rank()); found != lists[i].end()) color = static_cast<int>(i), key = static_cast<int>(found - lists[i].begin());
   std::unique_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
   if (!part) return nullptr;
-  return std::make_unique<NcclGroup>(std::move(part), std::move(comm));
+  return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));
 }
 
 void NcclGroup::abort(std::string_view reason) {

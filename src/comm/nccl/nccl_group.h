@@ -5,13 +5,16 @@
 
 #include "comm/gpu_group.h"
 #include "comm/nccl/communicator.h"
+#include "comm/nccl/progress.h"
 
 namespace tandem::nccl {
 
 class NcclGroup final : public GpuGroup {
  public:
-  NcclGroup(Group& control, std::unique_ptr<Communicator> comm) : GpuGroup(control), comm_(std::move(comm)) {}
-  NcclGroup(std::unique_ptr<Group> control, std::unique_ptr<Communicator> comm) : GpuGroup(std::move(control)), comm_(std::move(comm)) {}
+  // `comm` null: a group of one rank.
+  NcclGroup(Group& control, std::unique_ptr<Communicator> comm) : GpuGroup(control), progress_(ProgressWord::of(control)), comm_(std::move(comm)) {}
+  NcclGroup(std::unique_ptr<Group> control, std::shared_ptr<ProgressWord> progress, std::unique_ptr<Communicator> comm)
+      : GpuGroup(std::move(control)), progress_(std::move(progress)), comm_(std::move(comm)) {}
 
   std::string_view backend() const override { return "nccl"; }
   std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override;
@@ -22,7 +25,8 @@ class NcclGroup final : public GpuGroup {
   void enqueue(const CollectiveCall& call) override;
 
  private:
-  std::unique_ptr<Communicator> comm_;  // null for a group of one rank
+  std::shared_ptr<ProgressWord> progress_;
+  std::unique_ptr<Communicator> comm_;
 };
 
 extern const GpuBackend kBackend;

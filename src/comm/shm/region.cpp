@@ -167,7 +167,7 @@ Progress ShmRegion::progress(int rank) const {
   const shm::RankPage& p = page(rank);
   return {.attached = p.state == RankState::attached,
           .step = p.step,
-          .sequence = p.sequence,
+          .sequence = p.sequence + p.gpu_sequence,
           .marked_at_ns = p.marked_at_ns,
           .waiting_for = p.waiting_for};
 }

@@ -82,6 +82,11 @@ void ShmGroup::abort(std::string_view reason) {
   region_->abort(ErrorCode::aborted, members_[static_cast<std::size_t>(rank_)], fmt::format("aborted: {}", reason));
 }
 
+void ShmGroup::give_up(ErrorCode code, int world_rank, std::string_view reason) {
+  region_->abort(code, world_rank, reason);
+  region_->throw_failure();
+}
+
 void ShmGroup::begin(const Descriptor& descriptor, std::uint64_t hash, const std::optional<Deadline>& deadline) {
   region_->throw_if_failed();
   page(rank_).sequence.fetch_add(1, std::memory_order_relaxed);

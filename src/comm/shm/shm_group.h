@@ -36,6 +36,10 @@ class ShmGroup final : public Group {
   void throw_if_failed() override;
   Progress progress(int rank) const override { return region_->progress(members_.at(static_cast<std::size_t>(rank))); }
   void abort(std::string_view reason) override;
+  // Ends the world with an error about a world rank, unless it has ended before; throws what has ended it.
+  [[noreturn]] void give_up(ErrorCode code, int world_rank, std::string_view reason);
+  // Of this rank, for its GPU to write; in a page of its own.
+  std::atomic<std::uint64_t>& gpu_sequence() const { return page(rank_).gpu_sequence; }
 
  private:
   // shm_group.cpp

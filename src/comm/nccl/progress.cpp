@@ -1,0 +1,46 @@
+#include "comm/nccl/progress.h"
+
+#include <map>
+#include <mutex>
+
+#include "comm/shm/shm_group.h"
+#include "device/cuda/runtime.h"
+
+namespace tandem::nccl {
+
+std::shared_ptr<ProgressWord> ProgressWord::of(Group& control) {
+  auto* shm = dynamic_cast<shm::ShmGroup*>(&control);
+  if (!shm) return nullptr;
+  static std::mutex mutex;
+  static std::map<void*, std::weak_ptr<ProgressWord>> known;  // by page
+  const std::lock_guard lock(mutex);
+  std::atomic<std::uint64_t>& shared = shm->gpu_sequence();
+  void* const page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(&shared) / shm::kPage * shm::kPage);
+  if (auto word = known[page].lock()) return word;
+  std::shared_ptr<ProgressWord> made(new ProgressWord);
+  void* seen = nullptr;
+  if (cudaHostRegister(page, shm::kPage, cudaHostRegisterMapped | cudaHostRegisterPortable) != cudaSuccess) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  made->page_ = page;
+  cuda::check(cudaHostGetDevicePointer(&seen, &shared, 0), "showing a rank's progress to its GPU");
+  made->word_ = static_cast<std::uint64_t*>(seen);
+  cuda::check(cudaMalloc(reinterpret_cast<void**>(&made->counter_), sizeof *made->counter_), "allocating memory");
+  const std::uint64_t begun = shared.load();
+  cuda::check(cudaMemcpy(made->counter_, &begun, sizeof begun, cudaMemcpyHostToDevice), "copying");
+  known[page] = made;
+  return made;
+}
+
+ProgressWord::~ProgressWord() {
+  cudaFree(counter_);
+  if (page_) cudaHostUnregister(page_);
+}
+
+void ProgressWord::begin(cudaStream_t stream) const {
+  launch_progress(counter_, word_, stream);
+  cuda::check_launch("counting a collective");
+}
+
+}  // namespace tandem::nccl

@@ -1,0 +1,39 @@
+// Ranks with a GPU each, as threads or as processes, and collectives on them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "comm/gpu_group.h"
+#include "core/tensor.h"
+#include "device/device.h"
+
+namespace tandem::test {
+
+// GPUs of this machine, asked in a process of its own: one that has asked CUDA anything cannot fork ranks that use it.
+int gpu_count();
+
+// A rank with its GPU as the thread's current one.
+struct GpuRank {
+  // Collective. `backend` as in GpuGroupOptions.
+  GpuRank(Group& control, const std::string& backend);
+
+  std::shared_ptr<Device> device;
+  OnDevice on_device;
+  std::unique_ptr<Stream> stream;
+  std::string why;  // there is no group
+  std::unique_ptr<GpuGroup> group;
+};
+
+enum class Isolation { threads, processes };
+void run_gpu_ranks(Isolation isolation, int world, const std::string& backend, const std::function<void(GpuRank&)>& body);
+
+// Ranks, as threads, whether they have a group or not.
+void run_gpu_ranks_without_group(int world, const std::function<void(GpuRank&)>& body);
+
+// The collective op on a group of GPUs, by the kernel that contexts take: given to the stream at once, then recorded and launched twice,
+// each time on other inputs and a poisoned output, compared with the oracle. Throws Error(internal) naming the first element that is wrong.
+void run_and_check_op(GpuRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place = false);
+
+}  // namespace tandem::test

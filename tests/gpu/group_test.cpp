@@ -1,0 +1,138 @@
+// Collectives of GPUs: every one × reduction × dtype × axis × group, given to a stream and recorded, ranks as threads and as processes.
+// Needs two GPUs: with fewer every test is skipped and says so.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "gpu/gpu_ranks.h"
+
+namespace tandem::test {
+namespace {
+
+constexpr DType kReducing[] = {DType::f32, DType::f16, DType::bf16, DType::f64, DType::i8, DType::u8, DType::i32, DType::i64, DType::f8e4m3, DType::i16};
+constexpr DType kMoving[] = {DType::f32, DType::f16, DType::i8, DType::i64, DType::boolean, DType::f8e5m2};
+constexpr Reduction kReductions[] = {Reduction::sum, Reduction::prod, Reduction::max, Reduction::min, Reduction::avg};
+
+struct Setting {
+  std::string backend;
+  Isolation isolation;
+  int ranks;
+};
+
+class GpuGroups : public testing::TestWithParam<Setting> {
+ protected:
+  void SetUp() override {
+    const int count = gpu_count();
+    if (count < GetParam().ranks) GTEST_SKIP() << GetParam().ranks << " GPUs are needed, this machine has " << count;
+  }
+  void run(const std::function<void(GpuRank&)>& body) const { run_gpu_ranks(GetParam().isolation, GetParam().ranks, GetParam().backend, body); }
+};
+
+std::string name_of(const testing::TestParamInfo<Setting>& info) {
+  return fmt::format("{}_{}_{}", info.param.backend, info.param.isolation == Isolation::threads ? "threads" : "processes", info.param.ranks);
+}
+
+INSTANTIATE_TEST_SUITE_P(Nccl, GpuGroups,
+                         testing::Values(Setting{"nccl", Isolation::threads, 2}, Setting{"nccl", Isolation::processes, 2}, Setting{"nccl", Isolation::threads, 4},
+                                         Setting{"nccl", Isolation::processes, 4}),
+                         name_of);
+
+void every_reduction(GpuRank& rank, Group& group, const Shape& shape, Collective kind, int axes) {
+  std::uint64_t seed = 1;
+  for (int axis = 0; axis < axes; ++axis)
+    for (const DType dtype : kReducing)
+      for (const Reduction reduction : kReductions)
+        run_and_check_op(rank, group, {.kind = kind, .reduction = reduction, .dtype = dtype, .axis = axis, .root = axis % group.size()}, shape, ++seed);
+}
+
+TEST_P(GpuGroups, AllReduce) {
+  run([](GpuRank& rank) { every_reduction(rank, *rank.group, {3, 5, 7}, Collective::all_reduce, 1); });
+}
+
+TEST_P(GpuGroups, ReduceToEveryRoot) {
+  run([](GpuRank& rank) { every_reduction(rank, *rank.group, {3, 5, 7}, Collective::reduce, 2); });
+}
+
+TEST_P(GpuGroups, ReduceScatterAlongEveryAxis) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) { every_reduction(rank, *rank.group, {2 * n, n, 3 * n}, Collective::reduce_scatter, 3); });
+}
+
+TEST_P(GpuGroups, WhatMovesAlongEveryAxis) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) {
+    std::uint64_t seed = 1000;
+    for (const Collective kind : {Collective::all_gather, Collective::broadcast, Collective::gather, Collective::scatter, Collective::shift})
+      for (int axis = 0; axis < 3; ++axis)
+        for (const DType dtype : kMoving)
+          run_and_check_op(rank, *rank.group, {.kind = kind, .dtype = dtype, .axis = axis, .root = axis % static_cast<int>(n), .shift = 2 * axis - 3}, {2 * n, n, 3 * n}, ++seed);
+  });
+}
+
+TEST_P(GpuGroups, AllToAllBetweenEveryTwoAxes) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) {
+    std::uint64_t seed = 2000;
+    for (int split = 0; split < 3; ++split)
+      for (int concat = 0; concat < 3; ++concat)
+        for (const DType dtype : kMoving)
+          run_and_check_op(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = dtype, .split_axis = split, .concat_axis = concat}, {2 * n, n, 3 * n}, ++seed);
+  });
+}
+
+TEST_P(GpuGroups, InPlaceLargeAndEmpty) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) {
+    std::uint64_t seed = 3000;
+    for (const Shape& shape : {Shape{1}, Shape{4097}, Shape{n * 300'007}, Shape{0, 4 * n}})
+      for (const Collective kind : {Collective::all_reduce, Collective::reduce, Collective::broadcast}) {
+        CollectiveCall call{.kind = kind, .root = static_cast<int>(n) - 1};
+        if (info(kind).reduces) call.reduction = Reduction::sum;
+        run_and_check_op(rank, *rank.group, call, shape, ++seed, true);
+      }
+    for (const Collective kind : {Collective::all_gather, Collective::all_to_all, Collective::shift})
+      for (const Shape& shape : {Shape{n * 300'007}, Shape{4 * n, 0}}) run_and_check_op(rank, *rank.group, {.kind = kind}, shape, ++seed);
+  });
+}
+
+// Ranks in another order, groups of one, ranks that are in none.
+TEST_P(GpuGroups, PartsOfTheRanks) {
+  const int n = GetParam().ranks;
+  std::vector<std::vector<std::vector<int>>> splits = {{{1, 0}}, {{0}, {1}}, {{1}}};
+  if (n == 4) splits.insert(splits.end(), {{{0, 1}, {2, 3}}, {{3, 1}, {0, 2}}, {{3, 0, 1}}});
+  run([&](GpuRank& rank) {
+    for (const auto& lists : splits) {
+      const std::unique_ptr<Group> part = rank.group->split(lists);
+      if (!part) continue;
+      const std::int64_t size = part->size();
+      run_and_check_op(rank, *part, {.kind = Collective::all_reduce, .reduction = Reduction::sum}, {1000}, 7);
+      run_and_check_op(rank, *part, {.kind = Collective::all_gather, .axis = 1}, {3, 5}, 8);
+      run_and_check_op(rank, *part, {.kind = Collective::all_to_all, .split_axis = 1, .concat_axis = 0}, {3, 5 * size}, 9);
+    }
+  });
+}
+
+// What lies on the host goes on as before.
+TEST_P(GpuGroups, CallsWithoutAStream) {
+  run([](GpuRank& rank) {
+    const std::int64_t dims[] = {3};
+    const float in[] = {1, 2, 3};
+    float out[3] = {};
+    rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = dims, .in = in, .out = out});
+    check(out[2] == 3.0f * static_cast<float>(rank.group->size()), "the sum");
+    check(rank.group->backend() != "shm" && static_cast<int>(rank.group->exchange({}, {}).size()) == rank.group->size(), "the exchange");
+  });
+}
+
+TEST(GpuGroupsTogether, TwoRanksOnOneGpuGoThroughTheHost) {
+  if (gpu_count() < 1) GTEST_SKIP() << "this machine has no GPU";
+  const int ranks = gpu_count() + 1;
+  run_gpu_ranks_without_group(ranks, [&](GpuRank& rank) {
+    check(!rank.group, "no group");
+    check(rank.why.find("share one GPU") != std::string::npos, rank.why);
+  });
+}
+
+}  // namespace
+}  // namespace tandem::test
