@@ -36,6 +36,7 @@ struct Work {
   std::vector<Shape> corner;  // of the operands: what the evaluator is given
   double flops = 0;
   double scale = 1;           // of the random operands
+  std::vector<std::size_t> weights = {};  // operands that are weights, which a kernel may keep in a layout of its own
 };
 
 std::vector<Work> all_work() {
@@ -58,7 +59,7 @@ std::vector<Work> all_work() {
   list.push_back({"Reduce rows", "Reduce", {{"axes", std::vector<std::int64_t>{1}}}, DType::bf16, {{kRows, 8192}}, {{4, 8192}}});
   list.push_back({"Reduce columns", "Reduce", {{"axes", std::vector<std::int64_t>{0}}}, DType::bf16, {{kRows, 8192}}, {{kRows, 4}}});
   const auto matmul = [&](const char* name, DType dtype, std::int64_t m, std::int64_t k, std::int64_t n) {
-    list.push_back({name, "MatMul", {}, dtype, {{m, k}, {k, n}}, {{std::min<std::int64_t>(m, 4), k}, {k, 16}}, 2.0 * static_cast<double>(m * k * n), 1 / std::sqrt(std::sqrt(static_cast<double>(k)))});
+    list.push_back({name, "MatMul", {}, dtype, {{m, k}, {k, n}}, {{std::min<std::int64_t>(m, 4), k}, {k, 16}}, 2.0 * static_cast<double>(m * k * n), 1 / std::sqrt(std::sqrt(static_cast<double>(k))), {1}});
   };
   matmul("MatMul 8192 bf16", DType::bf16, 8192, 8192, 8192);
   matmul("MatMul 2048x14336x4096 bf16", DType::bf16, 2048, 14336, 4096);
@@ -122,14 +123,13 @@ class Row {
     for (const auto& operand : call_.operands) bytes_ += static_cast<double>(size_of(*operand));
     for (const Type& result : call_.results) bytes_ += static_cast<double>(size_of(result));
     sets_ = static_cast<std::size_t>(std::clamp(2e9 / bytes_, 1.0, 64.0));
-    const std::vector<const std::byte*> no_weights(call_.operands.size(), nullptr);
-    prepared_ = kernel_->prepare({.call = call_, .weights = no_weights, .threads = 4, .device = device_.get()});
-    workspace_ = room(prepared_->workspace_bytes());
     for (std::size_t set = 0; set < sets_; ++set) {
       for (std::size_t i = 0; i < call_.operands.size(); ++i) operands_.push_back(random(size_of(*call_.operands[i]), static_cast<unsigned>(set * 8 + i)));
       for (const Type& result : call_.results) results_.push_back(room(size_of(result)));
     }
     stream_->wait(Deadline::after(std::chrono::seconds(60)));
+    for (std::size_t set = 0; set < sets_; ++set) prepare(set);
+    workspace_ = room(prepared_[0]->workspace_bytes());
   }
 
   Json measure(bool compared) {
@@ -144,6 +144,15 @@ class Row {
   }
 
  private:
+  // As an engine would, whose weights stay where they are.
+  void prepare(std::size_t set) {
+    const OnDevice current(*device_);
+    std::vector<const std::byte*> weights(call_.operands.size(), nullptr);
+    for (const std::size_t i : work_.weights) weights[i] = operands_[set * call_.operands.size() + i];
+    packed_.push_back(kernel_->pack ? kernel_->pack(call_, weights) : nullptr);
+    prepared_.push_back(kernel_->prepare({.call = call_, .weights = weights, .packed = packed_.back().get(), .threads = 4, .device = device_.get()}));
+  }
+
   std::byte* room(std::size_t size) {
     memory_.emplace_back(device_, std::max<std::size_t>(size, 1));
     return memory_.back().data();
@@ -159,7 +168,7 @@ class Row {
 
   void call(std::size_t set) {
     const std::size_t in = call_.operands.size(), out = call_.results.size();
-    prepared_->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60))});
+    prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60))});
   }
 
   // Seconds of that many calls, which a recording holds so that starting them costs little.
@@ -208,11 +217,12 @@ class Row {
   const KernelDef* kernel_ = nullptr;
   double bytes_ = 0;
   std::size_t sets_ = 1;
-  std::unique_ptr<PreparedKernel> prepared_;
   std::vector<DeviceMemory> memory_;
   std::vector<const std::byte*> operands_;
   std::vector<std::byte*> results_;
   std::byte* workspace_ = nullptr;
+  std::vector<std::unique_ptr<Packed>> packed_;            // by set, as prepared_
+  std::vector<std::unique_ptr<PreparedKernel>> prepared_;
 };
 
 }  // namespace

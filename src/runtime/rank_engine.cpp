@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "core/check.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
@@ -167,8 +169,30 @@ void RankEngine::pack_all() {
       if (const int weight = program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(output.value)])].weight; weight >= 0)
         read_plain[static_cast<std::size_t>(weight)] = true;
   }
-  for (std::size_t w = 0; device_->is_host() && w < weights_.size(); ++w)
-    if (!read_plain[w]) weights_[w] = Tensor(), weight_data_[w] = nullptr;
+  drop_plain(read_plain);
+}
+
+// What is left on a device moves together, so that the rest can be given back.
+void RankEngine::drop_plain(const std::vector<bool>& read_plain) {
+  if (std::ranges::find(read_plain, false) == read_plain.end()) return;
+  const auto size_of = [&](std::size_t w) { return bytes(plan_->weights[w].dtype, element_count(plan_->weights[w].shape)); };
+  std::size_t total = 0;
+  for (std::size_t w = 0; w < weights_.size(); ++w) total += read_plain[w] ? aligned_size(size_of(w)) : 0;
+  DeviceMemory left;
+  std::unique_ptr<Stream> stream;
+  if (!device_->is_host()) left = DeviceMemory(device_, total), stream = device_->make_stream(1);
+  std::byte* to = left.data();
+  for (std::size_t w = 0; w < weights_.size(); ++w) {
+    if (!read_plain[w]) {
+      weights_[w] = Tensor(), weight_data_[w] = nullptr;
+    } else if (stream) {
+      device_->copy(to, weight_data_[w], size_of(w), *stream);
+      weight_data_[w] = to;
+      to += aligned_size(size_of(w));
+    }
+  }
+  if (stream) stream->wait(Deadline::after(kLoadDeadline));
+  uploaded_ = std::move(left);
 }
 
 std::size_t RankEngine::weight_bytes() const {

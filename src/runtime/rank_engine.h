@@ -55,6 +55,7 @@ class RankEngine {
   void load_weights(const WeightSource& weights);
   void place_weights();
   void pack_all();
+  void drop_plain(const std::vector<bool>& read_plain);
   void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
 
   std::shared_ptr<const Plan> plan_;
@@ -62,7 +63,7 @@ class RankEngine {
   std::uint64_t digest_ = 0;
   std::shared_ptr<Device> device_;
   std::vector<Tensor> weights_;                // on the host, until they are on a device
-  DeviceMemory uploaded_;                      // all of them, one after the other
+  DeviceMemory uploaded_;                      // those that some step reads as they are, one after the other
   std::vector<const std::byte*> weight_data_;
   std::vector<std::vector<std::unique_ptr<Packed>>> packed_;
   std::vector<std::vector<const KernelDef*>> kernels_;

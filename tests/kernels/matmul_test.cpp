@@ -94,6 +94,24 @@ TEST(MatMul, ActivationsOfAlignedRows) {
           }
 }
 
+// As decoding has it. Columns that a warp reads in part, at once and in several turns; blocks whose last columns are missing.
+TEST(MatMul, OneRowOfAWeight) {
+  const std::pair<std::int64_t, std::int64_t> extents[] = {{8, 1}, {64, 96}, {256, 7}, {1104, 333}, {2048, 130}, {4096, 64}, {20000, 9}};
+  for (const std::string& kernel : matmul_kernels())
+    for (const auto& [k, n] : extents)
+      for (const DType dtype : kFloats)
+        for (const char* activation : {"none", "gelu_tanh", "silu"}) {
+          const bool is_bare = activation == std::string("none");
+          KernelCase c = {.kernel = kernel,
+                          .op = "MatMul",
+                          .attributes = {{"activation", std::string(activation)}},
+                          .operands = {random_tensor(dtype, {1, 1, k}, 1), random_tensor(dtype, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k)))}};
+          if (!is_bare) c.operands.insert(c.operands.end(), {random_tensor(dtype, {n}, 3), random_tensor(dtype, {1, 1, n}, 4)});
+          c.weights = {1};
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
 // What no kernel of the CPU but the plain one takes, on GPUs.
 TEST(MatMul, WideFloatsAndIntegers) {
   const auto ints = [](DType dtype, Shape shape) {
