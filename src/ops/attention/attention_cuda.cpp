@@ -7,8 +7,7 @@
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 #include "ops/attention/flat.h"
-#include "ops/attention/problem_cpu.h"
-#include "ops/kernel.h"
+#include "ops/attention/one_device_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -45,6 +44,7 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
   const std::string& causal = call.attributes.text("causal");
   run.causal = causal != "none";
   run.diagonal = causal == "lower_right" ? p.columns - p.rows : 0;
+  if (p.diagonal != AttentionProblem::kNoDiagonal) run.diagonal = p.diagonal;
   run.scale = p.scale;
   run.softcap = p.softcap;
   run.empty_is_nan = p.empty_is_nan;
@@ -114,9 +114,7 @@ std::optional<std::string> size_refusal(const Dim& size) {
 
 std::optional<std::string> refuse(const OpCall& call) {
   if (call.attributes.integer("num_ranks") > 1) return "it is spread over several ranks";
-  for (const std::size_t i : {kK, kV})
-    if (auto reason = size_refusal(call.operand(i).dims[3])) return reason;
-  return attention_refusal(call);
+  return own_attention_refusal(call);
 }
 
 std::optional<std::string> refuse_flat(const OpCall& call) {
@@ -129,12 +127,12 @@ std::optional<std::string> refuse_flat(const OpCall& call) {
 const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
-  return std::make_unique<Attention>(args.call, problem_of(args.call), std::array<std::size_t, 3>{}, device_of(args));
+  return prepare_own_attention(device_of(args), args.call, problem_of(args.call), {});
 }
 
 std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
   const FlatProblem flat = flat_problem_of(args.call);
-  return std::make_unique<Attention>(flat.call, flat.problem, flat.begins, device_of(args));
+  return prepare_own_attention(device_of(args), flat.call, flat.problem, flat.begins);
 }
 
 }  // namespace
@@ -145,3 +143,17 @@ const KernelDef cuda_flat_attention = {
     .name = "cuda_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .device = "cuda"};
 
 }  // namespace tandem::kernels
+
+namespace tandem::attention {
+
+std::optional<std::string> own_attention_refusal(const OpCall& call) {
+  for (const std::size_t i : {kK, kV})
+    if (auto reason = kernels::size_refusal(call.operand(i).dims[3])) return reason;
+  return attention_refusal(call);
+}
+
+std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins) {
+  return std::make_unique<kernels::Attention>(call, problem, begins, device);
+}
+
+}  // namespace tandem::attention

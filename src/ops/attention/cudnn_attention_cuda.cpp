@@ -7,13 +7,10 @@
 #include "device/cuda/library.h"
 #include "device/cuda/runtime.h"
 #include "ops/attention/flat.h"
-#include "ops/attention/problem_cpu.h"
-#include "ops/kernel.h"
+#include "ops/attention/one_device_cuda.h"
 #include "tandem/error.h"
 
 namespace tandem::kernels {
-
-extern const KernelDef cuda_attention, cuda_flat_attention;
 
 namespace {
 
@@ -62,7 +59,7 @@ std::optional<std::string> refusal_of(const OpCall& call) {
   return attention_refusal(call);
 }
 
-cuda::CudnnAttentionShape shape_of(const OpCall& call, const AttentionProblem& p) {
+cuda::CudnnAttentionShape cudnn_shape(const OpCall& call, const AttentionProblem& p) {
   using Causal = cuda::CudnnAttentionShape::Causal;
   const std::string& causal = call.attributes.text("causal");
   return {.dtype = p.dtype,
@@ -87,22 +84,24 @@ bool suits(const OpCall& call, const AttentionProblem& p) {
   return !empty && p.rows >= kFewRows && !(call.attributes.text("causal") == "lower_right" && p.rows > p.columns);
 }
 
-std::unique_ptr<PreparedKernel> prepare_as(const PrepareArgs& args, const KernelDef& own, const OpCall& call, const AttentionProblem& problem,
-                                           std::array<std::size_t, 3> begins) {
-  if (!suits(call, problem)) return own.prepare(args);
+std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins) {
+  std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins);
+  if (!suits(call, problem)) return own;
   try {
-    return std::make_unique<Cudnn>(shape_of(call, problem), begins, static_cast<const cuda::CudaDevice&>(*args.device).ordinal(), own.prepare(args));
+    return std::make_unique<Cudnn>(cudnn_shape(call, problem), begins, device.ordinal(), std::move(own));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;
-    return own.prepare(args);
+    return prepare_own_attention(device, call, problem, begins);
   }
 }
 
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return prepare_as(args, cuda_attention, args.call, problem_of(args.call), {}); }
+const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return prepare_as(device_of(args), args.call, problem_of(args.call), {}); }
 
 std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
   const FlatProblem flat = flat_problem_of(args.call);
-  return prepare_as(args, cuda_flat_attention, flat.call, flat.problem, flat.begins);
+  return prepare_as(device_of(args), flat.call, flat.problem, flat.begins);
 }
 
 std::optional<std::string> refuse_flat(const OpCall& call) {
@@ -121,3 +120,13 @@ const KernelDef cudnn_flat_attention = {
     .name = "cudnn_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .rank = -1, .library = "cudnn", .device = "cuda"};
 
 }  // namespace tandem::kernels
+
+namespace tandem::attention {
+
+std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem) {
+  // Where a diagonal is given, call and problem do not say the same to cuDNN.
+  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call)) return prepare_own_attention(device, call, problem, {});
+  return kernels::prepare_as(device, call, problem, {});
+}
+
+}  // namespace tandem::attention

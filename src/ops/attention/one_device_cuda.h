@@ -1,0 +1,26 @@
+// Attention on one GPU over strided views, for kernels that do more around it.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "device/cuda/runtime.h"
+#include "ops/attention/problem_cpu.h"
+#include "ops/kernel.h"
+
+namespace tandem::attention {
+
+using OperandBegins = std::array<std::size_t, 3>;  // the bytes of q, k and v before their first element
+
+// Why our own kernels cannot run a call, over however many ranks.
+std::optional<std::string> own_attention_refusal(const OpCall& call);
+
+// `call` (bound, of one rank) says what is meant, `problem` how it lies in memory; where causal rows do not begin at the corner that the
+// call names, problem.diagonal. run() takes the call's operands.
+std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins);
+// The same by cuDNN where it can and our own kernel would be slower.
+std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem);
+
+}  // namespace tandem::attention
