@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "comm/gpu_group.h"
 #include "comm/ranks.h"
 #include "core/check.h"
 #include "kernels/kernel_case.h"
@@ -175,12 +176,31 @@ KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
   return c;
 }
 
+// A rank's group of GPUs, where each rank has one; what the ranks have anyway else.
+class RankGroup {
+ public:
+  explicit RankGroup(Group& host) : host_(host) {
+    if (!on_cuda() || cuda_device_count() < host.size()) return;
+    device_ = open_device("cuda", host.rank());
+    std::string why;
+    gpus_ = make_gpu_group(host, *device_, {}, &why);
+    EXPECT_TRUE(gpus_) << why;
+  }
+  Group& get() { return gpus_ ? *gpus_ : host_; }
+
+ private:
+  Group& host_;
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Group> gpus_;
+};
+
 // Results of all ranks, of each case.
 std::vector<std::vector<Tensor>> run(const std::vector<Whole>& cases, const Spreading& s) {
   std::vector<std::vector<Tensor>> results(cases.size(), std::vector<Tensor>(static_cast<std::size_t>(s.ranks)));
-  run_ranks(s.ranks, [&](Group& group) {
+  run_ranks(s.ranks, [&](Group& host) {
+    RankGroup group(host);
     for (std::size_t i = 0; i < cases.size(); ++i)
-      results[i][static_cast<std::size_t>(group.rank())] = run_kernel(case_of(cases[i], s, group))[0];
+      results[i][static_cast<std::size_t>(host.rank())] = run_kernel(case_of(cases[i], s, group.get()))[0];
   });
   return results;
 }

@@ -51,7 +51,10 @@ struct Counts final : testing::Environment {
 const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
   static Counts* counts = on_cuda() ? static_cast<Counts*>(testing::AddGlobalTestEnvironment(new Counts)) : nullptr;
   if (!counts || kernel->device == "cuda") return kernel;
-  for (const KernelDef* other : kernels_of(call.op->name, "cuda"))
+  std::vector<const KernelDef*> others = kernels_of(call.op->name, "cuda");
+  const std::string same = fmt::format("cuda_{}", kernel->name);  // the one that does it in the same way, where there are several
+  std::ranges::stable_partition(others, [&](const KernelDef* other) { return other->name == same; });
+  for (const KernelDef* other : others)
     if (!refusal(*other, call)) {
       ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
       return other;
@@ -64,7 +67,8 @@ std::size_t shift_of(DType dtype) { return std::getenv("TANDEM_TEST_UNALIGNED") 
 
 // A kernel of a device: operands there, results back.
 std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, const OpCall& call) {
-  const std::shared_ptr<Device> device = open_device(kernel.device, 0);
+  const std::shared_ptr<Device> device = open_device(kernel.device, c.group ? c.group->rank() : 0);
+  const OnDevice on_device(*device);
   const std::unique_ptr<Stream> stream = device->make_stream(c.threads);
   std::vector<DeviceMemory> memory;
   const auto add = [&](std::size_t bytes, std::size_t shift) {

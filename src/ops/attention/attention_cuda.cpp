@@ -54,8 +54,8 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
 class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
-  Attention(OpCall call, const AttentionProblem& problem, std::array<std::size_t, 3> begins, const cuda::CudaDevice& device)
-      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), device_{device.multiprocessors(), device.shared_bytes()} {
+  Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, bool lse, const cuda::CudaDevice& device)
+      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), lse_(lse), device_{device.multiprocessors(), device.shared_bytes()} {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
     on_tensor_cores_ = cuda::takes_tensor_attention(run_, device_);
@@ -75,6 +75,7 @@ class Attention final : public PreparedKernel {
     run.k = args.operands[kK] + begins_[kK];
     run.v = args.operands[kV] + begins_[kV];
     run.out = args.results[0];
+    run.lse = lse_ ? reinterpret_cast<float*>(args.results[1]) : nullptr;
     run.mask = run.masked ? args.operands[kMask] : nullptr;
     run.row_counts = integers(args, kQueryLengths);
     run.column_counts = integers(args, kKeyLengths);
@@ -100,7 +101,8 @@ class Attention final : public PreparedKernel {
 
   OpCall call_;
   cuda::AttentionRun run_;
-  std::array<std::size_t, 3> begins_;
+  OperandBegins begins_;
+  bool lse_;
   cuda::DeviceLimits device_;
   int parts_ = 1;
   bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
@@ -152,8 +154,8 @@ std::optional<std::string> own_attention_refusal(const OpCall& call) {
   return attention_refusal(call);
 }
 
-std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins) {
-  return std::make_unique<kernels::Attention>(call, problem, begins, device);
+std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins, bool lse) {
+  return std::make_unique<kernels::Attention>(call, problem, begins, lse, device);
 }
 
 }  // namespace tandem::attention

@@ -21,21 +21,23 @@ constexpr std::int64_t kFewRows = 64;  // our own kernels split keys where there
 class Cudnn final : public PreparedKernel {
  public:
   // `own`: our kernel for the same call, for memory that does not begin at 16 bytes.
-  Cudnn(const cuda::CudnnAttentionShape& shape, std::array<std::size_t, 3> begins, int ordinal, std::unique_ptr<PreparedKernel> own)
-      : attention_(shape, ordinal), begins_(begins), own_(std::move(own)) {}
+  Cudnn(const cuda::CudnnAttentionShape& shape, OperandBegins begins, int ordinal, std::unique_ptr<PreparedKernel> own)
+      : attention_(shape, ordinal), begins_(begins), lse_(shape.lse), own_(std::move(own)) {}
 
   std::size_t workspace_bytes() const override { return std::max(attention_.workspace_bytes(), own_->workspace_bytes()); }
 
   void run(const RunArgs& args) const override {
     const auto unaligned = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 != 0; };
     if (std::ranges::any_of(args.operands.first(3), unaligned) || unaligned(args.results[0])) return own_->run(args);
-    attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0], nullptr, args.workspace,
+    attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0],
+                   lse_ ? reinterpret_cast<float*>(args.results[1]) : nullptr, args.workspace,
                    cuda::handle_of(args.stream));
   }
 
  private:
   cuda::CudnnAttention attention_;
-  std::array<std::size_t, 3> begins_;
+  OperandBegins begins_;
+  bool lse_;
   std::unique_ptr<PreparedKernel> own_;
 };
 
@@ -59,7 +61,7 @@ std::optional<std::string> refusal_of(const OpCall& call) {
   return attention_refusal(call);
 }
 
-cuda::CudnnAttentionShape cudnn_shape(const OpCall& call, const AttentionProblem& p) {
+cuda::CudnnAttentionShape cudnn_shape(const OpCall& call, const AttentionProblem& p, bool lse) {
   using Causal = cuda::CudnnAttentionShape::Causal;
   const std::string& causal = call.attributes.text("causal");
   return {.dtype = p.dtype,
@@ -75,7 +77,8 @@ cuda::CudnnAttentionShape cudnn_shape(const OpCall& call, const AttentionProblem
           .v = p.v_steps,
           .out = p.out_steps,
           .causal = causal == "none" ? Causal::none : causal == "upper_left" ? Causal::upper_left : Causal::lower_right,
-          .scale = p.scale};
+          .scale = p.scale,
+          .lse = lse};
 }
 
 // A row that attends to nothing, and tensors of nothing, are what our own kernel is tested for.
@@ -84,14 +87,14 @@ bool suits(const OpCall& call, const AttentionProblem& p) {
   return !empty && p.rows >= kFewRows && !(call.attributes.text("causal") == "lower_right" && p.rows > p.columns);
 }
 
-std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins) {
-  std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins);
+std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins, bool lse = false) {
+  std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins, lse);
   if (!suits(call, problem)) return own;
   try {
-    return std::make_unique<Cudnn>(cudnn_shape(call, problem), begins, device.ordinal(), std::move(own));
+    return std::make_unique<Cudnn>(cudnn_shape(call, problem, lse), begins, device.ordinal(), std::move(own));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;
-    return prepare_own_attention(device, call, problem, begins);
+    return prepare_own_attention(device, call, problem, begins, lse);
   }
 }
 
@@ -123,10 +126,10 @@ const KernelDef cudnn_flat_attention = {
 
 namespace tandem::attention {
 
-std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem) {
+std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, bool lse) {
   // Where a diagonal is given, call and problem do not say the same to cuDNN.
-  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call)) return prepare_own_attention(device, call, problem, {});
-  return kernels::prepare_as(device, call, problem, {});
+  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call)) return prepare_own_attention(device, call, problem, {}, lse);
+  return kernels::prepare_as(device, call, problem, {}, lse);
 }
 
 }  // namespace tandem::attention

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "comm/group.h"
@@ -10,6 +11,16 @@
 #include "ops/layout/copy_cuda.h"
 
 namespace tandem::cuda {
+
+// Memory of a run, laid out one after the other.
+class Layout {
+ public:
+  std::size_t add(std::size_t bytes) { return std::exchange(total_, total_ + aligned_size(bytes)); }
+  std::size_t total() const { return total_; }
+
+ private:
+  std::size_t total_ = 0;
+};
 
 struct Exchange {
   Group& group;  // of GPUs

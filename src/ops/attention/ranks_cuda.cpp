@@ -1,14 +1,10 @@
 // Attention over a split sequence on GPUs: the attention of one device, with exchanges of the group around it. By heads (every rank trades
 // its rows of all heads for all rows of its heads) or by keys (every rank gathers all keys and values).
-#include "ops/attention/ranks_cpu.h"
-
 #include <algorithm>
-#include <cstring>
 
-#include "core/check.h"
 #include "core/tensor.h"
 #include "ops/attention/moves_cuda.h"
-#include "ops/attention/one_device_cuda.h"
+#include "ops/attention/share_cuda.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::kernels {
@@ -18,54 +14,10 @@ extern const KernelDef attention_all_to_all, attention_all_gather;
 namespace {
 
 using namespace attention;
+using cuda::Layout;
 using cuda::Moves;
 
 constexpr std::size_t kHeads = 1, kRows = 2;
-
-// The mask's extents over [B, H, Sq, Skv] and which of them it has.
-struct MaskShape {
-  explicit MaskShape(const Spread& spread) : present(spread.call.has_operand(kMask)) {
-    if (!present) return;
-    const Shape given = tandem::shape_of(spread.call.operand(kMask));
-    dims = Shape(4 - given.size(), 1);
-    dims.insert(dims.end(), given.begin(), given.end());
-    // One row where a rank holds one: whether that is all of them or its own cannot be seen, and gathering suits both.
-    per_row = dims[kRows] == spread.rows.local;
-    per_head = dims[kHeads] != 1;
-  }
-  bool present, per_row = false, per_head = false;
-  Shape dims;  // as this rank has it
-};
-
-// Steps over a mask that lies as `dims`.
-void place_mask(AttentionProblem& problem, const Shape& dims) {
-  const Shape strides = row_major_strides(dims);
-  const auto step = [&](std::size_t i) { return dims[i] == 1 ? 0 : strides[i]; };
-  problem.mask_steps = {step(0), step(1), step(2)};
-  problem.mask_column_step = step(3);
-}
-
-// The call of one rank's share of the work, by numbers.
-OpCall share_of(const Spread& spread, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns) {
-  OpCall call = spread.call;
-  call.attributes.set("num_ranks", std::int64_t{1});
-  const auto set = [](Type& type, std::int64_t h, std::int64_t s) { type.dims[1] = h, type.dims[2] = s; };
-  set(*call.operands[kQ], heads, rows);
-  set(*call.operands[kK], kv_heads, columns);
-  set(*call.operands[kV], kv_heads, columns);
-  set(call.results[0], heads, rows);
-  return call;
-}
-
-// Memory of a run, laid out one after the other.
-class Layout {
- public:
-  std::size_t add(std::size_t bytes) { return std::exchange(total_, total_ + aligned_size(bytes)); }
-  std::size_t total() const { return total_; }
-
- private:
-  std::size_t total_ = 0;
-};
 
 // All rows of this rank's heads.
 class ByHeads final : public PreparedKernel {
@@ -86,7 +38,7 @@ class ByHeads final : public PreparedKernel {
     p_.k_steps = dense_steps(p_.kv_heads, spread_.columns.padded(), p_.size);
     p_.v_steps = dense_steps(p_.kv_heads, spread_.columns.padded(), p_.value_size);
     p_.out_steps = dense_steps(p_.heads, spread_.rows.padded(), p_.value_size);
-    OpCall share = share_of(spread_, p_.heads, p_.kv_heads, p_.rows, p_.columns);
+    OpCall share = share_of(spread_.call, p_.heads, p_.kv_heads, p_.rows, p_.columns);
     if (mask_.present) describe_mask(share);
     attention_ = prepare_attention(static_cast<const cuda::CudaDevice&>(*args.device), share, p_);
     std::size_t staging = 0;
@@ -149,19 +101,22 @@ class ByHeads final : public PreparedKernel {
 // All keys and values for this rank's rows.
 class ByKeys final : public PreparedKernel {
  public:
-  explicit ByKeys(const PrepareArgs& args) : spread_(args), mask_(spread_) {
+  explicit ByKeys(const PrepareArgs& args) : spread_(args) {
     for (const std::size_t i : {kK, kV})
       moves_[i - kK].emplace(Moves::Kind::all, bits(args.call.operand(i).dtype) / 8, shape_of(args.call.operand(i)), spread_.columns);
     at_[0] = layout_.add(moves_[0]->whole_bytes());
     at_[1] = layout_.add(moves_[1]->whole_bytes());
     at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));
+    AttentionProblem p = spread_.problem;
+    p.k_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.size);
+    p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
     std::size_t workspace = 0;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      add_part(rows, static_cast<const cuda::CudaDevice&>(*args.device));
-      workspace = std::max(workspace, parts_.back().attention->workspace_bytes());
+      shares_.push_back(make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<const cuda::CudaDevice&>(*args.device)));
+      workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_rest_ = layout_.add(workspace);
-    out_bytes_ = bytes(spread_.problem.dtype, element_count(shape_of(args.call.results[0])));
+    out_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.results[0])));
   }
 
   std::size_t workspace_bytes() const override { return layout_.total(); }
@@ -169,77 +124,21 @@ class ByKeys final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     const cuda::Exchange exchange = {*spread_.group, cuda::handle_of(args.stream), args.deadline};
     std::byte *memory = args.workspace, *staging = memory + at_staging_;
-    std::vector<const std::byte*> operands(args.operands.begin(), args.operands.end());
-    for (const std::size_t i : {kK, kV}) {
-      moves_[i - kK]->collect(exchange, args.operands[i], staging, memory + at_[i - kK]);
-      operands[i] = memory + at_[i - kK];
-    }
+    for (const std::size_t i : {kK, kV}) moves_[i - kK]->collect(exchange, args.operands[i], staging, memory + at_[i - kK]);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, exchange.stream), "clearing padding");
-    for (const Part& part : parts_) {
-      operands[kQ] = args.operands[kQ] + part.q_begin;
-      if (mask_.present) operands[kMask] = args.operands[kMask] + part.mask_begin;
-      std::byte* out = args.results[0] + part.out_begin;
-      part.attention->run({operands, std::span(&out, 1), memory + at_rest_, args.stream, args.deadline});
-    }
+    for (const Share& share : shares_) share.run(args, memory + at_[0], memory + at_[1], args.results, memory + at_rest_);
   }
 
  private:
-  struct Part {
-    std::unique_ptr<PreparedKernel> attention;
-    std::size_t q_begin, out_begin, mask_begin;
-  };
-
-  // Rows that are neighbours in the whole sequence against the columns that they may attend to.
-  void add_part(const Segment& rows, const cuda::CudaDevice& device) {
-    AttentionProblem p = spread_.problem;
-    const std::string& causal = spread_.call.attributes.text("causal");
-    const std::int64_t diagonal = rows.position + (causal == "lower_right" ? spread_.columns.extent - spread_.rows.extent : 0);
-    p.rows = rows.count;
-    p.columns = spread_.columns.extent;
-    OpCall share = spread_.call;
-    if (causal == "upper_left" || causal == "lower_right") {
-      p.columns = std::clamp<std::int64_t>(diagonal + rows.count, 0, spread_.columns.extent);
-      share.attributes.set("causal", std::string("lower_right"));
-      if (p.columns != diagonal + rows.count) p.diagonal = diagonal;  // not the corner of what is left
-    } else if (causal == "offset") {
-      p.diagonal = diagonal;
-    }
-    p.k_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.size);
-    p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
-    Spread cut = spread_;
-    cut.call = share;
-    share = share_of(cut, p.heads, p.kv_heads, p.rows, p.columns);
-    std::size_t mask_begin = 0;
-    if (mask_.present) {
-      place_mask(p, mask_.dims);
-      mask_begin = bytes(p.mask_dtype, rows.local * p.mask_steps.row);
-      Shape means = mask_.dims;
-      if (means[kRows] != 1) means[kRows] = p.rows;
-      if (means[3] != 1) means[3] = p.columns;
-      share.operands[kMask]->dims = {means.begin(), means.end()};
-    }
-    parts_.push_back({prepare_attention(device, share, p), bytes(p.dtype, rows.local * p.q_steps.row), bytes(p.dtype, rows.local * p.out_steps.row), mask_begin});
-  }
-
   Spread spread_;
-  MaskShape mask_;
   std::optional<Moves> moves_[2];  // keys, values
-  std::vector<Part> parts_;
+  std::vector<Share> shares_;
   Layout layout_;
   std::size_t at_[2] = {}, at_staging_ = 0, at_rest_ = 0, out_bytes_ = 0;
 };
 
-// Groups that reach memory of GPUs; ranks that share one exchange through the host.
-template <typename Kernel>
-std::unique_ptr<PreparedKernel> prepare_on(const PrepareArgs& args, const KernelDef& host) {
-  if (args.group && args.group->backend() != "shm") return std::make_unique<Kernel>(args);
-  return host.prepare(args);
-}
-
 }  // namespace
-
-extern const KernelDef cuda_host;
 
 extern const KernelDef cuda_attention_all_to_all, cuda_attention_all_gather;
 const KernelDef cuda_attention_all_to_all = {
@@ -250,7 +149,7 @@ const KernelDef cuda_attention_all_to_all = {
           const auto reason = attention_all_to_all.refuse(call);
           return reason ? reason : own_attention_refusal(call);
         },
-    .prepare = [](const PrepareArgs& args) { return prepare_on<ByHeads>(args, cuda_host); },
+    .prepare = [](const PrepareArgs& args) { return prepare_on_gpus<ByHeads>(args); },
     .rank = 1,
     .sent_bytes = [](const OpCall& call) { return attention_all_to_all.sent_bytes(call); },
     .device = "cuda",
@@ -263,7 +162,7 @@ const KernelDef cuda_attention_all_gather = {
       if (call.has_operand(kQueryLengths)) return "lengths of queries are counted over the whole sequence";
       return own_attention_refusal(call);
     },
-    .prepare = [](const PrepareArgs& args) { return prepare_on<ByKeys>(args, cuda_host); },
+    .prepare = [](const PrepareArgs& args) { return prepare_on_gpus<ByKeys>(args); },
     .rank = 2,
     .sent_bytes = [](const OpCall& call) { return attention_all_gather.sent_bytes(call); },
     .device = "cuda",

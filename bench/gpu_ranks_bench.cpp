@@ -1,0 +1,292 @@
+// Several GPUs, a process each: time of one call on the slowest rank. A server for tools/gpu_check.py, which asks for rows here and at a
+// peer in turn.
+//
+//   gpu_ranks_bench --list            the names of the rows
+//   gpu_ranks_bench RANKS             reads names from stdin, a line each; answers each with a line of JSON
+//
+// Calls are engines that are enqueued on each rank's own stream, replayed from its recording. The first time that a row is asked for, some
+// of its results are compared with loops in double.
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/check.h"
+#include "core/half.h"
+#include "core/seconds.h"
+#include "device/device.h"
+#include "tandem/tandem.h"
+
+namespace {
+
+using namespace tandem;
+using Json = nlohmann::json;
+
+constexpr std::int64_t kHeads = 24, kSize = 128, kWidth = 4096;
+constexpr int kChained = 20;  // small collectives in one recording
+
+struct Work {
+  std::string name;
+  bool attention = false, causal = false;
+  std::int64_t length = 0;  // of the sequence; or rows of the reduction
+};
+
+std::vector<Work> all_work() {
+  std::vector<Work> list;
+  for (const std::int64_t k : {8, 32, 128})
+    for (const bool causal : {false, true}) list.push_back({fmt::format("Attention over ranks {}K{}", k, causal ? " causal" : ""), true, causal, k * 1024});
+  for (const std::int64_t kb : {8, 64, 512, 4096, 16384}) list.push_back({fmt::format("AllReduce + residual + RmsNorm {} KB", kb), false, false, kb * 1024 / (2 * kWidth)});
+  return list;
+}
+
+// Numbers that every rank can tell by their place.
+class Numbers {
+ public:
+  explicit Numbers(unsigned seed) {
+    std::uint32_t state = seed * 2654435761U + 1;
+    for (auto& value : values_) {
+      state = state * 1664525U + 1013904223U;
+      value = float_to_bf16((static_cast<float>(state >> 8) / static_cast<float>(1 << 24) - 0.5f) * 2);
+    }
+  }
+  std::uint16_t bits(std::int64_t at) const { return values_[static_cast<std::size_t>(at) % values_.size()]; }
+  double at(std::int64_t i) const { return bf16_to_float(bits(i)); }
+
+ private:
+  std::vector<std::uint16_t> values_ = std::vector<std::uint16_t>((1 << 20) - 3);
+};
+
+Network network_of(const Work& work, int ranks) {
+  Network network(fmt::format("cp={}", ranks));
+  const std::string mine = "";
+  if (work.attention) {
+    const std::int64_t local = work.length / ranks;
+    const Network::Value qkv = network.input("qkv", DType::bf16, {1, local, 3, kHeads, kSize}, "1:cp");
+    std::vector<Network::Value> operands;
+    for (std::int64_t i = 0; i < 3; ++i) {
+      Network::Value part = network.add("Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{i}}, {"ends", Extents{i + 1}}});
+      part = network.add("Reshape", {part}, {{"shape", Extents{1, local, kHeads, kSize}}});
+      operands.push_back(network.add("Transpose", {part}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}));
+    }
+    AttentionOptions options{.causal = work.causal ? "upper_left" : "none", .axis = "cp"};
+    const Network::Value out = network.attention(operands[0], operands[1], operands[2], options);
+    network.output("out", network.add("Transpose", {out}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}), "1:cp");
+    return network;
+  }
+  Network::Value x = network.input("x", DType::bf16, {work.length, kWidth}), residual = network.input("residual", DType::bf16, {work.length, kWidth}, "same");
+  const Network::Value scale = network.input("scale", DType::bf16, {kWidth}, "same");
+  for (int i = 0; i < kChained; ++i) {
+    x = network.dist_collective(x, "all_reduce", {.reduce = "sum", .axis = "cp"});
+    const std::vector<Network::Value> both = network.add_all("AddRmsNorm", {x, residual, scale});
+    x = both[0];
+  }
+  network.output("out", x, "same");
+  return network;
+}
+
+class Row {
+ public:
+  Row(const Work& work, Group& world) : work_(work), world_(world), device_(open_device("cuda", world.rank())), on_device_(*device_), engine_(engine_of(work, world)) {
+    context_.emplace(engine_, ContextOptions{.rank = world.rank()});
+    context_->set_communicator(std::shared_ptr<Group>(&world, [](Group*) {}));
+    const std::vector<Port> inputs = engine_.inputs(), outputs = engine_.outputs();
+    const std::unique_ptr<Stream> stream = device_->make_stream(1);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const Shape shape = inputs[i].local_range.at(1);
+      std::vector<std::uint16_t> values(static_cast<std::size_t>(element_count(shape)));
+      const std::int64_t first = inputs[i].name == "residual" || inputs[i].name == "scale" ? 0 : world.rank() * static_cast<std::int64_t>(values.size());
+      for (std::size_t e = 0; e < values.size(); ++e) values[e] = numbers_[i].bits(first + static_cast<std::int64_t>(e));
+      memory_.emplace_back(device_, values.size() * 2);
+      device_->copy(memory_.back().data(), reinterpret_cast<const std::byte*>(values.data()), values.size() * 2, *stream);
+      ins_.push_back(memory_.back().data());
+    }
+    out_shape_ = outputs.at(0).local_range.at(1);
+    memory_.emplace_back(device_, static_cast<std::size_t>(element_count(out_shape_)) * 2);
+    outs_.push_back(memory_.back().data());
+    stream->wait(Deadline::after(std::chrono::seconds(60)));
+    context_->prepare();
+  }
+
+  // Seconds of one call, of all ranks together.
+  double measure() {
+    for (int i = 0; i < 3; ++i) call(1);
+    const double once = slowest(call(1));
+    return slowest(call(std::clamp(static_cast<int>(0.05 / once), 5, 200)));
+  }
+
+  // The largest difference from loops in double over a few rows, over the largest magnitude.
+  double error() {
+    call(1);
+    std::vector<std::uint16_t> got(static_cast<std::size_t>(element_count(out_shape_)));
+    const std::unique_ptr<Stream> stream = device_->make_stream(1);
+    device_->copy(reinterpret_cast<std::byte*>(got.data()), memory_.back().data(), got.size() * 2, *stream);
+    stream->wait(Deadline::after(std::chrono::seconds(60)));
+    double worst = 0, largest = 1e-6;
+    const auto compare = [&](std::size_t at, double expected) {
+      const double difference = std::fabs(expected - bf16_to_float(got.at(at)));
+      if (!(difference <= worst)) worst = difference;
+      largest = std::max(largest, std::fabs(expected));
+    };
+    if (work_.attention) compare_attention(compare);
+    else compare_norm(compare);
+    return slowest(std::isnan(worst) ? 1e30 : worst / largest);
+  }
+
+ private:
+  // Built once, on rank 0, so that all have the same.
+  static Engine engine_of(const Work& work, Group& world) {
+    std::vector<std::byte> file;
+    if (world.rank() == 0) {
+      BuildOptions options;
+      options.device = "cuda";
+      const Array bytes = build(network_of(work, world.size()), options).to_bytes();
+      file.assign(bytes.data.get(), bytes.data.get() + bytes.size_bytes());
+    }
+    const std::vector<std::byte> bytes = world.exchange(file, Deadline::after(std::chrono::seconds(120))).at(0);
+    std::shared_ptr<std::byte> memory(new std::byte[bytes.size()], std::default_delete<std::byte[]>());
+    std::memcpy(memory.get(), bytes.data(), bytes.size());
+    return load_engine(Array{DType::u8, {static_cast<std::int64_t>(bytes.size())}, memory});
+  }
+
+  // Seconds per call of this rank.
+  double call(int calls) {
+    world_.exchange({}, Deadline::after(std::chrono::seconds(60)));
+    const std::int64_t begin = monotonic_ns();
+    for (int i = 0; i < calls; ++i) context_->enqueue(ins_, outs_);
+    context_->synchronize();
+    return static_cast<double>(monotonic_ns() - begin) / 1e9 / calls;
+  }
+
+  double slowest(double mine) {
+    for (const auto& blob : world_.exchange(std::as_bytes(std::span(&mine, 1)), Deadline::after(std::chrono::seconds(60)))) {
+      double other = 0;
+      std::memcpy(&other, blob.data(), sizeof other);
+      mine = std::max(mine, other);
+    }
+    return mine;
+  }
+
+  // Inputs lie [row, 3, head, size] over all ranks, results [row, head, size] on each.
+  template <typename Compare>
+  void compare_attention(const Compare& compare) const {
+    const std::int64_t local = work_.length / world_.size();
+    const Numbers& in = numbers_[0];
+    const auto element = [&](std::int64_t row, std::int64_t part, std::int64_t head, std::int64_t d) { return in.at(((row * 3 + part) * kHeads + head) * kSize + d); };
+    for (const std::int64_t mine : {std::int64_t{0}, local / 3, local - 1}) {
+      const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % kHeads, columns = work_.causal ? row + 1 : work_.length;
+      std::vector<double> weights(static_cast<std::size_t>(columns));
+      double top = -INFINITY, total = 0;
+      for (std::int64_t j = 0; j < columns; ++j) {
+        double score = 0;
+        for (std::int64_t d = 0; d < kSize; ++d) score += element(row, 0, head, d) * element(j, 1, head, d);
+        top = std::max(top, weights[static_cast<std::size_t>(j)] = score / std::sqrt(static_cast<double>(kSize)));
+      }
+      for (double& weight : weights) total += weight = std::exp(weight - top);
+      for (std::int64_t d = 0; d < kSize; ++d) {
+        double sum = 0;
+        for (std::int64_t j = 0; j < columns; ++j) sum += weights[static_cast<std::size_t>(j)] * element(j, 2, head, d);
+        compare(static_cast<std::size_t>((mine * kHeads + head) * kSize + d), sum / total);
+      }
+    }
+  }
+
+  template <typename Compare>
+  void compare_norm(const Compare& compare) const {
+    for (const std::int64_t row : {std::int64_t{0}, work_.length - 1}) {
+      std::vector<double> x(kWidth);
+      for (int i = 0; i < kChained; ++i) {
+        double squares = 0;
+        for (std::int64_t c = 0; c < kWidth; ++c) {
+          double sum = 0;
+          for (int r = 0; r < world_.size(); ++r) sum += i == 0 ? numbers_[0].at(r * work_.length * kWidth + row * kWidth + c) : x[static_cast<std::size_t>(c)];
+          x[static_cast<std::size_t>(c)] = bf16_to_float(float_to_bf16(static_cast<float>(sum))) + numbers_[1].at(row * kWidth + c);
+        }
+        for (const double value : x) squares += value * value;
+        const double scale = 1 / std::sqrt(squares / static_cast<double>(kWidth) + 1e-5);
+        for (std::int64_t c = 0; c < kWidth; ++c) {
+          double& value = x[static_cast<std::size_t>(c)];
+          value = bf16_to_float(float_to_bf16(static_cast<float>(value * scale * numbers_[2].at(c))));
+        }
+      }
+      for (std::int64_t c = 0; c < kWidth; ++c) compare(static_cast<std::size_t>(row * kWidth + c), x[static_cast<std::size_t>(c)]);
+    }
+  }
+
+  const Work& work_;
+  Group& world_;
+  std::shared_ptr<Device> device_;
+  OnDevice on_device_;
+  Engine engine_;
+  std::optional<Context> context_;
+  std::vector<Numbers> numbers_ = {Numbers(1), Numbers(2), Numbers(3)};
+  std::vector<DeviceMemory> memory_;
+  std::vector<const void*> ins_;
+  std::vector<void*> outs_;
+  Shape out_shape_;
+};
+
+Json answer_of(const std::vector<Work>& list, const std::string& name, bool compared, Group& world) {
+  const auto work = std::ranges::find(list, name, &Work::name);
+  if (work == list.end()) return {{"name", name}, {"failed", "there is no such row"}};
+  Row row(*work, world);
+  Json answer = {{"name", name}};
+  if (compared) answer["error"] = row.error();
+  const double seconds = row.measure() / (work->attention ? 1 : kChained);
+  answer["us"] = seconds * 1e6;
+  if (work->attention)
+    answer["tflop_s"] = 4.0 * static_cast<double>(kHeads * kSize) * static_cast<double>(work->length) * static_cast<double>(work->length) / (work->causal ? 2 : 1) / seconds / 1e12;
+  return answer;
+}
+
+// Rank 0 reads names and tells them to the others; an empty one ends.
+void serve(int rank, int ranks, const std::string& address) {
+  const std::unique_ptr<Group> world = Group::join(rank, ranks, address, {.rendezvous_deadline_s = 60, .step_deadline_s = 60});
+  const std::vector<Work> list = all_work();
+  std::set<std::string> seen;
+  for (;;) {
+    std::string name;
+    if (rank == 0) std::getline(std::cin, name);
+    const auto told = world->exchange(std::as_bytes(std::span(name)), Deadline::after(std::chrono::minutes(10))).at(0);
+    name.assign(reinterpret_cast<const char*>(told.data()), told.size());
+    if (name.empty()) return;
+    Json answer = {{"name", name}};
+    try {
+      answer = answer_of(list, name, seen.insert(name).second, *world);
+    } catch (const Error& error) {
+      answer["failed"] = error.what();
+    }
+    if (rank == 0) fmt::print("{}\n", answer.dump());
+    std::fflush(stdout);
+    if (answer.contains("failed")) return;  // the ranks may be apart now
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2 || std::string_view(argv[1]) == "--list") {
+    for (const Work& work : all_work()) fmt::print("{}\n", work.name);
+    return 0;
+  }
+  const int ranks = std::atoi(argv[1]);
+  const std::string address = fmt::format("127.0.0.1:{}", 20000 + getpid() % 20000);
+  int rank = 0;
+  for (int r = 1; r < ranks && rank == 0; ++r)
+    if (fork() == 0) rank = r;  // before anything of CUDA
+  try {
+    serve(rank, ranks, address);
+  } catch (const Error& error) {
+    fmt::print(stderr, "rank {}: {}\n", rank, error.what());
+    return 1;
+  }
+  if (rank == 0)
+    while (wait(nullptr) > 0) {}
+  return 0;
+}
