@@ -182,6 +182,7 @@ class RankGroup {
   explicit RankGroup(Group& host) : host_(host) {
     if (!on_cuda() || cuda_device_count() < host.size()) return;
     device_ = open_device("cuda", host.rank());
+    const OnDevice on_device(*device_);
     std::string why;
     gpus_ = make_gpu_group(host, *device_, {}, &why);
     EXPECT_TRUE(gpus_) << why;
