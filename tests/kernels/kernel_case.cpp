@@ -10,6 +10,7 @@
 #include <map>
 #include <random>
 
+#include "comm/group.h"
 #include "core/check.h"
 #include "ops/ops.h"
 #include "ops/shape_rules.h"
