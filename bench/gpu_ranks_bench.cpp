@@ -65,10 +65,9 @@ class Numbers {
 
 Network network_of(const Work& work, int ranks) {
   Network network(fmt::format("cp={}", ranks));
-  const std::string mine = "";
   if (work.attention) {
     const std::int64_t local = work.length / ranks;
-    const Network::Value qkv = network.input("qkv", DType::bf16, {1, local, 3, kHeads, kSize}, "1:cp");
+    const Network::Value qkv = network.input("qkv", DType::bf16, {1, work.length, 3, kHeads, kSize}, "1:cp");
     std::vector<Network::Value> operands;
     for (std::int64_t i = 0; i < 3; ++i) {
       Network::Value part = network.add("Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{i}}, {"ends", Extents{i + 1}}});
