@@ -1,0 +1,154 @@
+// Contexts of rank processes on a GPU each: what they give, and who is named when one is killed, stopped, late or different. Needs two GPUs:
+// with fewer every test is skipped and says so.
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <thread>
+
+#include "comm/rank_processes.h"
+#include "core/check.h"
+#include "gpu/gpu_ranks.h"
+#include "tandem/tandem.h"
+
+namespace tandem::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string model_path(const std::string& name) {
+  const char* folder = std::getenv("TANDEM_TEST_MODELS");
+  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
+}
+
+Engine engine_of(const std::string& device, const std::string& mesh, std::int64_t rows) {
+  BuildOptions options;
+  options.device = device;
+  options.mesh = mesh;
+  options.timed = false;
+  options.shapes["x"] = fmt::format("{}x32", rows);
+  return build(model_path("mlp_dynamo"), options);
+}
+
+// One rank of the MLP over two GPUs, with memory of the host.
+struct Rank {
+  Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30)
+      : engine(engine_of("cuda", "tp=2", rows)), inputs(engine.random_inputs(1)),
+        context(std::in_place, engine, ContextOptions{.rank = group.rank(), .threads = 1, .step_deadline_s = step_deadline_s}) {
+    context->set_communicator(std::shared_ptr<Group>(&group, [](Group*) {}));
+    context->set_input_shape(0, inputs.begin()->second.shape);
+    out.resize(static_cast<std::size_t>(element_count(context->output_shape(0))));
+    context->prepare();
+  }
+  void run() {
+    const void* const in[] = {inputs.begin()->second.data.get()};
+    void* const to[] = {out.data()};
+    std::fill(out.begin(), out.end(), -1.0f);
+    context->run(in, to);
+  }
+
+  Engine engine;
+  Arrays inputs;
+  std::optional<Context> context;
+  std::vector<float> out;
+};
+
+// The GPU works on, and all that the context had there is given back.
+void check_gpu_is_well(std::size_t free_before) {
+  void* memory = nullptr;
+  check(cudaDeviceSynchronize() == cudaSuccess && cudaMalloc(&memory, 1 << 20) == cudaSuccess && cudaMemset(memory, 1, 1 << 20) == cudaSuccess, "the GPU works on");
+  check(cudaFree(memory) == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess, "the GPU works on");
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
+  check(free + (std::size_t{512} << 20) > free_before, fmt::format("{} bytes were free before, {} are after", free_before, free));
+}
+
+// Rank 1 does `act` after twenty replays, rank 0 goes on until it hears of it.
+std::vector<RankOutcome> outcomes_when(const std::function<void(Rank&)>& act) {
+  RankProcesses ranks(2, [&](Group& group) {
+    cudaSetDevice(group.rank());
+    cudaFree(nullptr);
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
+    try {
+      Rank rank(group, 8, 1);
+      for (int call = 0; call < 2000; ++call) {
+        if (call == 20 && group.rank() == 1) act(rank);
+        rank.run();
+      }
+    } catch (const Error&) {
+      check_gpu_is_well(free);
+      throw;
+    }
+  });
+  return ranks.wait(50s);
+}
+
+class GpuContexts : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
+  }
+};
+
+TEST_F(GpuContexts, GiveWhatOneRankGives) {
+  run_rank_processes(2, [](Group& group) {
+    for (const std::int64_t rows : {1, 8, 33}) {
+      const Engine one = engine_of("cpu", "", rows);
+      Rank rank(group, rows);
+      const Array wanted = Model(one).run(rank.inputs).begin()->second.at(0);
+      const auto* values = reinterpret_cast<const float*>(wanted.data.get());
+      for (int call = 0; call < 4; ++call) {
+        rank.run();
+        for (std::size_t i = 0; i < rank.out.size(); ++i)
+          if (!(std::abs(rank.out[i] - values[i]) < 1e-4f)) fail(ErrorCode::internal, "call {}: element {} is {}, not {}", call, i, rank.out[i], values[i]);
+      }
+    }
+  });
+}
+
+TEST_F(GpuContexts, AKilledRankIsNamed) {
+  const auto outcomes = outcomes_when([](Rank&) { raise(SIGKILL); });
+  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
+  EXPECT_FALSE(outcomes[0].ok);
+  EXPECT_EQ(outcomes[0].code, ErrorCode::rank_failed) << outcomes[0].text;
+  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
+}
+
+TEST_F(GpuContexts, AStoppedRankIsNamed) {
+  const auto outcomes = outcomes_when([](Rank&) { raise(SIGSTOP); });
+  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
+  EXPECT_EQ(outcomes[0].code, ErrorCode::timeout) << outcomes[0].text;
+  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
+}
+
+TEST_F(GpuContexts, ARankThatDoesNotCallIsNamedAndHearsOfIt) {
+  const auto outcomes = outcomes_when([](Rank&) { std::this_thread::sleep_for(8s); });
+  for (const RankOutcome& outcome : outcomes) {
+    ASSERT_TRUE(outcome.finished) << "a rank waits for ever";
+    EXPECT_EQ(outcome.code, ErrorCode::timeout) << outcome.text;
+    EXPECT_EQ(outcome.rank, 1) << outcome.text;
+  }
+}
+
+TEST_F(GpuContexts, ARankThatThrowsEndsTheOthers) {
+  const auto outcomes = outcomes_when([](Rank&) { fail(ErrorCode::io, "the disk is full"); });
+  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
+  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
+  EXPECT_NE(outcomes[0].text.find("the disk is full"), std::string::npos) << outcomes[0].text;
+}
+
+TEST_F(GpuContexts, PlansThatDifferAreRefusedBeforeAnythingRuns) {
+  RankProcesses ranks(2, [](Group& group) { Rank(group, group.rank() == 0 ? 8 : 16); });
+  for (const RankOutcome& outcome : ranks.wait(50s)) {
+    ASSERT_TRUE(outcome.finished);
+    EXPECT_EQ(outcome.code, ErrorCode::mismatch) << outcome.text;
+  }
+}
+
+}  // namespace
+}  // namespace tandem::test
