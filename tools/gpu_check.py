@@ -108,6 +108,13 @@ def contexts(check: Check) -> Iterator[Row]:
 def groups(check: Check) -> Iterator[Row]:
     """Collectives between GPUs; one test at a time, for each takes all of them."""
     yield from tests(check, "groups", check.program("gpu_group_tests"), workers=1)
+    yield from tests(check, "groups", check.program("attention_ranks_test"), workers=1, wanted=lambda name: name.rsplit("/", 1)[-1] == str(gpus()))
+
+
+def gpus() -> int:
+    """How many this machine has."""
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return len(re.findall(r"^GPU ", listed.stdout, re.MULTILINE))
 
 
 def names_of(check: Check, program: str) -> list[str]:
@@ -121,7 +128,7 @@ def names_of(check: Check, program: str) -> list[str]:
     return names if status == 0 else []
 
 
-def tests(check: Check, stage: str, program: str, workers: int = WORKERS) -> Iterator[Row]:
+def tests(check: Check, stage: str, program: str, workers: int = WORKERS, wanted=lambda name: True) -> Iterator[Row]:
     def run(name: str) -> Row:
         if (stage, name) in check.known:
             return check.known[stage, name]
@@ -130,7 +137,7 @@ def tests(check: Check, stage: str, program: str, workers: int = WORKERS) -> Ite
         verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
         return Row(stage, name, verdict, seconds, "" if verdict == "passed" else text.strip()[:1200], counts)
 
-    names = names_of(check, program)
+    names = [name for name in names_of(check, program) if wanted(name)]
     if not names:
         yield Row(stage, "list", "failed", 0, "the program lists no tests")
     with ThreadPoolExecutor(workers) as pool:
@@ -200,7 +207,7 @@ class Server:
         return json.loads(line) if line else {"name": name, "failed": "the program ended, or gave no answer in time"}
 
 
-PAIRS = 5
+PAIRS, RANK_PAIRS = 5, 3
 
 
 def bench(check: Check) -> Iterator[Row]:
@@ -234,7 +241,31 @@ def bench(check: Check) -> Iterator[Row]:
         server.process.wait(20)
 
 
-STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "groups": groups, "models": models, "bench": bench, "sanitizer": sanitizer}
+def ranks(check: Check) -> Iterator[Row]:
+    """All GPUs of the machine, a process each, beside PyTorch on as many."""
+    if gpus() < 2:
+        yield Row("ranks", "all", "skipped", 0, "this machine has one GPU")
+        return
+    command = [check.program("gpu_ranks_bench"), str(gpus())]
+    status, text, _ = check.call([command[0], "--list"], 30)
+    ours, peer = Server(check, command), Server(check, [sys.executable, "bench/peers/gpu_ranks_torch.py", str(gpus())])
+    for name in text.splitlines():
+        begin, answers = time.monotonic(), [(ours.ask(name), peer.ask(name)) for _ in range(RANK_PAIRS)]
+        values = {key: value for key, value in answers[0][0].items() if key != "name"}
+        mine, theirs = ([answer["us"] for answer in side if "us" in answer] for side in zip(*answers, strict=True))
+        if len(mine) < RANK_PAIRS:
+            yield Row("ranks", name, "failed", time.monotonic() - begin, str([answer for answer, _ in answers])[:1000])
+            continue
+        values["us"] = round(statistics.median(mine), 2)
+        if theirs:
+            values |= {"peer_us": round(statistics.median(theirs), 2), "ratio": round(statistics.median(theirs) / statistics.median(mine), 3), "peer": answers[0][1].get("ways")}
+        yield Row("ranks", name, "passed" if values.get("error", 1) < 0.03 else "failed", time.monotonic() - begin, "", values)
+    for server in (ours, peer):
+        server.process.stdin.close()
+        server.process.wait(20)
+
+
+STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "groups": groups, "models": models, "bench": bench, "ranks": ranks, "sanitizer": sanitizer}
 
 
 def table(rows: list[Row], limit: int = 100) -> str:
@@ -250,7 +281,7 @@ def table(rows: list[Row], limit: int = 100) -> str:
                 total[kernel] = total.get(kernel, 0) + count
     lines += [f"  {count:6} rows on {kernel}" for kernel, count in sorted(total.items())]
     for row in rows:
-        if row.stage in ("probe", "bench") or row.status == "failed":
+        if row.stage in ("probe", "bench", "ranks") or row.status == "failed":
             lines.append(f"{row.status} {row.stage} {row.name} {row.values or ''} {row.text[:400]}")
     return "\n".join("\n".join(lines).splitlines()[:limit])
 
