@@ -42,6 +42,7 @@ PUBLIC_OWNER = {
     "deadline": "core",
     "collective": "core",
     "group": "comm",
+    "nccl": "comm",
     "engine": "api/run",
     "team": "api/run",
     "context": "api/run",

@@ -50,7 +50,9 @@ void GpuWait::time_out(const Progress& last) {
   const int me = group_.members()[static_cast<std::size_t>(group_.rank())], other = group_.members()[static_cast<std::size_t>(laggard_)];
   const Progress mine = group_.progress(group_.rank());
   std::string text;
-  if (other == me) {
+  if (!mine.attached) {
+    text = fmt::format("{} did not end within {:.1f} s; which rank is late cannot be told, the ranks' communicator is no longer usable", what_, seconds);
+  } else if (other == me) {
     text = fmt::format("{} did not end within {:.1f} s, though no other rank is behind", what_, seconds);
   } else {
     text = fmt::format("nothing came from it for {:.1f} s", seconds);
@@ -60,7 +62,7 @@ void GpuWait::time_out(const Progress& last) {
   auto* shm = dynamic_cast<shm::ShmGroup*>(&group_);
   if (shm) shm->give_up(ErrorCode::timeout, other, text);
   group_.abort(text);
-  throw Error(ErrorCode::timeout, text, {}, other);
+  throw Error(ErrorCode::timeout, text, {}, mine.attached ? other : -1);
 }
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 // Stands in for device/cuda in programs without it.
 #include "core/check.h"
 #include "device/device.h"
+#include "device/links.h"
 
 namespace tandem {
 
@@ -9,6 +10,8 @@ std::shared_ptr<Device> open_cuda_device(int) {
 }
 
 int cuda_device_count() { return 0; }
+
+std::vector<int> gpus_reached_by(int) { return {}; }
 
 bool built_with_cuda() { return false; }
 CudaReport report_cuda() { return {}; }

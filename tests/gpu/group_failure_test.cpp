@@ -10,9 +10,11 @@
 #include <optional>
 #include <thread>
 
+#include "comm/nccl/api.h"
 #include "comm/rank_processes.h"
 #include "core/check.h"
 #include "gpu/gpu_ranks.h"
+#include "tandem/nccl.h"
 #include "tandem/tandem.h"
 
 namespace tandem::test {
@@ -36,10 +38,11 @@ Engine engine_of(const std::string& device, const std::string& mesh, std::int64_
 
 // One rank of the MLP over two GPUs, with memory of the host.
 struct Rank {
-  Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30)
+  Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30) : Rank(std::shared_ptr<Group>(&group, [](Group*) {}), rows, step_deadline_s) {}
+  explicit Rank(const std::shared_ptr<Group>& group, std::int64_t rows = 8, double step_deadline_s = 30)
       : engine(engine_of("cuda", "tp=2", rows)), inputs(engine.random_inputs(1)),
-        context(std::in_place, engine, ContextOptions{.rank = group.rank(), .threads = 1, .step_deadline_s = step_deadline_s}) {
-    context->set_communicator(std::shared_ptr<Group>(&group, [](Group*) {}));
+        context(std::in_place, engine, ContextOptions{.rank = group->rank(), .threads = 1, .step_deadline_s = step_deadline_s}) {
+    context->set_communicator(group);
     context->set_input_shape(0, inputs.begin()->second.shape);
     out.resize(static_cast<std::size_t>(element_count(context->output_shape(0))));
     context->prepare();
@@ -95,19 +98,72 @@ class GpuContexts : public testing::Test {
   }
 };
 
+void check_calls(Rank& rank, std::int64_t rows) {
+  const Array wanted = Model(engine_of("cpu", "", rows)).run(rank.inputs).begin()->second.at(0);
+  const auto* values = reinterpret_cast<const float*>(wanted.data.get());
+  for (int call = 0; call < 4; ++call) {
+    rank.run();
+    for (std::size_t i = 0; i < rank.out.size(); ++i)
+      if (!(std::abs(rank.out[i] - values[i]) < 1e-4f)) fail(ErrorCode::internal, "call {}: element {} is {}, not {}", call, i, rank.out[i], values[i]);
+  }
+}
+
 TEST_F(GpuContexts, GiveWhatOneRankGives) {
   run_rank_processes(2, [](Group& group) {
     for (const std::int64_t rows : {1, 8, 33}) {
-      const Engine one = engine_of("cpu", "", rows);
       Rank rank(group, rows);
-      const Array wanted = Model(one).run(rank.inputs).begin()->second.at(0);
-      const auto* values = reinterpret_cast<const float*>(wanted.data.get());
-      for (int call = 0; call < 4; ++call) {
-        rank.run();
-        for (std::size_t i = 0; i < rank.out.size(); ++i)
-          if (!(std::abs(rank.out[i] - values[i]) < 1e-4f)) fail(ErrorCode::internal, "call {}: element {} is {}, not {}", call, i, rank.out[i], values[i]);
-      }
+      check_calls(rank, rows);
     }
+  });
+}
+
+// A communicator of the caller's, of the first `size` ranks.
+ncclComm_t communicator(Group& group, int size) {
+  const nccl::Api& api = nccl::api();
+  ncclUniqueId id = {};
+  if (group.rank() == 0) nccl::check(api.ncclGetUniqueId(&id), "making a name");
+  const auto blobs = group.exchange(std::as_bytes(std::span(&id, 1)));
+  std::memcpy(&id, blobs[0].data(), sizeof id);
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  ncclComm_t comm = nullptr;
+  if (group.rank() < size) nccl::check(api.ncclCommInitRankConfig(&comm, size, id, group.rank(), &config), "joining");
+  return comm;
+}
+
+TEST_F(GpuContexts, ACommunicatorOfTheCallersServesAgainAndIsLeftAlone) {
+  run_rank_processes(2, [](Group& group) {
+    cudaSetDevice(group.rank());
+    const ncclComm_t comm = communicator(group, 2);
+    for (int round = 0; round < 2; ++round) {
+      Rank rank(std::shared_ptr<Group>(group_from_nccl(comm)));
+      check_calls(rank, 8);
+      rank.context->set_communicator(nullptr);
+      rank.context->set_communicator(group_from_nccl(comm));
+      check_calls(rank, 8);
+    }
+    nccl::check(nccl::api().ncclCommDestroy(comm), "its own end");
+  });
+}
+
+TEST_F(GpuContexts, ACommunicatorOfAnotherSizeOrGpuIsRefused) {
+  run_rank_processes(2, [](Group& group) {
+    cudaSetDevice(1 - group.rank());  // the other one
+    const ncclComm_t both = communicator(group, 2), one = communicator(group, 1);
+    const auto code = [](const std::function<void()>& work) {
+      try {
+        work();
+      } catch (const Error& error) {
+        return error.code();
+      }
+      return ErrorCode::internal;
+    };
+    const Engine engine = engine_of("cuda", "tp=2", 8);
+    Context context(engine, {.rank = group.rank()});
+    if (one) check(code([&] { context.set_communicator(group_from_nccl(one)); }) == ErrorCode::mismatch, "one of two ranks");
+    check(code([&] { group_from_nccl(nullptr); }) == ErrorCode::invalid_argument, "none at all");
+    context.set_communicator(group_from_nccl(both));
+    check(code([&] { context.prepare(); }) == ErrorCode::mismatch, "another GPU");
+    group.exchange({});
   });
 }
 

@@ -13,6 +13,7 @@
 
 #include "core/check.h"
 #include "device/device.h"
+#include "device/links.h"
 
 namespace tandem {
 namespace {
@@ -88,7 +89,11 @@ double find_cpu_limit() {
 // "cpu", and the GPUs.
 std::vector<std::string> find_devices() {
   std::vector<std::string> devices = {"cpu"};
-  for (int i = 0; i < cuda_device_count(); ++i) devices.push_back(fmt::format("cuda:{} {}", i, open_device("cuda", i)->name()));
+  for (int i = 0; i < cuda_device_count(); ++i) {
+    const std::vector<int> reached = gpus_reached_by(i);
+    const std::string links = reached.empty() ? "" : fmt::format(", reaches the memory of cuda:{}", fmt::join(reached, ", cuda:"));
+    devices.push_back(fmt::format("cuda:{} {}{}", i, open_device("cuda", i)->name(), links));
+  }
   return devices;
 }
 

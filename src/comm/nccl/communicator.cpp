@@ -77,9 +77,10 @@ std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int
   std::unique_ptr<Communicator> made(new Communicator);
   made->family_ = family_;
   ncclConfig_t config = configuration();
-  const ncclResult_t result = api().ncclCommSplit(comm_, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &made->comm_, &config);
   try {
-    settle(result, "splitting the ranks", control, deadline.limit());
+    const int given = color < 0 ? NCCL_SPLIT_NOCOLOR : color;
+    if (borrowed_) split_aside(control, given, key, made->comm_, deadline.limit());
+    else settle(api().ncclCommSplit(comm_, given, key, &made->comm_, &config), "splitting the ranks", control, deadline.limit());
   } catch (...) {
     static_cast<void>(made.release());  // NCCL may still write to it
     throw;
@@ -90,8 +91,41 @@ std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int
   return made;
 }
 
+std::unique_ptr<Communicator> Communicator::borrow(ncclComm_t comm) {
+  std::unique_ptr<Communicator> made(new Communicator);
+  made->comm_ = comm;
+  made->family_ = std::make_shared<Family>();
+  made->family_->add(comm);
+  made->borrowed_ = true;
+  return made;
+}
+
+// The caller's communicator may be one whose calls block until all ranks have come.
+void Communicator::split_aside(Group& control, int color, int key, ncclComm_t& made, std::chrono::nanoseconds limit) {
+  struct Call {
+    ncclConfig_t config = configuration();
+    ncclComm_t made = nullptr;
+    std::atomic<int> result{-1};
+  };
+  auto call = std::make_shared<Call>();
+  std::thread([call, comm = comm_, color, key] { call->result = api().ncclCommSplit(comm, color, key, &call->made, &call->config); }).detach();
+  GpuWait wait(control, limit, "NCCL's splitting the ranks");
+  try {
+    while (call->result < 0) {
+      wait.look();
+      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted in NCCL's splitting the ranks");
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  } catch (const Error& error) {
+    control.abort(error.message());
+    throw;
+  }
+  settle(static_cast<ncclResult_t>(call->result.load()), "splitting the ranks", control, limit);
+  made = call->made;
+}
+
 Communicator::~Communicator() {
-  if (!comm_ || !family_->remove(comm_)) return;
+  if (!comm_ || !family_->remove(comm_) || borrowed_) return;
   run_aside([comm = comm_] { api().ncclCommDestroy(comm); }, kTakeApart);
 }
 

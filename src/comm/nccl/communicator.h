@@ -41,6 +41,8 @@ class Communicator {
   static std::unique_ptr<Communicator> create(Group& control, Deadline deadline);
   // Collective over the ranks of this one; null where `color` is negative. `control` is this one's.
   std::unique_ptr<Communicator> split(Group& control, int color, int key, Deadline deadline);
+  // One of the caller's, which stays its own. It may block, so what is called on it is called in another thread.
+  static std::unique_ptr<Communicator> borrow(ncclComm_t comm);
   // Local; waits a short time for NCCL to take it apart, then leaves that to a thread.
   ~Communicator();
   Communicator(const Communicator&) = delete;
@@ -52,9 +54,11 @@ class Communicator {
 
  private:
   Communicator() = default;
+  void split_aside(Group& control, int color, int key, ncclComm_t& made, std::chrono::nanoseconds limit);
 
   ncclComm_t comm_ = nullptr;
   std::shared_ptr<Family> family_;
+  bool borrowed_ = false;
 };
 
 }  // namespace tandem::nccl

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "comm/nccl/lent_control.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 
@@ -181,10 +182,15 @@ void NcclGroup::enqueue(const CollectiveCall& call) {
 std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) {
   const Deadline limit = deadline ? *deadline : Deadline::after(kRendezvousDeadline);
   std::unique_ptr<Group> part = control().split(lists, limit);  // checks the lists
+  if (dynamic_cast<LentControl*>(&control())) {
+    if (!part) return nullptr;
+    std::shared_ptr<Communicator> own = static_cast<LentControl&>(*part).communicator();
+    return std::make_unique<NcclGroup>(std::move(part), nullptr, std::move(own));
+  }
   int color = -1, key = 0;
   for (std::size_t i = 0; i < lists.size(); ++i)
     if (const auto found = std::ranges::find(lists[i], rank()); found != lists[i].end()) color = static_cast<int>(i), key = static_cast<int>(found - lists[i].begin());
-  std::unique_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
+  std::shared_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
   if (!part) return nullptr;
   return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));
 }

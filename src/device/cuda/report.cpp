@@ -1,7 +1,9 @@
+#include <cuda_runtime.h>
 #include <fmt/format.h>
 
 #include "device/cuda/library.h"
 #include "device/device.h"
+#include "device/links.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -24,6 +26,16 @@ CudaReport report_cuda() {
   }
   report.looked_in = places();
   return report;
+}
+
+std::vector<int> gpus_reached_by(int gpu) {
+  std::vector<int> reached;
+  for (int other = 0; other < cuda_device_count(); ++other) {
+    int can = 0;
+    if (other != gpu && cudaDeviceCanAccessPeer(&can, gpu, other) == cudaSuccess && can) reached.push_back(other);
+  }
+  cudaGetLastError();
+  return reached;
 }
 
 }  // namespace tandem
