@@ -120,6 +120,15 @@ void RankContext::make_parts(Joined& joined, Group& world) {
 
 // Prepared collectives keep their group, and graphs must be gone before the communicators whose kernels they hold.
 void RankContext::leave_group() {
+  if (gpu_group() && !bounds_.empty()) {
+    try {
+      guarded([&] {
+        done_->wait(*stream_);  // what callers' streams have to do
+        wait_for_stream();
+      });
+    } catch (const Error&) {  // told of where it was waited for, or of no more use to anybody
+    }
+  }
   bounds_.clear();
   joined_.reset();
   group_ = nullptr;

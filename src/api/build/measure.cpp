@@ -4,6 +4,7 @@
 #include <fstream>
 #include <random>
 
+#include "comm/gpu_group.h"
 #include "comm/ranks.h"
 #include "core/check.h"
 #include "core/numeric.h"
@@ -75,7 +76,7 @@ Tensor sample_floats(const Type& type, std::mt19937& random) {
 class TrialRun {
  public:
   TrialRun(const Trial& trial, int threads, Group* group)
-      : device_(open_device(trial.kernel.device, group ? group->rank() : 0)), stream_(device_->make_stream(threads)), alone_(!group) {
+      : device_(open_device(trial.kernel.device, group ? group->rank() : 0)), on_device_(*device_), stream_(device_->make_stream(threads)), alone_(!group) {
     const auto seed = static_cast<unsigned>(group ? group->rank() : 0);
     std::vector<const std::byte*> weights;
     for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
@@ -84,7 +85,8 @@ class TrialRun {
     }
     for (const Type& type : trial.call.results) result_data_.push_back(room(bytes(type.dtype, element_count(extents(type)))));
     if (trial.kernel.pack) packed_ = trial.kernel.pack(trial.call, weights);
-    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, group, device_.get()});
+    if (group && !device_->is_host()) gpu_group_ = make_gpu_group(*group, *device_, {}, nullptr);  // as contexts do
+    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, gpu_group_ ? gpu_group_.get() : group, device_.get()});
     workspace_ = room(kernel_->workspace_bytes());
   }
 
@@ -117,7 +119,9 @@ class TrialRun {
   }
 
   std::shared_ptr<Device> device_;
+  OnDevice on_device_;
   std::unique_ptr<Stream> stream_;
+  std::unique_ptr<GpuGroup> gpu_group_;
   bool alone_;
   std::vector<DeviceMemory> memory_;
   std::vector<const std::byte*> operand_data_;

@@ -43,6 +43,7 @@ struct Context::Data {
   std::shared_ptr<Group> group;  // outlives the context below
   RankContext context;
   std::vector<std::string> notices;
+  std::string through_host;  // as the notices say it
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
       : engine(of), options(given), context(of.data().rank_engine(given.rank), rank_options) {}
@@ -64,9 +65,16 @@ void Context::set_communicator(std::shared_ptr<Group> group) {
   data_->context.set_communicator(alone ? nullptr : group.get());
   data_->group = std::move(group);  // the one before is not in use any more
   data_->notices = std::move(notices);
+  data_->through_host.clear();
 }
 
-const std::vector<std::string>& Context::notices() const { return data_->notices; }
+const std::vector<std::string>& Context::notices() const {
+  std::string& known = data_->through_host;
+  if (const std::string why = data_->context.through_host(); why != known && !why.empty())
+    data_->notices.push_back(fmt::format("collectives between the GPUs go through the host, for {}", why));
+  known = data_->context.through_host();
+  return data_->notices;
+}
 
 void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
 

@@ -85,7 +85,8 @@ std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int
     static_cast<void>(made.release());  // NCCL may still write to it
     throw;
   }
-  if (!made->comm_) return nullptr;
+  if (color < 0) return nullptr;
+  tandem::check(made->comm_ != nullptr, "NCCL gives a communicator to each part");
   family_->add(made->comm_);
   made->settle(ncclInProgress, "splitting the ranks", control, deadline.limit());
   return made;
