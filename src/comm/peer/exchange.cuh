@@ -1,0 +1,128 @@
+// Exchange between the GPUs of a group from inside kernels: put, signal, wait. For .cu files of any folder that have a View.
+//
+// Waiting loops give up, and let their kernel fall through, once the group was aborted or the View's limit has passed; what the kernel then
+// leaves is worth nothing, and the group tells its host.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "comm/peer/layout.h"
+
+namespace tandem::peer {
+
+inline constexpr std::uint32_t kEmpty = 0xffffffffu;
+
+// 16 bytes, past the caches of this SM. Each 4 bytes arrive at once, the 16 need not.
+__device__ __forceinline__ uint4 load_word(const void* at) {
+  uint4 v;
+  asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_word(void* at, uint4 v) {
+  asm volatile("st.volatile.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+__device__ __forceinline__ std::uint32_t load_plain(const std::uint32_t* at) { return *reinterpret_cast<const volatile std::uint32_t*>(at); }
+__device__ __forceinline__ void store_plain(std::uint32_t* at, std::uint32_t v) { *reinterpret_cast<volatile std::uint32_t*>(at) = v; }
+__device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* at) {
+  std::uint32_t v;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_release(std::uint32_t* at, std::uint32_t v) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
+}
+
+// Words of floats: all ones mean that nothing has come, so a sender writes another NaN instead.
+__device__ __forceinline__ bool is_empty(const uint4& v) { return v.x == kEmpty || v.y == kEmpty || v.z == kEmpty || v.w == kEmpty; }
+__device__ __forceinline__ std::uint32_t never_empty(std::uint32_t v) { return v == kEmpty ? 0x7fff7fffu : v; }
+__device__ __forceinline__ uint4 never_empty(uint4 v) { return {never_empty(v.x), never_empty(v.y), never_empty(v.z), never_empty(v.w)}; }
+__device__ __forceinline__ void wipe(void* at) { store_word(at, {kEmpty, kEmpty, kEmpty, kEmpty}); }
+
+// Whether a thread that has waited so long should give up. The memory of the host is slow to read: one thread of the GPU does it at a time.
+static __device__ __noinline__ bool should_end(const View& view, long long waited, int peer) {
+  State& state = *view.state;
+  if (load_plain(&state.ended) != 0) return true;
+  bool ends = waited > view.limit;
+  if (!ends && load_plain(&state.asking) == 0 && atomicExch(&state.asking, 1u) == 0) {
+    ends = load_plain(&view.page->abort) != 0;
+    atomicExch(&state.asking, 0u);
+  }
+  if (!ends || atomicExch(&state.ended, 1u) != 0) return ends;
+  *reinterpret_cast<volatile std::int32_t*>(&view.page->waited_for) = peer;
+  __threadfence_system();
+  store_plain(&view.page->gave_up, 1);
+  return true;
+}
+
+// Of one thread: over() after each look in vain, with the rank it waits for. Once true it stays true.
+class Wait {
+ public:
+  __device__ __forceinline__ bool over(const View& view, int peer) {
+    if (ended_ || (++looks_ & 31) != 0) return ended_;
+    const long long now = clock64();
+    if (looks_ == 32) start_ = now;
+    constexpr long long kQuiet = 30000;  // clock cycles, which are about 20 µs
+    if (now - start_ > kQuiet) ended_ = should_end(view, now - start_, peer);
+    return ended_;
+  }
+  // A new wait begins.
+  __device__ __forceinline__ void restart() { looks_ = 0; }
+
+ private:
+  unsigned looks_ = 0;
+  bool ended_ = false;
+  long long start_ = 0;
+};
+
+// Where the words of lane `lane` lie at `rank` in a slot.
+__device__ __forceinline__ char* word_lane(const View& view, int rank, int lane, unsigned slot) {
+  return view.slab[rank] + Slab::kWords + (static_cast<std::size_t>(slot) * kLanes + lane) * kWordLane;
+}
+__device__ __forceinline__ char* data_lane(const View& view, int rank, int lane, unsigned slot) {
+  return view.slab[rank] + Slab::kData + (static_cast<std::size_t>(slot) * kLanes + lane) * kDataLane;
+}
+__device__ __forceinline__ std::uint32_t* arrival(const View& view, int rank, int lane, int sender) {
+  return reinterpret_cast<std::uint32_t*>(view.slab[rank] + Slab::kArrivals + (lane * kMaxRanks + sender) * kArrivalStride);
+}
+
+// What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return.
+struct Turn {
+  LaneState lane;
+  bool ended;
+};
+__device__ __forceinline__ Turn begin_turn(const View& view) {
+  Turn turn;
+  turn.lane.calls = load_plain(&view.state->lanes[blockIdx.x].calls);
+  turn.lane.arrivals = load_plain(&view.state->lanes[blockIdx.x].arrivals);
+  turn.ended = __syncthreads_or(load_plain(&view.state->ended) != 0);
+  if (blockIdx.x == 0 && threadIdx.x == 0) {  // progress, for the host
+    const std::uint32_t sequence = view.state->sequence + 1;
+    view.state->sequence = sequence;
+    store_plain(&view.page->sequence, sequence);
+  }
+  return turn;
+}
+
+// Raises this rank's counter in a lane at all peers, after everything that the block has written. By all threads.
+__device__ __forceinline__ void signal_peers(const View& view, int lane, std::uint32_t count) {
+  __syncthreads();
+  const int peer = static_cast<int>(threadIdx.x);
+  if (peer >= view.size || peer == view.rank) return;
+  __threadfence_system();
+  store_release(arrival(view, peer, lane, view.rank), count);
+}
+
+// Until the counters of all peers have reached `count` in this rank's lane; false: given up. By all threads, and the same to all.
+__device__ __forceinline__ bool await_peers(const View& view, int lane, std::uint32_t count, Wait& wait) {
+  const int peer = static_cast<int>(threadIdx.x);
+  bool ended = false;
+  if (peer < view.size && peer != view.rank) {
+    const std::uint32_t* at = arrival(view, view.rank, lane, peer);
+    wait.restart();
+    while (static_cast<std::int32_t>(load_acquire(at) - count) < 0 && !(ended = wait.over(view, peer))) {
+    }
+  }
+  return __syncthreads_or(ended) == 0;
+}
+
+}  // namespace tandem::peer

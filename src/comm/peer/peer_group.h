@@ -1,0 +1,85 @@
+// PeerGroup: collectives of GPUs of one host, by kernels that push into memory of the peers' GPUs. layout.h says how.
+//
+// Kernels that wait are bounded: each gives up once the call's deadline has passed without an answer, or once any rank has ended the group.
+// A thread of this object watches: it ends the group where a kernel of this rank gave up, a process of a peer has ended, or the control
+// group has failed. After that outputs are worth nothing, and throw_if_failed() and run() throw the reason.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "comm/gpu_group.h"
+#include "comm/peer/launch.h"
+#include "comm/peer/links.h"
+#include "comm/peer/pages.h"
+#include "comm/peer/window.h"
+
+namespace tandem::peer {
+
+struct PeerOptions {
+  int blocks = 0;           // of a kernel, at most kLanes; 0: what the GPUs can run at once. The least of all ranks counts
+  bool share_gpu = false;   // ranks may share a GPU, which is for tests: their kernels must fit on it together
+  std::chrono::nanoseconds limit = kStepDeadline;  // of waits in calls without a deadline
+};
+
+// Collective. Null where these ranks cannot be served, and then on all of them, with the reason in `why`. The device is the thread's current
+// one; `control` is borrowed and outlives the group.
+std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why, const PeerOptions& options = {});
+
+class PeerGroup final : public GpuGroup {
+ public:
+  // Collective; throws on all ranks or on none.
+  PeerGroup(Group& control, Device& device, Deadline deadline, const PeerOptions& options);
+  PeerGroup(std::unique_ptr<Group> control, Device& device, Deadline deadline, const PeerOptions& options);
+  // No kernel of this rank may be running in the group.
+  ~PeerGroup() override;
+
+  std::string_view backend() const override { return "peer"; }
+  std::optional<std::string> refusal(const CollectiveCall& call) const override;
+  std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override;
+  void throw_if_failed() override;
+  void abort(std::string_view reason) override;
+
+  // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view, in which waits end after `limit`.
+  View view(std::chrono::nanoseconds limit) const;
+  int blocks() const { return blocks_; }
+  // Whether throw_if_failed() would throw what ended this group itself. Any thread.
+  bool has_failed() const { return pages_->ended() || pages_->gave_up(rank()); }
+  // Collectives begun by the GPU of a rank.
+  std::uint32_t sequence(int rank) const { return pages_->sequence(rank); }
+
+ protected:
+  void enqueue(const CollectiveCall& call) override;
+
+ private:
+  void set_up(Deadline deadline);
+  int agreed_blocks(Deadline deadline);
+  void watch();
+  void watch_once();
+  [[noreturn]] void throw_failure();
+  int laggard() const;
+  // collectives.cpp
+  void all_reduce(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void all_reduce_words(const View& view, const CollectiveCall& call);
+  void all_reduce_any(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void reduce_to(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void reduce_scatter(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void gather(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void all_to_all(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void from_root(const View& view, const CollectiveCall& call, std::size_t bytes);
+  void shift(const View& view, const CollectiveCall& call, std::size_t bytes);
+
+  Device& device_;
+  PeerOptions options_;
+  int blocks_ = 0;
+  double clocks_per_second_ = 2e9;
+  std::unique_ptr<Links> links_;
+  std::unique_ptr<Pages> pages_;
+  std::unique_ptr<Window> window_;
+  State* state_ = nullptr;
+  std::atomic<bool> stops_{false};
+  std::thread watcher_;
+};
+
+}  // namespace tandem::peer

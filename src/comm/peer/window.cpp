@@ -1,0 +1,97 @@
+#include "comm/peer/window.h"
+
+#include <cstring>
+
+#include "core/check.h"
+#include "device/cuda/runtime.h"
+
+namespace tandem::peer {
+namespace {
+
+const Driver& driver() {
+  std::string why;
+  const Driver* found = find_driver(&why);
+  if (!found) fail(ErrorCode::unsupported, "{}", why);
+  return *found;
+}
+
+}  // namespace
+
+Window::Window(Group& group, Links& links, Device& device, std::size_t bytes, Deadline deadline)
+    : driver_(driver()), views_(static_cast<std::size_t>(group.size())) {
+  const int ordinal = static_cast<cuda::CudaDevice&>(device).ordinal();
+  const auto me = static_cast<std::size_t>(group.rank());
+  try {
+    Descriptor exported;
+    all_do(group, deadline, [&] { make_own(ordinal, group.rank(), bytes, exported); });
+    // Ranks of this process map the handle itself.
+    const auto handles = group.exchange(std::as_bytes(std::span(&views_[me].handle, 1)), deadline);
+    std::vector<Descriptor> descriptors = links.exchange(group, exported.get(), deadline);
+    all_do(group, deadline, [&] {
+      for (std::size_t r = 0; r < views_.size(); ++r) {
+        View& view = views_[r];
+        if (r == me) continue;
+        if (links.is_here(static_cast<int>(r))) {
+          check(handles[r].size() == sizeof view.handle, "ranks exchange handles");
+          std::memcpy(&view.handle, handles[r].data(), sizeof view.handle);
+        } else {
+          driver_.check(driver_.import_handle(&view.handle, reinterpret_cast<void*>(static_cast<std::uintptr_t>(descriptors[r].get())), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+                        "taking over memory of another process's GPU");
+          view.owned = true;
+        }
+        map(view, ordinal);
+      }
+    });
+  } catch (...) {
+    let_go();
+    throw;
+  }
+}
+
+Window::~Window() { let_go(); }
+
+void Window::make_own(int ordinal, int rank, std::size_t bytes, Descriptor& exported) {
+  cuda::check(cudaFree(nullptr), "making the GPU's context");
+  int can_export = 0;
+  driver_.check(driver_.device_attribute(&can_export, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, ordinal), "asking whether memory can be shared");
+  if (!can_export) fail(ErrorCode::unsupported, "the GPU's memory cannot be shared through descriptors");
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, ordinal};
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  std::size_t unit = 0;
+  driver_.check(driver_.granularity(&unit, &properties, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED), "asking for the unit of memory");
+  bytes_ = (bytes + unit - 1) / unit * unit;
+  View& own = view(rank);
+  driver_.check(driver_.create(&own.handle, bytes_, &properties, 0), "allocating memory for peers");
+  own.owned = true;
+  map(own, ordinal);
+  int number = -1;
+  driver_.check(driver_.export_handle(&number, own.handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0), "sharing memory of the GPU");
+  exported = Descriptor(number);
+}
+
+void Window::map(View& view, int ordinal) {
+  CUdeviceptr address = 0;
+  driver_.check(driver_.reserve(&address, bytes_, 0, 0, 0), "reserving addresses");
+  view.reserved = true;
+  view.data = reinterpret_cast<char*>(address);
+  driver_.check(driver_.map(address, bytes_, 0, view.handle, 0), "mapping memory of a GPU");
+  view.mapped = true;
+  CUmemAccessDesc access{};
+  access.location = {CU_MEM_LOCATION_TYPE_DEVICE, ordinal};
+  access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  driver_.check(driver_.set_access(address, bytes_, &access, 1), "reaching the memory of another GPU");
+}
+
+void Window::let_go() noexcept {
+  for (View& view : views_) {
+    const auto address = reinterpret_cast<CUdeviceptr>(view.data);
+    if (view.mapped) driver_.unmap(address, bytes_);
+    if (view.reserved) driver_.unreserve(address, bytes_);
+    if (view.owned) driver_.release(view.handle);
+    view = {};
+  }
+}
+
+}  // namespace tandem::peer
