@@ -81,9 +81,13 @@ std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const G
   std::vector<std::string> reasons;
   for (const GpuBackend& backend : gpu_backends()) {
     if (!wanted.empty() && wanted != backend.name) continue;
-    const auto reason = agreed_refusal(backend, control, device, places, options.deadline);
-    if (!reason) return backend.make(control, device, options.deadline);
-    reasons.push_back(*reason);
+    if (const auto reason = agreed_refusal(backend, control, device, places, options.deadline)) {
+      reasons.push_back(*reason);
+      continue;
+    }
+    std::string trouble;
+    if (auto group = backend.make(control, device, options.deadline, &trouble)) return group;
+    reasons.push_back(fmt::format("{}: {}", backend.name, trouble));
   }
   return none(reasons.empty() ? "this program was built without it" : fmt::format("{}", fmt::join(reasons, "; ")));
 }

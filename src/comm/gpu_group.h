@@ -79,8 +79,8 @@ struct GpuBackend {
   std::string_view name;
   // Why it cannot serve these ranks, each with a GPU of its own, as far as this one can see, as half a sentence; null if it can. Local.
   std::optional<std::string> (*refuse)(Device& device, std::span<const GpuPlace> places, int rank);
-  // Collective, called on all ranks or on none.
-  std::unique_ptr<GpuGroup> (*make)(Group& control, Device& device, Deadline deadline);
+  // Collective, called on all ranks or on none. Null on all of them where it turns out that it cannot, with the reason in `why`.
+  std::unique_ptr<GpuGroup> (*make)(Group& control, Device& device, Deadline deadline, std::string* why);
 };
 
 // What this program was built with, best first.

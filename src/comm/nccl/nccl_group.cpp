@@ -141,7 +141,7 @@ struct Enqueue {
 
 std::optional<std::string> refuse(Device&, std::span<const GpuPlace>, int) { return missing(); }
 
-std::unique_ptr<GpuGroup> make(Group& control, Device&, Deadline deadline) {
+std::unique_ptr<GpuGroup> make(Group& control, Device&, Deadline deadline, std::string*) {
   return std::make_unique<NcclGroup>(control, control.size() > 1 ? Communicator::create(control, deadline) : nullptr);
 }
 

@@ -77,6 +77,14 @@ void PeerGroup::enqueue(const CollectiveCall& call) {
   cuda::check_launch("a collective");
 }
 
+void PeerGroup::reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit) {
+  throw_if_failed();
+  work.blocks = blocks_;
+  tandem::check(can_reduce_and_norm(work, size()), "what is reduced and normed at once fits");
+  launch_reduce_and_norm(view(limit), work, static_cast<cudaStream_t>(stream));
+  cuda::check_launch("all-reduce and norm");
+}
+
 void PeerGroup::all_reduce(const View& view, const CollectiveCall& call, std::size_t bytes) {
   const bool words = call.dtype == DType::f32 || call.dtype == DType::f16 || call.dtype == DType::bf16;
   if (words) all_reduce_words(view, call);
@@ -92,7 +100,7 @@ void PeerGroup::all_reduce_words(const View& view, const CollectiveCall& call) {
   const std::int64_t most = by_parts ? most_by_parts(call.dtype, size(), blocks_) : most_at_once(call.dtype, size(), blocks_);
   for (std::int64_t at = 0; at < elements; at += most) {
     const std::int64_t count = std::min(most, elements - at);
-    ReduceWords work = {{input(call) + at * element, output(call) + at * element, count, false}, call.dtype, fold_of(*call.reduction), blocks_};
+    ReduceWords work = {{input(call) + at * element, output(call) + at * element, count, false}, call.dtype, fold_of(*call.reduction), blocks_, options_.early};
     work.arrays.whole = aligned(work.arrays.in) && aligned(work.arrays.out) && count * element % static_cast<std::int64_t>(kWord) == 0;
     if (by_parts) launch_by_parts(view, work, stream_of(call));
     else launch_at_once(view, work, stream_of(call));

@@ -1,6 +1,7 @@
 #include "comm/peer/peer_group.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "core/check.h"
@@ -14,7 +15,24 @@ constexpr int kLookMilliseconds = 20;
 // Between the moment a kernel gives up and the blame: others, whose kernels began to wait a little later, get to say for whom.
 constexpr std::chrono::milliseconds kHearing(100);
 
+// What one rank can see alone. Whether memory can be shared and reached turns out when that is done.
+std::optional<std::string> refuse(Device&, std::span<const GpuPlace> places, int rank) {
+  if (places.size() > static_cast<std::size_t>(kMaxRanks)) return fmt::format("it serves up to {} ranks", kMaxRanks);
+  for (const GpuPlace& place : places)
+    if (place.host != places[static_cast<std::size_t>(rank)].host) return "the ranks are on several hosts";
+  if (const char* off = std::getenv("NCCL_P2P_DISABLE"); off && std::string_view(off) == "1") return "NCCL_P2P_DISABLE is set";
+  std::string why;
+  if (!find_driver(&why)) return why;
+  return std::nullopt;
+}
+
 }  // namespace
+
+const GpuBackend kBackend = {
+    .name = "peer",
+    .refuse = refuse,
+    .make = [](Group& control, Device& device, Deadline deadline, std::string* why) { return make_peer_group(control, device, deadline, why); },
+};
 
 std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why, const PeerOptions& options) {
   try {

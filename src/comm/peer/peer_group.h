@@ -20,12 +20,16 @@ namespace tandem::peer {
 struct PeerOptions {
   int blocks = 0;           // of a kernel, at most kLanes; 0: what the GPUs can run at once. The least of all ranks counts
   bool share_gpu = false;   // ranks may share a GPU, which is for tests: their kernels must fit on it together
+  bool early = false;       // kernels may start before what is before them in the stream has ended: it must be a kernel
   std::chrono::nanoseconds limit = kStepDeadline;  // of waits in calls without a deadline
 };
 
 // Collective. Null where these ranks cannot be served, and then on all of them, with the reason in `why`. The device is the thread's current
 // one; `control` is borrowed and outlives the group.
 std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why, const PeerOptions& options = {});
+
+// The same for ranks that may choose among backends.
+extern const GpuBackend kBackend;
 
 class PeerGroup final : public GpuGroup {
  public:
@@ -44,6 +48,8 @@ class PeerGroup final : public GpuGroup {
   // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view, in which waits end after `limit`.
   View view(std::chrono::nanoseconds limit) const;
   int blocks() const { return blocks_; }
+  // All-reduce with what follows it, as can_reduce_and_norm() allows; `blocks` is set here.
+  void reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit);
   // Whether throw_if_failed() would throw what ended this group itself. Any thread.
   bool has_failed() const { return pages_->ended() || pages_->gave_up(rank()); }
   // Collectives begun by the GPU of a rank.

@@ -1,0 +1,194 @@
+// Collectives between the GPUs of this machine, each as one of many in a recorded graph: the slowest rank's time of one, in microseconds, for
+// every way to communicate that serves these GPUs, in turn. Ranks are threads, one per GPU. A line of JSON per row.
+//
+//   gpu_groups_bench [RANKS] [FILTER]     FILTER: part of a row's name
+//
+// Inputs change from call to call. What the last call gave is compared with what it must be, element by element, on the GPU.
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "comm/gpu_group.h"
+#include "comm/peer/peer_group.h"
+#include "comm/ranks.h"
+#include "core/check.h"
+#include "device/cuda/runtime.h"
+#include "device/device.h"
+#include "gpu/peer_kernels_cuda.h"
+#include "ops/norm/norm_cuda.h"
+
+namespace {
+
+using namespace tandem;
+
+constexpr int kCalls = 100, kInputs = 4, kRepeats = 15;
+constexpr std::int64_t kLength = 4096;  // of a row
+constexpr auto kLimit = std::chrono::seconds(5);
+
+struct Memory {
+  explicit Memory(std::size_t bytes) { cuda::check(cudaMalloc(&data, bytes), "cudaMalloc"); }
+  ~Memory() { cudaFree(data); }
+  Memory(const Memory&) = delete;
+  template <typename T>
+  T* as() const { return static_cast<T*>(data); }
+  void* data = nullptr;
+};
+
+class Bench {
+ public:
+  Bench(Group& control, Device& device, std::string filter)
+      : control_(control), device_(device), filter_(std::move(filter)), stream_(device.make_stream(1)), handle_(cuda::handle_of(*stream_)), numbers_(64) {
+    cuda::check(cudaMemset(numbers_.data, 0, 64), "clearing");
+    cuda::check(cudaEventCreate(&begin_), "making an event");
+    cuda::check(cudaEventCreate(&end_), "making an event");
+  }
+
+  void run(GpuGroup& group, const std::string& backend) {
+    for (const std::size_t bytes : {8u << 10, 64u << 10, 512u << 10, 4u << 20, 16u << 20}) {
+      const auto count = static_cast<std::int64_t>(bytes / 2);
+      const Memory in(bytes * kInputs), out(bytes), residual(bytes), scale(kLength * 2), y(bytes), all(bytes * static_cast<std::size_t>(group.size()));
+      cuda::check(cudaMemset(residual.data, 0, bytes), "clearing");
+      for (int i = 0; i < kInputs; ++i) fill(in, i, count);
+      testing::fill(scale.as<__nv_bfloat16>(), kLength, 0, turn(0), handle_);
+      const auto input = [&](int call) { return in.as<__nv_bfloat16>() + call % kInputs * count; };
+      const Shape shape = {count};
+      const auto reduce = [&](int call) {
+        group.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = DType::bf16, .dims = shape, .stream = handle_, .in = input(call), .out = out.data,
+                   .deadline = Deadline::after(kLimit)});
+      };
+      const auto norm = [&](const void* x, void* sum) {
+        cuda::launch_norm({x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1e-5f, false, DType::bf16},
+                          static_cast<cuda::CudaDevice&>(device_).multiprocessors(), handle_);
+      };
+      const auto is_sum = [&](const Memory& got) { testing::compare_sum(got.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); };
+      time("all_reduce", bytes, backend, reduce, [&] { is_sum(out); });
+      time("all_reduce + norm", bytes, backend + " and a kernel", [&](int call) { reduce(call), norm(out.data, all.data); }, [&] { is_sum(all); });
+      if (auto* peers = dynamic_cast<peer::PeerGroup*>(&group)) {
+        for (const bool early : {false, true}) {
+          peer::ReduceAndNorm work{};
+          work.residual = residual.data;
+          work.scale = scale.data;
+          work.y = y.data;
+          work.sum = out.data;
+          work.rows = count / kLength;
+          work.length = kLength;
+          work.epsilon = 1e-5f;
+          work.dtype = DType::bf16;
+          work.blocks = peers->blocks();
+          work.early = early;
+          if (!peer::can_reduce_and_norm(work, group.size())) continue;
+          const auto fused = [&](int call) {
+            work.in = input(call);
+            peers->reduce_and_norm(work, handle_, kLimit);
+          };
+          time("all_reduce + norm", bytes, early ? "peer, one kernel, dependent launch" : "peer, one kernel", fused, [&] { is_sum(out); });
+        }
+      }
+      const auto gather = [&](int call) {
+        group.run({.kind = Collective::all_gather, .dtype = DType::bf16, .dims = shape, .stream = handle_, .in = input(call), .out = all.data, .deadline = Deadline::after(kLimit)});
+      };
+      time("all_gather", bytes, backend, gather,
+           [&] { testing::compare_gathered(all.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
+    }
+  }
+
+ private:
+  std::uint32_t* turn(int i) const { return numbers_.as<std::uint32_t>() + 2 + i; }
+  unsigned long long* errors() const { return numbers_.as<unsigned long long>(); }
+  void fill(const Memory& in, int i, std::int64_t count) {
+    const auto number = static_cast<std::uint32_t>(i + 1);
+    cuda::check(cudaMemcpy(turn(i), &number, sizeof number, cudaMemcpyDefault), "copying");
+    testing::fill(in.as<__nv_bfloat16>() + i * count, count, control_.rank(), turn(i), handle_);
+  }
+
+  template <typename Call, typename Check>
+  void time(const std::string& what, std::size_t bytes, const std::string& backend, const Call& call, const Check& is_right) {
+    const std::string name = fmt::format("{} {} KB", what, bytes >> 10);
+    if (name.find(filter_) == std::string::npos) return;
+    call(0);
+    stream_->wait(Deadline::after(2 * kLimit));
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    cuda::check(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal), "recording");
+    for (int i = 0; i < kCalls; ++i) call(i);
+    cuda::check(cudaStreamEndCapture(handle_, &graph), "recording");
+    cuda::check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+    cuda::check(cudaGraphUpload(exec, handle_), "recording");
+    stream_->wait(Deadline::after(2 * kLimit));
+    std::vector<float> times;
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {
+      control_.exchange({});
+      cuda::check(cudaEventRecord(begin_, handle_), "timing");
+      cuda::check(cudaGraphLaunch(exec, handle_), "replaying");
+      cuda::check(cudaEventRecord(end_, handle_), "timing");
+      stream_->wait(Deadline::after(2 * kLimit));
+      float milliseconds = 0;
+      cuda::check(cudaEventElapsedTime(&milliseconds, begin_, end_), "timing");
+      times.push_back(milliseconds * 1000 / kCalls);
+    }
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+    std::ranges::sort(times);
+    const float mine = times[kRepeats / 2];
+    float slowest = 0;
+    for (const auto& blob : control_.exchange(std::as_bytes(std::span(&mine, 1)))) {
+      float theirs = 0;
+      std::memcpy(&theirs, blob.data(), sizeof theirs);
+      slowest = std::max(slowest, theirs);
+    }
+    is_right();
+    unsigned long long wrong = 1;
+    stream_->wait(Deadline::after(2 * kLimit));
+    cuda::check(cudaMemcpy(&wrong, errors(), sizeof wrong, cudaMemcpyDefault), "copying");
+    if (wrong != 0) fail(ErrorCode::internal, "{} by {}: {} elements are wrong", name, backend, wrong);
+    if (control_.rank() == 0) fmt::print("{{\"name\": \"{}\", \"backend\": \"{}\", \"ranks\": {}, \"us\": {:.2f}}}\n", name, backend, control_.size(), slowest);
+    std::fflush(stdout);
+  }
+
+  Group& control_;
+  Device& device_;
+  std::string filter_;
+  std::unique_ptr<Stream> stream_;
+  cudaStream_t handle_;
+  Memory numbers_;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+void run_rank(Group& control, const std::string& filter) {
+  const auto device = open_device("cuda", control.rank());
+  const OnDevice current(*device);
+  Bench bench(control, *device, filter);
+  for (const GpuBackend& backend : gpu_backends()) {
+    std::unique_ptr<GpuGroup> group;
+    try {
+      group = make_gpu_group(control, *device, {.backend = std::string(backend.name)}, nullptr);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::unsupported) throw;
+      if (control.rank() == 0) fmt::print("{{\"backend\": \"{}\", \"refused\": \"{}\"}}\n", backend.name, error.message());
+      continue;
+    }
+    bench.run(*group, std::string(backend.name));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int gpus = tandem::cuda_device_count(), ranks = argc > 1 && std::atoi(argv[1]) > 0 ? std::atoi(argv[1]) : gpus;
+  if (ranks < 2 || ranks > gpus) {
+    fmt::print(stderr, "{} ranks need as many GPUs; this machine has {}\n", std::max(ranks, 2), gpus);
+    return 3;
+  }
+  try {
+    tandem::run_ranks(ranks, [&](tandem::Group& control) { run_rank(control, argc > 2 ? argv[2] : ""); });
+  } catch (const tandem::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+  return 0;
+}
