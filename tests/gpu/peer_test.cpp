@@ -337,7 +337,7 @@ TEST_F(Peers, ARankThatNeverCallsIsNamed) {
       const std::int64_t start = monotonic_ns();
       call();
       rank.stream->wait(Deadline::after(kPatience));
-      check(monotonic_ns() - start < 3'000'000'000, "out soon after the deadline");
+      check(monotonic_ns() - start < 4'000'000'000, "out soon after the deadline");
       rank.group->throw_if_failed();
     });
     FAIL() << "nobody noticed";

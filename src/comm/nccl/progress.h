@@ -22,6 +22,9 @@ class ProgressWord {
 
   // Gives the stream what counts one more.
   void begin(cudaStream_t stream) const;
+  // For kernels that count by themselves: what they raise by one, in memory of the GPU, and where they then write it.
+  std::uint64_t* counter() const { return counter_; }
+  std::uint64_t* word() const { return word_; }
 
  private:
   ProgressWord() = default;

@@ -11,7 +11,7 @@ namespace {
 constexpr int kWordsAtOnce = kWordLane / kWord;  // of a lane's slot
 
 template <typename T, int kMost, bool kSums>
-__global__ void __launch_bounds__(kThreads) at_once(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int words, int per_block) {
+__global__ void __launch_bounds__(kThreads, 1) at_once(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int words, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, words - begin);
   const std::size_t apart = static_cast<std::size_t>(kWordsAtOnce / view.size) * kWord;  // from one sender's words to the next
   int i = static_cast<int>(threadIdx.x);
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads) at_once(const __grid_constant__ View
 // Rank p reduces part p. A slot holds the raw words of its part by sender, then the reduced words of all parts by part. All parts count as
 // equally long, so that in every lane everyone sends to everyone.
 template <typename T, int kMost, bool kSums>
-__global__ void __launch_bounds__(kThreads) by_parts(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int part, int per_block) {
+__global__ void __launch_bounds__(kThreads, 1) by_parts(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int part, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, part - begin);
   const std::size_t apart = static_cast<std::size_t>(per_block) * kWord;
   wait_for_previous();

@@ -28,7 +28,7 @@ __device__ __forceinline__ const uint4& word_of(const void* base, std::int64_t i
 
 // A thread has words threadIdx.x, threadIdx.x + blockDim.x, … of each row, up to kPer of them.
 template <typename T, int kMost, int kPer>
-__global__ void __launch_bounds__(kThreads) reduce_and_norm(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int rows_per_block) {
+__global__ void __launch_bounds__(kThreads, 1) reduce_and_norm(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int rows_per_block) {
   __shared__ float shared[2][2][kWarps];
   constexpr int kCount = Values<T>::kCount;
   const int lane = static_cast<int>(blockIdx.x);

@@ -38,8 +38,8 @@ __device__ __forceinline__ std::uint32_t never_empty(std::uint32_t v) { return v
 __device__ __forceinline__ uint4 never_empty(uint4 v) { return {never_empty(v.x), never_empty(v.y), never_empty(v.z), never_empty(v.w)}; }
 __device__ __forceinline__ void wipe(void* at) { store_word(at, {kEmpty, kEmpty, kEmpty, kEmpty}); }
 
-// Whether a thread that has waited so long should give up. The memory of the host is slow to read: one thread of the GPU does it at a time.
-static __device__ __noinline__ bool should_end(const View& view, long long waited, int peer) {
+// Whether a thread that has waited so long should give up. Not a function of its own: calls make ptxas keep registers in memory. The memory of the host is slow to read: one thread of the GPU does it at a time.
+__device__ __forceinline__ bool should_end(const View& view, long long waited, int peer) {
   State& state = *view.state;
   if (load_plain(&state.ended) != 0) return true;
   bool ends = waited > view.limit;
@@ -95,11 +95,7 @@ __device__ __forceinline__ Turn begin_turn(const View& view) {
   turn.lane.calls = load_plain(&view.state->lanes[blockIdx.x].calls);
   turn.lane.arrivals = load_plain(&view.state->lanes[blockIdx.x].arrivals);
   turn.ended = __syncthreads_or(load_plain(&view.state->ended) != 0);
-  if (blockIdx.x == 0 && threadIdx.x == 0) {  // progress, for the host
-    const std::uint32_t sequence = view.state->sequence + 1;
-    view.state->sequence = sequence;
-    store_plain(&view.page->sequence, sequence);
-  }
+  if (blockIdx.x == 0 && threadIdx.x == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
   return turn;
 }
 

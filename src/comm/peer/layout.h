@@ -36,7 +36,6 @@ struct HostPage {
   std::uint32_t abort = 0;        // set by any rank: kernels that wait give up
   std::uint32_t gave_up = 0;      // set by the GPU: a kernel stopped waiting
   std::int32_t waited_for = -1;   // the rank it then waited for, within the group
-  std::uint32_t sequence = 0;     // collectives begun by the GPU
 };
 
 // Of a rank, in memory of its GPU that nobody else uses. Starts as zeros.
@@ -48,7 +47,6 @@ struct State {
   LaneState lanes[kLanes];
   std::uint32_t ended = 0;     // a kernel gave up: nothing is sent or waited for any more
   std::uint32_t asking = 0;    // a thread reads the host's memory
-  std::uint32_t sequence = 0;  // collectives begun
 };
 
 // A kernel's view of its group.
@@ -58,6 +56,8 @@ struct View {
   HostPage* page;         // as this GPU addresses it
   int rank, size;
   long long limit;        // clock cycles that a wait may take
+  std::uint64_t* begun;   // collectives that this GPU has begun, and where the host sees it; null: not counted
+  std::uint64_t* begun_seen;
 };
 
 // Equal rows of contiguous bytes at a stride: a block of a tensor.

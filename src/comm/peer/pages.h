@@ -26,7 +26,6 @@ class Pages {
   // What the GPU of a rank last wrote. Any thread.
   bool gave_up(int rank) const { return volatile_page(rank).gave_up != 0; }
   int waited_for(int rank) const { return volatile_page(rank).waited_for; }
-  std::uint32_t sequence(int rank) const { return volatile_page(rank).sequence; }
 
   // Ends the group on all its ranks: kernels that wait fall through. Only the first reason counts. Any thread.
   void end(ErrorCode code, int world_rank, std::string_view text);

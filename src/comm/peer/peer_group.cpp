@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "comm/shm/shm_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 
@@ -96,6 +97,7 @@ void PeerGroup::set_up(Deadline deadline) {
   blocks_ = agreed_blocks(deadline);
   links_ = std::make_unique<Links>(control(), deadline);
   pages_ = std::make_unique<Pages>(control(), *links_, deadline);
+  all_do(control(), deadline, [&] { progress_ = nccl::ProgressWord::of(control()); });
   window_ = std::make_unique<Window>(control(), *links_, device_, Slab::kBytes, deadline);
   all_do(control(), deadline, [&] {
     int kilohertz = 0;
@@ -117,7 +119,11 @@ View PeerGroup::view(std::chrono::nanoseconds limit) const {
   view.page = pages_->on_gpu();
   view.rank = rank();
   view.size = size();
-  view.limit = static_cast<long long>(static_cast<double>(limit.count()) * 1e-9 * clocks_per_second_);
+  view.limit = static_cast<long long>(2 * static_cast<double>(limit.count()) * 1e-9 * clocks_per_second_);
+  if (progress_) {
+    view.begun = progress_->counter();
+    view.begun_seen = progress_->word();
+  }
   return view;
 }
 
@@ -129,8 +135,8 @@ std::unique_ptr<Group> PeerGroup::split(const std::vector<std::vector<int>>& lis
 }
 
 void PeerGroup::throw_if_failed() {
+  GpuGroup::throw_if_failed();  // says it best
   if (has_failed()) throw_failure();
-  GpuGroup::throw_if_failed();
 }
 
 // The watching thread writes the reason a moment after the GPU has given up.
@@ -141,8 +147,8 @@ void PeerGroup::throw_failure() {
 }
 
 void PeerGroup::abort(std::string_view reason) {
-  pages_->end(ErrorCode::aborted, members()[static_cast<std::size_t>(rank())], fmt::format("aborted: {}", reason));
   GpuGroup::abort(reason);
+  pages_->end(ErrorCode::aborted, members()[static_cast<std::size_t>(rank())], fmt::format("aborted: {}", reason));
 }
 
 // The rank at the end of the chain of those that waited for one another.
@@ -164,8 +170,12 @@ void PeerGroup::watch() {
 void PeerGroup::watch_once() {
   const auto world = [&](int r) { return members()[static_cast<std::size_t>(r)]; };
   const auto end = [&](ErrorCode code, int world_rank, const std::string& text) {
+    try {
+      if (auto* shm = dynamic_cast<shm::ShmGroup*>(&control())) shm->give_up(code, world_rank, text);
+      else control().abort(text);
+    } catch (const Error&) {  // what was just said, or what ended the world before
+    }
     pages_->end(code, world_rank, text);
-    control().abort(text);
   };
   if (const int gone = links_->departed(kLookMilliseconds); gone >= 0) return end(ErrorCode::rank_failed, world(gone), "its process has ended");
   if (pages_->gave_up(rank())) {
@@ -174,7 +184,7 @@ void PeerGroup::watch_once() {
     const int late = laggard();
     if (late < 0 || late >= size()) return end(ErrorCode::internal, -1, "a kernel gave up without saying for whom it waited");
     return end(ErrorCode::timeout, world(late),
-               fmt::format("nothing came from its GPU in time; it has begun {} collectives there, rank {} has begun {}", pages_->sequence(late), world(rank()), pages_->sequence(rank())));
+               fmt::format("nothing came from its GPU in time; it has begun {} collectives, rank {} has begun {}", progress(late).sequence, world(rank()), progress(rank()).sequence));
   }
   try {
     control().throw_if_failed();

@@ -1,6 +1,6 @@
 // PeerGroup: collectives of GPUs of one host, by kernels that push into memory of the peers' GPUs. layout.h says how.
 //
-// Kernels that wait are bounded: each gives up once the call's deadline has passed without an answer, or once any rank has ended the group.
+// Kernels that wait are bounded: each gives up once any rank has ended the group, or twice the call's deadline has passed without an answer.
 // A thread of this object watches: it ends the group where a kernel of this rank gave up, a process of a peer has ended, or the control
 // group has failed. After that outputs are worth nothing, and throw_if_failed() and run() throw the reason.
 #pragma once
@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "comm/gpu_group.h"
+#include "comm/nccl/progress.h"
 #include "comm/peer/launch.h"
 #include "comm/peer/links.h"
 #include "comm/peer/pages.h"
@@ -45,15 +46,14 @@ class PeerGroup final : public GpuGroup {
   void throw_if_failed() override;
   void abort(std::string_view reason) override;
 
-  // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view, in which waits end after `limit`.
+  // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view. Whoever waits for the stream is to be told of trouble after
+  // `limit`, and ends the waits of kernels; where nobody does, they end after twice the time.
   View view(std::chrono::nanoseconds limit) const;
   int blocks() const { return blocks_; }
   // All-reduce with what follows it, as can_reduce_and_norm() allows; `blocks` is set here.
   void reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit);
   // Whether throw_if_failed() would throw what ended this group itself. Any thread.
   bool has_failed() const { return pages_->ended() || pages_->gave_up(rank()); }
-  // Collectives begun by the GPU of a rank.
-  std::uint32_t sequence(int rank) const { return pages_->sequence(rank); }
 
  protected:
   void enqueue(const CollectiveCall& call) override;
@@ -83,6 +83,7 @@ class PeerGroup final : public GpuGroup {
   std::unique_ptr<Links> links_;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<Window> window_;
+  std::shared_ptr<nccl::ProgressWord> progress_;  // null where the control group has none
   State* state_ = nullptr;
   std::atomic<bool> stops_{false};
   std::thread watcher_;
