@@ -108,6 +108,7 @@ def contexts(check: Check) -> Iterator[Row]:
 def groups(check: Check) -> Iterator[Row]:
     """Collectives between GPUs; one test at a time, for each takes all of them."""
     yield from tests(check, "groups", check.program("gpu_group_tests"), workers=1)
+    yield from tests(check, "groups", check.program("peer_test"), workers=1)
     yield from tests(check, "groups", check.program("attention_ranks_test"), workers=1, wanted=lambda name: name.rsplit("/", 1)[-1] == str(gpus()))
 
 

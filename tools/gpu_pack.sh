@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 from=build/cuda/bin to=build/gpu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-programs=(tandem kernels_test gpu_tests gpu_group_tests attention_ranks_test gpu_bench gpu_ranks_bench)
+programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench)
 
 rm -rf "$to"
 mkdir -p "$to" "$work/bin" "$work/lib"

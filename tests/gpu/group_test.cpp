@@ -38,6 +38,11 @@ INSTANTIATE_TEST_SUITE_P(Nccl, GpuGroups,
                                          Setting{"nccl", Isolation::processes, 4}),
                          name_of);
 
+INSTANTIATE_TEST_SUITE_P(Peer, GpuGroups,
+                         testing::Values(Setting{"peer", Isolation::threads, 2}, Setting{"peer", Isolation::processes, 2}, Setting{"peer", Isolation::threads, 4},
+                                         Setting{"peer", Isolation::processes, 4}),
+                         name_of);
+
 void every_reduction(GpuRank& rank, Group& group, const Shape& shape, Collective kind, int axes) {
   std::uint64_t seed = 1;
   for (int axis = 0; axis < axes; ++axis)
