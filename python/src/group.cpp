@@ -4,8 +4,12 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "bind.h"
 #include "tandem/error.h"
+#include "tandem/machine.h"
+#include "tandem/nccl.h"
 
 using namespace nb::literals;
 
@@ -94,9 +98,25 @@ const std::shared_ptr<Group>& PyGroup::open() const {
   return place_.group;
 }
 
+namespace {
+
+// Of a communicator of NCCL as other libraries give it: a number (torch's ProcessGroupNCCL._comm_ptr()), a capsule, an object with `ptr`. Null if it is none.
+ncclComm* nccl_communicator(nb::handle given) {
+  if (PyBool_Check(given.ptr())) return nullptr;
+  if (PyLong_Check(given.ptr())) return static_cast<ncclComm*>(PyLong_AsVoidPtr(given.ptr()));
+  if (PyCapsule_CheckExact(given.ptr())) return static_cast<ncclComm*>(PyCapsule_GetPointer(given.ptr(), PyCapsule_GetName(given.ptr())));
+  if (nb::hasattr(given, "ptr") && PyLong_Check(nb::getattr(given, "ptr").ptr())) return static_cast<ncclComm*>(PyLong_AsVoidPtr(nb::getattr(given, "ptr").ptr()));
+  return nullptr;
+}
+
+}  // namespace
+
 std::shared_ptr<Group> group_of(nb::handle communicator) {
   if (communicator.is_none()) return nullptr;
   if (nb::isinstance<PyGroup>(communicator)) return nb::cast<const PyGroup&>(communicator).open();
+  const std::vector<std::string> kinds = device_kinds();
+  if (std::ranges::find(kinds, "cuda") != kinds.end())
+    if (ncclComm* lent = nccl_communicator(communicator)) return group_from_nccl(lent);
   const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(communicator.ptr())));
   const auto module = nb::cast<std::string>(nb::str(nb::getattr(type, "__module__", nb::str(""))));
   const auto name = nb::cast<std::string>(nb::str(nb::getattr(type, "__name__", nb::str(""))));
