@@ -79,6 +79,23 @@ std::vector<Work> all_work() {
   attention("Attention 8K causal", 24, 24, 8192, 8192, true);
   attention("Attention 32K", 24, 24, 32768, 32768, false);
   for (const std::int64_t columns : {1024, 8192, 32768}) attention(fmt::format("Attention decode {}", columns), 32, 8, 1, columns, false);
+  // As in ResNet-50, batch 32; the weight is brought into the kernel's layout by each call, which an engine does once.
+  const auto conv = [&](const char* name, DType dtype, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window, std::int64_t stride) {
+    const std::int64_t result = side / stride;
+    Work work{name, "Conv", {}, dtype, {{32, in, side, side}, {out, in, window, window}}, {{1, in, side, side}, {4, in, window, window}},
+              2.0 * static_cast<double>(32 * result * result * out * in * window * window), 1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
+    work.attributes = {{"strides", std::vector<std::int64_t>{stride, stride}}, {"pads", std::vector<Dim>(4, Dim(window / 2))}};
+    list.push_back(work);
+  };
+  conv("Conv 7x7 of 3", DType::f16, 3, 64, 224, 7, 2);
+  conv("Conv 3x3 of 64", DType::f16, 64, 64, 56, 3, 1);
+  conv("Conv 1x1 of 64", DType::f16, 64, 256, 56, 1, 1);
+  conv("Conv 3x3 of 512", DType::f16, 512, 512, 8, 3, 1);
+  conv("Conv 3x3 of 64 f32", DType::f32, 64, 64, 56, 3, 1);
+  list.push_back({"MaxPool", "MaxPool", {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}},
+                  DType::f16, {{256, 64, 112, 112}}, {{1, 4, 112, 112}}});
+  list.push_back({"GroupNorm", "GroupNorm", {{"group_size", std::int64_t{10}}}, DType::f16, {{32, 320, 64, 64}, {320}, {320}}, {{1, 20, 64, 64}, {20}, {20}}});
+  list.push_back({"Resize nearest", "Resize", {{"sizes", std::vector<Dim>{128, 128}}}, DType::f16, {{16, 640, 64, 64}}, {{1, 4, 64, 64}}});
   return list;
 }
 

@@ -59,7 +59,7 @@ PUBLIC_OWNER = {
 # Headers of libraries that stay in one place: (what is included, files that may, where that is).
 CUDA_PLACES = r"src/device/cuda/|src/comm/(peer|nccl)/|_cuda\.(cu|cuh|cpp|h)$"
 FENCED = [
-    (r"(oneapi/)?dnnl", r"src/ops/.*(_cpu\.(cpp|h)|/onednn_[a-z_]+\.h)$", "src/ops: *_cpu.{cpp,h} and onednn_*.h"),
+    (r"(oneapi/)?dnnl", r"src/ops/(.*_cpu\.(cpp|h)|(.*/)?onednn_[a-z_]+\.h)$", "src/ops: *_cpu.{cpp,h} and onednn_*.h"),
     (r"google/protobuf/|.*\.pb\.h$", r"src/import/onnx/|src/serve/", "src/import/onnx and src/serve"),
     (r"nccl", r"src/comm/nccl/", "src/comm/nccl"),
     (r"(cuda|cublas|cudnn|cutlass|cute/|cub/|thrust/|nvrtc|driver_types\.h)", CUDA_PLACES, "device/cuda, comm/peer, comm/nccl, *_cuda.*"),

@@ -57,7 +57,7 @@ def repr_text(text: str) -> str:
 
 def default(attribute: Any) -> str:
     value = attribute.initial
-    if attribute.name == "num_ranks":
+    if attribute.name == "num_ranks" or attribute.kind == "tensor":
         return "None"
     if isinstance(value, str):
         return repr_text(value)
@@ -99,6 +99,14 @@ def arguments(op: Any) -> list[str]:
     return lines
 
 
+def entry(attribute: Any) -> str:
+    """As it stands among the attributes that are set."""
+    name = attribute.name
+    if attribute.kind == "tensor":
+        return f'**({{}} if {name} is None else {{"{name}": {name}}})'
+    return f'"{name}": ' + (f"dtype_word({name})" if attribute.kind == "dtype" else name)
+
+
 def method(op: Any) -> str:
     signature = f"    def {method_name(op)}({', '.join(parameters(op))}) -> "
     signature += "Value:" if len(op.results) == 1 else f"tuple[{', '.join('Value' for _ in op.results)}]:"
@@ -112,7 +120,7 @@ def method(op: Any) -> str:
     else:
         lines.append(wrapped(doc + '"""', 8).replace("\n            ", "\n        "))
     operands = op.operands[0].name if op.variadic else f"[{', '.join(o.name for o in op.operands)}]"
-    given = ", ".join(f'"{a.name}": ' + (f"dtype_word({a.name})" if a.kind == "dtype" else a.name) for a in op.attributes)
+    given = ", ".join(map(entry, op.attributes))
     call = f'("{op.name}", {operands}, {{{given}}}, name)'
     result = f"        return self._add{call}"
     if len(op.results) > 1:

@@ -269,6 +269,140 @@ class NetworkOps(_core._Network):
         """
         return self._add("MatMul", [a, b, bias, residual], {"activation": activation}, name)
 
+    def average_pool(
+        self,
+        x: Operand,
+        kernel: Sequence[int] = (),
+        *,
+        strides: Sequence[int] = (),
+        dilations: Sequence[int] = (),
+        pads: Sequence[Dim] = (),
+        ceil: bool = False,
+        count_padding: bool = False,
+        name: str = "",
+    ) -> Value:
+        """y[n,c,o…] = the mean of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out unless count_padding.
+
+        Args:
+            x: [n,c,spatial…].
+            kernel: taps of the window, per spatial dimension.
+            strides: rows from one window to the next, per spatial dimension; empty: 1.
+            dilations: rows from one tap to the next; empty: 1.
+            pads: rows of padding before each spatial dimension, then after each; empty: none.
+            ceil: the last window may hang over the end, as long as it begins before it.
+            count_padding: divide by the taps in the padding too.
+        """
+        attributes: dict[str, Any] = {
+            "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil": ceil, "count_padding": count_padding,
+        }  # fmt: skip
+        return self._add("AveragePool", [x], attributes, name)
+
+    def conv(
+        self,
+        x: Operand,
+        w: Operand,
+        bias: Operand | None = None,
+        residual: Operand | None = None,
+        *,
+        strides: Sequence[int] = (),
+        dilations: Sequence[int] = (),
+        pads: Sequence[Dim] = (),
+        activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "none",
+        name: str = "",
+    ) -> Value:
+        """y[n,m,o…] = activation(Σ over channels c of m's group and taps k… of x[n,c,o·stride + k·dilation − pad…]·w[m,c,k…] + bias[m] +
+        residual[n,m,o…]); there are as many groups as w's channels go into x's.
+
+        Args:
+            x: [n,c,spatial…].
+            w: [m,c/groups,taps…].
+            bias: [m] or [m,1,…].
+            residual: the result's shape.
+            strides: rows from one window to the next, per spatial dimension; empty: 1.
+            dilations: rows from one tap to the next; empty: 1.
+            pads: rows of padding before each spatial dimension, then after each; empty: none.
+            activation: applied last.
+        """
+        attributes: dict[str, Any] = {
+            "strides": strides, "dilations": dilations, "pads": pads, "activation": activation,
+        }  # fmt: skip
+        return self._add("Conv", [x, w, bias, residual], attributes, name)
+
+    def group_norm(
+        self,
+        x: Operand,
+        scale: Operand,
+        bias: Operand,
+        group_size: int = 1,
+        *,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> Value:
+        """y = (x − mean)/√(variance + epsilon)·scale[c] + bias[c], the statistics over group_size channels and all of their elements.
+
+        Args:
+            x: [n,c,…].
+            scale: [c].
+            bias: [c].
+            group_size: channels that are normalized together.
+            epsilon: added to the variance.
+        """
+        return self._add("GroupNorm", [x, scale, bias], {"group_size": group_size, "epsilon": epsilon}, name)
+
+    def max_pool(
+        self,
+        x: Operand,
+        kernel: Sequence[int] = (),
+        *,
+        strides: Sequence[int] = (),
+        dilations: Sequence[int] = (),
+        pads: Sequence[Dim] = (),
+        ceil: bool = False,
+        name: str = "",
+    ) -> Value:
+        """y[n,c,o…] = the largest of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out.
+
+        Args:
+            x: [n,c,spatial…].
+            kernel: taps of the window, per spatial dimension.
+            strides: rows from one window to the next, per spatial dimension; empty: 1.
+            dilations: rows from one tap to the next; empty: 1.
+            pads: rows of padding before each spatial dimension, then after each; empty: none.
+            ceil: the last window may hang over the end, as long as it begins before it.
+        """
+        return self._add("MaxPool", [x], {"kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil": ceil}, name)
+
+    def resize(
+        self,
+        x: Operand,
+        sizes: Sequence[Dim] = (),
+        *,
+        scales: Any = None,
+        mode: Literal["nearest", "linear", "cubic"] = "nearest",
+        coordinates: Literal["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"] = "half_pixel",
+        nearest: Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"] = "round_prefer_floor",
+        cubic_a: float = -0.75,
+        exclude_outside: bool = False,
+        name: str = "",
+    ) -> Value:
+        """Samples x at other extents of its last dimensions: row o of the result lies at o/scale, shifted as `coordinates` says, where
+        scale is the ratio of the extents unless given; taken from the nearest row, or linearly or cubically from its neighbours.
+
+        Args:
+            sizes: the extents of the last dimensions of the result.
+            scales: one for each of them; empty: the ratios.
+            mode: how rows are mixed.
+            coordinates: ONNX's coordinate_transformation_mode.
+            nearest: which row is nearest.
+            cubic_a: the coefficient of cubic.
+            exclude_outside: cubic gives no weight to rows outside.
+        """
+        attributes: dict[str, Any] = {
+            "sizes": sizes, **({} if scales is None else {"scales": scales}), "mode": mode, "coordinates": coordinates, "nearest": nearest,
+            "cubic_a": cubic_a, "exclude_outside": exclude_outside,
+        }  # fmt: skip
+        return self._add("Resize", [x], attributes, name)
+
     def add_layer_norm(
         self,
         x: Operand,

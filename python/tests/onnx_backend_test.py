@@ -21,11 +21,11 @@ from tandem import onnx_backend
 LIST = Path(__file__).with_name("onnx_refused.txt")
 # Of onnx.backend.test.case.node; each holds the cases of an op.
 MODULES = (
-    "abs add and_ argmax argmin attention cast ceil clip concat cos cumsum div dropout elu equal erf exp expand flatten floor gather gatherelements gathernd "
-    "gelu gemm greater greater_or_equal hardsigmoid hardswish identity isinf isnan layernormalization leakyrelu less less_or_equal log logsoftmax matmul max "
+    "abs add and_ argmax argmin attention averagepool batch_normalization cast ceil clip concat conv cos cumsum div dropout einsum elu equal erf exp expand flatten floor gather gatherelements gathernd "
+    "gelu gemm globalaveragepool globalmaxpool greater greater_or_equal groupnormalization hardsigmoid hardswish identity instance_normalization isinf isnan layernormalization leakyrelu less less_or_equal log logsoftmax matmul max maxpool "
     "min mod mul neg not_ or_ pad pow reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax reducemean reducemin reduceprod reducesum "
-    "reducesumsquare relu reshape rmsnormalization rotaryembedding round scatternd shape sigmoid sign sin size slice softmax softplus split sqrt squeeze sub "
-    "sum swish tanh tile transpose trilu unsqueeze where xor"
+    "reducesumsquare relu reshape resize rmsnormalization rotaryembedding round scatternd shape sigmoid sign sin size slice softmax softplus split sqrt squeeze sub "
+    "sum swish tanh tile transpose trilu unsqueeze upsample where xor"
 ).split()
 # The reference rounds to bf16 after every step, tandem once: one step of bf16 apart, which ONNX's tolerance of 1e-3 does not know.
 BF16_TOLERANCE = 1.6e-2

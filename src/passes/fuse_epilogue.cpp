@@ -1,5 +1,5 @@
-// fuse_epilogue: bias, activation and residual move into the product that makes their operand, if nobody else wants it
-// before. A product that is a partial sum goes to a collective first and so is never the operand of such a step.
+// fuse_epilogue: bias, activation and residual move into the product or convolution that makes their operand, if nobody else wants it
+// before. A partial sum goes to a collective first and so is never the operand of such a step.
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -20,19 +20,32 @@ std::string activation_of(const Node& node) {
   return {};
 }
 
-// The product whose result only this node uses, as a whole (not partial).
+// The product or convolution whose result only this node uses, as a whole (not partial).
 Node* fusable_product(const Value* value) {
-  Node* product = made_by(value, "MatMul");
+  Node* product = made_by(value, "MatMul") ? made_by(value, "MatMul") : made_by(value, "Conv");
   return product && has_one_use(value) && value->sharding.partial.empty() ? product : nullptr;
 }
 
 // The last step in `node`'s place: it takes operands that come after the product.
 bool replace(Node& node, const Node& product, std::vector<Value*> operands, NamedAttributes attributes) {
-  Value* fused = builder_before(node).add("MatMul", std::move(operands), attributes);
+  Value* fused = builder_before(node).add(product.op().name, std::move(operands), attributes);
   fused->sharding = node.result()->sharding;
   fused->producer()->note = product.note;
   node.graph().replace_uses(node.result(), fused);
   return true;
+}
+
+// One number per column of a product, per channel of a convolution.
+bool is_bias(const Type& type, const Node& product) {
+  const std::vector<Dim>& dims = product.result()->type.dims;
+  if (product.is("MatMul")) return type.rank() == 1 && type.dims[0] == dims.back();
+  if (type.rank() + 1 != static_cast<int>(dims.size()) || type.dims[0] != dims[1]) return false;
+  return std::all_of(type.dims.begin() + 1, type.dims.end(), [](const Dim& d) { return d == Dim(1); });
+}
+
+// A product adds its residual last, a convolution before it is activated.
+bool takes_residual(const Node& product) {
+  return !product.operand(kResidual) && (product.is("MatMul") || product.attributes.text("activation") == "none");
 }
 
 bool fuse_add(Node& node) {
@@ -43,8 +56,8 @@ bool fuse_add(Node& node) {
     Value* other = node.operand(1 - i);
     if (!other->sharding.partial.empty() || other->type.dtype != value->type.dtype) continue;
     const bool plain = product->attributes.text("activation") == "none" && !product->operand(kBias) && !product->operand(kResidual);
-    const bool bias = plain && other->type.rank() == 1 && other->type.dims[0] == *last_dim(value);
-    const bool residual = other->type == value->type && !product->operand(kResidual);
+    const bool bias = plain && is_bias(other->type, *product);
+    const bool residual = other->type == value->type && takes_residual(*product);
     if (!bias && !residual) continue;
     std::vector<Value*> operands = product->operands();
     operands.resize(std::max(operands.size(), bias ? kBias + 1 : kResidual + 1), nullptr);
@@ -59,7 +72,7 @@ bool rewrite(Node& node) {
   const std::string activation = activation_of(node);
   if (activation.empty()) return false;
   Node* product = fusable_product(node.operand(0));
-  if (!product || product->operand(kResidual) || product->attributes.text("activation") != "none") return false;
+  if (!product || (product->is("MatMul") && product->operand(kResidual)) || product->attributes.text("activation") != "none") return false;
   NamedAttributes attributes = named(product->attributes);
   for (auto& [name, value] : attributes)
     if (name == "activation") value = activation;

@@ -32,16 +32,24 @@ void seed_heads(const Graph& graph, const std::string& axis, const Mesh& mesh, S
   }
 }
 
-// product → pointwise → product: columns of the first, rows of the second.
+// The dimension of its first operand that a product or convolution with a weight sums over; -1: of neither.
+int summed_dim(const Node& node) {
+  if ((!node.is("MatMul") && !node.is("Conv")) || !node.operand(1)->weight()) return -1;
+  const Type& x = node.operand(0)->type;
+  if (node.is("MatMul")) return x.rank() - 1;
+  return node.operand(1)->type.dims[1] == x.dims[1] ? 1 : -1;  // groups are summed apart
+}
+
+// product → pointwise → product, convolutions alike: columns of the first, rows of the second.
 void seed_chains(const Graph& graph, const std::string& axis, const Mesh& mesh, Seeds& seeds, std::set<const Node*>& columns) {
   std::set<const Node*> rows;
   for (const auto& node : graph.nodes()) {
-    if (!node->is("MatMul") || !node->operand(1)->weight() || columns.contains(node.get())) continue;
+    const int summed = summed_dim(*node);
+    if (summed < 0 || columns.contains(node.get())) continue;
     const Value* left = node->operand(0);
-    const Dim inner = left->type.dims.back();
-    if (!inner.exact_divide(mesh.size(axis))) continue;
+    if (!left->type.dims[static_cast<std::size_t>(summed)].exact_divide(mesh.size(axis))) continue;
     Trace trace(mesh);
-    trace.follow(left, Sharding::split(left->type.rank(), left->type.rank() - 1, inner, axis));
+    trace.follow(left, summed, axis);
     const bool taken = std::ranges::any_of(trace.products, [&](const Node* p) { return rows.contains(p); });
     const bool known = std::ranges::all_of(trace.products, [&](const Node* p) { return columns.contains(p); });
     if (!trace.barriers.empty() || !trace.inputs.empty() || trace.products.empty() || taken) continue;

@@ -19,7 +19,7 @@ void Trace::follow(const Value* value, const Sharding& s) {
     barriers.insert(&node);
     return;
   }
-  if (node.is("MatMul") && node.operand(1)->weight()) products.insert(&node);
+  if ((node.is("MatMul") || node.is("Conv")) && node.operand(1)->weight()) products.insert(&node);
   for (std::size_t i = 0; i < node.operands().size(); ++i)
     if (node.operand(i)) follow(node.operand(i), assemble(rule, rule.operands.at(i), parts));
 }

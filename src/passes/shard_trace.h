@@ -21,7 +21,7 @@ class Trace {
   void follow(const Value* value, int dim, const std::string& axis);
 
   std::map<const Value*, Sharding> inputs, weights;
-  std::set<const Node*> products;  // MatMuls whose columns the factor is
+  std::set<const Node*> products;  // MatMuls whose columns the factor is, Convs whose channels
   std::set<const Node*> barriers;  // nodes that must have the dimension whole: it goes no further there
 
  private:

@@ -28,25 +28,11 @@ testing::Cases cases_of(const std::string& model) {
   return testing::Cases::open(kModels / ((per_rank ? model.substr(0, at) : model) + ".safetensors"), per_rank ? std::stoi(model.substr(at + 5)) : 0);
 }
 
-// Ops of these are not part of Tandem yet; they must be refused by name.
-bool may_be_refused(const std::string& model) {
-  const auto starts = [&](const char* family) { return model.starts_with(family); };
-  return starts("resnet") || starts("vit") || starts("unet") || starts("flux") || starts("dit");
-}
-
 class Models : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Models, GiveTheRecordedOutputs) {
   const testing::Cases cases = cases_of(GetParam());
-  std::unique_ptr<Module> module;
-  try {
-    module = import_onnx(kModels / (GetParam() + ".onnx"), {.world_size = cases.ranks});
-  } catch (const Error& error) {
-    ASSERT_TRUE(may_be_refused(GetParam())) << error.what();
-    EXPECT_EQ(error.code(), ErrorCode::unsupported) << error.what();
-    EXPECT_NE(error.node(), "") << error.what();
-    GTEST_SKIP() << error.what();
-  }
+  const auto module = import_onnx(kModels / (GetParam() + ".onnx"), {.world_size = cases.ranks});
   verify(*module);
   ASSERT_FALSE(cases.cases.empty());
   const Graph& graph = module->main();

@@ -21,7 +21,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 ONE = "one"  # a single rank
 MESHES = ["tp=2", "tp=4", "cp=2", "dp=2", "dp=2,tp=2", "cp=2,tp=2"]
-WHOLE = ["mlp", "bert", "gpt2", "llama", "qwen", "sdpa"]  # unsharded models: every mesh
+WHOLE = ["mlp", "bert", "gpt2", "llama", "qwen", "sdpa", "resnet", "vit", "unet", "dit"]  # unsharded models: every mesh
 DEATH = re.compile(r"signal|killed|exited|no answer|deadline|timed out|our bug|internal", re.I)  # errors that are no refusal
 SHARDED = ["collective", "sharded"]  # files that other tools sharded
 GROUPS = [*WHOLE, *SHARDED, "others"]

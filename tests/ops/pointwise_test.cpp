@@ -170,6 +170,7 @@ TEST(Pointwise, FoldFollowsDims) {
   EXPECT_EQ(folded(ops::Div, {"S", "2"}), floor_div(Dim::parse("S"), 2).to_string());
   EXPECT_EQ(folded(ops::Div, {"-7", "2"}), "-3");
   EXPECT_EQ(folded(ops::Div, {"S - 8", "2"}), "?");
+  EXPECT_EQ(folded(ops::Div, {"S - 1", "2"}), "floordiv(max(0,S-1),2)");
   EXPECT_EQ(folded(ops::Div, {"S", "0"}), "?");
   EXPECT_EQ(folded(ops::Mod, {"S", "2"}), mod(Dim::parse("S"), 2).to_string());
   EXPECT_EQ(folded(ops::Mod, {"-5", "3"}), "1");

@@ -1,4 +1,4 @@
-// Attention by cuDNN, whose C++ frontend stays in cudnn_graph_cuda.cpp: its headers take half a minute to compile.
+// Attention by cuDNN, whose C++ frontend stays in ops/cudnn_graph_cuda.cpp: its headers take half a minute to compile.
 #pragma once
 
 #include <cuda_runtime.h>

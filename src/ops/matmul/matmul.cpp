@@ -1,5 +1,6 @@
 #include "core/tensor.h"
 #include "graph/graph.h"
+#include "ops/matmul/einsum.h"
 #include "ops/ops.h"
 #include "ops/pointwise/define.h"
 #include "ops/pointwise/scalar.h"
@@ -145,7 +146,7 @@ const OpDef MatMul = {
     .infer = infer,
     .rule = rule,
     .evaluate = evaluate,
-    .onnx = {{"MatMul", 1, import_matmul}, {"Gemm", 7, import_gemm}},
+    .onnx = {{"MatMul", 1, import_matmul}, {"Gemm", 7, import_gemm}, {"Einsum", 12, import_einsum}},
 };
 
 }  // namespace tandem::ops

@@ -1,6 +1,4 @@
 // MatMul by oneDNN: one single-threaded primitive per tile, tiles spread over our own threads.
-#include <omp.h>
-
 #include <algorithm>
 #include <unordered_map>
 
@@ -10,28 +8,19 @@
 #include "ops/kernel.h"
 #include "ops/matmul/activate_cpu.h"
 #include "ops/matmul/highway_matmul_cpu.h"
-#include "ops/matmul/onednn_shim.h"
 #include "ops/matmul/problem_cpu.h"
+#include "ops/onednn_shim.h"
 
 namespace tandem::kernels {
 namespace {
 
 using dnnl::memory;
+using onednn::engine;
+using onednn::keep_single_threaded;
 
 constexpr std::int64_t kColumnBlock = 64;  // oneDNN packs weights in panels of this many columns
 constexpr std::int64_t kTileRows = 256;           // more leave the second-level cache, which costs a sixth on some processors
 constexpr std::int64_t kTileFloats = 192 * 1024;  // of a result that is finished while it is in the cache
-
-const dnnl::engine& engine() {
-  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-  return cpu;
-}
-
-// oneDNN is built on OpenMP here, whose pool collapses beside a busy neighbour; with one thread it starts none.
-void keep_single_threaded() {
-  thread_local const bool done = (omp_set_num_threads(1), true);
-  (void)done;
-}
 
 bool has_native_bf16() {
   return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;

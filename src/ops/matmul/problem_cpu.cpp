@@ -10,6 +10,10 @@
 namespace tandem {
 namespace {
 
+Shape batch_of(const Shape& shape) { return shape.size() <= 2 ? Shape{} : Shape(shape.begin(), shape.end() - 2); }
+
+}  // namespace
+
 Activation activation_of(const std::string& word) {
   constexpr std::array<std::pair<std::string_view, Activation>, 7> words = {{{"none", Activation::none},
                                                                             {"gelu", Activation::gelu},
@@ -20,12 +24,8 @@ Activation activation_of(const std::string& word) {
                                                                             {"sigmoid", Activation::sigmoid}}};
   for (const auto& [name, activation] : words)
     if (name == word) return activation;
-  fail(ErrorCode::internal, "MatMul knows no activation {}", word);
+  fail(ErrorCode::internal, "there is no activation {}", word);
 }
-
-Shape batch_of(const Shape& shape) { return shape.size() <= 2 ? Shape{} : Shape(shape.begin(), shape.end() - 2); }
-
-}  // namespace
 
 bool is_single_matrix(const Type& b) {
   for (std::size_t i = 0; i + 2 < b.dims.size(); ++i)

@@ -23,6 +23,9 @@ struct MatMulProblem {
   bool residual = false;  // shaped as the result, added after it
 };
 
+// Of a word that MatMul and Conv have.
+Activation activation_of(const std::string& word);
+
 // Indices of MatMul's operands.
 inline constexpr std::size_t kMatMulA = 0, kMatMulB = 1, kMatMulBias = 2, kMatMulResidual = 3;
 

@@ -10,6 +10,8 @@ Result divide(const Dim& a, const Dim& b) {
   if (auto exact = a.exact_divide(b)) return *exact;
   // Truncation and floor agree for a ≥ 0, b ≥ 0; a divisor that is zero at run time fails there.
   if (a.bounds({}).min >= 0 && b.bounds({}).min >= 0) return floor_div(a, b);
+  // So they do where a is negative, but closer to 0 than b, once it is taken for 0: (S - 1)/2 with S ≥ 0.
+  if (b.is_constant() && max(Dim(0) - a, Dim(0)).bounds({}).max < b.constant()) return floor_div(max(a, Dim(0)), b);
   return std::nullopt;
 }
 

@@ -1,3 +1,4 @@
+// The graphs of cuDNN that attention and convolution run: the one file that sees its C++ frontend.
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 namespace cudnn_frontend {
@@ -12,6 +13,7 @@ void* cudnn_dlhandle = nullptr;  // through which it calls cuDNN
 #include "core/check.h"
 #include "device/cuda/library.h"
 #include "ops/attention/cudnn_attention_cuda.h"
+#include "ops/conv/cudnn_conv_cuda.h"
 
 namespace tandem::cuda {
 namespace {
@@ -19,6 +21,7 @@ namespace {
 namespace fe = cudnn_frontend;
 
 enum Id : std::int64_t { kQ = 1, kK, kV, kOut, kLse };
+enum ConvId : std::int64_t { kX = 1, kWeight, kResult };
 
 // A handle has a stream, so it serves one thread at a time.
 struct Handle {
@@ -86,6 +89,76 @@ void CudnnAttention::run(const void* q, const void* k, const void* v, void* out,
   const std::lock_guard lock(state_->handle->mutex);
   fe::detail::set_stream(state_->handle->handle, stream);
   check_frontend(state_->graph->execute(state_->handle->handle, pack, workspace), "attention");
+}
+
+struct CudnnConv::State {
+  Handle* handle = nullptr;
+  std::shared_ptr<fe::graph::Graph> graph = std::make_shared<fe::graph::Graph>();
+  std::int64_t workspace = 0;
+};
+
+namespace {
+
+// Dense, in the order of the extents or with the channels last.
+std::vector<std::int64_t> strides_of(const std::vector<std::int64_t>& dims, bool channels_last) {
+  std::vector<std::int64_t> strides(dims.size(), 1);
+  std::int64_t step = channels_last ? dims[1] : 1;
+  for (std::size_t d = dims.size(); d-- > 2;) strides[d] = step, step *= dims[d];
+  strides[1] = channels_last ? 1 : step;
+  strides[0] = channels_last ? step : step * dims[1];
+  return strides;
+}
+
+fe::DataType_t type_of(DType dtype) {
+  return dtype == DType::f32 ? fe::DataType_t::FLOAT : dtype == DType::f16 ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
+}
+
+// Engines that would give other digits than sums in f32, or spread what is no number further than the windows that see it.
+std::vector<fe::NumericalNote_t> unwanted(DType dtype) {
+  using Note = fe::NumericalNote_t;
+  std::vector<Note> notes = {Note::WINOGRAD, Note::WINOGRAD_TILE_4x4, Note::WINOGRAD_TILE_6x6, Note::WINOGRAD_TILE_13x13, Note::FFT, Note::NONDETERMINISTIC,
+                             Note::REDUCED_PRECISION_REDUCTION};
+  if (dtype == DType::f32) notes.insert(notes.end(), {Note::TENSOR_CORE, Note::DOWN_CONVERT_INPUTS});
+  return notes;
+}
+
+}  // namespace
+
+CudnnConv::CudnnConv(const CudnnConvShape& s, int ordinal) : state_(std::make_unique<State>()) {
+  state_->handle = &handle_of_gpu(ordinal);
+  fe::graph::Graph& graph = *state_->graph;
+  graph.set_io_data_type(type_of(s.dtype)).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+  const auto tensor = [&](ConvId id, const char* name, const std::vector<std::int64_t>& dims) {
+    return graph.tensor(fe::graph::Tensor_attributes().set_uid(id).set_name(name).set_dim(dims).set_stride(strides_of(dims, s.channels_last)));
+  };
+  const auto options = fe::graph::Conv_fprop_attributes()
+                           .set_name("convolution")
+                           .set_pre_padding(s.before)
+                           .set_post_padding(s.after)
+                           .set_stride(s.strides)
+                           .set_dilation(s.dilations);
+  const auto y = graph.conv_fprop(tensor(kX, "x", s.x), tensor(kWeight, "w", s.w), options);
+  y->set_output(true).set_uid(kResult).set_dim(s.y).set_stride(strides_of(s.y, s.channels_last));
+  const std::lock_guard lock(state_->handle->mutex);
+  const cudnnHandle_t handle = state_->handle->handle;
+  check_frontend(graph.validate(), "planning a convolution");
+  check_frontend(graph.build_operation_graph(handle), "planning a convolution");
+  check_frontend(graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "planning a convolution");
+  graph.deselect_numeric_notes(unwanted(s.dtype));
+  check_frontend(graph.check_support(handle), "planning a convolution");
+  check_frontend(graph.build_plans(handle), "planning a convolution");
+  check_frontend(graph.get_workspace_size(state_->workspace), "planning a convolution");
+}
+
+CudnnConv::~CudnnConv() = default;
+
+std::size_t CudnnConv::workspace_bytes() const { return static_cast<std::size_t>(state_->workspace); }
+
+void CudnnConv::run(const void* x, const void* w, void* y, void* workspace, cudaStream_t stream) const {
+  std::unordered_map<std::int64_t, void*> pack = {{kX, const_cast<void*>(x)}, {kWeight, const_cast<void*>(w)}, {kResult, y}};
+  const std::lock_guard lock(state_->handle->mutex);
+  fe::detail::set_stream(state_->handle->handle, stream);
+  check_frontend(state_->graph->execute(state_->handle->handle, pack, workspace), "convolution");
 }
 
 }  // namespace tandem::cuda

@@ -1,0 +1,232 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/kernel_case.h"
+#include "ops/shape_rules.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+using Ints = std::vector<std::int64_t>;
+
+struct Row {
+  Shape x, w;
+  Ints strides = {}, dilations = {};
+  std::vector<Dim> pads = {};
+};
+
+const Row kRows[] = {
+    {{2, 3, 9, 11}, {5, 3, 3, 3}, {}, {}, {1, 1, 1, 1}},
+    {{1, 16, 14, 14}, {32, 16, 3, 3}, {2, 2}, {}, {1, 1, 1, 1}},
+    {{1, 64, 7, 7}, {64, 64, 1, 1}},
+    {{3, 64, 8, 8}, {128, 64, 1, 1}, {2, 2}},
+    {{1, 3, 32, 32}, {16, 3, 7, 7}, {2, 2}, {}, {3, 3, 3, 3}},
+    {{2, 3, 16, 16}, {24, 3, 4, 4}, {4, 4}},
+    {{2, 8, 10, 10}, {8, 1, 3, 3}, {}, {}, {1, 1, 1, 1}},              // depthwise
+    {{1, 32, 9, 9}, {64, 1, 3, 3}, {2, 2}, {}, {1, 1, 1, 1}},          // two channels of the result for each of x
+    {{2, 12, 8, 6}, {20, 3, 3, 2}, {1, 2}, {}, {2, 0, 1, 1}},          // four groups, uneven padding
+    {{1, 6, 13, 12}, {7, 6, 3, 3}, {2, 1}, {2, 3}, {2, 3, 2, 3}},      // dilated
+    {{2, 4, 21}, {6, 4, 5}, {3}, {2}, {4, 1}},                         // one spatial dimension
+    {{1, 3, 5, 6, 7}, {4, 3, 3, 2, 3}, {1, 2, 1}, {}, {1, 0, 1, 1, 1, 1}},  // three
+    {{1, 2, 3, 3}, {2, 2, 5, 5}, {}, {}, {2, 2, 2, 2}},                // larger than x
+    {{1, 128, 5, 5}, {48, 128, 3, 3}, {}, {}, {1, 1, 1, 1}},
+    {{0, 3, 8, 8}, {4, 3, 3, 3}},
+    {{1, 3, 0, 4}, {4, 3, 1, 3}, {}, {}, {1, 0, 1, 0}},                // nothing but padding
+    {{1, 0, 4, 4}, {2, 0, 3, 3}},                                      // nothing to sum
+    {{1, 3, 4, 4}, {0, 3, 3, 3}},
+};
+
+KernelCase conv(const Row& row, DType dtype) {
+  KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"strides", row.strides}, {"dilations", row.dilations}, {"pads", row.pads}}};
+  const double scale = 1 / std::sqrt(std::max<double>(1, static_cast<double>(element_count(row.w) / std::max<std::int64_t>(1, row.w[0]))));
+  c.operands = {random_tensor(dtype, row.x, 1), random_tensor(dtype, row.w, 2, scale)};
+  return c;
+}
+
+TEST(Conv, EveryWindow) {
+  for (const Row& row : kRows)
+    for (const DType dtype : kFloats)
+      for (const bool weight : {false, true})
+        for (const int threads : {1, 2, 3}) {
+          KernelCase c = conv(row, dtype);
+          if (weight) c.weights = {1};
+          c.threads = threads;
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
+TEST(Conv, BiasResidualActivation) {
+  for (const Row& row : {kRows[0], kRows[3], kRows[7], kRows[10], kRows[15]})
+    for (const DType dtype : kFloats)
+      for (const char* activation : {"none", "relu", "silu", "gelu", "gelu_tanh", "tanh", "sigmoid"})
+        for (const int added : {0, 1, 2, 3}) {
+          KernelCase c = conv(row, dtype);
+          c.weights = {1};
+          c.threads = 2;
+          c.attributes.emplace_back("activation", std::string(activation));
+          const Shape y = known_shape(call_of(c).results.at(0).dims).value();
+          Shape bias(y.size() - 1, 1);
+          bias[0] = y[1];
+          c.operands.push_back(added & 1 ? std::optional(random_tensor(dtype, added == 1 ? Shape{y[1]} : bias, 3)) : std::nullopt);
+          if (added & 2) c.operands.push_back(random_tensor(dtype, y, 4));
+          expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
+        }
+}
+
+// Written out, so that kernel and evaluator have an oracle that is neither.
+TEST(Conv, PlainLoop) {
+  const std::int64_t in = 4, out = 6, h = 7, w = 8, groups = 2;
+  const Tensor x = random_tensor(DType::f32, {2, in, h, w}, 1), k = random_tensor(DType::f32, {out, in / groups, 3, 2}, 2), b = random_tensor(DType::f32, {out}, 3);
+  std::vector<double> y;
+  for (int n = 0; n < 2; ++n)
+    for (int m = 0; m < out; ++m)
+      for (int i = -1; i + 3 <= h + 2; i += 2)
+        for (int j = 0; j + 4 <= w + 1; ++j) {
+          double sum = b.at(m);
+          for (int c = 0; c < in / groups; ++c)
+            for (int u = 0; u < 3; ++u)
+              for (int v = 0; v < 2; ++v) {
+                const int row = i + u, column = j + 3 * v;
+                if (row < 0 || row >= h || column >= w) continue;
+                const std::int64_t channel = m / (out / groups) * (in / groups) + c;
+                sum += x.at(((n * in + channel) * h + row) * w + column) * k.at(((m * in / groups + c) * 3 + u) * 2 + v);
+              }
+          y.push_back(sum);
+        }
+  KernelCase c = {.kernel = "onednn_conv",
+                  .op = "Conv",
+                  .attributes = {{"strides", Ints{2, 1}}, {"dilations", Ints{1, 3}}, {"pads", std::vector<Dim>{1, 0, 2, 1}}},
+                  .operands = {x, k, b}};
+  const Tensor expected = Tensor::of(DType::f32, {2, out, 4, 6}, y);
+  expect_close(evaluate(c)[0], expected, 1e-6, "evaluator");
+  expect_close(run_kernel(c)[0], expected, 1e-5, "kernel");
+}
+
+// What is no number stays in the windows that see it, infinities too, and padding is not multiplied.
+TEST(Conv, NaNAndInfinities) {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const char* activation : {"none", "relu"})
+    for (const DType dtype : kFloats) {
+      std::vector<double> values(16 * 6 * 6, 0.5);
+      values[5 * 36 + 14] = NAN;
+      values[7 * 36 + 35] = inf;
+      std::vector<double> taps(16 * 16 * 9, 0.25);
+      for (std::size_t i = 0; i < 9; ++i) taps[i] = inf;
+      KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
+      c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), Tensor::of(dtype, {16, 16, 3, 3}, taps)};
+      c.weights = {1};
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+    }
+}
+
+TEST(Conv, ImagesBeyondTheSlotsAndOddThreads) {
+  KernelCase c = conv({{7, 16, 6, 6}, {32, 16, 3, 3}, {}, {}, {1, 1, 1, 1}}, DType::f32);
+  c.weights = {1};
+  for (const int threads : {2, 4, 5}) {
+    c.threads = threads;
+    expect_kernel_matches_op(c, 1e-5);
+  }
+}
+
+struct Windows {
+  Shape x;
+  Ints kernel;
+  Ints strides = {}, dilations = {};
+  std::vector<Dim> pads = {};
+};
+
+const Windows kWindows[] = {
+    {{2, 3, 9, 11}, {3, 3}, {2, 2}, {}, {1, 1, 1, 1}},
+    {{1, 5, 8, 8}, {2, 2}, {2, 2}},
+    {{2, 2, 7, 10}, {3, 2}, {2, 3}, {2, 1}, {2, 0, 1, 1}},
+    {{1, 4, 33}, {5}, {3}, {}, {2, 2}},
+    {{1, 2, 5, 6, 7}, {3, 2, 3}, {2, 2, 2}, {}, {1, 1, 1, 1, 0, 1}},
+    {{3, 2, 6, 6}, {3, 3}, {4, 4}, {}, {0, 0, 1, 1}},
+    {{1, 70, 40, 41}, {3, 3}},
+    {{0, 3, 8, 8}, {2, 2}},
+    {{2, 0, 8, 8}, {2, 2}},
+};
+
+TEST(Pool, EveryWindow) {
+  for (const Windows& w : kWindows)
+    for (const DType dtype : kFloats)
+      for (const bool ceil : {false, true})
+        for (const int threads : {1, 2}) {
+          KernelCase c = {.kernel = "max_pool", .op = "MaxPool", .operands = {random_tensor(dtype, w.x, 1)}, .threads = threads};
+          c.attributes = {{"kernel", w.kernel}, {"strides", w.strides}, {"dilations", w.dilations}, {"pads", w.pads}, {"ceil", ceil}};
+          expect_kernel_matches_op(c, 0);
+          c.kernel = "average_pool";
+          c.op = "AveragePool";
+          for (const bool count : {false, true}) {
+            c.attributes.emplace_back("count_padding", count);
+            expect_kernel_matches_op(c, tolerance_of(dtype));
+            c.attributes.pop_back();
+          }
+        }
+}
+
+TEST(Pool, NaNAndInfinities) {
+  for (const DType dtype : kFloats) {
+    std::vector<double> values(2 * 25, -3);
+    values[7] = NAN, values[20] = -INFINITY, values[30] = INFINITY, values[31] = -INFINITY;
+    for (const char* op : {"MaxPool", "AveragePool"}) {
+      const KernelCase c = {.kernel = op == std::string("MaxPool") ? "max_pool" : "average_pool",
+                            .op = op,
+                            .attributes = {{"kernel", Ints{2, 2}}, {"pads", std::vector<Dim>{1, 1, 1, 1}}},
+                            .operands = {Tensor::of(dtype, {1, 2, 5, 5}, values)}};
+      expect_kernel_matches_op(c, tolerance_of(dtype));
+    }
+  }
+}
+
+TEST(GroupNorm, AllForms) {
+  for (const DType dtype : kFloats)
+    for (const Shape& shape : {Shape{2, 8, 5, 7}, Shape{1, 64, 16, 16}, Shape{3, 12, 33}, Shape{2, 6}, Shape{1, 4, 3, 5, 300}, Shape{0, 4, 3}, Shape{2, 4, 0}})
+      for (const std::int64_t size : {1, 2})
+        for (const bool in_place : {false, true}) {
+          const Tensor scale = random_tensor(dtype, {shape[1]}, 2), bias = random_tensor(dtype, {shape[1]}, 3);
+          KernelCase c = {.kernel = "group_norm", .op = "GroupNorm", .attributes = {{"group_size", size}, {"epsilon", 1e-3}}};
+          c.operands = {random_tensor(dtype, shape, 1, 3), scale, bias};
+          c.threads = 2;
+          c.in_place = in_place;
+          expect_kernel_matches_op(c, 4 * tolerance_of(dtype));
+        }
+}
+
+TEST(GroupNorm, FarFromZeroAndNaN) {
+  std::vector<double> values;
+  for (int i = 0; i < 2 * 4 * 50; ++i) values.push_back(1000 + std::sin(i));
+  KernelCase c = {.kernel = "group_norm", .op = "GroupNorm", .attributes = {{"group_size", std::int64_t{2}}}};
+  c.operands = {Tensor::of(DType::f32, {2, 4, 50}, values), random_tensor(DType::f32, {4}, 2), random_tensor(DType::f32, {4}, 3)};
+  expect_kernel_matches_op(c, 1e-3);  // 1000 has three digits more than what is left of it
+  values[130] = NAN;
+  c.operands[0] = Tensor::of(DType::f32, {2, 4, 50}, values);
+  expect_kernel_matches_op(c, 1e-3);
+}
+
+TEST(Resize, EveryMode) {
+  for (const DType dtype : kFloats)
+    for (const char* mode : {"nearest", "linear", "cubic"})
+      for (const char* coordinates : {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"})
+        for (const std::vector<Dim>& sizes : {std::vector<Dim>{14, 10}, std::vector<Dim>{3, 9}, std::vector<Dim>{13}, std::vector<Dim>{1, 1}, std::vector<Dim>{0, 4}})
+          for (const bool exclude : {false, true}) {
+            KernelCase c = {.kernel = "resize", .op = "Resize", .operands = {random_tensor(dtype, {2, 3, 7, 5}, 1)}, .threads = 2};
+            c.attributes = {{"sizes", sizes}, {"mode", std::string(mode)}, {"coordinates", std::string(coordinates)}, {"exclude_outside", exclude}};
+            expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
+          }
+}
+
+TEST(Resize, NearestRowsAndThreeDimensions) {
+  for (const char* nearest : {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}) {
+    KernelCase c = {.kernel = "resize", .op = "Resize", .operands = {random_tensor(DType::f32, {2, 4, 5, 6}, 1)}};
+    c.attributes = {{"sizes", std::vector<Dim>{6, 15, 4}}, {"nearest", std::string(nearest)}};
+    c.attributes.emplace_back("scales", Tensor::of(DType::f32, {3}, std::vector<double>{1.6, 3, 0.7}));
+    expect_kernel_matches_op(c, 0);
+  }
+}
+
+}  // namespace
+}  // namespace tandem::test
