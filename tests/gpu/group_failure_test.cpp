@@ -91,7 +91,20 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(Rank&)>& act) {
   return ranks.wait(50s);
 }
 
-class GpuContexts : public testing::Test {
+// By what carries collectives between the GPUs.
+class GpuContexts : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    setenv("TANDEM_GPU_GROUP", GetParam(), 1);
+    if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
+  }
+  void TearDown() override { unsetenv("TANDEM_GPU_GROUP"); }
+};
+
+INSTANTIATE_TEST_SUITE_P(By, GpuContexts, testing::Values("nccl", "peer", "host"),
+                         [](const auto& info) { return std::string(info.param); });
+
+class LentCommunicators : public testing::Test {
  protected:
   void SetUp() override {
     if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
@@ -108,7 +121,7 @@ void check_calls(Rank& rank, std::int64_t rows) {
   }
 }
 
-TEST_F(GpuContexts, GiveWhatOneRankGives) {
+TEST_P(GpuContexts, GiveWhatOneRankGives) {
   run_rank_processes(2, [](Group& group) {
     for (const std::int64_t rows : {1, 8, 33}) {
       Rank rank(group, rows);
@@ -130,7 +143,7 @@ ncclComm_t communicator(Group& group, int size) {
   return comm;
 }
 
-TEST_F(GpuContexts, ACommunicatorOfTheCallersServesAgainAndIsLeftAlone) {
+TEST_F(LentCommunicators, OneOfTheCallersServesAgainAndIsLeftAlone) {
   run_rank_processes(2, [](Group& group) {
     cudaSetDevice(group.rank());
     const ncclComm_t comm = communicator(group, 2);
@@ -145,7 +158,7 @@ TEST_F(GpuContexts, ACommunicatorOfTheCallersServesAgainAndIsLeftAlone) {
   });
 }
 
-TEST_F(GpuContexts, ACommunicatorOfAnotherSizeOrGpuIsRefused) {
+TEST_F(LentCommunicators, OneOfAnotherSizeOrGpuIsRefused) {
   run_rank_processes(2, [](Group& group) {
     cudaSetDevice(1 - group.rank());  // the other one
     const ncclComm_t both = communicator(group, 2), one = communicator(group, 1);
@@ -167,7 +180,7 @@ TEST_F(GpuContexts, ACommunicatorOfAnotherSizeOrGpuIsRefused) {
   });
 }
 
-TEST_F(GpuContexts, AKilledRankIsNamed) {
+TEST_P(GpuContexts, AKilledRankIsNamed) {
   const auto outcomes = outcomes_when([](Rank&) { raise(SIGKILL); });
   ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
   EXPECT_FALSE(outcomes[0].ok);
@@ -175,14 +188,14 @@ TEST_F(GpuContexts, AKilledRankIsNamed) {
   EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
 }
 
-TEST_F(GpuContexts, AStoppedRankIsNamed) {
+TEST_P(GpuContexts, AStoppedRankIsNamed) {
   const auto outcomes = outcomes_when([](Rank&) { raise(SIGSTOP); });
   ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
   EXPECT_EQ(outcomes[0].code, ErrorCode::timeout) << outcomes[0].text;
   EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
 }
 
-TEST_F(GpuContexts, ARankThatDoesNotCallIsNamedAndHearsOfIt) {
+TEST_P(GpuContexts, ARankThatDoesNotCallIsNamedAndHearsOfIt) {
   const auto outcomes = outcomes_when([](Rank&) { std::this_thread::sleep_for(8s); });
   for (const RankOutcome& outcome : outcomes) {
     ASSERT_TRUE(outcome.finished) << "a rank waits for ever";
@@ -191,14 +204,14 @@ TEST_F(GpuContexts, ARankThatDoesNotCallIsNamedAndHearsOfIt) {
   }
 }
 
-TEST_F(GpuContexts, ARankThatThrowsEndsTheOthers) {
+TEST_P(GpuContexts, ARankThatThrowsEndsTheOthers) {
   const auto outcomes = outcomes_when([](Rank&) { fail(ErrorCode::io, "the disk is full"); });
   ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
   EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
   EXPECT_NE(outcomes[0].text.find("the disk is full"), std::string::npos) << outcomes[0].text;
 }
 
-TEST_F(GpuContexts, PlansThatDifferAreRefusedBeforeAnythingRuns) {
+TEST_P(GpuContexts, PlansThatDifferAreRefusedBeforeAnythingRuns) {
   RankProcesses ranks(2, [](Group& group) { Rank(group, group.rank() == 0 ? 8 : 16); });
   for (const RankOutcome& outcome : ranks.wait(50s)) {
     ASSERT_TRUE(outcome.finished);
