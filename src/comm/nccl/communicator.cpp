@@ -80,7 +80,7 @@ std::unique_ptr<Communicator> Communicator::split(Group& control, int color, int
   try {
     const int given = color < 0 ? NCCL_SPLIT_NOCOLOR : color;
     if (borrowed_) split_aside(control, given, key, made->comm_, deadline.limit());
-    else settle(api().ncclCommSplit(comm_, given, key, &made->comm_, &config), "splitting the ranks", control, deadline.limit());
+    else wait_for_part(api().ncclCommSplit(comm_, given, key, &made->comm_, &config), made->comm_, color, control, deadline.limit());
   } catch (...) {
     static_cast<void>(made.release());  // NCCL may still write to it
     throw;
@@ -121,8 +121,19 @@ void Communicator::split_aside(Group& control, int color, int key, ncclComm_t& m
     control.abort(error.message());
     throw;
   }
-  settle(static_cast<ncclResult_t>(call->result.load()), "splitting the ranks", control, limit);
+  wait_for_part(static_cast<ncclResult_t>(call->result.load()), call->made, color, control, limit);
   made = call->made;
+}
+
+// ncclCommSplit may say that it is done while it is not; it gives the communicator once it is.
+void Communicator::wait_for_part(ncclResult_t result, ncclComm_t& made, int color, Group& control, std::chrono::nanoseconds limit) {
+  settle(result == ncclSuccess ? ncclInProgress : result, "splitting the ranks", control, limit);
+  GpuWait wait(control, limit, "NCCL's splitting the ranks");
+  const std::atomic_ref<ncclComm_t> written(made);
+  while (color >= 0 && !written.load()) {
+    wait.look();
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
 }
 
 Communicator::~Communicator() {

@@ -54,6 +54,7 @@ class Communicator {
 
  private:
   Communicator() = default;
+  void wait_for_part(ncclResult_t result, ncclComm_t& made, int color, Group& control, std::chrono::nanoseconds limit);
   void split_aside(Group& control, int color, int key, ncclComm_t& made, std::chrono::nanoseconds limit);
 
   ncclComm_t comm_ = nullptr;

@@ -34,7 +34,7 @@ struct Blocks {
 class OnGpus final : public PreparedKernel {
  public:
   // `group` null: there is one rank.
-  OnGpus(GpuGroup* group, CollectiveOp op) : group_(group), dims_(std::move(op.dims)), call_(op.call) {
+  OnGpus(GpuGroup* group, const CollectiveOp& op) : group_(group), dims_(op.dims), call_(op.call) {
     call_.dims = dims_;
     bytes_ = bytes(call_.dtype, element_count(dims_));
     const std::size_t whole = bytes(call_.dtype, element_count(op.whole));
@@ -105,11 +105,11 @@ class OnGpus final : public PreparedKernel {
 };
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
-  CollectiveOp op = collective_op(args);
+  const CollectiveOp op = collective_op(args);
   auto* group = dynamic_cast<GpuGroup*>(args.group);
   const bool alone = !args.group && op.size == 1;
   if (group || alone)
-    if (auto kernel = std::make_unique<OnGpus>(group, std::move(op)); kernel->possible()) return kernel;
+    if (auto kernel = std::make_unique<OnGpus>(group, op); kernel->possible()) return kernel;
   return cuda_host.prepare(args);
 }
 
