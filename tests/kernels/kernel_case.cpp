@@ -51,7 +51,7 @@ struct Counts final : testing::Environment {
 // What a GPU takes for a row that names a kernel of the CPU.
 const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
   static Counts* counts = on_cuda() ? static_cast<Counts*>(testing::AddGlobalTestEnvironment(new Counts)) : nullptr;
-  if (!counts || kernel->device == "cuda") return kernel;
+  if (!counts || (kernel->device == "cuda" && !refusal(*kernel, call))) return kernel;
   std::vector<const KernelDef*> others = kernels_of(call.op->name, "cuda");
   const std::string same = fmt::format("cuda_{}", kernel->name);  // the one that does it in the same way, where there are several
   std::ranges::stable_partition(others, [&](const KernelDef* other) { return other->name == same; });
