@@ -21,37 +21,51 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
-// 16 bytes that are read once.
-template <typename T>
-__device__ __forceinline__ Vector<T, 8> stream_load(const Vector<T, 8>* from) {
-  uint4 word;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(word.x), "=r"(word.y), "=r"(word.z), "=r"(word.w) : "l"(from));
-  Vector<T, 8> vector;
-  memcpy(&vector, &word, sizeof vector);
-  return vector;
+using Words = Vector<unsigned, 4>;  // eight elements
+
+// Words that are read once.
+__device__ __forceinline__ Words stream_load(const Words* from) {
+  Words w;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3]) : "l"(from));
+  return w;
 }
 
 // x may begin anywhere.
 template <typename T>
-__device__ __forceinline__ Vector<T, 8> load_row(const T* x, int vector) {
-  if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) return reinterpret_cast<const Vector<T, 8>*>(x)[vector];
-  Vector<T, 8> result;
+__device__ __forceinline__ Words load_row(const T* x, int vector) {
+  if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) return reinterpret_cast<const Words*>(x)[vector];
+  const auto* at = reinterpret_cast<const std::uint16_t*>(x) + 8 * vector;
+  Words w;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) result.at[i] = x[8 * vector + i];
-  return result;
+  for (int i = 0; i < 4; ++i) w.at[i] = at[2 * i] | static_cast<unsigned>(at[2 * i + 1]) << 16;
+  return w;
 }
 
 template <typename T>
-__device__ __forceinline__ float product(const Vector<T, 8>& a, const Vector<T, 8>& b, float sum) {
+__device__ __forceinline__ float2 pair_of(unsigned word);
+template <>
+__device__ __forceinline__ float2 pair_of<__half>(unsigned word) {
+  __half2 pair;
+  memcpy(&pair, &word, sizeof pair);
+  return __half22float2(pair);
+}
+template <>
+__device__ __forceinline__ float2 pair_of<__nv_bfloat16>(unsigned word) { return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)}; }
+
+template <typename T>
+__device__ __forceinline__ float product(const Words& a, const Words& b, float sum) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) sum += to_float(a.at[i]) * to_float(b.at[i]);
+  for (int i = 0; i < 4; ++i) {
+    const float2 x = pair_of<T>(a.at[i]), y = pair_of<T>(b.at[i]);
+    sum += x.x * y.x;
+    sum += x.y * y.y;
+  }
   return sum;
 }
 
 // `split` warps share each column, of which a warp has kColumns; kLoads of 16 bytes of each are under way in every lane.
 template <typename T, int kLoads, int kColumns, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_constant__ PackedMatVec p, int split) {
-  using V = Vector<T, 8>;
   let_next_begin();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = warp % split;
   const int column = (static_cast<int>(blockIdx.x) * (kWarps / split) + warp / split) * kColumns, vectors = p.k / 8;
@@ -59,13 +73,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_
   float sums[kColumns] = {};
   bool waited = false;
   for (int first = part * 32 * kLoads; first < vectors; first += split * 32 * kLoads) {
-    V b[kColumns][kLoads];
+    Words b[kColumns][kLoads];
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      const V* from = static_cast<const V*>(p.packed) + std::int64_t{min(column + c, p.n - 1)} * vectors + first + lane;
+      const Words* from = static_cast<const Words*>(p.packed) + std::int64_t{min(column + c, p.n - 1)} * vectors + first + lane;
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
-        b[c][i] = V{};
+        b[c][i] = Words{};
         if (first + lane + 32 * i < vectors) b[c][i] = stream_load(from + 32 * i);
       }
     }
@@ -73,10 +87,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_
     waited = true;
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      V a{};
+      Words a{};
       if (first + lane + 32 * i < vectors) a = load_row(x, first + lane + 32 * i);
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) sums[c] = product(a, b[c][i], sums[c]);
+      for (int c = 0; c < kColumns; ++c) sums[c] = product<T>(a, b[c][i], sums[c]);
     }
   }
   if (!waited) wait_for_previous();
@@ -125,17 +139,15 @@ void launch(const PackedMatVec& p, int split, bool early, cudaStream_t stream) {
 
 }  // namespace
 
-// A warp's part of a column is one to four loads where eight warps share it at most; more columns where there are enough for all of the GPU.
+// All that a warp has of its columns is under way at once where eight warps share a column of 4096 elements.
 void launch_packed_matvec(DType dtype, const PackedMatVec& p, bool early, cudaStream_t stream) {
   const int vectors = p.k / 8;
-  const bool many = p.n > 4096;
   const auto with_type = [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (vectors <= 4 * 32) launch<T, 4, 2, 3>(p, 1, early, stream);
-    else if (vectors <= 2 * 4 * 32) launch<T, 4, 2, 3>(p, 2, early, stream);
-    else if (many && vectors <= 4 * 4 * 32) launch<T, 4, 2, 3>(p, 4, early, stream);
-    else if (vectors <= 4 * 4 * 32) launch<T, 2, 2, 4>(p, 8, early, stream);
-    else launch<T, 4, 2, 3>(p, 8, early, stream);
+    int split = 1;
+    while (split < kWarps && split * 2 * 32 < vectors) split *= 2;
+    if (vectors <= kWarps * 2 * 32) launch<T, 2, 4, 3>(p, split, early, stream);
+    else launch<T, 4, 2, 3>(p, kWarps, early, stream);
   };
   if (dtype == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());
