@@ -46,6 +46,7 @@ PUBLIC_OWNER = {
     "engine": "api/run",
     "team": "api/run",
     "context": "api/run",
+    "gpu": "api/run",
     "machine": "api/run",
     "network": "api/build",
     "ops": "api/build",

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -188,6 +189,31 @@ def models(check: Check) -> Iterator[Row]:
             yield Row("models", f"all on {meshes}", "failed", seconds, text[-800:])
 
 
+def python(check: Check) -> Iterator[Row]:
+    """The package's tests that need a GPU, and those that need torch; pytest must be there."""
+    package = check.unpacked / "python"
+    if not list(package.glob("tandem/_core*.so")):
+        yield Row("python", "all", "skipped", 0, "the pack holds no Python package")
+        return
+    report = check.unpacked / "python.xml"
+    folder = ROOT / "python/tests"
+    files = [str(path) for path in [*sorted(folder.glob("gpu_*_test.py")), folder / "torch_test.py", folder / "arrays_test.py"]]
+    before = dict(check.environment)
+    check.environment |= {"PYTHONPATH": f"{package}:{os.environ.get('PYTHONPATH', '')}", "PYTHONDONTWRITEBYTECODE": "1"}
+    del check.environment["TANDEM_TEST_DEVICE"]
+    status, text, seconds = check.call([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files], 300)
+    check.environment = before
+    cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+    for case in cases:
+        ended = {child.tag: child for child in case}
+        found = next((tag for tag in ("failure", "error", "skipped") if tag in ended), "")
+        told = (ended[found].get("message", "") + "\n" + (ended[found].text or ""))[-1500:] if found else ""
+        name = f"{case.get('classname', '').split('.')[-1]} {case.get('name')}"
+        yield Row("python", name, {"": "passed", "skipped": "skipped"}.get(found, "failed"), float(case.get("time", 0)), told)
+    if not cases or status not in (0, 1):
+        yield Row("python", "all", "failed", seconds, text.strip()[-1500:])
+
+
 class Server:
     """A program that answers names with lines of JSON."""
 
@@ -266,7 +292,7 @@ def ranks(check: Check) -> Iterator[Row]:
         server.process.wait(20)
 
 
-STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "groups": groups, "models": models, "bench": bench, "ranks": ranks, "sanitizer": sanitizer}
+STAGES = {"probe": probe, "kernels": kernels, "contexts": contexts, "groups": groups, "models": models, "python": python, "bench": bench, "ranks": ranks, "sanitizer": sanitizer}
 
 
 def table(rows: list[Row], limit: int = 100) -> str:

@@ -35,6 +35,8 @@ class Context {
   Context(Context&&) noexcept;
 
   int rank() const;
+  // The number of the GPU that it runs on; -1 on the CPU.
+  int gpu() const;
   // Binds the ranks that this one runs with; null releases them. Local, never waits; in any order on the ranks, and again with the same or
   // another group. The first prepare() or run() after it is the collective point: the context makes a group of its own there, so that
   // several contexts and the caller can use one group, if all ranks first use them in the same order. Throws Error(mismatch) for another
@@ -58,12 +60,12 @@ class Context {
   // may be used for intermediate values before, so they must not overlap inputs. Ranks that communicate must all call. Throws Error; after
   // another rank's failure the group is of no more use.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
-  // The same with memory of the rank's device: gives the work to `stream` (a cudaStream_t of the caller's on that GPU; null: the context's
-  // own) and returns without waiting for it; on CPU ranks it is done by then. What the pointers lead to stays valid until it is done. Calls
+  // The same with memory of the rank's device: gives the work to `stream` (a cudaStream_t of the caller's on that GPU, where CUDA's
+  // default stream is cudaStreamLegacy; null: the context's own) and returns without waiting for it; on CPU ranks it is done by then. What the pointers lead to stays valid until it is done. Calls
   // on different streams run one after the other. While the caller records its stream into a graph of its own, the work becomes part of
   // that; call prepare() before. What was recorded keeps the memory that it needs, also when the context is gone.
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
-  // Until what was given to the context's own stream is done; throws the error of work that failed.
+  // Until what was given to the context is done, on whatever streams; throws the error of work that failed.
   void synchronize();
   // Outputs that the last run had to copy.
   int last_copies() const;

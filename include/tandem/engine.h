@@ -58,6 +58,7 @@ class Engine {
  public:
   explicit Engine(std::shared_ptr<const EngineData> data) : data_(std::move(data)) {}
   int ranks() const;
+  std::string device() const;  // "cpu" or "cuda": what its ranks run on
   std::string mesh() const;
   std::vector<Port> inputs() const;
   std::vector<Port> outputs() const;

@@ -6,6 +6,7 @@
 #include "tandem/context.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
+#include "tandem/gpu.h"
 #include "tandem/group.h"
 #include "tandem/machine.h"
 #include "tandem/network.h"

@@ -1,4 +1,4 @@
-#include "arrays.h"
+#include "device_array.h"
 
 #include <fmt/format.h>
 
@@ -92,18 +92,18 @@ const TypeFacts& facts_of(PyObject* object) {
 }  // namespace
 
 // Delegates, so that what was taken is given back when reading throws.
-BorrowedArray::BorrowedArray(nb::handle object, const std::string& what) : BorrowedArray() {
+BorrowedArray::BorrowedArray(nb::handle object, const std::string& what, const Place& place) : BorrowedArray() {
   object_ = object.inc_ref().ptr();
   if (PyObject_CheckBuffer(object_))
     read_buffer(what);
-  else if (!read_dlpack(what))
+  else if (!read_device_array(what, place) && !read_dlpack(what, place))
     refuse(fmt::format("{} is of type {}, expected an array: numpy, torch, or anything with DLPack or the buffer protocol", what, class_name(object)));
 }
 
 BorrowedArray::BorrowedArray(BorrowedArray&& other) noexcept
     : object_(std::exchange(other.object_, nullptr)), buffer_(std::exchange(other.buffer_, Py_buffer{})), managed_(std::exchange(other.managed_, nullptr)),
       versioned_(other.versioned_), dtype_(other.dtype_), shape_(std::move(other.shape_)), strides_(std::move(other.strides_)), data_(other.data_),
-      read_only_(other.read_only_), kind_(other.kind_) {}
+      read_only_(other.read_only_), on_gpu_(other.on_gpu_), kind_(other.kind_) {}
 
 BorrowedArray::~BorrowedArray() {
   if (buffer_.obj) PyBuffer_Release(&buffer_);
@@ -162,9 +162,29 @@ void BorrowedArray::read_extension_type(const std::string& what) {
   dtype_ = *found;
 }
 
-void BorrowedArray::take(const dlpack::Tensor& tensor, const std::string& what) {
-  if (tensor.device.type != dlpack::kCpu)
-    refuse(fmt::format("{} lies on a device (DLPack device type {}), expected memory of the host: the engine is for the device cpu", what, tensor.device.type));
+void BorrowedArray::check_place(const dlpack::Device& device, const std::string& what, const Place& place) {
+  if (dlpack::is_host(device)) return;
+  const std::string where = dlpack::is_gpu(device) ? fmt::format("GPU {}", device.id) : fmt::format("a device (DLPack device type {})", device.type);
+  if (place.gpu < 0) refuse(fmt::format("{} lies on {}, expected memory of the host: {}", what, where, place.why_not));
+  if (!dlpack::is_gpu(device) || device.id != place.gpu) refuse(fmt::format("{} lies on {}, the engine runs on GPU {}", what, where, place.gpu));
+  on_gpu_ = true;
+}
+
+// Its own kind of array, without the way over a capsule. False for any other object.
+bool BorrowedArray::read_device_array(const std::string& what, const Place& place) {
+  const DeviceArray* array = nullptr;
+  if (!nb::try_cast(nb::handle(object_), array, false) || !array) return false;
+  kind_ = ArrayKind::other;
+  check_place({dlpack::kCuda, array->gpu}, what, place);
+  gpu_of(array->gpu).order(array->stream, place.stream);
+  dtype_ = array->dtype;
+  shape_ = array->shape;
+  data_ = array->data.get();
+  return true;
+}
+
+void BorrowedArray::take(const dlpack::Tensor& tensor, const std::string& what, const Place& place) {
+  check_place(tensor.device, what, place);
   const auto dtype = dtype_of_dlpack(tensor.dtype);
   if (!dtype) refuse(fmt::format("{} has an element type (DLPack code {}, {} bits) that no engine takes", what, tensor.dtype.code, tensor.dtype.bits));
   dtype_ = *dtype;
@@ -175,7 +195,7 @@ void BorrowedArray::take(const dlpack::Tensor& tensor, const std::string& what) 
 }
 
 // False if the object has no DLPack.
-bool BorrowedArray::read_dlpack(const std::string& what) {
+bool BorrowedArray::read_dlpack(const std::string& what, const Place& place) {
   const TypeFacts facts = facts_of(object_);
   kind_ = facts.kind;
   if (facts.exchange) {
@@ -185,19 +205,24 @@ bool BorrowedArray::read_dlpack(const std::string& what) {
       const std::string text = nb::cast<std::string>(nb::str(error.value()));
       refuse(fmt::format("{} cannot be read: {}", what, text.substr(0, text.find('\n'))));
     }
-    take(tensor, what);
+    take(tensor, what, place);
+    void* current = nullptr;
+    if (on_gpu_ && facts.exchange->current_stream && facts.exchange->current_stream(tensor.device.type, tensor.device.id, &current) == 0)
+      gpu_of(place.gpu).order(current, place.stream);
     return true;
   }
   if (!PyObject_HasAttrString(object_, "__dlpack__") || !PyObject_HasAttrString(object_, "__dlpack_device__")) return false;
   const nb::handle handle(object_);
-  const int device = nb::cast<int>(handle.attr("__dlpack_device__")()[0]);
-  if (device != dlpack::kCpu) take({.device = {device, 0}}, what);
+  const nb::object device = handle.attr("__dlpack_device__")();
+  check_place({nb::cast<int>(nb::int_(device[0])), nb::cast<int>(nb::int_(device[1]))}, what, place);
+  nb::dict options;  // a producer on the host may know none of them
+  if (on_gpu_) options["stream"] = place.stream ? reinterpret_cast<std::uintptr_t>(place.stream) : 1;
   nb::object capsule;
   try {
-    capsule = handle.attr("__dlpack__")(nb::arg("max_version") = nb::make_tuple(1, 0));
+    capsule = handle.attr("__dlpack__")(**options, nb::arg("max_version") = nb::make_tuple(1, 0));
   } catch (nb::python_error& error) {
     if (!error.matches(PyExc_TypeError)) throw;
-    capsule = handle.attr("__dlpack__")();
+    capsule = handle.attr("__dlpack__")(**options);
   }
   versioned_ = PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned");
   const char* name = versioned_ ? "dltensor_versioned" : "dltensor";
@@ -205,7 +230,7 @@ bool BorrowedArray::read_dlpack(const std::string& what) {
   if (!managed_) throw nb::python_error();
   PyCapsule_SetName(capsule.ptr(), versioned_ ? "used_dltensor_versioned" : "used_dltensor");
   if (versioned_) read_only_ = (static_cast<dlpack::ManagedTensorVersioned*>(managed_)->flags & dlpack::kReadOnly) != 0;
-  take(versioned_ ? static_cast<dlpack::ManagedTensorVersioned*>(managed_)->tensor : static_cast<dlpack::ManagedTensor*>(managed_)->tensor, what);
+  take(versioned_ ? static_cast<dlpack::ManagedTensorVersioned*>(managed_)->tensor : static_cast<dlpack::ManagedTensor*>(managed_)->tensor, what, place);
   return true;
 }
 

@@ -10,6 +10,7 @@ namespace tandem::python {
 
 void bind_lifetime(nb::module_& module);
 void bind_errors(nb::module_& module);
+void bind_device_array(nb::module_& module);
 void bind_engine(nb::module_& module);
 void bind_build(nb::module_& module);
 void bind_group(nb::module_& module);

@@ -23,6 +23,8 @@ ProgressCallback progress_callback(nb::object told) {
 void bind_build(nb::module_& module) {
   nb::class_<BuildOptions>(module, "_BuildOptions")
       .def(nb::init<>())
+      .def_rw("device", &BuildOptions::device)
+      .def_rw("target", &BuildOptions::target)
       .def_rw("mesh", &BuildOptions::mesh)
       .def_rw("ranks", &BuildOptions::ranks)
       .def_rw("strategies", &BuildOptions::strategies)

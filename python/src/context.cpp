@@ -32,6 +32,7 @@ class PyContext {
   bool closed() const { return session_.closed(); }
   const Engine& engine() const { return engine_; }
   int rank() const { return rank_; }
+  std::string device() const { return runner_.gpu() < 0 ? "cpu" : "cuda:" + std::to_string(runner_.gpu()); }
   const std::vector<std::string>& notices() const { return notices_; }
   int last_copies() const { return runner_.last_copies(); }
   double last_seconds() const { return runner_.last_seconds(); }
@@ -87,16 +88,24 @@ void bind_context(nb::module_& module) {
            nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> dict[str, typing.Any]"),
            "Runs this rank once, with the others of its group. Arrays are taken and given as Model does. Raises InvalidArgumentError, and after another "
            "rank's failure RankFailedError, DeadlineError or AbortedError naming it.")
-      .def("run", [](PyContext& self, nb::handle inputs, nb::handle outputs) {
-             return self.turn([&](RankRunner& r) { return r.run(inputs, nb::none(), outputs); });
+      .def("run", [](PyContext& self, nb::handle inputs, nb::handle outputs, nb::handle stream) {
+             return self.turn([&](RankRunner& r) { return r.run(inputs, nb::none(), outputs, stream); });
            },
-           "inputs"_a, "outputs"_a = nb::none(),
-           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | None = None) -> "
-                   "dict[str, typing.Any]"),
-           "As a call, but writes outputs into the arrays of `outputs`, see Model.run.")
-      .def("run_addresses", [](PyContext& self, nb::handle addresses) { self.turn([&](RankRunner& r) { r.run_addresses(addresses); }); }, "addresses"_a,
-           nb::sig("def run_addresses(self, addresses: collections.abc.Mapping[str, int]) -> None"),
-           "Runs on memory given by address: one per input and output, dense, of this rank's part, under the shapes that are set. Nothing is checked.")
+           "inputs"_a, "outputs"_a = nb::none(), "stream"_a = nb::none(),
+           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | None = None, "
+                   "stream: typing.Any = None) -> dict[str, typing.Any]"),
+           "As a call, but writes outputs into the arrays of `outputs`, see Model.run. `stream`: of an engine for a GPU, what arrays of that GPU are worked "
+           "on in; else torch's current stream, or CUDA's default stream. Raises as a call does.")
+      .def("run_addresses",
+           [](PyContext& self, nb::handle addresses, nb::handle stream) { self.turn([&](RankRunner& r) { r.run_addresses(addresses, stream); }); },
+           "addresses"_a, "stream"_a = nb::none(),
+           nb::sig("def run_addresses(self, addresses: collections.abc.Mapping[str, int], stream: typing.Any = None) -> None"),
+           "Runs on memory given by address: one per input and output, dense, of this rank's part, under the shapes that are set. Nothing is checked. Of an "
+           "engine for a GPU it is memory of that GPU; the work is given to `stream`, as run() takes it, and the call returns.")
+      .def("synchronize", [](PyContext& self) { self.turn([](RankRunner& r) { r.synchronize(); }); },
+           "Waits until the GPU has done what it was given, on whatever streams; at once on the CPU. Raises what went wrong there, such as an index outside "
+           "its extent, and DeadlineError once step_deadline has passed.")
+      .def_prop_ro("device", [](const PyContext& self) { return self.device(); }, "Where it runs: \"cpu\" or \"cuda:0\".")
       .def("close", &PyContext::close, "Frees what it holds. Further calls raise InvalidArgumentError.")
       .def_prop_ro("closed", &PyContext::closed, "True once it is closed.")
       .def_prop_ro("engine", &PyContext::engine, "What it runs.")

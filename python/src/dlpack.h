@@ -43,7 +43,10 @@ struct ManagedTensorVersioned {
 };
 
 inline constexpr std::uint64_t kReadOnly = 1;
-inline constexpr std::int32_t kCpu = 1;
+inline constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;
+// Memory that a GPU works on, and memory that the host does.
+inline bool is_gpu(const Device& device) { return device.type == kCuda || device.type == kCudaManaged; }
+inline bool is_host(const Device& device) { return device.type == kCpu || device.type == kCudaHost; }
 enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kBool = 6, kFloat8E4m3fn = 10, kFloat8E5m2 = 12 };
 
 // What a type's __dlpack_c_exchange_api__ capsule points to: reading a tensor without Python calls or reference counts.

@@ -77,6 +77,7 @@ void bind_engine(nb::module_& module) {
   nb::class_<Engine>(module, "Engine",
                      "A model compiled for all its ranks. Immutable; made by tandem.build or tandem.load_engine, run by Model or Context.")
       .def_prop_ro("ranks", &Engine::ranks, "How many ranks run it together.")
+      .def_prop_ro("device", &Engine::device, "What its ranks run on: \"cpu\" or \"cuda\".")
       .def_prop_ro("mesh", [](const Engine& e) { return nb::module_::import_("tandem.mesh").attr("Mesh").attr("parse")(e.mesh()); },
                    nb::sig("def mesh(self) -> tandem.mesh.Mesh"), "How the ranks are arranged: named axes and their sizes.")
       .def_prop_ro("inputs", &Engine::inputs, "The inputs in the model's order.")

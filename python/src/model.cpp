@@ -49,8 +49,9 @@ class Ranks {
 
   nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs) {
     if (single_) return single_->run(inputs, named, outputs);
-    GivenArrays given(inputs_);
-    auto wanted = std::make_unique<GivenArrays>(outputs_);
+    const Place host{.why_not = "a model of several ranks takes and gives arrays of the host; a Context is one rank and takes those of its GPU"};
+    GivenArrays given(inputs_, host);
+    auto wanted = std::make_unique<GivenArrays>(outputs_, host);
     given.take(inputs);
     given.take(named);
     given.require_all();

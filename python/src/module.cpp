@@ -8,6 +8,7 @@ NB_MODULE(_core, module) {
   bind_lifetime(module);
   bind_errors(module);
   bind_host_memory(module);
+  bind_device_array(module);
   bind_engine(module);
   bind_build(module);
   bind_group(module);

@@ -1,7 +1,7 @@
 // Arrays that outputs are written to: made by the library that the inputs came from, so that they live as long as their user wants.
 #include <cstring>
 
-#include "arrays.h"
+#include "device_array.h"
 #include "tandem/error.h"
 
 namespace tandem::python {
@@ -90,6 +90,15 @@ MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape) {
   }
   nb::object made = numpy().empty(dims, numpy_type(dtype));
   std::byte* data = writable_memory(made);
+  return {std::move(made), data};
+}
+
+MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape, const Place& place) {
+  if (place.gpu < 0) return make_array(kind, dtype, shape);
+  if (kind != ArrayKind::torch) return make_device_array(dtype, shape, place.gpu, place.stream);
+  const std::string device = "cuda:" + std::to_string(place.gpu);
+  nb::object made = torch().empty(shape_tuple(shape), nb::arg("dtype") = torch_type(dtype), nb::arg("device") = nb::str(device.c_str()));
+  std::byte* const data = BorrowedArray(made, "output", place).data();
   return {std::move(made), data};
 }
 

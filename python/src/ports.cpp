@@ -59,7 +59,7 @@ void GivenArrays::take_one(std::size_t port, nb::handle value) {
 }
 
 BorrowedArray GivenArrays::read(std::size_t port, nb::handle value, const std::string& what) {
-  BorrowedArray array(value, what);
+  BorrowedArray array(value, what, place_);
   const DType expected = table_[port].dtype;
   if (array.dtype() != expected) refuse(fmt::format("{} has element type {}, expected {}", what, to_string(array.dtype()), to_string(expected)));
   if (array.kind() != ArrayKind::numpy && kind_ == ArrayKind::numpy) {
@@ -76,6 +76,17 @@ void GivenArrays::require_all() const {
     for (const std::string& extent : table_[i].shape) shape += (shape.empty() ? "" : ",") + extent;
     refuse(fmt::format("{} ({}[{}]) is missing", table_.label(i), to_string(table_[i].dtype), shape));
   }
+}
+
+bool GivenArrays::on_gpu() const {
+  std::optional<std::size_t> host, gpu;
+  for (std::size_t i = 0; i < arrays_.size(); ++i) {
+    if (!arrays_[i]) continue;
+    (arrays_[i]->on_gpu() ? gpu : host) = i;
+    if (arrays_[i]->on_gpu() && !arrays_[i]->contiguous()) refuse(fmt::format("{} is not contiguous; arrays of a GPU are used where they lie", table_.label(i)));
+  }
+  if (host && gpu) refuse(fmt::format("{} lies on the host and {} on GPU {}: give all on one side", table_.label(*host), table_.label(*gpu), place_.gpu));
+  return gpu.has_value();
 }
 
 void GivenArrays::require_writable(const GivenArrays& inputs) const {

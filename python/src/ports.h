@@ -32,7 +32,8 @@ class PortTable {
 // The arrays of one call, kept as long as this lives.
 class GivenArrays {
  public:
-  explicit GivenArrays(const PortTable& table) : table_(table), arrays_(table.size()), per_rank_(table.size()) {}
+  // `place`: where arrays may lie beside the host.
+  explicit GivenArrays(const PortTable& table, const Place& place = {}) : table_(table), place_(place), arrays_(table.size()), per_rank_(table.size()) {}
   // From a mapping (or None) by name. Throws Error(invalid_argument) for what is no mapping, no array, of another element type.
   void take(nb::handle mapping);
   // Inputs that are not given. Throws naming the first.
@@ -48,12 +49,15 @@ class GivenArrays {
   // What outputs are to be: like the first array that is not numpy's.
   ArrayKind kind() const { return kind_; }
   nb::handle like() const { return like_; }
+  // Whether they lie on the GPU. Throws Error(invalid_argument) naming two that do not lie on the same side, or one of the GPU that is not dense.
+  bool on_gpu() const;
 
  private:
   void take_one(std::size_t port, nb::handle value);
   BorrowedArray read(std::size_t port, nb::handle value, const std::string& what);
 
   const PortTable& table_;
+  Place place_;
   std::vector<std::optional<BorrowedArray>> arrays_;
   std::vector<std::vector<BorrowedArray>> per_rank_;
   ArrayKind kind_ = ArrayKind::numpy;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "device_array.h"
 #include "tandem/error.h"
 
 namespace tandem::python {
@@ -17,7 +18,8 @@ std::unique_ptr<Context> make_context(const Engine& engine, ContextOptions optio
 
 RankRunner::RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt)
     : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(std::move(interrupt)),
-      context_(make_context(engine, std::move(options), interrupt_)), shapes_(inputs_.size()), whole_shape_set_(inputs_.size(), false) {}
+      context_(make_context(engine, std::move(options), interrupt_)), shapes_(inputs_.size()), whole_shape_set_(inputs_.size(), false),
+      gpu_(context_->gpu()) {}
 
 Context& RankRunner::context() {
   if (!context_) throw Error(ErrorCode::invalid_argument, "it is closed");
@@ -61,9 +63,16 @@ void RankRunner::set_shapes(const GivenArrays& given) {
   output_shapes_ = std::move(shapes);
 }
 
-nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs) {
+Place RankRunner::place(nb::handle stream) const {
+  if (gpu_ >= 0) return {gpu_, stream.is_none() ? current_stream(gpu_) : stream_of(stream)};
+  if (!stream.is_none() && stream_of(stream)) throw Error(ErrorCode::invalid_argument, "the engine is for the device cpu, whose ranks have no streams");
+  return {};
+}
+
+nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs, nb::handle stream) {
   Context& ready = context();  // stays, also if close() lets go of it meanwhile
-  GivenArrays given(inputs_), wanted(outputs_);
+  Place where = place(stream);
+  GivenArrays given(inputs_, where), wanted(outputs_, where);
   given.take(inputs);
   given.take(named);
   given.require_all();
@@ -74,6 +83,11 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
     wanted.take(outputs);
     wanted.require_writable(given);
   }
+  const bool on_gpu = given.on_gpu();
+  for (std::size_t i = 0; i < outputs_.size(); ++i)
+    if (wanted[i] && wanted[i]->on_gpu() != on_gpu)
+      throw Error(ErrorCode::invalid_argument, fmt::format("the array for {} lies on {}, the inputs on {}", outputs_.label(i), on_gpu ? "the host" : "a GPU", on_gpu ? "a GPU" : "the host"));
+  if (!on_gpu) where = {};
   std::vector<const void*> in(inputs_.size());
   std::vector<void*> out(outputs_.size());
   std::vector<std::shared_ptr<std::byte>> packed;
@@ -88,12 +102,15 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
     if (wanted[i] && wanted[i]->shape() != output_shapes_[i])
       throw Error(ErrorCode::invalid_argument,
                   fmt::format("the array for {} has shape {}, expected {}", outputs_.label(i), to_string(wanted[i]->shape()), to_string(output_shapes_[i])));
-    if (!wanted[i]) made[i] = make_array(kind, outputs_[i].dtype, output_shapes_[i]);
+    if (!wanted[i]) made[i] = make_array(kind, outputs_[i].dtype, output_shapes_[i], where);
     out[i] = wanted[i] ? wanted[i]->data() : made[i].data;
   }
   interrupt_->waiting([&] {
     const auto begin = std::chrono::steady_clock::now();
-    ready.run(in, out);
+    if (on_gpu)
+      ready.enqueue(in, out, where.stream ? where.stream : default_stream());
+    else
+      ready.run(in, out);
     seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   });
   copies_ = static_cast<int>(packed.size()) + ready.last_copies();
@@ -104,7 +121,7 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   return result;
 }
 
-void RankRunner::run_addresses(nb::handle addresses) {
+void RankRunner::run_addresses(nb::handle addresses, nb::handle stream) {
   std::vector<const void*> in(inputs_.size());
   std::vector<void*> out(outputs_.size());
   const auto address = [&](const PortTable& table, std::size_t i) {
@@ -115,8 +132,19 @@ void RankRunner::run_addresses(nb::handle addresses) {
   for (std::size_t i = 0; i < in.size(); ++i) in[i] = address(inputs_, i);
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = address(outputs_, i);
   Context& ready = context();
-  interrupt_->waiting([&] { ready.run(in, out); });
+  const Place where = place(stream);
+  interrupt_->waiting([&] {
+    if (gpu_ >= 0)
+      ready.enqueue(in, out, where.stream ? where.stream : default_stream());
+    else
+      ready.run(in, out);
+  });
   copies_ = ready.last_copies();
+}
+
+void RankRunner::synchronize() {
+  Context& ready = context();
+  interrupt_->waiting([&] { ready.synchronize(); });
 }
 
 void RankRunner::prepare() {

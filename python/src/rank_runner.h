@@ -12,9 +12,14 @@ class RankRunner {
  public:
   RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt);
   // `named` may hold further inputs; `outputs` (or None) arrays to write to.
-  nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs);
-  // By address, dense, host; shapes must have been set.
-  void run_addresses(nb::handle addresses);
+  // Arrays of the engine's GPU are used where they lie: the work is given to `stream` (None: the current one) and the call returns.
+  nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs, nb::handle stream = nb::none());
+  // By address, dense, of the engine's device; shapes must have been set. On a GPU the work is given to `stream`, as above.
+  void run_addresses(nb::handle addresses, nb::handle stream = nb::none());
+  // Until what was given to the GPU is done.
+  void synchronize();
+  // -1 on the CPU.
+  int gpu() const { return gpu_; }
   void set_input_shape(nb::handle name, Shape shape);
   // From this rank's part.
   void set_local_input_shape(nb::handle name, const Shape& shape);
@@ -37,6 +42,7 @@ class RankRunner {
  private:
   Context& context();
   void set_shapes(const GivenArrays& given);
+  Place place(nb::handle stream) const;
 
   PortTable inputs_, outputs_;
   std::shared_ptr<Interrupt> interrupt_;
@@ -44,6 +50,7 @@ class RankRunner {
   std::vector<std::optional<Shape>> shapes_;  // of the arrays of the last run, per input
   std::vector<bool> whole_shape_set_;
   std::vector<Shape> output_shapes_;          // empty: not known for the shapes that are set
+  int gpu_ = -1;
   int copies_ = 0;
   double seconds_ = 0;
 };

@@ -8,7 +8,7 @@
 Arrays go in and come out without a copy where their layout allows it: numpy, torch, and whatever has DLPack or the buffer protocol.
 """
 
-from ._core import Collective, Context, Engine, Group, Model, Port, is_engine_file, load_engine
+from ._core import Collective, Context, DeviceArray, Engine, Group, Model, Port, gpu_count, is_engine_file, load_engine
 from .building import build, load
 from .errors import Error
 from .mesh import Mesh
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Collective",
     "Context",
+    "DeviceArray",
     "Engine",
     "Error",
     "Group",
@@ -29,6 +30,7 @@ __all__ = [
     "Team",
     "Value",
     "build",
+    "gpu_count",
     "is_engine_file",
     "list_ops",
     "load",

@@ -28,6 +28,8 @@ def _mesh_text(mesh: Mesh | Mapping[str, int] | str | None) -> str:
 def build(
     model: str | os.PathLike[str] | Network,
     *,
+    device: Literal["", "cpu", "cuda"] = "",
+    target: str = "",
     mesh: Mesh | Mapping[str, int] | str | None = None,
     ranks: int = 0,
     strategies: Mapping[str, str] | None = None,
@@ -47,6 +49,8 @@ def build(
 
     Args:
         model: an ONNX file, or a Network; "{rank}" in a name stands for one file per rank, as other tools write them.
+        device: what its ranks run on; "": the CPU.
+        target: the GPU it is for, like "sm_90a", for which none need be here; "": any that this package has kernels for.
         mesh: the ranks as named axes, such as {"tp": 2}; an axis tp, cp or dp splits heads and hidden units, the sequence, or the batch.
         ranks: without a mesh: how many ranks a file is for that is sharded already; of others, the cheapest mesh of so many ranks is taken.
         strategies: for axes of other names: axis to "tp", "cp" or "dp".
@@ -71,6 +75,8 @@ def build(
     if isinstance(progress, bool):
         progress = None  # `watched` has seen to it
     options = _core._BuildOptions()
+    options.device = device or ("cuda" if target.startswith("sm_") else "")
+    options.target = target
     options.mesh = _mesh_text(mesh)
     options.ranks = ranks
     options.strategies = dict(strategies or {})
@@ -94,6 +100,7 @@ def build(
 def load(
     model: str | os.PathLike[str] | Engine | Network,
     *,
+    device: Literal["", "cpu", "cuda"] = "",
     ranks: int | None = None,
     isolate: Literal["threads", "processes"] = "threads",
     threads: int = 0,
@@ -106,6 +113,7 @@ def load(
 
     Args:
         model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file or a Network, which is built for `ranks` in memory.
+        device: what the ranks run on; "": the engine's own, for other models the CPU. Another than the engine's is a MismatchError.
         ranks: how many ranks; an engine knows its own, and another number is a MismatchError.
         isolate: ranks as threads of this process, or each as a process of its own, whose end cannot take the others along.
         threads: that each rank computes with; 0: cores / ranks.
@@ -122,7 +130,9 @@ def load(
         if not isinstance(model, Network) and _core.is_engine_file(model):
             model = _core.load_engine(model)
         else:
-            model = build(model, ranks=ranks if ranks and ranks > 1 else 0)
+            model = build(model, device=device, ranks=ranks if ranks and ranks > 1 else 0)
+    if device not in ("", model.device):
+        raise MismatchError(f"the engine is for the device {model.device}, not {device}; build it for that")
     if ranks is not None and ranks != model.ranks:
         raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
     return Model(

@@ -1,7 +1,7 @@
 // Stands in for device/cuda in programs without it.
 #include "core/check.h"
-#include "device/device.h"
 #include "device/links.h"
+#include "device/upload.h"
 
 namespace tandem {
 
@@ -10,6 +10,8 @@ std::shared_ptr<Device> open_cuda_device(int) {
 }
 
 int cuda_device_count() { return 0; }
+void upload_to_cuda(Device&, std::span<const Upload>, Deadline) {}
+int cuda_number(const Device&) { return -1; }
 
 std::vector<int> gpus_reached_by(int) { return {}; }
 

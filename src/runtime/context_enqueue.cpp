@@ -31,6 +31,7 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
 
 void RankContext::synchronize() {
   const Turn turn(*this);
+  done_->wait(*stream_);  // of whatever stream the last work was given to
   guarded([&] { wait_for_stream(); });
 }
 

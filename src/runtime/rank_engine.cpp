@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "device/upload.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
 #include "runtime/memory.h"
@@ -121,15 +122,15 @@ void RankEngine::place_weights() {
   std::size_t total = 0;
   for (const Tensor& weight : weights_) total += aligned_size(weight.size_bytes());
   uploaded_ = DeviceMemory(device_, total);
-  const std::unique_ptr<Stream> stream = device_->make_stream(1);
+  std::vector<Upload> pieces;
   std::byte* to = uploaded_.data();
   for (std::size_t w = 0; w < weights_.size(); ++w) {
-    device_->copy(to, weights_[w].data(), weights_[w].size_bytes(), *stream);
+    pieces.push_back({to, weights_[w].data(), weights_[w].size_bytes()});
     weight_data_[w] = to;
     to += aligned_size(weights_[w].size_bytes());
-    weights_[w] = Tensor();
   }
-  stream->wait(Deadline::after(kLoadDeadline));
+  upload(*device_, pieces, Deadline::after(kLoadDeadline));
+  for (Tensor& weight : weights_) weight = Tensor();
 }
 
 OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]); }

@@ -83,6 +83,7 @@ class Builder(EntryPoint):
         ranks = config._ranks or (0 if config._mesh else program.least_ranks())
         with cache._file() if cache else nullcontext("") as times:
             engine = program.network.build(
+                device=config._device,
                 mesh=config._mesh,
                 ranks=ranks,
                 shapes=shapes,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..errors import InvalidArgumentError
 from ..mesh import Mesh
 from .closed import Closed, unsupported
+from .device import checked_device, default_device
 from .enums import (
     BuilderFlag,
     DeviceType,
@@ -63,6 +64,7 @@ class IBuilderConfig(Closed):
         self._monitor: IProgressMonitor | None = None
         self._mesh: Mesh | None = None
         self._ranks = 0
+        self._device = default_device()
 
     # Flags
 
@@ -203,7 +205,7 @@ class IBuilderConfig(Closed):
     @hardware_compatibility_level.setter
     def hardware_compatibility_level(self, level: HardwareCompatibilityLevel) -> None:
         if level != HardwareCompatibilityLevel.NONE:
-            raise unsupported(f"HardwareCompatibilityLevel.{HardwareCompatibilityLevel(level).name}", "this build has no engines for GPUs")
+            raise unsupported(f"HardwareCompatibilityLevel.{HardwareCompatibilityLevel(level).name}", "kernels are the program's, for every GPU that it was built for")
 
     @property
     def runtime_platform(self) -> RuntimePlatform:
@@ -217,13 +219,16 @@ class IBuilderConfig(Closed):
 
     @property
     def default_device_type(self) -> DeviceType:
-        """Not to be read: this build's engines are for CPU ranks, for which TensorRT has no name."""
-        raise unsupported("default_device_type", "this build's engines are for CPU ranks, for which TensorRT has no name")
+        """GPU, unless engines are for CPU ranks: for these TensorRT has no name, and it cannot be read. See `device`."""
+        if self._device == "cuda":
+            return DeviceType.GPU
+        raise unsupported("default_device_type", "engines are for CPU ranks here, for which TensorRT has no name")
 
     @default_device_type.setter
     def default_device_type(self, device: DeviceType) -> None:
-        why = "there is no DLA" if device == DeviceType.DLA else "this build's engines are for CPU ranks"
-        raise unsupported(f"DeviceType.{DeviceType(device).name}", why)
+        if device == DeviceType.DLA:
+            raise unsupported("DeviceType.DLA", "there is no DLA")
+        self._device = checked_device("cuda")
 
     # Not in TensorRT: what it leaves to the user
 
@@ -235,6 +240,15 @@ class IBuilderConfig(Closed):
     @mesh.setter
     def mesh(self, mesh: Mapping[str, int] | str | None) -> None:
         self._mesh = None if mesh is None else Mesh.parse(mesh) if isinstance(mesh, str) else Mesh(mesh)
+
+    @property
+    def device(self) -> str:
+        """Ours, not TensorRT's: "cuda" or "cpu". From the start a GPU where there is one, else the CPU; TANDEM_DEVICE in the environment says otherwise."""
+        return self._device
+
+    @device.setter
+    def device(self, device: str) -> None:
+        self._device = checked_device(device)
 
     @property
     def num_ranks(self) -> int:

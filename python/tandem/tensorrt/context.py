@@ -25,25 +25,36 @@ def stream_number(stream: object) -> int:
         if not isinstance(stream, int) and hasattr(stream, attribute):
             stream = getattr(stream, attribute)
     if isinstance(stream, bool) or not hasattr(stream, "__index__"):
-        raise InvalidArgumentError(f"{type(stream).__name__} is no stream; a context of CPU ranks takes 0")
+        raise InvalidArgumentError(f"{type(stream).__name__} is no stream; expected its number, 0 for the default stream and on CPU ranks")
     return operator.index(stream)
 
 
-def checked_group(communicator: object) -> Group:
+def of_nccl(communicator: object) -> bool:
+    """Whether it looks like an ncclComm_t: an address, a capsule, an object with `ptr`."""
+    if isinstance(communicator, (bool, Group)):
+        return False
+    if isinstance(communicator, int):
+        return communicator != 0
+    return type(communicator).__name__ == "PyCapsule" or hasattr(communicator, "ptr")
+
+
+def checked_group(communicator: object, device: str) -> Group:
     """A tandem.Group; UnsupportedError of what is NCCL's, InvalidArgumentError of what is none."""
     if isinstance(communicator, Group):
         return communicator
     kind = type(communicator)
-    if not isinstance(communicator, bool) and (isinstance(communicator, int) or kind.__name__ == "PyCapsule" or hasattr(communicator, "ptr")):
-        raise unsupported(f"a communicator of NCCL ({kind.__name__})", "it joins GPUs, and this engine is for CPU ranks: give a tandem.Group, such as Group.from_env()")
+    if of_nccl(communicator):
+        why = "this engine is for CPU ranks" if device == "cpu" else "several ranks exchange through the host here"
+        raise unsupported(f"a communicator of NCCL ({kind.__name__})", f"it joins GPUs, and {why}: give a tandem.Group, such as Group.from_env()")
     raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
 
 
 class IExecutionContext(Closed):
     """Activations of one rank; ICudaEngine.create_execution_context makes one. Serves one thread at a time.
 
-    An engine of several ranks takes a communicator first: its rank decides which weights the context loads. Addresses are those of host
-    memory: dense, row-major, of one rank's part of a tensor, alive and of the right size until the run has ended.
+    An engine of several ranks takes a communicator first: its rank decides which weights the context loads. Addresses are those of memory
+    of the GPU, or of the host with CPU ranks: dense, row-major, of one rank's part of a tensor, alive and of the right size until the run
+    has ended.
     """
 
     _missing = {
@@ -90,17 +101,24 @@ class IExecutionContext(Closed):
         """Ours, not TensorRT's: how many ranks run the engine together."""
         return self._engine.num_ranks
 
+    @property
+    def _device(self) -> str:
+        return self._engine._engine.device
+
     # Ranks
 
     def set_communicator(self, communicator: object) -> bool:
         """Binds the ranks that this one runs with: a tandem.Group; None releases them. Local, never waits, in any order on the ranks, and
         again. A single-rank engine takes one too, with a notice. Returns True.
 
-        Raises MismatchError for a group of another size than the engine's, UnsupportedError for an ncclComm_t (as int, capsule or
-        object with `ptr`): NCCL joins GPUs, and this engine is for CPU ranks.
+        An ncclComm_t (as int, capsule or object with `ptr`) is taken by an engine of one rank for a GPU, with a notice too. Raises
+        MismatchError for a group of another size than the engine's, UnsupportedError for an ncclComm_t elsewhere.
         """
         with told(self._logger):
-            group = None if communicator is None else checked_group(communicator)
+            if self.num_ranks == 1 and self._device == "cuda" and of_nccl(communicator):
+                self._logger.log(Logger.WARNING, "the engine is for one rank and communicates with none of this communicator of NCCL")
+                return True
+            group = None if communicator is None else checked_group(communicator, self._device)
             if group is not None and self.num_ranks == 1:
                 self._logger.log(Logger.WARNING, f"the engine is for one rank and communicates with none of the {group.size} of this communicator")
                 return True
@@ -199,11 +217,12 @@ class IExecutionContext(Closed):
     # Running
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        """The host address of this rank's part of an input or output, or 0 to forget it. Returns True."""
+        """The address of this rank's part of an input or output, in memory of the GPU or, with CPU ranks, the host; 0 to forget it. Returns
+        True."""
         with told(self._logger):
             self._engine._port(name)
             if isinstance(memory, bool) or not isinstance(memory, int):
-                raise InvalidArgumentError(f"the address of '{name}' is {type(memory).__name__}, expected an int, such as array.ctypes.data")
+                raise InvalidArgumentError(f"the address of '{name}' is {type(memory).__name__}, expected an int, such as array.ctypes.data or tensor.data_ptr()")
             self._addresses[name] = memory
         return True
 
@@ -213,12 +232,15 @@ class IExecutionContext(Closed):
         return self._addresses.get(name, 0)
 
     def _check_stream(self, stream: object) -> None:
-        if stream_number(stream) != 0:
+        if stream_number(stream) != 0 and self._device == "cpu":
             raise unsupported(f"stream {stream_number(stream):#x}", "an engine of CPU ranks runs on the thread that calls: pass 0")
 
     def execute_async_v3(self, stream_handle: object) -> bool:
-        """Runs this rank on the thread that calls; pass stream 0. When it returns True outputs are written and inputs consumed: there is
-        nothing to wait for. All ranks must call; if one does not, the others get an error that names it once the deadline is over.
+        """On a GPU: gives the work of this rank to a stream of the caller's, 0 being CUDA's default stream, and returns True without waiting
+        for it; within a capture it becomes part of the graph, which wants a run of the same shapes before. On the CPU: runs this rank on the
+        thread that calls; pass stream 0. When it returns True outputs are written and inputs consumed.
+
+        All ranks must call; if one does not, the others get an error that names it once the deadline is over.
 
         Raises InvalidArgumentError before anything runs: no communicator, a tensor without address or shape; RankFailedError or
         DeadlineError naming a rank; then the group and the context are of no more use.
@@ -231,14 +253,17 @@ class IExecutionContext(Closed):
             shapeless = [name for name in self._engine._input_names if -1 in self.get_tensor_shape(name)]
             if shapeless:
                 raise InvalidArgumentError(f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one")
-            self._bound().run_addresses(self._addresses)
+            self._bound().run_addresses(self._addresses, stream_number(stream_handle))
         return True
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:
-        """The same with one address per tensor, in the order of the engine."""
+        """The same with one address per tensor, in the order of the engine; returns when it is done."""
         names = [*self._engine._input_names, *self._engine._output_names]
         if len(bindings) != len(names):
             raise InvalidArgumentError(f"{len(bindings)} addresses are given, expected {len(names)}: {', '.join(names)}")
         for name, address in zip(names, bindings, strict=True):
             self.set_tensor_address(name, address)
-        return self.execute_async_v3(0)
+        done = self.execute_async_v3(0)
+        with told(self._logger):
+            self._bound().synchronize()
+        return done

@@ -45,7 +45,7 @@ class Runtime(EntryPoint):
 
 
 class ICudaEngine(Closed):
-    """An engine, immutable, shared by any number of contexts and threads; one for all ranks. The name is TensorRT's: it runs on CPU ranks.
+    """An engine, immutable, shared by any number of contexts and threads; one for all ranks. The name is TensorRT's: it may run on CPU ranks.
 
     Inputs come first, then outputs. Shapes are those of what one rank holds, -1 where each run chooses.
     """
@@ -131,9 +131,9 @@ class ICudaEngine(Closed):
             raise InvalidArgumentError(f"there is no optimization profile {index}; an engine has one, 0")
 
     def get_tensor_location(self, name: str) -> TensorLocation:
-        """HOST: addresses are those of host memory."""
+        """Where its address leads: DEVICE of an engine for a GPU, HOST of one for CPU ranks."""
         self._port(name)
-        return TensorLocation.HOST
+        return TensorLocation.DEVICE if self._engine.device == "cuda" else TensorLocation.HOST
 
     def is_shape_inference_io(self, name: str) -> bool:
         """False: shapes follow from shapes."""
@@ -203,7 +203,7 @@ class ICudaEngine(Closed):
 
     @property
     def hardware_compatibility_level(self) -> HardwareCompatibilityLevel:
-        """Always NONE: there are no engines for GPUs."""
+        """Always NONE: kernels are the program's."""
         return HardwareCompatibilityLevel.NONE
 
     @property

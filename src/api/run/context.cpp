@@ -7,6 +7,7 @@
 #include "comm/group.h"
 #include "core/seconds.h"
 #include "core/stop.h"
+#include "device/upload.h"
 #include "runtime/context.h"
 
 namespace tandem {
@@ -54,6 +55,8 @@ Context::~Context() = default;
 Context::Context(Context&&) noexcept = default;
 
 int Context::rank() const { return data_->options.rank; }
+
+int Context::gpu() const { return gpu_number(*data_->engine.data().rank_engine(rank())->device()); }
 
 void Context::set_communicator(std::shared_ptr<Group> group) {
   const EngineData& engine = data_->engine.data();

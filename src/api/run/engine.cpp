@@ -39,6 +39,8 @@ std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank) const {
 }
 
 int Engine::ranks() const { return data_->plan().world_size(); }
+
+std::string Engine::device() const { return data_->plan().device; }
 std::string Engine::mesh() const { return data_->plan().mesh.to_string(); }
 std::vector<std::string> Engine::notices() const { return data_->plan().notices; }
 

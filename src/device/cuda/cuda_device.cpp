@@ -27,6 +27,23 @@ class Current {
   int before_ = 0;
 };
 
+// For a scope work goes to the stream's own again.
+class OwnStream {
+ public:
+  explicit OwnStream(Stream& stream) : stream_(stream), before_(handle_of(stream)) { stream.redirect(nullptr); }
+  ~OwnStream() {
+    try {
+      stream_.redirect(before_);
+    } catch (const Error&) {  // it was taken before
+    }
+  }
+  OwnStream(const OwnStream&) = delete;
+
+ private:
+  Stream& stream_;
+  cudaStream_t before_;
+};
+
 class Graph final : public Recording {
  public:
   Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {
@@ -108,6 +125,14 @@ CudaStream::~CudaStream() { cudaStreamDestroy(own_); }
 
 void CudaStream::redirect(void* handle) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (handle == cudaStreamLegacy || handle == cudaStreamPerThread) {  // of whatever GPU is the thread's current one
+    int ordinal = -1;
+    check(cudaGetDevice(&ordinal), "asking for the current GPU");
+    if (ordinal != device_->ordinal())
+      fail(ErrorCode::invalid_argument, "the default stream is of GPU {}, which is the thread's current one; the engine runs on GPU {}", ordinal, device_->ordinal());
+    current_ = static_cast<cudaStream_t>(handle);
+    return;
+  }
   if (handle) check(cudaStreamIsCapturing(static_cast<cudaStream_t>(handle), &status), "looking at the stream that was given");
   if (handle && status == cudaStreamCaptureStatusNone) {  // a stream that is recorded does not say
     int ordinal = -1;
@@ -192,6 +217,7 @@ void CudaDevice::clear(std::byte* memory, std::size_t bytes, Stream& stream) {
 
 std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::function<void()>& work) {
   const Current current(ordinal_);
+  const OwnStream own(stream);  // the default stream cannot be recorded, and another's is not ours to record
   const cudaStream_t handle = handle_of(stream);
   check(cudaStreamBeginCapture(handle, cudaStreamCaptureModeThreadLocal), "beginning to record");
   cudaGraph_t graph = nullptr;
