@@ -34,6 +34,26 @@ def number(value: object, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def engine_lines(rows: list[dict]) -> list[str]:
+    """The table of whole engines; nothing where the run had none."""
+    lines = []
+    for row in rows:
+        if row["stage"] != "engines":
+            continue
+        v = row["values"]
+        if "p50_us" in v:
+            got, against = f"{v['p50_us']:.1f} / {v['p99_us']:.1f} µs (p50 / p99)", f"bar {v['bar']}"
+        elif "mb" in v:
+            got, against = f"{v['mb']:.0f} MB", f"bar {v['bar']}"
+        elif "seconds" in v:
+            got, against = f"{v['seconds']:.2f} s", f"bar {v['bar']}"
+        else:
+            got = f"{v['us']:.0f} µs" if "us" in v else f"{row['status']}: {row['text'][:120]}"
+            against = f"torch.compile {v['peer_us']:.0f} µs, {v['ratio']:.2f} of ours" if "peer_us" in v else ""
+        lines.append(f"| {row['name']} | {got} | {against} | {number(v.get('error'), 4)} |")
+    return ["", "| whole engines | measured | against | error |", "|---|---|---|---|", *lines] if lines else []
+
+
 def page_of(result: dict) -> str:
     rows = result["rows"]
     kernels = {}
@@ -58,8 +78,8 @@ def page_of(result: dict) -> str:
         "",
         f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device, {product:.0f} TFLOP/s for a bf16 product of 8192.",
         "",
-        "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | largest error |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row["stage"] != "bench":
@@ -69,9 +89,9 @@ def page_of(result: dict) -> str:
         lines.append(
             f"| {row['name']} | {v.get('kernel', row['text'][:60])} | {number(v.get('us'))} | {number(v.get('gb_s'), 0)} "
             f"| {number(v['gb_s'] / copy / 1e3 if 'gb_s' in v and 'tflop_s' not in v else None)} | {number(v.get('tflop_s'), 0)} "
-            f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {'not compared' if error < 0 else f'{error:.1e}'} |"
+            f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('library_ratio'))} | {'not compared' if error < 0 else f'{error:.1e}'} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + engine_lines(rows)) + "\n"
 
 
 def write_page(result: dict, check: bool) -> int:

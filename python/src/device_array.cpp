@@ -120,7 +120,7 @@ nb::object fetched(const DeviceArray& array) {
 }
 
 void bring(DeviceArray* self, nb::handle object, int number) {
-  BorrowedArray array(object, "the array");
+  BorrowedArray array(object, "the array", {.why_not = "a DeviceArray is made of an array of the host"});
   const Gpu& gpu = gpu_of(number);
   new (self) DeviceArray{number, array.dtype(), array.shape(), nullptr, nullptr};
   try {

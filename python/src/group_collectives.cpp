@@ -19,6 +19,8 @@ std::optional<Deadline> deadline_of(std::optional<double> seconds) {
   return Deadline::after(std::chrono::nanoseconds(static_cast<std::int64_t>(*seconds * 1e9)));
 }
 
+constexpr Place kOnHost{.why_not = "collectives of a group are on arrays of the host"};
+
 int dimension(int axis, const BorrowedArray& array) { return axis < 0 ? axis + static_cast<int>(array.shape().size()) : axis; }
 
 std::size_t size_bytes(const BorrowedArray& array) { return bytes(array.dtype(), element_count(array.shape())); }
@@ -39,7 +41,7 @@ void require_fits(const BorrowedArray& out, const CollectiveCall& call, const Sh
 
 // `call` says everything but dtype, dims and memory.
 nb::object run(PyGroup& self, CollectiveCall call, nb::handle array, nb::handle out, std::optional<double> deadline) {
-  const BorrowedArray given(array, "the array");
+  const BorrowedArray given(array, "the array", kOnHost);
   call.dtype = given.dtype();
   call.dims = given.shape();
   call.axis = dimension(call.axis, given);
@@ -51,7 +53,7 @@ nb::object run(PyGroup& self, CollectiveCall call, nb::handle array, nb::handle 
   if (!given.contiguous()) packed = given.packed_copy();
   call.in = packed ? packed.get() : given.data();
   if (!out.is_none()) {
-    const BorrowedArray wanted(out, "out");
+    const BorrowedArray wanted(out, "out", kOnHost);
     require_fits(wanted, call, shape, given);
     call.out = wanted.data();
     self.turn([&](Group& group) { group.run(call); });
@@ -145,7 +147,7 @@ void bind_pairs(nb::class_<PyGroup>& group) {
   group
       .def("send",
            [](PyGroup& self, nb::handle array, int to, Seconds deadline) {
-             const BorrowedArray given(array, "the array");
+             const BorrowedArray given(array, "the array", kOnHost);
              std::shared_ptr<std::byte> packed;
              if (!given.contiguous()) packed = given.packed_copy();
              const std::byte* data = packed ? packed.get() : given.data();
@@ -156,7 +158,7 @@ void bind_pairs(nb::class_<PyGroup>& group) {
            "Sends the array's bytes to one rank, which calls recv. A large one waits for that.")
       .def("recv",
            [](PyGroup& self, nb::handle out, int source, Seconds deadline) {
-             const BorrowedArray wanted(out, "out");
+             const BorrowedArray wanted(out, "out", kOnHost);
              require_writable(wanted, "out");
              self.turn([&](Group& g) { g.recv({wanted.data(), size_bytes(wanted)}, source, deadline_of(deadline)); });
              return nb::borrow(out);

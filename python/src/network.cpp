@@ -79,7 +79,7 @@ RankGroups rank_groups(nb::handle object, const std::string& what) {
 }
 
 Array array_of(nb::handle object, const std::string& what, bool copy = false) {
-  BorrowedArray borrowed(object, what);
+  BorrowedArray borrowed(object, what, {.why_not = "a network takes its weights and constants from there"});
   if (!copy || !borrowed.contiguous()) return BorrowedArray::share(std::move(borrowed));
   Array out = BorrowedArray::share(std::move(borrowed));
   auto memory = std::shared_ptr<std::byte>(new std::byte[out.size_bytes() + 1], std::default_delete<std::byte[]>());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <set>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "tandem/build.h"
+#include "tandem/gpu.h"
 #include "tandem/tensorrt/network.h"
 
 namespace nvinfer1 {
@@ -70,6 +72,14 @@ class IBuilderConfig {
     profile_ = profile;
     return 0;
   }
+  // kGPU: engines are for GPUs. So they are from the start where there is one, else for the CPU; the environment's TANDEM_DEVICE (cpu or
+  // cuda) says otherwise.
+  void setDefaultDeviceType(DeviceType type) {
+    if (type != DeviceType::kGPU) unsupported("setDefaultDeviceType", "there is no DLA");
+    device_ = "cuda";
+  }
+  // Ours: "cpu" or "cuda".
+  void set_device(const std::string& device) { device_ = device; }
   // Ours: what TensorRT leaves to its user. The ranks as named axes, over which a network without layers that communicate is sharded.
   void set_mesh(const std::string& mesh) { mesh_ = mesh; }
   // Ours: how many ranks run the engine, where no layer says so.
@@ -80,7 +90,11 @@ class IBuilderConfig {
   std::set<BuilderFlag> flags_ = {BuilderFlag::kTF32};
   std::size_t workspace_ = SIZE_MAX;
   const IOptimizationProfile* profile_ = nullptr;
-  std::string mesh_;
+  static std::string default_device() {
+    const char* asked = std::getenv("TANDEM_DEVICE");
+    return asked && *asked ? asked : tandem::gpu_count() > 0 ? "cuda" : "cpu";
+  }
+  std::string mesh_, device_ = default_device();
   int ranks_ = 0;
 };
 
@@ -98,6 +112,7 @@ class IBuilder {
   IHostMemory* buildSerializedNetwork(INetworkDefinition& network, IBuilderConfig& config) {
     return told(logger_, [&] {
       tandem::BuildOptions options;
+      options.device = config.device_;
       options.mesh = config.mesh_;
       options.ranks = config.ranks_;
       options.refittable = config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kSTRIP_PLAN);

@@ -11,6 +11,7 @@
 
 #include "tandem/context.h"
 #include "tandem/engine.h"
+#include "tandem/gpu.h"
 #include "tandem/group.h"
 #include "tandem/ops.h"
 #include "tandem/tensorrt/types.h"
@@ -22,7 +23,8 @@ namespace nvinfer1 {
 
 class ICudaEngine;
 
-// One rank's memory and state. Serves one thread at a time. Addresses are those of host memory: dense, row-major, of one rank's part.
+// One rank's memory and state. Serves one thread at a time. Addresses are those of memory of the GPU, or of the host with CPU ranks: dense,
+// row-major, of one rank's part.
 class IExecutionContext {
  public:
   // Binds the ranks that this one runs with; null releases them. Local, never waits, in any order on the ranks, and again. An engine of one
@@ -30,8 +32,8 @@ class IExecutionContext {
   inline bool setCommunicator(std::shared_ptr<tandem::Group> group);
   bool setCommunicator(std::unique_ptr<tandem::Group>& group) { return setCommunicator(std::shared_ptr<tandem::Group>(std::shared_ptr<void>(), group.get())); }
   bool setCommunicator(std::nullptr_t) { return setCommunicator(std::shared_ptr<tandem::Group>()); }
-  // An ncclComm_t joins GPUs; this engine is for CPU ranks, which a tandem::Group joins.
-  bool setCommunicator(void*) { unsupported("setCommunicator of an ncclComm_t", "this engine is for CPU ranks: give it a tandem::Group"); }
+  // An ncclComm_t: taken by an engine of one rank for a GPU, with a notice. Others are joined by a tandem::Group.
+  inline bool setCommunicator(void* communicator);
 
   inline bool setInputShape(const char* name, const Dims& dims);
   // -1 for what the shapes set so far leave open.
@@ -42,8 +44,10 @@ class IExecutionContext {
     const auto found = addresses_.find(name);
     return found == addresses_.end() ? nullptr : found->second;
   }
-  // Runs this rank on the thread that calls; the stream is null. When it returns, outputs are written. Every rank must call: if one does
-  // not, the others get an error that names it once the deadline is over.
+  // On a GPU: gives the work to the stream, null being CUDA's default stream, and returns; while that is recorded the work becomes part of
+  // the graph, which wants a run of the same shapes before. On the CPU: runs this rank on the thread that calls; the stream is null, and
+  // when it returns outputs are written. Every rank must call: if one does not, the others get an error that names it once the deadline
+  // is over.
   inline bool enqueueV3(cudaStream_t stream);
   // Ours: how many ranks run the engine together.
   inline int num_ranks() const;
@@ -75,7 +79,7 @@ class ICudaEngine {
     return find(inputs_, name) ? TensorIOMode::kINPUT : find(outputs_, name) ? TensorIOMode::kOUTPUT : TensorIOMode::kNONE;
   }
   DataType getTensorDataType(const char* name) const { return to_trt(port(name).dtype); }
-  TensorLocation getTensorLocation(const char* name) const { return port(name), TensorLocation::kHOST; }
+  TensorLocation getTensorLocation(const char* name) const { return port(name), engine_.device() == "cuda" ? TensorLocation::kDEVICE : TensorLocation::kHOST; }
   Dims getTensorShape(const char* name) const {
     std::vector<std::int64_t> extents;
     for (const std::string& text : port(name).local_shape) extents.push_back(tandem::Extent(text).value().value_or(-1));
@@ -152,6 +156,17 @@ inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> gr
   });
 }
 
+inline bool IExecutionContext::setCommunicator(void* communicator) {
+  return told(engine_.logger_, [&] {
+    if (!communicator) return setCommunicator(nullptr);
+    const bool on_gpu = engine_.engine_.device() == "cuda";
+    if (!on_gpu || num_ranks() > 1)
+      unsupported("setCommunicator of an ncclComm_t", on_gpu ? "several ranks exchange through the host here: give them a tandem::Group" : "this engine is for CPU ranks: give it a tandem::Group");
+    engine_.logger_.log(ILogger::Severity::kWARNING, "the engine is for one rank and communicates with none of this communicator of NCCL");
+    return true;
+  });
+}
+
 // The rank itself, once it is known which one.
 inline tandem::Context& IExecutionContext::bound() {
   if (context_) return *context_;
@@ -205,7 +220,8 @@ inline bool IExecutionContext::setInputTensorAddress(const char* name, const voi
 
 inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
   return told(engine_.logger_, [&] {
-    if (stream) unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
+    const bool on_gpu = engine_.engine_.device() == "cuda";
+    if (stream && !on_gpu) unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
     std::vector<const void*> inputs;
     std::vector<void*> outputs;
     const auto address = [&](const tandem::Port& port) {
@@ -220,7 +236,10 @@ inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
       if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims) refuse("no shape was set for '" + port.name + "': call setInputShape()");
       if (!shapes_.contains(port.name)) setInputShape(port.name.c_str(), dims);
     }
-    bound().run(inputs, outputs);
+    if (on_gpu)
+      bound().enqueue(inputs, outputs, stream ? stream : tandem::default_stream());
+    else
+      bound().run(inputs, outputs);
     return true;
   });
 }

@@ -21,6 +21,7 @@ enum class PreviewFeature : std::int32_t { kMULTIDEVICE_RUNTIME_10_16 = 3 };
 enum class MemoryPoolType : std::int32_t { kWORKSPACE = 0, kTACTIC_SHARED_MEMORY = 5 };
 enum class OptProfileSelector : std::int32_t { kMIN, kOPT, kMAX };
 enum class TensorIOMode : std::int32_t { kNONE, kINPUT, kOUTPUT };
+enum class DeviceType : std::int32_t { kGPU, kDLA };
 enum class TensorLocation : std::int32_t { kDEVICE, kHOST };
 enum class ElementWiseOperation : std::int32_t { kSUM, kPROD, kMAX, kMIN, kSUB, kDIV, kPOW };
 enum class MatrixOperation : std::int32_t { kNONE, kTRANSPOSE };
