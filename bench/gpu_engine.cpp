@@ -80,7 +80,10 @@ Engine transformer(int layers) {
   constexpr std::int64_t kTokens = 1024, kWidth = 1024, kHeads = 16;
   Network network;
   unsigned seed = 0;
-  const auto weight = [&](Shape shape) { return network.weight(fmt::format("w{}", seed++), random_array(shape, seed, 0.03f)); };
+  const auto weight = [&](Shape shape) {
+    ++seed;
+    return network.weight(fmt::format("w{}", seed), random_array(shape, seed, 0.03f));
+  };
   const auto heads = [&](const Network::Value& of) {
     const auto cut = network.add("Reshape", {network.add("MatMul", {of, weight({kWidth, kWidth})})}, {{"shape", Extents{1, kTokens, kHeads, kWidth / kHeads}}});
     return network.add("Transpose", {cut}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}});

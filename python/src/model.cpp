@@ -28,7 +28,7 @@ std::vector<std::string> rank_command() {
 class Ranks {
  public:
   Ranks(const Engine& engine, const ModelSettings& settings, const std::shared_ptr<Interrupt>& interrupt)
-      : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(interrupt) {
+      : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), on_gpu_(engine.device() == "cuda"), interrupt_(interrupt) {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
     if (engine.ranks() == 1 && settings.isolate == "threads") {
@@ -49,7 +49,8 @@ class Ranks {
 
   nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs) {
     if (single_) return single_->run(inputs, named, outputs);
-    const Place host{.why_not = "a model of several ranks takes and gives arrays of the host; a Context is one rank and takes those of its GPU"};
+    Place host;
+    if (on_gpu_) host.why_not = "a model of several ranks takes and gives arrays of the host; a Context is one rank and takes those of its GPU";
     GivenArrays given(inputs_, host);
     auto wanted = std::make_unique<GivenArrays>(outputs_, host);
     given.take(inputs);
@@ -115,6 +116,7 @@ class Ranks {
   }
 
   PortTable inputs_, outputs_;
+  bool on_gpu_;
   std::shared_ptr<Interrupt> interrupt_;
   std::optional<RankRunner> single_;
   std::unique_ptr<Model> team_;

@@ -112,7 +112,6 @@ def test_flags_that_tensorrt_11_removed(name):
         ("engine_capability", trt.EngineCapability.SAFETY),
         ("engine_capability", trt.EngineCapability.DLA_STANDALONE),
         ("default_device_type", trt.DeviceType.DLA),
-        ("default_device_type", trt.DeviceType.GPU),
         ("hardware_compatibility_level", trt.HardwareCompatibilityLevel.AMPERE_PLUS),
         ("runtime_platform", trt.RuntimePlatform.WINDOWS_AMD64),
         ("int8_calibrator", None),
@@ -125,6 +124,26 @@ def test_settings_that_are_refused(config, name, value):
     with pytest.raises(tandem.Error) as caught:
         setattr(config, name, value)
     assert caught.value.code == "unsupported"
+
+
+def test_devices(config):
+    from tandem._core import device_kinds
+
+    for device in ("cpu", *(["cuda"] if "cuda" in device_kinds() else [])):
+        config.device = device
+        assert config.device == device
+    if "cuda" in device_kinds():
+        config.default_device_type = trt.DeviceType.GPU
+        assert config.default_device_type == trt.DeviceType.GPU and config.device == "cuda"
+    else:
+        with pytest.raises(tandem.Error, match="make cuda") as caught:
+            config.default_device_type = trt.DeviceType.GPU
+        assert caught.value.code == "unsupported"
+    config.device = "cpu"
+    with pytest.raises(tandem.Error, match="no name"):
+        _ = config.default_device_type
+    with pytest.raises(tandem.Error, match="expected 'cpu' or 'cuda'"):
+        config.device = "tpu"
 
 
 def test_settings_that_hold(config):

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <random>
 
-#include "device/device.h"
+#include "device/upload.h"
 #include "support/thrown.h"
 #include "tandem/gpu.h"
 
@@ -74,12 +74,12 @@ TEST_F(OnGpu, UploadBringsEveryByte) {
     for (const std::size_t size : {std::size_t{1}, std::size_t{0}, largest, (std::size_t{8} << 20) + 3, std::size_t{8} << 20, std::size_t{77}})
       given.push_back(random_bytes(std::min(size, largest)));
     std::vector<DeviceMemory> memory;
-    std::vector<Device::Upload> pieces;
+    std::vector<Upload> pieces;
     for (const auto& bytes : given) {
       memory.emplace_back(device, bytes.size());
       pieces.push_back({memory.back().data(), bytes.data(), bytes.size()});
     }
-    device->upload(pieces, Deadline::after(std::chrono::seconds(30)));
+    upload(*device, pieces, Deadline::after(std::chrono::seconds(30)));
     for (std::size_t i = 0; i < given.size(); ++i) {
       std::vector<std::byte> back(given[i].size());
       const cudaError_t status = cudaMemcpy(back.data(), memory[i].data(), back.size(), cudaMemcpyDeviceToHost);
