@@ -245,7 +245,9 @@ PAIRS, RANK_PAIRS = 5, 3
 def bench(check: Check) -> Iterator[Row]:
     """Ours and the peer in turn; times are medians, `ratio` the peer's time over ours: above 1 we are faster."""
     status, text, _ = check.call([check.program("gpu_bench"), "--list"], 30)
-    ours, peer, library = Server(check, [check.program("gpu_bench")]), Server(check, [sys.executable, "bench/peers/gpu_torch.py"]), Server(check, [check.program("gpu_cublaslt")]) if Path(check.program("gpu_cublaslt")).exists() else None
+    ours, peer = Server(check, [check.program("gpu_bench")]), Server(check, [sys.executable, "bench/peers/gpu_torch.py"])
+    alone_program = check.program("gpu_cublaslt")
+    library = Server(check, [alone_program]) if Path(alone_program).exists() else None
     for name in text.splitlines():
         begin, mine, theirs, alone, values = time.monotonic(), [], [], [], {}
         for i in range(PAIRS):

@@ -15,7 +15,7 @@ namespace {
 
 using testing::thrown;
 
-class OnGpu : public ::testing::Test {
+class MemoryOfGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     if (gpu_count() == 0) GTEST_SKIP() << "this machine has no GPU";
@@ -32,7 +32,7 @@ std::vector<std::byte> random_bytes(std::size_t size) {
   return bytes;
 }
 
-TEST_F(OnGpu, CopiesInTheOrderOfStreams) {
+TEST_F(MemoryOfGpu, CopiesInTheOrderOfStreams) {
   const Gpu gpu(0);
   EXPECT_EQ(gpu.number(), 0);
   cudaStream_t first = nullptr, second = nullptr;
@@ -54,20 +54,20 @@ TEST_F(OnGpu, CopiesInTheOrderOfStreams) {
   cudaStreamDestroy(second);
 }
 
-TEST_F(OnGpu, NoMemoryForNothing) { EXPECT_EQ(Gpu(0).allocate(0), nullptr); }
+TEST_F(MemoryOfGpu, NoMemoryForNothing) { EXPECT_EQ(Gpu(0).allocate(0), nullptr); }
 
-TEST_F(OnGpu, AGpuThatIsNotThere) {
+TEST_F(MemoryOfGpu, AGpuThatIsNotThere) {
   for (const int number : {gpu_count(), -1}) EXPECT_EQ(thrown([number] { const Gpu gpu(number); }).code(), ErrorCode::unsupported) << number;
 }
 
-TEST_F(OnGpu, TooMuchMemoryIsSaid) {
+TEST_F(MemoryOfGpu, TooMuchMemoryIsSaid) {
   const Error error = thrown([] { Gpu(0).allocate(std::size_t{1} << 50); });
   EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
   EXPECT_NE(std::string(error.what()).find("1125899906842624 bytes are needed"), std::string::npos) << error.what();
 }
 
 // Pieces of all lengths, few bytes and many.
-TEST_F(OnGpu, UploadBringsEveryByte) {
+TEST_F(MemoryOfGpu, UploadBringsEveryByte) {
   const auto device = open_device("cuda", 0);
   for (const std::size_t largest : {std::size_t{1} << 20, std::size_t{150} << 20}) {
     std::vector<std::vector<std::byte>> given;

@@ -25,7 +25,7 @@ class Logger : public ILogger {
 
 void cuda(cudaError_t status) { ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status); }
 
-class OnGpu : public ::testing::Test {
+class TensorRtOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     if (tandem::gpu_count() == 0) GTEST_SKIP() << "this machine has no GPU";
@@ -78,7 +78,7 @@ struct OnDevice {
 
 const std::vector<float> kInput = {0, 1, 2, 3, 4, 5}, kDoubled = {0, 2, 4, 6, 8, 10};
 
-TEST_F(OnGpu, EnqueueOnAStreamOfTheCaller) {
+TEST_F(TensorRtOnGpu, EnqueueOnAStreamOfTheCaller) {
   const auto made = engine(false);
   auto context = std::unique_ptr<IExecutionContext>(made->createExecutionContext());
   EXPECT_EQ(made->getTensorLocation("x"), TensorLocation::kDEVICE);
@@ -92,7 +92,7 @@ TEST_F(OnGpu, EnqueueOnAStreamOfTheCaller) {
   EXPECT_EQ(out.fetch(6), kDoubled);
 }
 
-TEST_F(OnGpu, EnqueueOnTheDefaultStream) {
+TEST_F(TensorRtOnGpu, EnqueueOnTheDefaultStream) {
   const auto made = engine(false);
   auto context = std::unique_ptr<IExecutionContext>(made->createExecutionContext());
   const OnDevice in(kInput), out(std::vector<float>(6, -1));
@@ -105,7 +105,7 @@ TEST_F(OnGpu, EnqueueOnTheDefaultStream) {
   }
 }
 
-TEST_F(OnGpu, WithACommunicatorOfNccl) {
+TEST_F(TensorRtOnGpu, WithACommunicatorOfNccl) {
   std::string why;
   const tandem::cuda::Library* nccl = tandem::cuda::find_library(tandem::cuda::Which::nccl, &why);
   if (!nccl) GTEST_SKIP() << why;
