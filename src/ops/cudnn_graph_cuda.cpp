@@ -141,13 +141,17 @@ CudnnConv::CudnnConv(const CudnnConvShape& s, int ordinal) : state_(std::make_un
   y->set_output(true).set_uid(kResult).set_dim(s.y).set_stride(strides_of(s.y, s.channels_last));
   const std::lock_guard lock(state_->handle->mutex);
   const cudnnHandle_t handle = state_->handle->handle;
-  check_frontend(graph.validate(), "planning a convolution");
-  check_frontend(graph.build_operation_graph(handle), "planning a convolution");
-  check_frontend(graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "planning a convolution");
-  graph.deselect_numeric_notes(unwanted(s.dtype));
-  check_frontend(graph.check_support(handle), "planning a convolution");
-  check_frontend(graph.build_plans(handle), "planning a convolution");
-  check_frontend(graph.get_workspace_size(state_->workspace), "planning a convolution");
+  try {
+    check_frontend(graph.validate(), "planning a convolution");
+    check_frontend(graph.build_operation_graph(handle), "planning a convolution");
+    check_frontend(graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "planning a convolution");
+    graph.deselect_numeric_notes(unwanted(s.dtype));
+    check_frontend(graph.check_support(handle), "planning a convolution");
+    check_frontend(graph.build_plans(handle), "planning a convolution");
+    check_frontend(graph.get_workspace_size(state_->workspace), "planning a convolution");
+  } catch (const fe::cudnnException& error) {  // of what the frontend has from before it had statuses
+    fail(ErrorCode::unsupported, "cuDNN {}: planning a convolution: {}", library(Which::cudnn).version(), error.what());
+  }
 }
 
 CudnnConv::~CudnnConv() = default;
