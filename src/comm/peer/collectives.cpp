@@ -14,6 +14,8 @@ namespace {
 constexpr double kSecondTrip = 2e-6, kPushed = 360e9;
 // Up to here integers are reduced by everyone.
 constexpr std::size_t kAnyAtOnce = 64 << 10;
+// Shifts go on beside the attention to what came before, which needs the other multiprocessors.
+constexpr int kShiftBlocks = 24;
 
 Fold fold_of(Reduction reduction) {
   switch (reduction) {
@@ -206,7 +208,7 @@ void PeerGroup::shift(const View& view, const CollectiveCall& call, std::size_t 
   const auto around = [&](int r) { return (r % size() + size()) % size(); };
   Move work{};
   work.longest = static_cast<std::int64_t>(bytes);
-  work.blocks = blocks_;
+  work.blocks = std::min(blocks_, kShiftBlocks);
   work.in[around(rank() + call.shift)] = whole(input(call), bytes);
   work.out[around(rank() - call.shift)] = whole(output(call), bytes);
   launch_move(view, work, stream_of(call));
