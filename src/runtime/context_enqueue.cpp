@@ -135,6 +135,7 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
     recorded.splice(recorded.begin(), recorded, known);
     if (!known->recording) known->recording = device_.record(*stream_, work);
     known->recording->launch(*stream_);
+    if (group_ && !program().steps.empty()) group_->mark(static_cast<std::int64_t>(program().steps.size()) - 1);
   }
   done_->record(*stream_);
 }

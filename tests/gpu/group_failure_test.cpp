@@ -88,7 +88,7 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(Rank&)>& act) {
       throw;
     }
   });
-  return ranks.wait(50s);
+  return ranks.wait(25s);
 }
 
 // By what carries collectives between the GPUs.
