@@ -24,7 +24,7 @@ class PyContext {
     return work(runner_);
   }
   void set_communicator(nb::handle group) {
-    turn([&](RankRunner& runner) { notices_ = runner.set_communicator(group_of(group)); });
+    turn([&](RankRunner& runner) { notices_ = runner.set_communicator(group_of(group, engine_.device() == "cuda")); });
     const nb::object log = nb::module_::import_("logging").attr("getLogger")("tandem");
     for (const std::string& notice : notices_) log.attr("warning")("%s", notice);
   }

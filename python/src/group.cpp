@@ -4,11 +4,8 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
-
 #include "bind.h"
 #include "tandem/error.h"
-#include "tandem/machine.h"
 #include "tandem/nccl.h"
 
 using namespace nb::literals;
@@ -111,11 +108,10 @@ ncclComm* nccl_communicator(nb::handle given) {
 
 }  // namespace
 
-std::shared_ptr<Group> group_of(nb::handle communicator) {
+std::shared_ptr<Group> group_of(nb::handle communicator, bool for_gpus) {
   if (communicator.is_none()) return nullptr;
   if (nb::isinstance<PyGroup>(communicator)) return nb::cast<const PyGroup&>(communicator).open();
-  const std::vector<std::string> kinds = device_kinds();
-  if (std::ranges::find(kinds, "cuda") != kinds.end())
+  if (for_gpus)
     if (ncclComm* lent = nccl_communicator(communicator)) return group_from_nccl(lent);
   const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(communicator.ptr())));
   const auto module = nb::cast<std::string>(nb::str(nb::getattr(type, "__module__", nb::str(""))));

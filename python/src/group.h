@@ -48,9 +48,9 @@ class PyGroup {
   Session<Place> session_;
 };
 
-// What set_communicator was given: None is null. Throws Error(unsupported) for a communicator of NCCL in any form, Error(invalid_argument)
-// for what is none.
-std::shared_ptr<Group> group_of(nb::handle communicator);
+// What set_communicator was given: None is null. A communicator of NCCL, in any form, is Error(unsupported) unless it is `for_gpus`;
+// Error(invalid_argument) for what is none.
+std::shared_ptr<Group> group_of(nb::handle communicator, bool for_gpus);
 
 // The methods of Group that are collective operations on arrays.
 void bind_collectives(nb::class_<PyGroup>& group);

@@ -161,7 +161,7 @@ inline bool IExecutionContext::setCommunicator(void* communicator) {
     if (!communicator) return setCommunicator(nullptr);
     const bool on_gpu = engine_.engine_.device() == "cuda";
     if (!on_gpu || num_ranks() > 1)
-      unsupported("setCommunicator of an ncclComm_t", on_gpu ? "several ranks exchange through the host here: give them a tandem::Group" : "this engine is for CPU ranks: give it a tandem::Group");
+      unsupported("setCommunicator of an ncclComm_t", on_gpu ? "give several ranks a tandem::Group, or tandem::Context a group_from_nccl()" : "this engine is for CPU ranks: give it a tandem::Group");
     engine_.logger_.log(ILogger::Severity::kWARNING, "the engine is for one rank and communicates with none of this communicator of NCCL");
     return true;
   });

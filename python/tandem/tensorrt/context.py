@@ -44,7 +44,7 @@ def checked_group(communicator: object, device: str) -> Group:
         return communicator
     kind = type(communicator)
     if of_nccl(communicator):
-        why = "this engine is for CPU ranks" if device == "cpu" else "several ranks exchange through the host here"
+        why = "this engine is for CPU ranks" if device == "cpu" else "several ranks with one are joined by tandem.Context"
         raise unsupported(f"a communicator of NCCL ({kind.__name__})", f"it joins GPUs, and {why}: give a tandem.Group, such as Group.from_env()")
     raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
 
