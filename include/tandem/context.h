@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "tandem/device_memory.h"
 #include "tandem/engine.h"
 #include "tandem/group.h"
+#include "tandem/profile.h"
 
 namespace tandem {
 
@@ -21,6 +23,19 @@ struct ContextOptions {
   // Asked between steps and several times a second while the rank waits for others. Once it gives true, prepare() or run() ends with
   // Error(interrupted), and the other ranks with Error(aborted).
   std::function<bool()> stop;
+  // Of the memory that the context needs on the rank's device; null: the device's own. Weights are the engine's, which does not ask it.
+  std::shared_ptr<DeviceAllocator> allocator;
+};
+
+// Gives the memory of an output when a run is about to write it, for callers that do not ask for shapes before.
+class OutputAllocator {
+ public:
+  virtual ~OutputAllocator() = default;
+  // `bytes` on the rank's device for output number `output`, aligned to kDeviceAlignment at best, to an element at least; it may be
+  // `current`, what the caller gave to the run, if that is not null. Null where there is none. `stream` as given to enqueue(), else null.
+  virtual void* reallocate(std::size_t output, void* current, std::size_t bytes, void* stream) = 0;
+  // What will be there.
+  virtual void notify_shape(std::size_t output, const Shape& shape) = 0;
 };
 
 // Activations and prepared kernels of one rank. Many can share an engine, which loads a rank's weights once. Serves one thread at a time;
@@ -65,12 +80,36 @@ class Context {
   // on different streams run one after the other. While the caller records its stream into a graph of its own, the work becomes part of
   // that; call prepare() before. What was recorded keeps the memory that it needs, also when the context is gone.
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
+  // From now on each run asks for the memory of this output, before anything is computed, and what it is given for it may be null; null: as
+  // before. Error(out_of_memory) where there is none.
+  void set_output_allocator(std::size_t output, std::shared_ptr<OutputAllocator> allocator);
+  // An event of the caller's (a cudaEvent_t, borrowed) that every run records once it reads its inputs no more; null: none. Within a
+  // recording of the caller's it becomes a step of that. Error(unsupported) on CPU ranks, which have read them when the call returns.
+  void set_inputs_consumed_event(void* event);
+  // Streams besides the one given that a run gives work to.
+  int auxiliary_streams() const { return 0; }
   // Until what was given to the context is done, on whatever streams; throws the error of work that failed.
   void synchronize();
+  // Told of every step of each run from now on; null: no more. Then enqueue() waits until the work is done, kernels are started one by one
+  // instead of from a recording, and each is named to tools that look from outside (NVTX; with TANDEM_NVTX=1 in the environment without a
+  // profiler too). What a caller records into a graph of its own is not timed. On a GPU the times are the GPU's own.
+  void set_profiler(StepProfiler profiler);
+  // Bytes of the device for activations and workspace that the shapes set need. Does their first-time work, as prepare() does, but runs
+  // nothing; with several ranks the first one is collective.
+  std::size_t device_memory_bytes();
+  // The same for the largest shapes of a profile. Smaller ones mostly need less, but kernels may take another workspace for them.
+  std::size_t max_device_memory_bytes(std::size_t profile = 0);
+  // From now on they lie in memory of the caller's (of the host for CPU ranks), such as one block for several contexts that never run at a
+  // time; null: in the context's own again. It stays valid until it is replaced or the context is gone, the work given is done, and graphs
+  // of the caller's that recorded it are gone. Throws Error(invalid_argument) unless it is aligned to kDeviceAlignment,
+  // Error(out_of_memory) with the bytes needed if it is too small for the shapes prepared last; shapes set later are checked when they
+  // run. What run() and prepare() stage on a GPU is not part of it.
+  void set_device_memory(void* memory, std::size_t bytes);
   // Outputs that the last run had to copy.
   int last_copies() const;
 
  private:
+  std::vector<void*> allocated(std::span<void* const> outputs, void* stream);
   struct Data;
   std::unique_ptr<Data> data_;
 };

@@ -49,6 +49,7 @@ struct Progress {
   std::uint64_t sequence = 0;     // collectives begun, over all its groups
   std::int64_t marked_at_ns = 0;  // monotonic_ns() of the last mark
   int waiting_for = -1;           // world rank it sleeps for; -1 if none
+  std::int64_t waited_ns = 0;     // for other ranks, over all its groups
 };
 
 struct GroupOptions {

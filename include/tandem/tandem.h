@@ -4,6 +4,7 @@
 #include "tandem/bench.h"
 #include "tandem/build.h"
 #include "tandem/context.h"
+#include "tandem/custom_op.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
 #include "tandem/gpu.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tandem/engine.h"
+#include "tandem/profile.h"
 
 namespace tandem {
 
@@ -52,6 +53,8 @@ class Model {
   double last_seconds() const { return last_seconds_; }
   // Arrays, or parts of them, that the last run copied between the caller's memory and that of the ranks.
   int last_copies() const { return last_copies_; }
+  // Runs once and returns the steps of each rank, with their times.
+  std::vector<std::vector<StepTime>> profile(const RankArrays& inputs, RankArrays* outputs = nullptr);
   // Runs once and returns a timeline of every rank in the Trace Event format, which Perfetto reads.
   std::string trace(const RankArrays& inputs, RankArrays* outputs = nullptr);
 

@@ -758,6 +758,15 @@ class NetworkOps(_core._Network):
         """
         return self._add("Iota", [], {"offset": offset, "extent": extent, "dtype": dtype_word(dtype)}, name)
 
+    def custom(self, x: Sequence[Operand], op: str = "", *, attributes: str = "", name: str = "") -> Value:
+        """An op of the user's own, which the program registers (tandem/custom_op.h).
+
+        Args:
+            op: "domain::name".
+            attributes: of the model's node, as text.
+        """
+        return self._add("Custom", x, {"op": op, "attributes": attributes}, name)
+
     def all_gather(
         self,
         x: Operand,

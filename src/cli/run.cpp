@@ -7,6 +7,7 @@
 
 #include "cli/files.h"
 #include "cli/progress.h"
+#include "cli/step_table.h"
 #include "cli/verbs.h"
 
 namespace tandem::cli {
@@ -90,12 +91,14 @@ Run add_run(CLI::App& app, Common& common) {
     InputArguments inputs;
     std::string outputs, trace;
     int warmup = 0;
+    bool profile = false;
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
   state->inputs.add(app);
   app.add_option("--outputs", state->outputs, "write the outputs to this .safetensors file");
   app.add_option("--trace", state->trace, "write a timeline of every rank for https://ui.perfetto.dev");
+  app.add_flag("--profile", state->profile, "show the time of each step, longest first")->excludes("--trace");
   app.add_option("--warmup", state->warmup, "runs before the one that counts")->check(CLI::Range(0, 1000000));
   return [state, &common] {
     const Engine engine = state->model.open(common);
@@ -104,7 +107,10 @@ Run add_run(CLI::App& app, Common& common) {
     Model model(engine, common.team());
     warm_up(model, inputs, state->warmup, show_progress(common));
     RankArrays outputs;
-    if (state->trace.empty()) {
+    RankSteps steps;
+    if (state->profile) {
+      steps = profile_often(model, inputs, 1, show_progress(common), &outputs);
+    } else if (state->trace.empty()) {
       outputs = model.run(inputs);
     } else {
       const std::string timeline = model.trace(inputs, &outputs);
@@ -113,10 +119,13 @@ Run add_run(CLI::App& app, Common& common) {
     const Arrays arrays = as_file(outputs);
     if (!state->outputs.empty()) write_arrays(state->outputs, arrays);
     if (common.json) {
-      fmt::print("{}\n", Json{{"ranks", engine.ranks()}, {"mesh", engine.mesh()}, {"seconds", model.last_seconds()}, {"outputs", describe(arrays)}}.dump());
+      Json report = {{"ranks", engine.ranks()}, {"mesh", engine.mesh()}, {"seconds", model.last_seconds()}, {"outputs", describe(arrays)}};
+      if (state->profile) report["profile"] = steps_as_json(steps);
+      fmt::print("{}\n", report.dump());
     } else {
       fmt::print("ran on {} rank{} in {:.3f} ms\n", engine.ranks(), engine.ranks() == 1 ? "" : "s", model.last_seconds() * 1e3);
       for (const auto& [name, array] : arrays) fmt::print("  {} {}{}\n", name, to_string(array.dtype), to_string(array.shape));
+      if (state->profile) print_steps(steps);
     }
     return 0;
   };
@@ -127,6 +136,7 @@ Run add_bench(CLI::App& app, Common& common) {
     ModelArguments model;
     InputArguments inputs;
     int runs = 100, warmup = 10;
+    bool profile = false;
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
@@ -137,6 +147,7 @@ Run add_bench(CLI::App& app, Common& common) {
   CLI::App* attention = app.add_subcommand("attention", "time attention, on one rank and with its sequence split")->fallthrough();
   const Run time_collectives = add_bench_collectives(*collectives, common), time_attention = add_bench_attention(*attention, common);
   app.add_option("--runs", state->runs, "timed runs")->check(CLI::Range(1, 1000000));
+  app.add_flag("--profile", state->profile, "show the median time of each step too, longest first");
   app.add_option("--warmup", state->warmup, "runs before timing")->check(CLI::Range(0, 1000000));
   return [=, &common] {
     if (collectives->parsed()) return time_collectives();
@@ -162,16 +173,19 @@ Run add_bench(CLI::App& app, Common& common) {
     };
     const double median = at(slowest, 0.5);
     const double overhead = overhead_us(model, inputs, std::min(state->runs, 20), progress), around = at(outside, 0.5);
+    const RankSteps steps = state->profile ? profile_often(model, inputs, std::min(state->runs, 20), progress) : RankSteps();
     progress = {};
-    const Json report = {{"ranks", engine.ranks()}, {"runs", state->runs}, {"min_ms", at(slowest, 0)}, {"median_ms", median}, {"p99_ms", at(slowest, 0.99)},
+    Json report = {{"ranks", engine.ranks()}, {"runs", state->runs}, {"min_ms", at(slowest, 0)}, {"median_ms", median}, {"p99_ms", at(slowest, 0.99)},
                          {"call_median_ms", at(whole, 0.5)}, {"runs_per_second", 1e3 / at(whole, 0.5)},
                          {"rank_overhead_us", overhead}, {"call_overhead_us", overhead + around}};
+    if (state->profile) report["profile"] = steps_as_json(steps);
     if (common.json) {
       fmt::print("{}\n", report.dump());
     } else {
       fmt::print("{} ranks, {} runs, slowest rank: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms; with scatter and gather {:.3f} ms, {:.1f} runs a second\n",
                  engine.ranks(), state->runs, at(slowest, 0), median, at(slowest, 0.99), at(whole, 0.5), 1e3 / at(whole, 0.5));
       fmt::print("beside kernels and collectives: {:.0f} us in the slowest rank, {:.0f} us with scatter, start and gather\n", overhead, overhead + around);
+      if (state->profile) print_steps(steps);
     }
     return 0;
   };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,11 +10,11 @@
 #include <vector>
 
 #include "tandem/deadline.h"
+#include "tandem/device_memory.h"
 
 namespace tandem {
 
-// Alignment of everything that a device allocates.
-inline constexpr std::size_t kDeviceAlignment = 256;
+// To kDeviceAlignment, as everything that a device allocates.
 inline std::size_t aligned_size(std::size_t bytes) { return (bytes + kDeviceAlignment - 1) / kDeviceAlignment * kDeviceAlignment; }
 
 // Work of one rank, done in the order in which it was given. Used by one thread at a time.
@@ -25,6 +26,8 @@ class Stream {
   // From now on work goes to a stream of the caller's (a cudaStream_t, borrowed); null: to its own again. Throws Error(unsupported) where
   // the device has none, Error(invalid_argument) for a stream of another device.
   virtual void redirect(void* handle) = 0;
+  // What work goes to at present (a cudaStream_t); null where the device has no such thing.
+  virtual void* native() const { return nullptr; }
 };
 
 // Work that was recorded once and can be given to its device again at a small cost, with the same addresses.
@@ -43,6 +46,16 @@ class Event {
   virtual void wait(Stream& stream) = 0;
 };
 
+// Notes moments in the work of a stream, by the device's own clock.
+class Stopwatch {
+ public:
+  virtual ~Stopwatch() = default;
+  // After all that was given to the stream before.
+  virtual void mark(Stream& stream) = 0;
+  // Waits until the work marked is done, as Stream::wait() does; each mark in nanoseconds, comparable with monotonic_ns().
+  virtual std::vector<std::int64_t> read(Deadline deadline) = 0;
+};
+
 // Outlives everything that it made. Thread-safe.
 class Device {
  public:
@@ -52,14 +65,25 @@ class Device {
   virtual std::string name() const = 0;
   // The same for the same piece of hardware in all processes of a host, and for no other one.
   virtual std::string id() const = 0;
+  // What engines are built for: "cpu", "sm_90".
+  virtual std::string target() const { return std::string(kind()); }
   // Whether its kernels work on the memory of this process, in the caller's thread.
   virtual bool is_host() const = 0;
   // `threads`: that host code given to the stream may use.
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
   virtual std::unique_ptr<Event> make_event() = 0;
-  // Makes it the calling thread's current one and gives what was; leave() undoes that. By OnDevice.
+  virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
+  // Records an event of the caller's (a cudaEvent_t of this device, borrowed), also in recordings. Error(unsupported) where there are none.
+  virtual void record_event(void* event, Stream& stream) = 0;
+  // A named range for the tools that look at programs from outside (NVTX), around what this thread does until end_range().
+  virtual void begin_range(const char* name) noexcept { static_cast<void>(name); }
+  virtual void end_range() noexcept {}
+  // Makes it the calling thread's current one and gives what was; leave() undoes that. By OnDevice. Throws the error by which the device
+  // was lost to this process, if it was.
   virtual int enter() { return 0; }
   virtual void leave(int before) noexcept { static_cast<void>(before); }
+  // Whether it was lost to this process: then nothing may wait for its work, and what that uses must be kept.
+  virtual bool lost() const noexcept { return false; }
   // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* memory) noexcept = 0;
@@ -70,8 +94,10 @@ class Device {
   virtual void clear(std::byte* memory, std::size_t bytes, Stream& stream) = 0;
   // Calls `work`, which gives its work to `stream`, and records that instead of doing it; null where the device cannot record.
   virtual std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) = 0;
-  // Whether the stream's owner records what is given to it. What is recorded keeps `needed` alive.
-  virtual bool is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) = 0;
+  // Whether the stream's owner records what is given to it.
+  virtual bool is_recorded(Stream& stream) = 0;
+  // What the owner of such a stream records keeps `needed` alive.
+  virtual void keep_with_recording(Stream& stream, std::shared_ptr<const void> needed) = 0;
 };
 
 // The device is the calling thread's current one for a scope: libraries and launches that do not name a device go there.
@@ -86,27 +112,27 @@ class OnDevice {
   int before_;
 };
 
-// Memory of a device, released with its owner.
+// Memory of a device, released with its owner, or borrowed.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
   DeviceMemory(std::shared_ptr<Device> device, std::size_t bytes) : device_(std::move(device)), bytes_(bytes), data_(device_->allocate(bytes)) {}
-  ~DeviceMemory() {
-    if (data_) device_->release(data_);
-  }
+  // Of an allocator of the caller's; null: the device's. Throws Error(out_of_memory) where it has none, Error(invalid_argument) where what
+  // it gives is not aligned. `stream` is kept to release it.
+  DeviceMemory(std::shared_ptr<Device> device, std::shared_ptr<DeviceAllocator> allocator, std::shared_ptr<Stream> stream, std::size_t bytes);
+  // Of the caller's, who keeps it.
+  static DeviceMemory borrowed(std::byte* data, std::size_t bytes);
+  ~DeviceMemory();
   DeviceMemory(DeviceMemory&& other) noexcept { *this = std::move(other); }
-  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
-    std::swap(device_, other.device_);
-    std::swap(bytes_, other.bytes_);
-    std::swap(data_, other.data_);
-    return *this;
-  }
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept;
 
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
 
  private:
   std::shared_ptr<Device> device_;
+  std::shared_ptr<DeviceAllocator> allocator_;
+  std::shared_ptr<Stream> stream_;
   std::size_t bytes_ = 0;
   std::byte* data_ = nullptr;
 };

@@ -22,7 +22,7 @@ class Pinned {
     }
     data_ = static_cast<std::byte*>(memory);
   }
-  ~Pinned() { cudaFreeHost(data_); }
+  ~Pinned() { cuda::free_host(data_); }
   Pinned(const Pinned&) = delete;
   std::byte* data() const { return data_; }
 

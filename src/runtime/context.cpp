@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
 
 #include "core/stop.h"
 #include "runtime/context_bound.h"
@@ -8,6 +11,30 @@ namespace tandem {
 namespace {
 
 std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
+
+// Seen by tools that look from outside; none without a name.
+class NamedRange {
+ public:
+  NamedRange(Device& device, const std::string& name) : device_(name.empty() ? nullptr : &device) {
+    if (device_) device_->begin_range(name.c_str());
+  }
+  ~NamedRange() {
+    if (device_) device_->end_range();
+  }
+  NamedRange(const NamedRange&) = delete;
+
+ private:
+  Device* device_;
+};
+
+bool is_set(const char* name) {
+  const char* value = std::getenv(name);
+  return value && *value && std::string_view(value) != "0";
+}
+
+[[noreturn]] void too_small(std::size_t needed, std::size_t given) {
+  fail(ErrorCode::out_of_memory, "{} bytes are needed for activations and workspace, the memory that was given has {}", needed, given);
+}
 
 }  // namespace
 
@@ -19,9 +46,31 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
     arguments_.insert(arguments_.end(), step.results.begin(), step.results.end());
   }
   pointers_.resize(arguments_.size());
+  named_ranges_ = is_set("TANDEM_NVTX");
+  last_read_ = last_step_that_reads_inputs(program());
 }
 
-RankContext::~RankContext() { leave_group(); }
+// Nothing is freed that the device may still use: where its work does not end, all of it is kept.
+RankContext::~RankContext() {
+  try {
+    const OnDevice on_device(device_);
+    if (!device_.is_host() && !(joined_ && joined_->gpu)) {  // leaving a group of GPUs ends what waits for other ranks
+      done_->wait(*stream_);                                 // in whose order memory goes back
+      stream_->wait(Deadline::after(options_.step_deadline));
+    }
+    leave_group();
+  } catch (const Error&) {
+    struct Kept {
+      std::shared_ptr<const RankEngine> engine;
+      std::shared_ptr<Joined> joined;
+      std::shared_ptr<Stream> stream;
+      std::shared_ptr<DeviceMemory> arena;
+      std::list<std::shared_ptr<Bound>> bounds;
+    };
+    if (device_.lost()) new Kept{engine_, joined_, stream_, arena_, std::move(bounds_)};
+    leave_group();
+  }
+}
 
 const Program& RankContext::program() const { return engine_->program(options_.program); }
 
@@ -77,16 +126,16 @@ Shape RankContext::output_shape(std::size_t index) {
   return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
 }
 
-std::shared_ptr<RankContext::Bound> RankContext::prepare_bound() {
+std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValues& symbols) {
   auto bound = std::make_shared<Bound>();
-  bound->symbols = *symbols_;
+  bound->symbols = symbols;
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
-  bound->memory = plan_memory(program(), *symbols_, outside);
+  bound->memory = plan_memory(program(), symbols, outside);
   for (std::size_t s = 0; s < program().steps.size(); ++s) {
     const Step& step = program().steps[s];
     try {
-      const OpCall call = engine_->call(options_.program, s).bound(*symbols_);
+      const OpCall call = engine_->call(options_.program, s).bound(symbols);
       std::vector<const std::byte*> weights;
       for (int v : step.operands) {
         const int root = v < 0 ? -1 : bound->memory.root[static_cast<std::size_t>(v)];
@@ -104,6 +153,11 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound() {
   return bound;
 }
 
+bool RankContext::is_prepared() {
+  require_bound();
+  return std::ranges::any_of(bounds_, [&](const std::shared_ptr<Bound>& bound) { return bound->symbols == *symbols_; });
+}
+
 const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
   require_bound();
   for (auto it = bounds_.begin(); it != bounds_.end(); ++it)
@@ -112,7 +166,7 @@ const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
       return bounds_.front();
     }
   join_group();
-  bounds_.push_front(prepare_bound());
+  bounds_.push_front(prepare_bound(*symbols_));
   if (bounds_.size() > options_.kept_shapes) bounds_.pop_back();
   return bounds_.front();
 }
@@ -132,12 +186,47 @@ void RankContext::prepare() {
   });
 }
 
+std::size_t RankContext::memory_bytes() {
+  const Turn turn(*this);
+  return bound()->needed_bytes();
+}
+
+std::size_t RankContext::largest_memory_bytes(std::size_t profile) {
+  const Turn turn(*this);
+  SymbolValues symbols = largest_symbols(program(), profile);
+  symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
+  join_group();
+  return prepare_bound(symbols)->needed_bytes();
+}
+
+void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
+  const Turn turn(*this);
+  if (reinterpret_cast<std::uintptr_t>(memory) % kAlignment != 0)
+    fail(ErrorCode::invalid_argument, "the memory for activations is at {}, which is not aligned to {} bytes", static_cast<const void*>(memory), kAlignment);
+  const std::size_t needed = bounds_.empty() ? 0 : bounds_.front()->needed_bytes();
+  if (memory && needed > bytes) too_small(needed, bytes);
+  done_->wait(*stream_);
+  arena_ = std::make_shared<DeviceMemory>(memory ? DeviceMemory::borrowed(memory, bytes) : DeviceMemory());
+  lent_ = memory != nullptr;
+}
+
+void RankContext::set_inputs_consumed_event(void* event) {
+  const Turn turn(*this);
+  if (event && device_.is_host()) fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns");
+  consumed_ = event;
+}
+
+// Makes the arena large enough, or says why it cannot be.
+void RankContext::reserve(std::size_t needed) {
+  if (needed <= arena_->bytes()) return;
+  if (lent_) too_small(needed, arena_->bytes());
+  if (arena_->bytes() > 0) done_->wait(*stream_);
+  *arena_ = {};
+  arena_ = std::make_shared<DeviceMemory>(make_memory(needed));
+}
+
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
-  const std::size_t needed = bound.memory.arena_bytes + bound.workspace_bytes + kAlignment;
-  if (needed > arena_->bytes()) {
-    *arena_ = {};
-    arena_ = std::make_shared<DeviceMemory>(engine_->device(), needed);
-  }
+  reserve(bound.needed_bytes());
   for (std::size_t v = 0; v < address_.size(); ++v) {
     const auto root = static_cast<std::size_t>(bound.memory.root[v]);
     const PlanValue& value = program().values[root];
@@ -162,8 +251,9 @@ void RankContext::interrupted(std::size_t step) {
 }
 
 // Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
-void RankContext::run_steps(Bound& bound) {
+void RankContext::run_steps(Bound& bound, Timing* timing) {
   std::byte* workspace = arena_->data() + bound.memory.arena_bytes;
+  if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
   std::byte* const* next = pointers_.data();
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
     const Bound::Launch& launch = bound.launches[s];
@@ -171,7 +261,8 @@ void RankContext::run_steps(Bound& bound) {
     const std::span<std::byte* const> results(next + launch.operands, launch.results);
     next += launch.operands + launch.results;
     if (StopScope::wanted()) interrupted(s);
-    const std::int64_t begin = hook_ ? monotonic_ns() : 0;
+    const NamedRange range(device_, timing || named_ranges_ ? label(program().steps[s]) : std::string());
+    if (timing) timing->begin_step(s);
     try {
       launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline)});
     } catch (const Error& error) {
@@ -179,7 +270,8 @@ void RankContext::run_steps(Bound& bound) {
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
       throw named;
     }
-    if (hook_) hook_(s, begin, monotonic_ns());
+    if (timing) timing->end_step(s);
+    if (consumed_ && last_read_ == static_cast<int>(s)) device_.record_event(consumed_, *stream_);
     if (group_) group_->mark(static_cast<std::int64_t>(s));
   }
 }
@@ -193,6 +285,7 @@ void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> o
     device_.copy(outputs[i], address_[v], bound.memory.size[v], *stream_);
     ++copied_outputs_;
   }
+  if (consumed_ && last_read_ == static_cast<int>(bound.launches.size())) device_.record_event(consumed_, *stream_);
 }
 
 void RankContext::check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const {
@@ -207,6 +300,7 @@ void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::b
   const std::shared_ptr<Bound>& ready = bound();
   if (device_.is_host()) {
     place(*ready, inputs, outputs);
+    if (hook_) return run_timed(*ready, outputs);
     run_steps(*ready);
     copy_outputs(*ready, outputs);
   } else {

@@ -23,14 +23,21 @@ struct RankContextOptions {
   std::size_t program = 0;
   bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
   bool own_group = false;  // make a group of the bound one's ranks at the collective point, and end it where a step fails
+  std::shared_ptr<DeviceAllocator> allocator = {};  // of the memory that the context needs on its device; null: the device's own
   std::size_t kept_shapes = 4;  // bound shapes whose prepared kernels are kept; the least recently used goes
 };
 
 // Serves one thread at a time; a second concurrent call is Error(invalid_argument).
 class RankContext {
  public:
-  // Called after each step with its number and its begin and end on monotonic_ns().
-  using StepHook = std::function<void(std::size_t step, std::int64_t begin_ns, std::int64_t end_ns)>;
+  // When a step began and ended, on monotonic_ns() and by the device's clock, and how long of that it waited for other ranks, as far as
+  // the group tells.
+  struct StepClock {
+    std::size_t step = 0;
+    std::int64_t begin_ns = 0, end_ns = 0, waited_ns = 0;
+  };
+  // Called with all steps of a run when they are done.
+  using StepHook = std::function<void(std::span<const StepClock>)>;
 
   RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options);
   ~RankContext();
@@ -38,6 +45,8 @@ class RankContext {
   const Program& program() const;
   // `group` is borrowed and must outlive its use; null releases it. Never waits.
   void set_communicator(Group* group);
+  // With a hook enqueue() waits for the work as run() does, starts kernels one by one, and names them to tools that look from outside;
+  // what a caller records into a graph of its own is not timed.
   void set_step_hook(StepHook hook) { hook_ = std::move(hook); }
 
   // The global shape of an input, by name. What it means for the symbols is checked at the next prepare() or run().
@@ -57,6 +66,9 @@ class RankContext {
   // on the CPU it is done by then. The pointers stay valid until it is done. While the caller records its stream, the work becomes part of
   // that, if prepare() was called before; what was recorded keeps the context's memory.
   void enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream = nullptr);
+  // An event of the caller's (a cudaEvent_t, borrowed) that each run records once its inputs are not read any more; null: none. Throws
+  // Error(unsupported) on the CPU.
+  void set_inputs_consumed_event(void* event);
   // Until all work on the context's own stream is done. Throws the error of work that failed.
   void synchronize();
   // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
@@ -65,18 +77,30 @@ class RankContext {
   std::string through_host() const { return joined_ ? joined_->through_host : ""; }
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_->bytes(); }
+  // Bytes of them that the bound shapes need. Prepares the shapes as prepare() does, but runs nothing.
+  std::size_t memory_bytes();
+  // The same of the largest shapes of a profile, whose prepared kernels are not kept.
+  std::size_t largest_memory_bytes(std::size_t profile);
+  // From now on activations and workspace lie in memory of the caller's, which stays valid until it is replaced or the context is gone, and
+  // the work is done; null: in the context's own again. Throws Error(invalid_argument) where it is not aligned to kDeviceAlignment,
+  // Error(out_of_memory) with the bytes needed where it is too small for the shapes prepared last; others are checked when they run.
+  void set_memory(std::byte* memory, std::size_t bytes);
 
  private:
   struct Bound;
   struct Joined;
   class Turn;
   void require_bound();
+  bool is_prepared();
   const std::shared_ptr<Bound>& bound();
-  std::shared_ptr<Bound> prepare_bound();
+  std::shared_ptr<Bound> prepare_bound(const SymbolValues& symbols);
+  void reserve(std::size_t needed);
+  DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
   void join_group();
   void leave_group();
   GpuGroup* gpu_group() const { return dynamic_cast<GpuGroup*>(group_); }
   void wait_for_stream();
+  void wait_with_others(const std::function<void(Deadline)>& wait);
   void guarded(const std::function<void()>& work);
   void end_streams(const Error& error) noexcept;
   void make_parts(Joined& joined, Group& world);
@@ -86,7 +110,9 @@ class RankContext {
   void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
   void stage(Bound& bound);
   void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
-  void run_steps(Bound& bound);
+  class Timing;
+  void run_steps(Bound& bound, Timing* timing = nullptr);
+  void run_timed(Bound& bound, std::span<std::byte* const> outputs);
   [[noreturn]] void interrupted(std::size_t step);
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
 
@@ -101,6 +127,7 @@ class RankContext {
   std::optional<SymbolValues> symbols_;
   std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
   std::shared_ptr<DeviceMemory> arena_;
+  bool lent_ = false;                     // it is the caller's
   std::vector<std::byte*> address_;       // per value; filled for each run
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;      // their addresses; filled for each run
@@ -114,7 +141,10 @@ class RankContext {
   };
   std::shared_ptr<Joined> joined_;
   Group* group_ = nullptr;  // the one in use: that of GPUs, the own one or the bound one; null before the collective point
+  int last_read_ = -1;     // the last step that reads an input; -1: none does; the number of steps: copies at the end do
+  void* consumed_ = nullptr;
   StepHook hook_;
+  bool named_ranges_ = false;  // around steps, for tools, without a hook too
   int copied_outputs_ = 0;
   std::atomic<bool> busy_{false};
 };

@@ -18,16 +18,34 @@ struct RankContext::Bound {
   SymbolValues symbols;
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
+  std::size_t needed_bytes() const { return memory.arena_bytes + workspace_bytes + kAlignment; }
   std::vector<Launch> launches;  // per step
   // Where inputs and outputs of run() lie on a device that does not read the host's memory.
   DeviceMemory staging;
   std::vector<std::byte*> staged;  // inputs, then outputs
-  // The work as it was recorded for the addresses of a call: inputs, outputs, arena. Empty after the first call with them.
+  // The work as it was recorded for the addresses of a call: inputs, outputs, arena, event. Empty after the first call with them.
   struct Recorded {
     std::vector<const std::byte*> addresses;
     std::unique_ptr<Recording> recording;
   };
   std::list<Recorded> recorded;  // most recently used first
+};
+
+// The times of one run.
+class RankContext::Timing {
+ public:
+  explicit Timing(RankContext& context);
+  void begin_step(std::size_t step);
+  void end_step(std::size_t step);
+  // Waits until the work is done.
+  std::vector<StepClock> read(Deadline deadline);
+
+ private:
+  // What this rank has waited in collectives so far; 0 where that is not known when a step has been given to its device.
+  std::int64_t waited() const;
+  RankContext& context_;
+  std::unique_ptr<Stopwatch> watch_;
+  std::vector<StepClock> clocks_;
 };
 
 // Holds the RankContext for one call, in whose thread its device is the current one.

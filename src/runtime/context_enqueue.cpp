@@ -17,16 +17,17 @@ constexpr std::chrono::nanoseconds kDrain = std::chrono::seconds(4), kForEver = 
 void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream) {
   const Turn turn(*this);
   check_counts(inputs, outputs);
-  const std::shared_ptr<Bound> ready = bound();
+  struct Redirected {
+    ~Redirected() { stream.redirect(nullptr); }
+    Stream& stream;
+  };
   stream_->redirect(stream);
-  try {
-    enqueue_bound(ready, inputs, outputs);
-  } catch (const Error& error) {
-    stream_->redirect(nullptr);
-    end_streams(error);
-    throw;
-  }
-  stream_->redirect(nullptr);
+  guarded([&] {
+    const Redirected back{*stream_};
+    if (!is_prepared() && device_.is_recorded(*stream_))
+      fail(ErrorCode::invalid_argument, "the stream that was given is being recorded, and these shapes were not prepared: call prepare() before the recording begins");
+    enqueue_bound(std::shared_ptr<Bound>(bound()), inputs, outputs);
+  });
 }
 
 void RankContext::synchronize() {
@@ -36,8 +37,8 @@ void RankContext::synchronize() {
 }
 
 // With ranks that communicate by their GPUs: as long as the one that holds the others up makes progress.
-void RankContext::wait_for_stream() {
-  if (!gpu_group()) return stream_->wait(Deadline::after(options_.step_deadline));
+void RankContext::wait_with_others(const std::function<void(Deadline)>& wait) {
+  if (!gpu_group()) return wait(Deadline::after(options_.step_deadline));
   GpuWait others(*group_, options_.step_deadline, "the work of its GPU");
   const std::function<bool()>* outer = StopScope::current();
   const std::function<bool()> look = [&] {
@@ -46,7 +47,11 @@ void RankContext::wait_for_stream() {
     return false;
   };
   const StopScope scope(look);
-  stream_->wait(Deadline::after(kForEver));
+  wait(Deadline::after(kForEver));
+}
+
+void RankContext::wait_for_stream() {
+  wait_with_others([&](Deadline deadline) { stream_->wait(deadline); });
 }
 
 void RankContext::guarded(const std::function<void()>& work) {
@@ -85,7 +90,7 @@ void RankContext::stage(Bound& bound) {
   for (const auto* bindings : {&program().inputs, &program().outputs})
     for (const Binding& binding : *bindings) sizes.push_back(aligned_size(bound.memory.size[static_cast<std::size_t>(binding.value)]));
   if (bound.staged.size() == sizes.size()) return;
-  bound.staging = DeviceMemory(engine_->device(), std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  bound.staging = make_memory(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
   std::byte* next = bound.staging.data();
   for (const std::size_t size : sizes) {
     bound.staged.push_back(next);
@@ -93,13 +98,16 @@ void RankContext::stage(Bound& bound) {
   }
 }
 
-// Inputs to the device, the steps there, outputs back.
+// Inputs to the device, the steps there, outputs back. Copies from and to the caller's memory hold the thread until what is before them in
+// the stream is done, without a deadline; so that is waited for first.
 void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const auto size = [&](const Binding& binding) { return bound->memory.size[static_cast<std::size_t>(binding.value)]; };
   stage(*bound);
+  wait_for_stream();
   const std::span<std::byte* const> to(bound->staged), from = to.subspan(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
   enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
+  wait_for_stream();
   for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
   wait_for_stream();
 }
@@ -111,20 +119,24 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
     run_steps(*bound);
     copy_outputs(*bound, outputs);
   };
-  if (device_.is_host()) return work();
+  if (device_.is_host()) return hook_ ? run_timed(*bound, outputs) : work();
   struct Needed {
     std::shared_ptr<const RankEngine> engine;
     std::shared_ptr<void> joined, bound, arena, stream;
   };
-  if (device_.is_recorded(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_))) return work();
+  if (device_.is_recorded(*stream_)) {
+    device_.keep_with_recording(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_));
+    return work();
+  }
   done_->wait(*stream_);  // the arena is one
   if (hook_) {
-    work();
+    run_timed(*bound, outputs);
     return done_->record(*stream_);
   }
   std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
   addresses.insert(addresses.end(), outputs.begin(), outputs.end());
   addresses.push_back(arena_->data());
+  addresses.push_back(static_cast<const std::byte*>(consumed_));
   auto& recorded = bound->recorded;
   const auto known = std::ranges::find(recorded, addresses, &Bound::Recorded::addresses);
   if (known == recorded.end()) {

@@ -33,6 +33,18 @@ std::vector<int> direct_outputs(const Program& program) {
   return output;
 }
 
+int last_step_that_reads_inputs(const Program& program) {
+  const std::vector<int> root = alias_roots(program);
+  const auto is_input = [&](int value) {
+    return value >= 0 && program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(value)])].kind == PlanValue::Kind::input;
+  };
+  for (const Binding& output : program.outputs)
+    if (is_input(output.value)) return static_cast<int>(program.steps.size());
+  for (int s = static_cast<int>(program.steps.size()) - 1; s >= 0; --s)
+    if (std::ranges::any_of(program.steps[static_cast<std::size_t>(s)].operands, is_input)) return s;
+  return -1;
+}
+
 namespace {
 
 // First offset at which `bytes` fit between the blocks that live at the same time.

@@ -23,5 +23,7 @@ MemoryPlan plan_memory(const Program& program, const SymbolValues& symbols, cons
 std::vector<int> alias_roots(const Program& program);
 // Temporaries that an output can be written to directly: roots of exactly one output. Per value: the output's number or -1.
 std::vector<int> direct_outputs(const Program& program);
+// The last step that reads an input of the program; -1: none does; the number of steps: an output is an input, and is copied at the end.
+int last_step_that_reads_inputs(const Program& program);
 
 }  // namespace tandem

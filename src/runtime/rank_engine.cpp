@@ -39,6 +39,17 @@ void check_kernels(const Plan& plan) {
     }
 }
 
+// GPUs of one generation run what was chosen for another of it, unless its name ends in a letter: "sm_90a".
+void check_target(const Plan& plan, const Device& device) {
+  const auto found = plan.built_with.find("target");
+  if (found == plan.built_with.end() || !found->second.starts_with("sm_")) return;
+  const std::string &wanted = found->second, here = device.target();
+  const bool exact = wanted.back() < '0' || wanted.back() > '9';
+  const std::string number = exact ? wanted.substr(0, wanted.size() - 1) : wanted;
+  const bool fits = exact ? number == here : number.substr(0, number.size() - 1) == here.substr(0, here.size() - 1);
+  if (!fits) fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted, device.name(), here);
+}
+
 // Makes the plan one that this program can run.
 void settle_plan(EngineFile& file, bool strict) {
   if (const auto differences = library_differences(file.plan()); !differences.empty()) {
@@ -92,6 +103,7 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   }
   engine->digest_ = digest(*engine->plan_);
   engine->device_ = open_device(engine->plan_->device, rank);
+  check_target(*engine->plan_, *engine->device_);
   const OnDevice on_device(*engine->device_);
   engine->load_weights(weights);
   engine->place_weights();

@@ -1,5 +1,7 @@
 #include "runtime/symbols.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 
 namespace tandem {
@@ -55,6 +57,25 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
     if (why.empty()) why = reason;
   }
   if (!why.empty()) fail(ErrorCode::invalid_argument, "these input shapes fit no profile: {}", why);
+  return symbols;
+}
+
+SymbolValues largest_symbols(const Program& program, std::size_t profile) {
+  if (profile >= std::max<std::size_t>(1, program.profiles.size()))
+    fail(ErrorCode::invalid_argument, "there is no profile {} of {}", profile, std::max<std::size_t>(1, program.profiles.size()));
+  SymbolValues symbols;
+  if (program.profiles.empty()) return symbols;
+  for (const auto& [name, range] : program.profiles[profile]) symbols[name] = range.max;
+  for (const Constraint& c : program.constraints) {
+    const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols);
+    if (left > right && c.left.is_symbol()) symbols[c.left.to_string()] = right;
+    if (right > left && c.right.is_symbol()) symbols[c.right.to_string()] = left;
+  }
+  for (const Constraint& c : program.constraints)
+    if (const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols); left != right)
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("the largest values of profile {} do not go together: {} = {}, but {} = {}", profile, c.left.to_string(), left, c.right.to_string(), right),
+                  c.where);
   return symbols;
 }
 

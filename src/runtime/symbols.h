@@ -14,4 +14,8 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
 // Extents as numbers.
 Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols);
 
+// The largest values of a profile, but where constraints make a symbol follow from others. Throws Error(invalid_argument) for a profile
+// that is none, or where its largest values do not go together.
+SymbolValues largest_symbols(const Program& program, std::size_t profile);
+
 }  // namespace tandem

@@ -17,7 +17,7 @@ namespace tandem {
 
 struct TraceEvent {
   int step = 0;
-  std::int64_t begin_ns = 0, end_ns = 0;
+  std::int64_t begin_ns = 0, end_ns = 0, waited_ns = 0;
 };
 
 // What one rank does in one step of the team. Addresses are those of the leader's process; inputs and outputs lie in the link's block,

@@ -9,7 +9,7 @@ Json to_json(const RankReply& reply) {
   if (reply.error)
     out["error"] = {{"code", static_cast<int>(reply.error->code())}, {"message", reply.error->message()}, {"node", reply.error->node()},
                     {"rank", reply.error->rank()}};
-  for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns});
+  for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns, event.waited_ns});
   return out;
 }
 
@@ -21,7 +21,7 @@ RankReply reply_from_json(const Json& message) {
     reply.error = Error(static_cast<ErrorCode>(e.at("code").get<int>()), e.at("message"), e.at("node"), e.at("rank"));
   }
   if (message.contains("trace"))
-    for (const Json& event : message["trace"]) reply.trace.push_back({event[0], event[1], event[2]});
+    for (const Json& event : message["trace"]) reply.trace.push_back({event[0], event[1], event[2], event[3]});
   return reply;
 }
 

@@ -45,8 +45,8 @@ RankReply RankWorker::serve(const RankRequest& request) {
   RankReply reply = guarded([&](RankReply& into) {
     context_->set_step_hook({});
     if (request.trace)
-      context_->set_step_hook([&](std::size_t step, std::int64_t begin, std::int64_t end) {
-        into.trace.push_back({static_cast<int>(step), begin, end});
+      context_->set_step_hook([&](std::span<const RankContext::StepClock> clocks) {
+        for (const auto& clock : clocks) into.trace.push_back({static_cast<int>(clock.step), clock.begin_ns, clock.end_ns, clock.waited_ns});
       });
     context_->bind(request.symbols);
     const std::int64_t begin = monotonic_ns();

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 
@@ -148,6 +149,107 @@ TEST_F(TensorRt, Communicators) {
   single->setTensorAddress("y", out.data());
   EXPECT_TRUE(single->enqueueV3(nullptr));
   EXPECT_EQ(out, in);
+}
+
+class Pool : public IGpuAllocator {
+ public:
+  void* allocate(std::uint64_t size, std::uint64_t alignment, AllocatorFlags) noexcept override {
+    ++given;
+    return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  }
+  bool deallocate(void* memory) noexcept override {
+    ++taken;
+    std::free(memory);
+    return true;
+  }
+  int given = 0, taken = 0;
+};
+
+TEST_F(TensorRt, DeviceMemoryOfTheUser) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(2, 3));
+  auto* product = network->addMatrixMultiply(*x, MatrixOperation::kTRANSPOSE, *x, MatrixOperation::kNONE);
+  auto* again = network->addMatrixMultiply(*product->getOutput(0), MatrixOperation::kNONE, *product->getOutput(0), MatrixOperation::kNONE);
+  again->getOutput(0)->setName("y");
+  network->markOutput(*again->getOutput(0));
+  Pool pool;
+  runtime->setGpuAllocator(&pool);
+  const auto engine = engine_of(*network);
+  std::vector<float> in = {1, 0, 2, 0, 1, 1}, first(9, -1), second(9, -1);
+  {
+    const auto context = owned(engine->createExecutionContext());
+    context->setTensorAddress("x", in.data());
+    context->setTensorAddress("y", first.data());
+    EXPECT_TRUE(context->enqueueV3(nullptr));
+    EXPECT_EQ(pool.given, 1);
+    EXPECT_EQ(thrown([&] { context->setTemporaryStorageAllocator(nullptr); }).code(), tandem::ErrorCode::invalid_argument);
+  }
+  EXPECT_EQ(pool.taken, 1);
+  EXPECT_EQ(first, (std::vector<float>{5, 2, 12, 2, 2, 6, 12, 6, 30}));
+
+  const auto context = owned(engine->createExecutionContextWithoutDeviceMemory());
+  context->setTensorAddress("x", in.data());
+  context->setTensorAddress("y", second.data());
+  const tandem::Error none = thrown([&] { context->enqueueV3(nullptr); });
+  EXPECT_EQ(none.code(), tandem::ErrorCode::out_of_memory);
+  EXPECT_TRUE(says(none, "setDeviceMemoryV2"));
+  const std::int64_t bytes = engine->getDeviceMemorySizeV2();
+  EXPECT_EQ(context->updateDeviceMemorySizeForShapes(), static_cast<std::size_t>(bytes));
+  void* memory = pool.allocate(static_cast<std::uint64_t>(bytes), 256, 0);
+  EXPECT_EQ(thrown([&] { context->setDeviceMemoryV2(memory, bytes - 1); }).code(), tandem::ErrorCode::out_of_memory);
+  EXPECT_TRUE(context->setDeviceMemoryV2(memory, bytes));
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(second, first);
+  EXPECT_EQ(pool.given, 2);
+  pool.deallocate(memory);
+}
+
+class Outputs : public IOutputAllocator, public IProfiler {
+ public:
+  void* reallocateOutputAsync(const char* name, void* current, std::uint64_t size, std::uint64_t, cudaStream_t) override {
+    asked = std::string(name) + (current ? " again" : "");
+    values.assign(size / sizeof(float), -1);
+    return values.data();
+  }
+  void notifyShape(const char*, const Dims& dims) noexcept override { shape = tandem::to_string(shape_of(dims)); }
+  void reportLayerTime(const char* name, float ms) noexcept override {
+    layers.emplace_back(name);
+    EXPECT_GE(ms, 0);
+  }
+  std::string asked, shape;
+  std::vector<float> values;
+  std::vector<std::string> layers;
+};
+
+TEST_F(TensorRt, OutputsAndTimesAreTakenWhenTheyAre) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(-1, 2));
+  auto* sum = network->addElementWise(*x, *x, ElementWiseOperation::kSUM);
+  sum->getOutput(0)->setName("y");
+  network->markOutput(*sum->getOutput(0));
+  const auto engine = engine_of(*network);
+  EXPECT_EQ(engine->getNbAuxStreams(), 0);
+  const auto context = owned(engine->createExecutionContext());
+  std::vector<float> in = {1, 2, 3, 4};
+  Outputs user;
+  context->setTensorAddress("x", in.data());
+  context->setInputShape("x", Dims2(2, 2));
+  EXPECT_EQ(thrown([&] { context->setOutputAllocator("x", &user); }).code(), tandem::ErrorCode::invalid_argument);
+  context->setOutputAllocator("y", &user);
+  context->setProfiler(&user);
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(user.asked, "y");
+  EXPECT_EQ(user.shape, "[2,2]");
+  EXPECT_EQ(user.values, (std::vector<float>{2, 4, 6, 8}));
+  EXPECT_EQ(user.layers.size(), 1u);
+  context->setInputShape("x", Dims2(1, 2));
+  context->setProfiler(nullptr);
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(user.shape, "[1,2]");
+  EXPECT_EQ(user.layers.size(), 1u);
+  context->setOutputAllocator("y", nullptr);
+  EXPECT_TRUE(says(thrown([&] { context->enqueueV3(nullptr); }), "no address was set for 'y'"));
+  EXPECT_EQ(thrown([&] { context->setInputConsumedEvent(reinterpret_cast<cudaEvent_t>(8)); }).code(), tandem::ErrorCode::unsupported);
 }
 
 TEST_F(TensorRt, Bytes) {

@@ -52,6 +52,20 @@ class Run(ProgramTest):
         self.assertEqual((report["ranks"], report["mesh"]), (2, "dp=2"))
         self.assertEqual(report["outputs"], [{"name": "y", "dtype": "f32", "shape": [3, 8]}])
 
+    def test_profile(self) -> None:
+        for verb in (["run"], ["bench", "--runs", "3", "--warmup", "0"]):
+            ranks = self.succeed_json(*verb, model_path("mlp_legacy"), "--mesh", "tp=2", "--profile")["profile"]
+            self.assertEqual([rank["rank"] for rank in ranks], [0, 1])
+            for rank in ranks:
+                times = [step["us"] for step in rank["steps"]]
+                self.assertEqual(times, sorted(times, reverse=True))
+                self.assertLessEqual({step["kind"] for step in rank["steps"]}, {"compute", "communication", "wait"})
+                self.assertTrue(any(step["kind"] != "compute" for step in rank["steps"]))
+                self.assertAlmostEqual(sum(times), rank["compute_us"] + rank["communication_us"] + rank["wait_us"], delta=0.01)
+            text = self.succeed(*verb, model_path("mlp_legacy"), "--mesh", "tp=2", "--profile")
+            self.assertRegex(text, r"(?m)^ +[\d.]+ +[\d.]+ +[\d.]+  compute +MatMul +\w+ +\S+")
+            self.assertRegex(text, r"(?m)^rank 1: compute [\d.]+ ms, communication [\d.]+ ms, wait [\d.]+ ms$")
+
     def test_random_inputs_are_announced(self) -> None:
         done = self.run_program("run", self.save(product()))
         self.assertIn("random", done.stderr)

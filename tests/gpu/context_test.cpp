@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "support/thrown.h"
+#include "tandem/deadline.h"
 #include "tandem/tandem.h"
 
 namespace tandem {
@@ -200,6 +201,123 @@ TEST_F(OnGpu, ManyContextsOfOneEngineInThreads) {
       }
     });
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(OnGpu, MemoryOfTheCallers) {
+  Mlp mlp;
+  const OnDevice in(mlp.input(0)), out(mlp.wanted[0].size() * sizeof(float));
+  const std::size_t bytes = mlp.context.device_memory_bytes();
+  const OnDevice block(bytes + 64);
+  cuda(cudaMemset(block.data, 0x5a, block.bytes));
+  settle();
+  const void* const ins[] = {in.data};
+  void* const outs[] = {out.data};
+  mlp.context.set_device_memory(block.data, bytes);
+  for (int call = 0; call < 3; ++call) {
+    cuda(cudaMemset(out.data, 0x5a, out.bytes));
+    settle();
+    mlp.context.enqueue(ins, outs);
+    mlp.context.synchronize();
+    expect_near(out.fetch(), mlp.wanted[0]);
+  }
+  std::vector<unsigned char> held(block.bytes);
+  cuda(cudaMemcpy(held.data(), block.data, block.bytes, cudaMemcpyDefault));
+  EXPECT_TRUE(std::any_of(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(bytes), [](unsigned char c) { return c != 0x5a; }));
+  EXPECT_TRUE(std::all_of(held.begin() + static_cast<std::ptrdiff_t>(bytes), held.end(), [](unsigned char c) { return c == 0x5a; }));
+  EXPECT_EQ(thrown([&] { mlp.context.set_device_memory(block.data, bytes - 1); }).code(), ErrorCode::out_of_memory);
+}
+
+// Takes memory in the order of the stream that it is told.
+class StreamOrdered : public DeviceAllocator {
+ public:
+  void* allocate(std::size_t bytes, std::size_t, void* stream) override {
+    void* memory = nullptr;
+    cuda(cudaMallocAsync(&memory, bytes, static_cast<cudaStream_t>(stream)));
+    ++given;
+    return memory;
+  }
+  void release(void* memory, void* stream) noexcept override {
+    EXPECT_EQ(cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)), cudaSuccess);
+    ++taken;
+  }
+  int given = 0, taken = 0;
+};
+
+TEST_F(OnGpu, AnAllocatorInTheOrderOfStreams) {
+  const auto allocator = std::make_shared<StreamOrdered>();
+  {
+    Mlp mlp;
+    Context context(mlp.engine, {.allocator = allocator});
+    context.set_input_shape(0, mlp.input(0).shape);
+    std::vector<float> out(mlp.wanted[0].size());
+    const void* const from[] = {mlp.input(0).data.get()};
+    void* const to[] = {out.data()};
+    for (int call = 0; call < 3; ++call) {
+      std::fill(out.begin(), out.end(), -1.0f);
+      context.run(from, to);
+      expect_near(out, mlp.wanted[0]);
+    }
+    EXPECT_GT(allocator->given, 0);
+  }
+  EXPECT_EQ(allocator->given, allocator->taken);
+}
+
+TEST_F(OnGpu, TheEventOfConsumedInputsIsRecordedByEveryRun) {
+  Mlp mlp;
+  cudaEvent_t consumed;
+  cudaStream_t stream;
+  cuda(cudaEventCreateWithFlags(&consumed, cudaEventDisableTiming));
+  cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  mlp.context.set_inputs_consumed_event(consumed);
+  const OnDevice in(mlp.input(0)), out(mlp.wanted[0].size() * sizeof(float));
+  const void* const ins[] = {in.data};
+  void* const outs[] = {out.data};
+  settle();
+  for (int call = 0; call < 4; ++call) {  // one by one, recorded, replayed: another stream overwrites the inputs once it may
+    cuda(cudaMemcpyAsync(in.data, mlp.input(call % 2).data.get(), in.bytes, cudaMemcpyDefault, stream));
+    cuda(cudaStreamSynchronize(stream));
+    mlp.context.enqueue(ins, outs);
+    cuda(cudaStreamWaitEvent(stream, consumed, 0));
+    cuda(cudaMemsetAsync(in.data, 0xff, in.bytes, stream));
+    mlp.context.synchronize();
+    cuda(cudaStreamSynchronize(stream));
+    expect_near(out.fetch(), mlp.wanted[call % 2]);
+  }
+  mlp.context.set_inputs_consumed_event(nullptr);
+  cuda(cudaEventDestroy(consumed));
+  cuda(cudaStreamDestroy(stream));
+}
+
+TEST_F(OnGpu, TheProfilerTellsTheTimesOfTheGpu) {
+  Mlp mlp;
+  const OnDevice in(mlp.input(0)), out(mlp.wanted[0].size() * sizeof(float));
+  const void* const ins[] = {in.data};
+  void* const outs[] = {out.data};
+  mlp.context.prepare();
+  std::vector<StepTime> steps;
+  mlp.context.set_profiler([&](const StepTime& step) { steps.push_back(step); });
+  const std::int64_t begin = monotonic_ns();
+  mlp.context.enqueue(ins, outs);
+  const double whole = static_cast<double>(monotonic_ns() - begin) * 1e-9;
+  ASSERT_GE(steps.size(), 2u);
+  double sum = 0, last = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_EQ(steps[i].step, i);
+    EXPECT_GT(steps[i].seconds, 0);
+    EXPECT_GE(steps[i].begin, last - 1e-6);
+    last = steps[i].begin + steps[i].seconds;
+    sum += steps[i].seconds;
+  }
+  EXPECT_LT(sum, whole);
+  expect_near(out.fetch(), mlp.wanted[0]);
+  const std::size_t count = steps.size();
+  mlp.context.enqueue(ins, outs);
+  EXPECT_EQ(steps.size(), 2 * count);
+  mlp.context.set_profiler({});
+  mlp.context.enqueue(ins, outs);
+  mlp.context.synchronize();
+  EXPECT_EQ(steps.size(), 2 * count);
+  expect_near(out.fetch(), mlp.wanted[0]);
 }
 
 TEST_F(OnGpu, TooLittleMemorySaysWhatIsNeededAndFree) {

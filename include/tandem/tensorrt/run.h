@@ -14,10 +14,8 @@
 #include "tandem/gpu.h"
 #include "tandem/group.h"
 #include "tandem/ops.h"
+#include "tandem/tensorrt/memory.h"
 #include "tandem/tensorrt/types.h"
-
-struct CUstream_st;
-typedef struct CUstream_st* cudaStream_t;  // as CUDA's headers say it
 
 namespace nvinfer1 {
 
@@ -49,25 +47,55 @@ class IExecutionContext {
   // when it returns outputs are written. Every rank must call: if one does not, the others get an error that names it once the deadline
   // is over.
   inline bool enqueueV3(cudaStream_t stream);
+  // Activations and workspace in memory of the caller's, aligned to 256 bytes. Throws tandem::Error(out_of_memory) with the bytes needed
+  // where it is too small, and where a context made without memory runs before it has any.
+  inline bool setDeviceMemoryV2(void* memory, std::int64_t size);
+  // What the shapes set need.
+  inline std::size_t updateDeviceMemorySizeForShapes();
+  // Before the first use of the context, which keeps what it has; null: the runtime's.
+  inline bool setTemporaryStorageAllocator(IGpuAllocator* allocator);
+  // Asked in each run, before anything is computed; null: the address that was set counts again. It must outlive its use.
+  inline bool setOutputAllocator(const char* name, IOutputAllocator* allocator);
+  IOutputAllocator* getOutputAllocator(const char* name) const {
+    const auto found = output_allocators_.find(name);
+    return found == output_allocators_.end() ? nullptr : found->second;
+  }
+  // Each run then waits until its work is done, and reports it; null: no more.
+  inline bool setProfiler(IProfiler* profiler);
+  IProfiler* getProfiler() const { return profiler_; }
+  bool getEnqueueEmitsProfile() const { return true; }
+  // An event that CUDA ranks record; CPU ranks have read their inputs when a run returns, and refuse it.
+  inline bool setInputConsumedEvent(cudaEvent_t event);
+  // None is used, so any number will do.
+  void setAuxStreams(cudaStream_t* /*streams*/, std::int32_t /*count*/) {}
   // Ours: how many ranks run the engine together.
   inline int num_ranks() const;
   const ICudaEngine& getEngine() const { return engine_; }
 
  private:
   friend class ICudaEngine;
-  explicit IExecutionContext(const ICudaEngine& engine) : engine_(engine) {}
+  IExecutionContext(const ICudaEngine& engine, bool own_memory, IGpuAllocator* allocator) : engine_(engine), own_memory_(own_memory), allocator_(allocator) {}
   inline tandem::Context& bound();
+  inline void pass_on_profiler();
+  inline void pass_on_output_allocators();
   const ICudaEngine& engine_;
   std::map<std::string, void*> addresses_;
   std::map<std::string, Dims> shapes_;
+  std::map<std::string, IOutputAllocator*> output_allocators_;
+  IProfiler* profiler_ = nullptr;
   std::shared_ptr<tandem::Group> group_;
+  bool own_memory_;
+  IGpuAllocator* allocator_;
+  void* memory_ = nullptr;
+  std::size_t memory_bytes_ = 0;
   std::optional<tandem::Context> context_;
 };
 
 // An engine, immutable, for all its ranks; must outlive its contexts. Shapes are those of what one rank holds.
 class ICudaEngine {
  public:
-  ICudaEngine(tandem::Engine engine, ILogger& logger) : engine_(std::move(engine)), logger_(logger), inputs_(engine_.inputs()), outputs_(engine_.outputs()) {}
+  ICudaEngine(tandem::Engine engine, ILogger& logger, IGpuAllocator* allocator = nullptr)
+      : engine_(std::move(engine)), logger_(logger), allocator_(allocator), inputs_(engine_.inputs()), outputs_(engine_.outputs()) {}
   std::int32_t getNbIOTensors() const { return static_cast<std::int32_t>(inputs_.size() + outputs_.size()); }
   // Inputs come first; null for a number that is none.
   const char* getIOTensorName(std::int32_t index) const {
@@ -89,12 +117,17 @@ class ICudaEngine {
     return dims_of(port(name).local_range.at(static_cast<std::size_t>(select)));
   }
   std::int32_t getNbOptimizationProfiles() const { return 1; }
+  std::int32_t getNbAuxStreams() const { return 0; }
   bool isRefittable() const { return engine_.refittable(); }
   // The caller owns it.
-  IExecutionContext* createExecutionContext() {
+  IExecutionContext* createExecutionContext() { return make_context(true); }
+  // It runs once setDeviceMemoryV2() has given it memory. The caller owns it.
+  IExecutionContext* createExecutionContextWithoutDeviceMemory() { return make_context(false); }
+  // What the largest shapes need. Several ranks: Error(unsupported), a context says it that has its communicator.
+  std::int64_t getDeviceMemorySizeV2() const {
     return told(logger_, [&] {
-      if (!engine_.has_weights()) refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
-      return new IExecutionContext(*this);
+      if (engine_.ranks() > 1) unsupported("getDeviceMemorySizeV2 of several ranks", "ask the context of a rank, updateDeviceMemorySizeForShapes(), once it has its communicator");
+      return static_cast<std::int64_t>(tandem::Context(engine_).max_device_memory_bytes());
     });
   }
   // Ours.
@@ -102,6 +135,12 @@ class ICudaEngine {
 
  private:
   friend class IExecutionContext;
+  IExecutionContext* make_context(bool own_memory) {
+    return told(logger_, [&] {
+      if (!engine_.has_weights()) refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
+      return new IExecutionContext(*this, own_memory, allocator_);
+    });
+  }
   static const tandem::Port* find(const std::vector<tandem::Port>& ports, const std::string& name) {
     for (const tandem::Port& port : ports)
       if (port.name == name) return &port;
@@ -115,6 +154,7 @@ class ICudaEngine {
   }
   tandem::Engine engine_;
   ILogger& logger_;
+  IGpuAllocator* allocator_;
   std::vector<tandem::Port> inputs_, outputs_;
 };
 
@@ -127,12 +167,15 @@ class IRuntime {
     return told(logger_, [&] {
       const std::shared_ptr<std::byte> copy(static_cast<std::byte*>(::operator new(size + 1, std::align_val_t(64))), [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
       std::memcpy(copy.get(), bytes, size);
-      return new ICudaEngine(tandem::load_engine(tandem::Array{tandem::DType::u8, {static_cast<std::int64_t>(size)}, copy}), logger_);
+      return new ICudaEngine(tandem::load_engine(tandem::Array{tandem::DType::u8, {static_cast<std::int64_t>(size)}, copy}), logger_, allocator_);
     });
   }
+  // Of the contexts of engines made from now on; null: the device's own.
+  void setGpuAllocator(IGpuAllocator* allocator) { allocator_ = allocator; }
 
  private:
   ILogger& logger_;
+  IGpuAllocator* allocator_ = nullptr;
 };
 
 inline IRuntime* createInferRuntime(ILogger& logger) { return new IRuntime(logger); }
@@ -171,11 +214,67 @@ inline bool IExecutionContext::setCommunicator(void* communicator) {
 inline tandem::Context& IExecutionContext::bound() {
   if (context_) return *context_;
   if (num_ranks() > 1 && !group_) refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
-  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0});
+  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .allocator = to_tandem(allocator_)});
+  if (memory_) context_->set_device_memory(memory_, memory_bytes_);
+  pass_on_profiler();
+  pass_on_output_allocators();
   if (group_) context_->set_communicator(group_);
   for (std::size_t i = 0; i < engine_.inputs_.size(); ++i)
     if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end()) context_->set_local_input_shape(i, shape_of(found->second));
   return *context_;
+}
+
+inline bool IExecutionContext::setDeviceMemoryV2(void* memory, std::int64_t size) {
+  return told(engine_.logger_, [&] {
+    if (context_) context_->set_device_memory(memory, static_cast<std::size_t>(size));
+    memory_ = memory;
+    memory_bytes_ = static_cast<std::size_t>(size);
+    return true;
+  });
+}
+
+inline std::size_t IExecutionContext::updateDeviceMemorySizeForShapes() {
+  return told(engine_.logger_, [&] { return bound().device_memory_bytes(); });
+}
+
+inline void IExecutionContext::pass_on_profiler() {
+  if (!profiler_) return context_->set_profiler({});
+  context_->set_profiler([profiler = profiler_](const tandem::StepTime& step) { profiler->reportLayerTime(step.node.c_str(), static_cast<float>(step.seconds * 1e3)); });
+}
+
+inline void IExecutionContext::pass_on_output_allocators() {
+  for (std::size_t i = 0; i < engine_.outputs_.size(); ++i) {
+    IOutputAllocator* user = getOutputAllocator(engine_.outputs_[i].name.c_str());
+    context_->set_output_allocator(i, user ? std::make_shared<OutputAllocatorOfUser>(*user, engine_.outputs_[i].name) : nullptr);
+  }
+}
+
+inline bool IExecutionContext::setOutputAllocator(const char* name, IOutputAllocator* allocator) {
+  return told(engine_.logger_, [&] {
+    if (engine_.getTensorIOMode(name) != TensorIOMode::kOUTPUT) refuse(std::string("the engine has no output '") + name + "'");
+    output_allocators_[name] = allocator;
+    if (context_) pass_on_output_allocators();
+    return true;
+  });
+}
+
+inline bool IExecutionContext::setProfiler(IProfiler* profiler) {
+  profiler_ = profiler;
+  if (context_) pass_on_profiler();
+  return true;
+}
+
+inline bool IExecutionContext::setInputConsumedEvent(cudaEvent_t event) {
+  return told(engine_.logger_, [&] {
+    bound().set_inputs_consumed_event(event);
+    return true;
+  });
+}
+
+inline bool IExecutionContext::setTemporaryStorageAllocator(IGpuAllocator* allocator) {
+  if (context_) refuse("the context has been used: give it an allocator before");
+  allocator_ = allocator ? allocator : engine_.allocator_;
+  return true;
 }
 
 inline bool IExecutionContext::setInputShape(const char* name, const Dims& dims) {
@@ -226,7 +325,7 @@ inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
     std::vector<void*> outputs;
     const auto address = [&](const tandem::Port& port) {
       void* found = getTensorAddress(port.name.c_str());
-      if (!found) refuse("no address was set for '" + port.name + "': call setTensorAddress() for every input and output");
+      if (!found && !getOutputAllocator(port.name.c_str())) refuse("no address was set for '" + port.name + "': call setTensorAddress() for every input and output");
       return found;
     };
     for (const tandem::Port& port : engine_.inputs_) inputs.push_back(address(port));
@@ -236,6 +335,9 @@ inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
       if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims) refuse("no shape was set for '" + port.name + "': call setInputShape()");
       if (!shapes_.contains(port.name)) setInputShape(port.name.c_str(), dims);
     }
+    if (!own_memory_ && !memory_)
+      throw tandem::Error(tandem::ErrorCode::out_of_memory, "the context was made without device memory: " + std::to_string(bound().device_memory_bytes()) +
+                                                                " bytes are needed, call setDeviceMemoryV2()");
     if (on_gpu)
       bound().enqueue(inputs, outputs, stream ? stream : tandem::default_stream());
     else

@@ -1,9 +1,11 @@
 #include "tandem/context.h"
 
 #include <algorithm>
+#include <map>
 #include <thread>
 
 #include "api/run/engine_data.h"
+#include "api/run/step_time.h"
 #include "comm/group.h"
 #include "core/seconds.h"
 #include "core/stop.h"
@@ -23,6 +25,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   out.step_deadline = nanoseconds("step", options.step_deadline_s);
   out.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
   out.own_group = true;
+  out.allocator = options.allocator;
   out.same_plan = engine.data().plans.size() == 1;
   return out;
 }
@@ -45,6 +48,7 @@ struct Context::Data {
   RankContext context;
   std::vector<std::string> notices;
   std::string through_host;  // as the notices say it
+  std::map<std::size_t, std::shared_ptr<OutputAllocator>> allocators;
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
       : engine(of), options(given), context(of.data().rank_engine(given.rank), rank_options) {}
@@ -97,13 +101,45 @@ void Context::prepare() {
   data_->context.prepare();
 }
 
+void Context::set_output_allocator(std::size_t output, std::shared_ptr<OutputAllocator> allocator) {
+  const std::size_t count = data_->context.program().outputs.size();
+  if (output >= count) fail(ErrorCode::invalid_argument, "there is no output {} of {}", output, count);
+  if (allocator) data_->allocators[output] = std::move(allocator);
+  else data_->allocators.erase(output);
+}
+
+void Context::set_inputs_consumed_event(void* event) { data_->context.set_inputs_consumed_event(event); }
+
+// `outputs` with what their allocators give.
+std::vector<void*> Context::allocated(std::span<void* const> outputs, void* stream) {
+  std::vector<void*> given(outputs.begin(), outputs.end());
+  for (const auto& [output, allocator] : data_->allocators) {
+    if (output >= given.size()) continue;  // run() says what is wrong
+    const Shape shape = output_shape(output);
+    const Binding& binding = data_->context.program().outputs[output];
+    const std::size_t needed = bytes(binding.type.dtype, element_count(shape));
+    given[output] = allocator->reallocate(output, given[output], needed, stream);
+    if (!given[output] && needed > 0) fail(ErrorCode::out_of_memory, "{} bytes are needed for output '{}', its allocator has none", needed, binding.name);
+    allocator->notify_shape(output, shape);
+  }
+  return given;
+}
+
 void Context::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   const StopScope scope(data_->options.stop);
+  if (!data_->allocators.empty()) {
+    const std::vector<void*> given = allocated(outputs, nullptr);
+    return data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(given.data()), given.size()});
+  }
   data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
 }
 
 void Context::enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream) {
   const StopScope scope(data_->options.stop);
+  if (!data_->allocators.empty()) {
+    const std::vector<void*> given = allocated(outputs, stream);
+    return data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(given.data()), given.size()}, stream);
+  }
   data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()}, stream);
 }
 
@@ -111,6 +147,26 @@ void Context::synchronize() {
   const StopScope scope(data_->options.stop);
   data_->context.synchronize();
 }
+
+void Context::set_profiler(StepProfiler profiler) {
+  RankContext& context = data_->context;
+  if (!profiler) return context.set_step_hook({});
+  context.set_step_hook([program = &context.program(), profiler = std::move(profiler)](std::span<const RankContext::StepClock> clocks) {
+    for (const RankContext::StepClock& clock : clocks) profiler(step_time(program->steps[clock.step], clock, clocks.front().begin_ns));
+  });
+}
+
+std::size_t Context::device_memory_bytes() {
+  const StopScope scope(data_->options.stop);
+  return data_->context.memory_bytes();
+}
+
+std::size_t Context::max_device_memory_bytes(std::size_t profile) {
+  const StopScope scope(data_->options.stop);
+  return data_->context.largest_memory_bytes(profile);
+}
+
+void Context::set_device_memory(void* memory, std::size_t bytes) { data_->context.set_memory(static_cast<std::byte*>(memory), bytes); }
 
 int Context::last_copies() const { return data_->context.copied_outputs(); }
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "api/run/engine_data.h"
+#include "api/run/step_time.h"
 #include "core/seconds.h"
 #include "tandem/team.h"
 #include "team/team.h"
@@ -48,7 +49,7 @@ Json timeline(const Team& team, const TeamTimes& times) {
       const Step& step = steps.at(static_cast<std::size_t>(event.step));
       events.push_back({{"ph", "X"}, {"pid", rank}, {"tid", step.communicates ? 1 : 0}, {"name", step.op},
                         {"ts", static_cast<double>(event.begin_ns - first) / 1e3}, {"dur", static_cast<double>(event.end_ns - event.begin_ns) / 1e3},
-                        {"args", {{"node", step.node}, {"kernel", step.kernel}, {"step", event.step}}}});
+                        {"args", {{"node", step.node}, {"kernel", step.kernel}, {"step", event.step}, {"waited_us", static_cast<double>(event.waited_ns) / 1e3}}}});
     }
   }
   return {{"traceEvents", events}, {"displayTimeUnit", "ms"}};
@@ -95,6 +96,21 @@ RankArrays Model::run(const Arrays& inputs) {
   RankArrays lists;
   for (const auto& [name, array] : inputs) lists[name] = {array};
   return run(lists);
+}
+
+std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, RankArrays* outputs) {
+  TeamTimes times;
+  const TeamTensors out = team_->run(to_tensors(inputs), true, &times);
+  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
+  if (outputs) *outputs = to_arrays(out);
+  std::vector<std::vector<StepTime>> ranks;
+  for (std::size_t r = 0; r < times.trace.size(); ++r) {
+    ranks.emplace_back();
+    const auto& steps = team_->plan(static_cast<int>(r)).programs.at(0).steps;
+    for (const TraceEvent& event : times.trace[r])
+      ranks.back().push_back(step_time(steps.at(static_cast<std::size_t>(event.step)), event, times.trace[r].front().begin_ns));
+  }
+  return ranks;
 }
 
 std::string Model::trace(const RankArrays& inputs, RankArrays* outputs) {

@@ -52,6 +52,7 @@ struct alignas(kPage) RankPage {
   std::atomic<std::uint64_t> sequence{0};
   std::atomic<std::int64_t> marked_at_ns{0};
   std::atomic<std::int32_t> waiting_for{-1};
+  std::atomic<std::int64_t> waited_ns{0};
   alignas(kLine) std::atomic<std::uint64_t> gpu_sequence{0};  // collectives begun by its GPU, which writes it
 };
 

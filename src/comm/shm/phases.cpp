@@ -86,7 +86,12 @@ void ShmGroup::raise(Signal& signal, std::uint32_t count, std::uint32_t tag) {
 
 std::uint64_t ShmGroup::await(const Signal& signal, std::uint32_t count, int writer) {
   const std::uint64_t value = signal.value.load(std::memory_order_acquire);
-  return reached(value, count) ? value : await_slowly(const_cast<Signal&>(signal), count, writer);
+  if (reached(value, count)) return value;
+  const std::int64_t begin = monotonic_ns();
+  const std::uint64_t late = await_slowly(const_cast<Signal&>(signal), count, writer);
+  std::atomic<std::int64_t>& waited = page(rank_).waited_ns;  // which this thread alone writes
+  waited.store(waited.load(std::memory_order_relaxed) + monotonic_ns() - begin, std::memory_order_relaxed);
+  return late;
 }
 
 bool ShmGroup::await_spinning(const Signal& signal, std::uint32_t count) const {

@@ -169,7 +169,8 @@ Progress ShmRegion::progress(int rank) const {
           .step = p.step,
           .sequence = p.sequence + p.gpu_sequence,
           .marked_at_ns = p.marked_at_ns,
-          .waiting_for = p.waiting_for};
+          .waiting_for = p.waiting_for,
+          .waited_ns = p.waited_ns};
 }
 
 bool ShmRegion::alive(int rank) {

@@ -15,6 +15,15 @@ class Past final : public Event {
   void wait(Stream&) override {}
 };
 
+class Clock final : public Stopwatch {
+ public:
+  void mark(Stream&) override { marks_.push_back(monotonic_ns()); }
+  std::vector<std::int64_t> read(Deadline) override { return std::move(marks_); }
+
+ private:
+  std::vector<std::int64_t> marks_;
+};
+
 class CpuDevice final : public Device {
  public:
   std::string_view kind() const override { return "cpu"; }
@@ -24,6 +33,8 @@ class CpuDevice final : public Device {
   std::unique_ptr<Stream> make_stream(int threads) override { return std::make_unique<ThreadPool>(threads); }
 
   std::unique_ptr<Event> make_event() override { return std::make_unique<Past>(); }
+  std::unique_ptr<Stopwatch> make_stopwatch() override { return std::make_unique<Clock>(); }
+  void record_event(void*, Stream&) override { fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns"); }
 
   std::byte* allocate(std::size_t bytes) override {
     if (bytes == 0) return nullptr;
@@ -43,7 +54,8 @@ class CpuDevice final : public Device {
   }
 
   std::unique_ptr<Recording> record(Stream&, const std::function<void()>&) override { return nullptr; }
-  bool is_recorded(Stream&, const std::shared_ptr<const void>&) override { return false; }
+  bool is_recorded(Stream&) override { return false; }
+  void keep_with_recording(Stream&, std::shared_ptr<const void>) override {}
 };
 
 }  // namespace

@@ -7,60 +7,15 @@
 
 #include "core/check.h"
 #include "core/stop.h"
+#include "device/cuda/current.h"
+#include "device/cuda/driver.h"
 #include "device/cuda/runtime.h"
+#include "device/cuda/stopwatch.h"
+#include "device/cuda/trouble.h"
 
 namespace tandem {
 namespace cuda {
 namespace {
-
-// As OnDevice, for what outlives or does not know its CudaDevice.
-class Current {
- public:
-  explicit Current(int ordinal) {
-    check(cudaGetDevice(&before_), "asking for the current GPU");
-    check(cudaSetDevice(ordinal), "choosing a GPU");
-  }
-  ~Current() { cudaSetDevice(before_); }
-  Current(const Current&) = delete;
-
- private:
-  int before_ = 0;
-};
-
-// For a scope work goes to the stream's own again.
-class OwnStream {
- public:
-  explicit OwnStream(Stream& stream) : stream_(stream), before_(handle_of(stream)) { stream.redirect(nullptr); }
-  ~OwnStream() {
-    try {
-      stream_.redirect(before_);
-    } catch (const Error&) {  // it was taken before
-    }
-  }
-  OwnStream(const OwnStream&) = delete;
-
- private:
-  Stream& stream_;
-  cudaStream_t before_;
-};
-
-class Graph final : public Recording {
- public:
-  Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {
-    const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
-    cudaGraphDestroy(graph);
-    check(status, "instantiating a graph");
-  }
-  ~Graph() override {
-    const Current current(ordinal_);
-    cudaGraphExecDestroy(exec_);
-  }
-  void launch(Stream& stream) override { check(cudaGraphLaunch(exec_, handle_of(stream)), "launching a graph"); }
-
- private:
-  int ordinal_;
-  cudaGraphExec_t exec_ = nullptr;
-};
 
 class Moment final : public Event {
  public:
@@ -68,7 +23,9 @@ class Moment final : public Event {
     const Current current(ordinal_);
     check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
   }
-  ~Moment() override { cudaEventDestroy(event_); }
+  ~Moment() override {
+    if (!is_lost(ordinal_)) cudaEventDestroy(event_);
+  }
   void record(Stream& stream) override { check(cudaEventRecord(event_, handle_of(stream)), "recording an event"); }
   void wait(Stream& stream) override { check(cudaStreamWaitEvent(handle_of(stream), event_, 0), "waiting for an event"); }
 
@@ -111,17 +68,30 @@ void check(cudaError_t status, const char* what) {
   const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory
                          : status == cudaErrorNoKernelImageForDevice ? ErrorCode::unsupported
                                                                      : ErrorCode::internal;
-  fail(code, "CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
+  const Error error(code, fmt::format("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status)));
+  if (!breaks_context(status)) throw error;
+  int ordinal = 0;
+  cudaGetDevice(&ordinal);
+  lose(ordinal, error);
+  throw_if_lost(ordinal);
+}
+
+void free_host(void* memory) noexcept {
+  const BesideRecordings allowed;
+  if (!any_lost()) cudaFreeHost(memory);
 }
 
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
+  throw_if_lost(device_->ordinal());
   const Current current(device_->ordinal());
   faults_.reset(make_faults());
   check(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking), "making a stream");
   current_ = own_;
 }
 
-CudaStream::~CudaStream() { cudaStreamDestroy(own_); }
+CudaStream::~CudaStream() {
+  if (!device_->lost()) cudaStreamDestroy(own_);
+}
 
 void CudaStream::redirect(void* handle) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -157,7 +127,11 @@ void CudaStream::wait(Deadline deadline) {
       check(status, "the work of a step");
       return throw_fault(faults_.get());
     }
-    if (deadline.expired()) fail(ErrorCode::timeout, "the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count());
+    if (deadline.expired()) {
+      const Error late(ErrorCode::timeout, fmt::format("the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
+      lose_until_done(device_->ordinal(), current_, late);
+      throw late;
+    }
     if (spins % 256 == 255 && StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted");
     if (spins > 20000) std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
@@ -173,22 +147,44 @@ CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
   for (const char byte : properties.uuid.bytes) id_ += fmt::format("{:02x}", static_cast<unsigned char>(byte));
 }
 
+// As BesideRecordings too.
 int CudaDevice::enter() {
+  throw_if_lost(ordinal_);
   int before = 0;
   check(cudaGetDevice(&before), "asking for the current GPU");
   if (before != ordinal_) check(cudaSetDevice(ordinal_), "choosing a GPU");
-  return before;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check(cudaThreadExchangeStreamCaptureMode(&mode), "allowing work beside recordings");
+  if (any_let_go_.exchange(false)) {
+    std::vector<std::shared_ptr<const void>> let_go;
+    const std::lock_guard lock(mutex_);
+    let_go.swap(let_go_);
+  }
+  return before << 8 | static_cast<int>(mode);
 }
 
 void CudaDevice::leave(int before) noexcept {
-  if (before != ordinal_) cudaSetDevice(before);
+  auto mode = static_cast<cudaStreamCaptureMode>(before & 0xff);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  if (before >> 8 != ordinal_) cudaSetDevice(before >> 8);
 }
 
+bool CudaDevice::lost() const noexcept { return is_lost(ordinal_); }
+
 std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_, sm_); }
+std::string CudaDevice::target() const { return fmt::format("sm_{}", sm_); }
 
 std::unique_ptr<Stream> CudaDevice::make_stream(int threads) { return std::make_unique<CudaStream>(shared_from_this(), threads); }
 
 std::unique_ptr<Event> CudaDevice::make_event() { return std::make_unique<Moment>(ordinal_); }
+
+std::unique_ptr<Stopwatch> CudaDevice::make_stopwatch() { return cuda::make_stopwatch(); }
+
+// In a recording it becomes a step of its own, so that replays record the event too.
+void CudaDevice::record_event(void* event, Stream& stream) {
+  const unsigned flags = is_recorded(stream) ? cudaEventRecordExternal : cudaEventRecordDefault;
+  check(cudaEventRecordWithFlags(static_cast<cudaEvent_t>(event), handle_of(stream), flags), "recording the caller's event");
+}
 
 std::byte* CudaDevice::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
@@ -205,7 +201,10 @@ std::byte* CudaDevice::allocate(std::size_t bytes) {
   return static_cast<std::byte*>(memory);
 }
 
-void CudaDevice::release(std::byte* memory) noexcept { cudaFree(memory); }
+void CudaDevice::release(std::byte* memory) noexcept {
+  const BesideRecordings allowed;
+  if (!lost()) cudaFree(memory);  // which waits for the GPU
+}
 
 void CudaDevice::copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) {
   if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle_of(stream)), "copying");
@@ -213,42 +212,6 @@ void CudaDevice::copy(std::byte* to, const std::byte* from, std::size_t bytes, S
 
 void CudaDevice::clear(std::byte* memory, std::size_t bytes, Stream& stream) {
   if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, handle_of(stream)), "clearing memory");
-}
-
-std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::function<void()>& work) {
-  const Current current(ordinal_);
-  const OwnStream own(stream);  // the default stream cannot be recorded, and another's is not ours to record
-  const cudaStream_t handle = handle_of(stream);
-  check(cudaStreamBeginCapture(handle, cudaStreamCaptureModeThreadLocal), "beginning to record");
-  cudaGraph_t graph = nullptr;
-  try {
-    work();
-  } catch (...) {
-    cudaStreamEndCapture(handle, &graph);
-    if (graph) cudaGraphDestroy(graph);
-    cudaGetLastError();
-    throw;
-  }
-  check(cudaStreamEndCapture(handle, &graph), "recording");
-  return std::make_unique<Graph>(ordinal_, graph);
-}
-
-bool CudaDevice::is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  cudaGraph_t graph = nullptr;
-#if CUDART_VERSION >= 13000
-  check(cudaStreamGetCaptureInfo(handle_of(stream), &status, nullptr, &graph, nullptr, nullptr, nullptr), "asking whether a stream is recorded");
-#else
-  check(cudaStreamGetCaptureInfo_v2(handle_of(stream), &status, nullptr, &graph, nullptr, nullptr), "asking whether a stream is recorded");
-#endif
-  if (status == cudaStreamCaptureStatusNone) return false;
-  auto held = std::make_unique<std::shared_ptr<const void>>(needed);
-  cudaUserObject_t object = nullptr;
-  const auto let_go = [](void* p) { delete static_cast<std::shared_ptr<const void>*>(p); };
-  check(cudaUserObjectCreate(&object, held.get(), let_go, 1, cudaUserObjectNoDestructorSync), "keeping a graph's memory");
-  held.release();
-  check(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove), "keeping a graph's memory");
-  return true;
 }
 
 }  // namespace cuda
@@ -261,8 +224,7 @@ std::shared_ptr<Device> open_cuda_device(int rank) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     cudaGetLastError();
-    if (status == cudaErrorInsufficientDriver)
-      fail(ErrorCode::unsupported, "no CUDA device: the NVIDIA driver is missing or older than CUDA {} needs; `tandem doctor` shows what was found", CUDART_VERSION / 1000);
+    if (status == cudaErrorInsufficientDriver) fail(ErrorCode::unsupported, "no CUDA device: {}; `tandem doctor` shows what was found", cuda::driver_problem(CUDART_VERSION));
     if (status != cudaSuccess || count == 0) fail(ErrorCode::unsupported, "no CUDA device: {}", status == cudaSuccess ? "this machine has none" : cudaGetErrorString(status));
     devices.resize(static_cast<std::size_t>(count));
   }

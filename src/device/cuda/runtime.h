@@ -3,9 +3,11 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "device/cuda/fault.h"
 #include "device/device.h"
@@ -17,6 +19,9 @@ void check(cudaError_t status, const char* what);
 // The error of the launch just done, if any.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
+// Memory of the host that a GPU may use; it is kept where one is lost, for that may be waited for.
+void free_host(void* memory) noexcept;
+
 class CudaDevice;
 
 class CudaStream final : public Stream {
@@ -26,6 +31,7 @@ class CudaStream final : public Stream {
   void wait(Deadline deadline) override;
   void redirect(void* handle) override;
 
+  void* native() const override { return current_; }
   cudaStream_t handle() const { return current_; }
   CudaDevice& device() const { return *device_; }
   // What host code given to the stream may use.
@@ -37,7 +43,7 @@ class CudaStream final : public Stream {
 
  private:
   struct FreeHost {
-    void operator()(Fault* memory) const { cudaFreeHost(memory); }
+    void operator()(Fault* memory) const { free_host(memory); }
   };
 
   std::shared_ptr<CudaDevice> device_;
@@ -56,17 +62,26 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   std::string_view kind() const override { return "cuda"; }
   std::string name() const override;
   std::string id() const override { return id_; }
+  std::string target() const override;
   bool is_host() const override { return false; }
   int enter() override;
   void leave(int before) noexcept override;
   std::unique_ptr<Stream> make_stream(int threads) override;
   std::unique_ptr<Event> make_event() override;
+  std::unique_ptr<Stopwatch> make_stopwatch() override;
+  void record_event(void* event, Stream& stream) override;
+  void begin_range(const char* name) noexcept override;
+  void end_range() noexcept override;
+  bool lost() const noexcept override;
   std::byte* allocate(std::size_t bytes) override;
   void release(std::byte* memory) noexcept override;
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override;
   void clear(std::byte* memory, std::size_t bytes, Stream& stream) override;
   std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) override;
-  bool is_recorded(Stream& stream, const std::shared_ptr<const void>& needed) override;
+  bool is_recorded(Stream& stream) override;
+  void keep_with_recording(Stream& stream, std::shared_ptr<const void> needed) override;
+  // Lets go of it at the next enter(): for threads that may not call CUDA.
+  void let_go_later(std::shared_ptr<const void> needed);
 
   int ordinal() const { return ordinal_; }
   int sm() const { return sm_; }                          // 90 for compute capability 9.0
@@ -74,6 +89,9 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   int shared_bytes() const { return shared_bytes_; }      // that a block may ask for
 
  private:
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<const void>> let_go_;
+  std::atomic<bool> any_let_go_{false};
   int ordinal_;
   int sm_ = 0, multiprocessors_ = 0, shared_bytes_ = 0;
   std::string product_, id_;
