@@ -49,14 +49,14 @@ struct Counts final : testing::Environment {
 };
 
 // What a GPU takes for a row that names a kernel of the CPU.
-const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call) {
+const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call, bool exact) {
   static Counts* counts = on_cuda() ? static_cast<Counts*>(testing::AddGlobalTestEnvironment(new Counts)) : nullptr;
   if (!counts || (kernel->device == "cuda" && !refusal(*kernel, call))) return kernel;
   std::vector<const KernelDef*> others = kernels_of(call.op->name, "cuda");
   const std::string same = fmt::format("cuda_{}", kernel->name);  // the one that does it in the same way, where there are several
   std::ranges::stable_partition(others, [&](const KernelDef* other) { return other->name == same; });
   for (const KernelDef* other : others)
-    if (!refusal(*other, call)) {
+    if (!refusal(*other, call, exact)) {
       ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
       return other;
     }
@@ -110,7 +110,7 @@ std::vector<Tensor> run_kernel(const KernelCase& c) {
   const KernelDef* kernel = find_kernel(c.kernel);
   check(kernel != nullptr, "the kernel exists");
   const OpCall call = call_of(c);
-  kernel = on_test_device(kernel, call);
+  kernel = on_test_device(kernel, call, c.exact);
   if (kernel->device != "cpu") return run_on_device(c, *kernel, call);
   if (const auto reason = kernel->refuse ? kernel->refuse(call) : std::nullopt) fail(ErrorCode::unsupported, "{}", *reason);
 

@@ -19,6 +19,7 @@ struct KernelCase {
   int threads = 1;
   bool in_place = false;             // result 0 in the memory of the kernel's in-place operand
   Group* group = nullptr;
+  bool exact = false;                // no kernel of a GPU that is weaker than docs/ops.md, as --exact has it
 };
 
 OpCall call_of(const KernelCase& c);
