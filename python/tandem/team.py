@@ -37,12 +37,10 @@ class Team:
         self._ranks = ranks
         self._isolate: Literal["threads", "processes"] = isolate
         self._threads = threads
-        self._deadlines = {
-            "step_deadline": step_deadline,
-            "load_deadline": load_deadline,
-            "rendezvous_deadline": rendezvous_deadline,
-            "drain_deadline": drain_deadline,
-        }
+        self._step_deadline = step_deadline
+        self._load_deadline = load_deadline
+        self._rendezvous_deadline = rendezvous_deadline
+        self._drain_deadline = drain_deadline
         self._models: list[Model] = []
         self._closed = False
 
@@ -60,7 +58,16 @@ class Team:
         """Starts the ranks of a model, see tandem.load. Raises MismatchError for an engine of another number of ranks."""
         if self._closed:
             raise InvalidArgumentError("the team is closed")
-        started = load(model, ranks=self._ranks, isolate=self._isolate, threads=self._threads, **self._deadlines)
+        started = load(
+            model,
+            ranks=self._ranks,
+            isolate=self._isolate,
+            threads=self._threads,
+            step_deadline=self._step_deadline,
+            load_deadline=self._load_deadline,
+            rendezvous_deadline=self._rendezvous_deadline,
+            drain_deadline=self._drain_deadline,
+        )
         self._models = [*self.models, started]
         return started
 

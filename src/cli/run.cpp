@@ -98,9 +98,10 @@ Run add_run(CLI::App& app, Common& common) {
   state->inputs.add(app);
   app.add_option("--outputs", state->outputs, "write the outputs to this .safetensors file");
   app.add_option("--trace", state->trace, "write a timeline of every rank for https://ui.perfetto.dev");
-  app.add_flag("--profile", state->profile, "show the time of each step, longest first")->excludes("--trace");
+  app.add_flag("--profile", state->profile, "show the time of each step, longest first; not with --trace");
   app.add_option("--warmup", state->warmup, "runs before the one that counts")->check(CLI::Range(0, 1000000));
   return [state, &common] {
+    if (state->profile && !state->trace.empty()) throw Error(ErrorCode::invalid_argument, "--profile and --trace are for runs of their own: give one of them");
     const Engine engine = state->model.open(common);
     for (const std::string& text : engine.notices()) note(common, text);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
