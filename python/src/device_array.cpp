@@ -113,10 +113,12 @@ nb::dict array_interface(const DeviceArray& array) {
 nb::object fetched(const DeviceArray& array) {
   const MadeArray made = make_array(ArrayKind::numpy, array.dtype, array.shape);
   const Gpu& gpu = gpu_of(array.gpu);
-  const nb::gil_scoped_release release;
-  gpu.copy(made.data, array.data.get(), array.size_bytes(), array.stream);
-  gpu.synchronize(array.stream);
-  return made.object;
+  {
+    const nb::gil_scoped_release release;
+    gpu.copy(made.data, array.data.get(), array.size_bytes(), array.stream);
+    gpu.synchronize(array.stream);
+  }
+  return made.object;  // which counts references, under the GIL
 }
 
 void bring(DeviceArray* self, nb::handle object, int number) {
