@@ -24,7 +24,11 @@ class PyContext {
     return work(runner_);
   }
   void set_communicator(nb::handle group) {
-    turn([&](RankRunner& runner) { notices_ = runner.set_communicator(group_of(group, engine_.device() == "cuda")); });
+    turn([&](RankRunner& runner) {
+      GivenGroup given = group_of(group, engine_.device() == "cuda");
+      notices_ = runner.set_communicator(std::move(given.group));
+      lender_ = std::move(given.lender);
+    });
     const nb::object log = nb::module_::import_("logging").attr("getLogger")("tandem");
     for (const std::string& notice : notices_) log.attr("warning")("%s", notice);
   }
@@ -41,6 +45,7 @@ class PyContext {
   Engine engine_;
   int rank_;
   std::vector<std::string> notices_;
+  nb::object lender_;
   RankRunner runner_;
   Session<RankRunner> session_;
 };
@@ -65,9 +70,9 @@ void bind_context(nb::module_& module) {
           },
           "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "step_deadline"_a = 30.0, "rendezvous_deadline"_a = 60.0,
           "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; deadlines in seconds. Raises InvalidArgumentError, MismatchError.")
-      .def("set_communicator", &PyContext::set_communicator, "group"_a.none(), nb::sig("def set_communicator(self, group: Group | None) -> None"),
-           "The group to run with, or None to release it. Local, never waits, in any order on the ranks, also again. One that the engine has no use for is "
-           "taken with a notice. Raises MismatchError for a group of another size or rank than the engine's; an engine of one rank takes any.")
+      .def("set_communicator", &PyContext::set_communicator, "group"_a.none(), nb::sig("def set_communicator(self, group: typing.Any) -> None"),
+           "The Group to run with, or None to release it; of an engine for GPUs also a communicator of NCCL, as Group.from_nccl takes it. Local, never waits, in "
+           "any order on the ranks, also again. One that the engine has no use for is taken with a notice. Raises MismatchError for a group of another size or rank than the engine's; an engine of one rank takes any.")
       .def("set_input_shape", [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },
            "name"_a, "shape"_a, nb::sig("def set_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
            "The shape of the whole input, of all ranks together. Not needed where every rank's part has the same size: then the arrays say it.")

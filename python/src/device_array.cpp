@@ -110,6 +110,20 @@ nb::dict array_interface(const DeviceArray& array) {
   return out;
 }
 
+// Given back without the GIL, whether or not its last user holds it: that waits for the GPU, and what the GPU waits for in turn may be for
+// another thread of Python to give.
+std::shared_ptr<std::byte> allocated(const Gpu& gpu, std::size_t bytes) {
+  const nb::gil_scoped_release release;
+  std::shared_ptr<std::byte> memory = gpu.allocate(bytes);
+  std::byte* const data = memory.get();
+  return {data, [memory = std::move(memory)](std::byte*) mutable {
+            if (!interpreter_alive()) return memory.reset();
+            const nb::gil_scoped_acquire gil;  // so that there is one to let go of
+            const nb::gil_scoped_release without;
+            memory.reset();
+          }};
+}
+
 nb::object fetched(const DeviceArray& array) {
   const MadeArray made = make_array(ArrayKind::numpy, array.dtype, array.shape);
   const Gpu& gpu = gpu_of(array.gpu);
@@ -126,8 +140,9 @@ void bring(DeviceArray* self, nb::handle object, int number) {
   const Gpu& gpu = gpu_of(number);
   new (self) DeviceArray{number, array.dtype(), array.shape(), nullptr, nullptr};
   try {
-    self->data = gpu.allocate(self->size_bytes());
+    self->data = allocated(gpu, self->size_bytes());
     const Array packed = BorrowedArray::share(std::move(array));
+    const nb::gil_scoped_release release;
     gpu.copy(self->data.get(), packed.data.get(), self->size_bytes());
   } catch (...) {
     self->~DeviceArray();
@@ -164,7 +179,7 @@ void* stream_of(nb::handle stream) {
 
 MadeArray make_device_array(DType dtype, const Shape& shape, int gpu, void* stream) {
   DeviceArray array{gpu, dtype, shape, nullptr, stream};
-  array.data = gpu_of(gpu).allocate(array.size_bytes());
+  array.data = allocated(gpu_of(gpu), array.size_bytes());
   std::byte* const data = array.data.get();
   return {nb::cast(std::move(array)), data};
 }

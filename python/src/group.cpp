@@ -4,6 +4,8 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
+
 #include "bind.h"
 #include "tandem/error.h"
 #include "tandem/nccl.h"
@@ -87,8 +89,9 @@ void bind_joining(nb::class_<PyGroup>& group) {
 
 }  // namespace
 
-PyGroup::PyGroup(std::shared_ptr<Group> group, Stop stop)
-    : place_{std::move(group)}, stop_(std::move(stop)), rank_(place_.group->rank()), size_(place_.group->size()), session_("group", place_) {}
+PyGroup::PyGroup(std::shared_ptr<Group> group, Stop stop, nb::object lender)
+    : lender_(std::move(lender)), place_{std::move(group)}, stop_(std::move(stop)), rank_(place_.group->rank()), size_(place_.group->size()),
+      session_("group", place_) {}
 
 const std::shared_ptr<Group>& PyGroup::open() const {
   session_.require_open();
@@ -97,32 +100,59 @@ const std::shared_ptr<Group>& PyGroup::open() const {
 
 namespace {
 
-// Of a communicator of NCCL as other libraries give it: a number (torch's ProcessGroupNCCL._comm_ptr()), a capsule, an object with `ptr`. Null if it is none.
-ncclComm* nccl_communicator(nb::handle given) {
-  if (PyBool_Check(given.ptr())) return nullptr;
-  if (PyLong_Check(given.ptr())) return static_cast<ncclComm*>(PyLong_AsVoidPtr(given.ptr()));
+ncclComm* address(nb::handle number) {
+  void* const pointer = PyLong_AsVoidPtr(number.ptr());
+  if (pointer || !PyErr_Occurred()) return static_cast<ncclComm*>(pointer);
+  PyErr_Clear();
+  throw Error(ErrorCode::invalid_argument, "a number so large is no communicator of NCCL: an address has 64 bits");
+}
+
+// Of a communicator of NCCL as other libraries give it: a number (torch's ProcessGroupNCCL._comm_ptr()), a capsule, a pointer of ctypes, an
+// object with `ptr` (nccl4py) or `comm` (cupy). Nothing if it is none.
+std::optional<ncclComm*> nccl_communicator(nb::handle given) {
+  if (PyBool_Check(given.ptr())) return std::nullopt;
+  if (PyLong_Check(given.ptr())) return address(given);
   if (PyCapsule_CheckExact(given.ptr())) return static_cast<ncclComm*>(PyCapsule_GetPointer(given.ptr(), PyCapsule_GetName(given.ptr())));
-  if (nb::hasattr(given, "ptr") && PyLong_Check(nb::getattr(given, "ptr").ptr())) return static_cast<ncclComm*>(PyLong_AsVoidPtr(nb::getattr(given, "ptr").ptr()));
-  return nullptr;
+  if (nb::isinstance(given, nb::module_::import_("ctypes").attr("c_void_p"))) {
+    const nb::object number = given.attr("value");
+    return number.is_none() ? nullptr : address(number);
+  }
+  for (const char* name : {"ptr", "comm"})
+    if (const nb::object number = nb::getattr(given, name, nb::none()); PyLong_Check(number.ptr())) return address(number);
+  return std::nullopt;
+}
+
+std::string class_name(nb::handle object) { return nb::cast<std::string>(nb::str(nb::getattr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))), "__name__", nb::str("")))); }
+
+[[noreturn]] void refuse_communicator(nb::handle given) {
+  throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group or one of NCCL (a number, a capsule, an object with `ptr` or `comm`), not " + class_name(given));
 }
 
 }  // namespace
 
-std::shared_ptr<Group> group_of(nb::handle communicator, bool for_gpus) {
-  if (communicator.is_none()) return nullptr;
-  if (nb::isinstance<PyGroup>(communicator)) return nb::cast<const PyGroup&>(communicator).open();
-  if (for_gpus)
-    if (ncclComm* lent = nccl_communicator(communicator)) return group_from_nccl(lent);
-  const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(communicator.ptr())));
-  const auto module = nb::cast<std::string>(nb::str(nb::getattr(type, "__module__", nb::str(""))));
-  const auto name = nb::cast<std::string>(nb::str(nb::getattr(type, "__name__", nb::str(""))));
-  const std::string library = module.substr(0, module.find('.'));
-  if (PyLong_Check(communicator.ptr()) || PyCapsule_CheckExact(communicator.ptr()) || library == "nccl" || library == "cupy" || library == "cupyx" ||
-      library == "cuda" || library == "ctypes")
-    throw Error(ErrorCode::unsupported, "a communicator of NCCL (here: " + name + ") is for engines on GPUs; this engine is for CPU ranks, which take a tandem.Group, "
-                                        "such as Group.from_env() gives");
-  throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group, not " + name);
+GivenGroup group_of(nb::handle communicator, bool for_gpus) {
+  if (communicator.is_none()) return {};
+  if (nb::isinstance<PyGroup>(communicator)) {
+    const auto& group = nb::cast<const PyGroup&>(communicator);
+    return {group.open(), group.lender()};
+  }
+  const auto lent = nccl_communicator(communicator);
+  if (!lent) refuse_communicator(communicator);
+  if (!for_gpus)
+    throw Error(ErrorCode::unsupported, "a communicator of NCCL (here: " + class_name(communicator) + ") is for engines on GPUs; this engine is for CPU ranks, which take a "
+                                        "tandem.Group, such as Group.from_env() gives");
+  return {group_from_nccl(*lent), nb::borrow(communicator)};
 }
+
+namespace {
+
+std::unique_ptr<PyGroup> from_nccl(nb::object communicator) {
+  const auto lent = nccl_communicator(communicator);
+  if (!lent) refuse_communicator(communicator);
+  return std::make_unique<PyGroup>(group_from_nccl(*lent), std::make_shared<Interrupt>(), std::move(communicator));
+}
+
+}  // namespace
 
 void bind_group(nb::module_& module) {
   nb::class_<PyGroup> group(module, "Group",
@@ -130,6 +160,11 @@ void bind_group(nb::module_& module) {
                             "and its methods exchange arrays. One thread at a time; a context manager. Waits end by an error that names the rank that failed, "
                             "left or made no progress; after that the group is of no more use on any rank: join again.");
   bind_joining(group);
+  group.def_static("from_nccl", &from_nccl, "communicator"_a.none(), nb::sig("def from_nccl(communicator: typing.Any) -> Group"),
+                   "The ranks of a communicator of NCCL that the caller has: its address as a number, a capsule, or an object with `ptr` (nccl4py) or `comm` "
+                   "(cupy), which is kept. For Context.set_communicator of engines for GPUs; local, never waits. The communicator stays the caller's and must "
+                   "outlive its use; see groups.\n\n"
+                   "Raises InvalidArgumentError for what NCCL does not know, or no more, UnsupportedError where the package was built without CUDA.");
   bind_collectives(group);
   group.def_prop_ro("rank", &PyGroup::rank, "This rank, from 0.")
       .def_prop_ro("size", &PyGroup::size, "How many ranks there are.")

@@ -14,7 +14,8 @@ class PyGroup {
   // What the group's waits ask; groups made from one another share it.
   using Stop = std::shared_ptr<Interrupt>;
 
-  PyGroup(std::shared_ptr<Group> group, Stop stop);
+  // `lender`: what owns a communicator that the group is made of; kept as long as this.
+  PyGroup(std::shared_ptr<Group> group, Stop stop, nb::object lender = {});
 
   // Runs work(Group&) without the GIL as this object's only call, see Interrupt::waiting.
   template <typename Work>
@@ -27,6 +28,7 @@ class PyGroup {
   // Throws Error(invalid_argument) once it is closed, or in a forked child.
   const std::shared_ptr<Group>& open() const;
   const Stop& stop() const { return stop_; }
+  const nb::object& lender() const { return lender_; }
   int rank() const { return rank_; }
   int size() const { return size_; }
   bool closed() const { return session_.closed(); }
@@ -42,15 +44,20 @@ class PyGroup {
     void abandon() { new std::shared_ptr<Group>(std::move(group)); }  // in a forked child the parent is the rank
   };
 
+  nb::object lender_;
   Place place_;
   Stop stop_;
   int rank_, size_;
   Session<Place> session_;
 };
 
-// What set_communicator was given: None is null. A communicator of NCCL, in any form, is Error(unsupported) unless it is `for_gpus`;
-// Error(invalid_argument) for what is none.
-std::shared_ptr<Group> group_of(nb::handle communicator, bool for_gpus);
+// What set_communicator was given, None being null, and what owns it where it is NCCL's, to be kept as long as it is used. A communicator of
+// NCCL, in any form, is Error(unsupported) unless it is `for_gpus`; Error(invalid_argument) for what is none.
+struct GivenGroup {
+  std::shared_ptr<Group> group;
+  nb::object lender;
+};
+GivenGroup group_of(nb::handle communicator, bool for_gpus);
 
 // The methods of Group that are collective operations on arrays.
 void bind_collectives(nb::class_<PyGroup>& group);

@@ -2,7 +2,9 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <list>
+#include <vector>
 
 #include "tandem/error.h"
 
@@ -55,8 +57,9 @@ ClosedAtExit::~ClosedAtExit() { open_things().remove(this); }
 void bind_lifetime(nb::module_& module) {
   pthread_atfork(nullptr, nullptr, [] { ++forks; });
   module.def("_exit", [] {
-    const auto all = open_things();
-    for (const ClosedAtExit* thing : all) thing->close();
+    std::vector<const ClosedAtExit*> closed;  // each close lets other threads in, which may drop what is listed
+    const auto next = [&] { return std::ranges::find_if(open_things(), [&](const ClosedAtExit* thing) { return std::ranges::find(closed, thing) == closed.end(); }); };
+    for (auto thing = next(); thing != open_things().end(); thing = next()) closed.push_back(*thing), (*thing)->close();
   });
   module.def("_exited", [] { exited = true; });
   const nb::module_ atexit = nb::module_::import_("atexit");

@@ -42,6 +42,13 @@ void RankRunner::set_local_input_shape(nb::handle name, const Shape& shape) {
   output_shapes_.clear();
 }
 
+std::vector<std::string> RankRunner::set_communicator(std::shared_ptr<Group> group) {
+  Context& ready = context();
+  const nb::gil_scoped_release release;  // to leave the group before may wait for a GPU
+  ready.set_communicator(std::move(group));
+  return ready.notices();
+}
+
 // What the arrays say about shapes that the caller has not set.
 void RankRunner::set_shapes(const GivenArrays& given) {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {

@@ -27,10 +27,7 @@ class RankRunner {
   Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
   void prepare();
   // Returns the notices about it.
-  std::vector<std::string> set_communicator(std::shared_ptr<Group> group) {
-    context().set_communicator(std::move(group));
-    return context().notices();
-  }
+  std::vector<std::string> set_communicator(std::shared_ptr<Group> group);
   int last_copies() const { return copies_; }
   double last_seconds() const { return seconds_; }
   void interrupt() { interrupt_->end(); }

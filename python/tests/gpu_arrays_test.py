@@ -1,6 +1,7 @@
 """Arrays of a GPU: used where they lie, given back there, in the order of streams. Skipped, with the reason, where there is no GPU."""
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -81,6 +82,31 @@ def test_device_arrays(context, mlp):
     assert context.run({"x": given}, {"out": mine})["out"] is mine
     near(mine.numpy(), mlp(x))
     context.synchronize()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["ours", "taken by torch"])
+def test_the_gil_is_free_while_memory_is_given_back(torch, taken):
+    """The last user of an array waits for the GPU; other threads of Python go on meanwhile, for they may have to give it what it waits for."""
+    array = tandem.DeviceArray(np.zeros(4, np.float32))
+    if taken:
+        array = torch.from_dlpack(array)
+    ticks, ended = [], threading.Event()
+
+    def tick():
+        while not ended.wait(0.001):
+            ticks.append(1)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    torch.cuda._sleep(1_000_000_000)  # about half a second
+    before = len(ticks)
+    del array
+    during = len(ticks) - before
+    waited = torch.cuda.current_stream().query()
+    ended.set()
+    thread.join()
+    torch.cuda.synchronize()
+    assert during > 10 or not waited
 
 
 def test_a_model_of_one_rank(mlp):

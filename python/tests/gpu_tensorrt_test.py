@@ -103,7 +103,43 @@ def test_a_communicator_of_nccl(engine, torch):
     assert torch.equal(tensors["sum"], tensors["a"] + tensors["b"])
     with pytest.raises(tandem.Error, match="no communicator"):
         context.set_communicator(0)
-    nccl.ncclCommDestroy(communicator)
+    with tandem.Group.from_nccl(communicator.value) as group:
+        assert (group.rank, group.size) == (0, 1)
+    assert nccl.ncclCommDestroy(communicator) == 0
+    for dead in (communicator.value, Comm(communicator.value)):
+        with pytest.raises(tandem.Error) as caught:
+            tandem.Group.from_nccl(dead)
+        assert caught.value.code == "invalid_argument"
+
+
+class Comm:
+    """As cupy's communicators are."""
+
+    def __init__(self, address):
+        self.comm = address
+
+
+def test_what_is_no_communicator(reducing):
+    zeros = np.zeros(1 << 17)
+    context = reducing.create_execution_context()
+    for bad in (5, -1, 1 << 40, 1 << 70, zeros.ctypes.data, Comm(zeros.ctypes.data)):
+        with pytest.raises(tandem.Error) as caught:
+            context.set_communicator(bad)
+        assert caught.value.code == "invalid_argument", caught.value
+    with pytest.raises(tandem.Error, match="2 ranks.*set_communicator"):
+        context.execute_async_v3(0)
+
+
+@pytest.fixture(scope="module")
+def reducing():
+    """sum over two ranks, [2, 3]."""
+    builder = trt.Builder(trt.Logger())
+    network = builder.create_network()
+    layer = network.add_dist_collective(network.add_input("x", trt.DataType.FLOAT, (2, 3)), trt.CollectiveOperation.ALL_REDUCE, trt.ReduceOperation.SUM, -1, None)
+    layer.num_ranks = 2
+    layer.get_output(0).name = "sum"
+    network.mark_output(layer.get_output(0))
+    return trt.Runtime(trt.Logger()).deserialize_cuda_engine(builder.build_serialized_network(network, builder.create_builder_config()))
 
 
 def run_programs(folder, program, ranks):
@@ -128,8 +164,7 @@ def run_programs(folder, program, ranks):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("program", ["collective.py", "attention.py", "sharded_model.py"])
 def test_programs_of_the_documents(tmp_path, program, ranks, torch):
-    if program == "sharded_model.py" and ranks == 1:
-        pytest.skip("it hands its engine round by the communicator, which NCCL's cannot")
+    """With a communicator of NCCL where there is a GPU for each rank."""
     printed = run_programs(tmp_path, program, ranks)
     assert all(f"rank {rank} of {ranks}" in text for rank, text in enumerate(printed))
 

@@ -303,14 +303,22 @@ def test_of_another_size(reducing, size):
 
 
 class WithPointer:
+    """As nccl4py's communicators are."""
+
     ptr = 1234
+
+
+class WithComm:
+    """As cupy's are."""
+
+    comm = 1234
 
 
 def test_of_nccl(reducing):
     context, _ = bound(reducing)
     new_capsule = ctypes.pythonapi.PyCapsule_New
     new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    for communicator in (1234, new_capsule(1234, b"ncclComm_t", None), WithPointer()):
+    for communicator in (1234, new_capsule(1234, b"ncclComm_t", None), WithPointer(), WithComm()):
         with pytest.raises(tandem.Error, match="NCCL") as caught:
             context.set_communicator(communicator)
         assert caught.value.code == "unsupported"

@@ -35,9 +35,8 @@ class TensorRtOnGpu : public ::testing::Test {
     if (stream) cudaStreamDestroy(stream);
   }
 
-  // y = x + x, and with `collective` one that is the identity on one rank.
-  std::unique_ptr<ICudaEngine> engine(bool collective) {
-    const int numGpus = 1;
+  // y = x + x, and with `collective` the sum of it over the ranks.
+  std::unique_ptr<ICudaEngine> engine(bool collective, int numGpus = 1) {
     auto builder = std::unique_ptr<IBuilder>(createInferBuilder(logger));
     auto network = std::unique_ptr<INetworkDefinition>(builder->createNetworkV2(0));
     auto* x = network->addInput("x", DataType::kFLOAT, Dims2{2, 3});
@@ -125,6 +124,20 @@ TEST_F(TensorRtOnGpu, WithACommunicatorOfNccl) {
   EXPECT_EQ(out.fetch(6), kDoubled);
   EXPECT_EQ(logger.warnings.size(), 1u);
   nccl->function<int(ncclComm_t)>("ncclCommDestroy")(ncclComm);
+}
+
+TEST_F(TensorRtOnGpu, WithWhatIsNoCommunicator) {
+  const auto made = engine(true, 2);
+  auto context = std::unique_ptr<IExecutionContext>(made->createExecutionContext());
+  std::vector<std::byte> zeros(1 << 20);
+  for (void* number : {reinterpret_cast<void*>(8), reinterpret_cast<void*>(1ull << 40), static_cast<void*>(zeros.data())}) {
+    try {
+      context->setCommunicator(number);
+      ADD_FAILURE() << number << " was taken";
+    } catch (const tandem::Error& error) {
+      EXPECT_EQ(error.code(), tandem::ErrorCode::invalid_argument) << error.what();
+    }
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-"""The counterpart of ../ranks.py for GPUs: memory and streams are torch's, a program alone has a communicator of NCCL.
+"""The counterpart of ../ranks.py for GPUs: memory and streams are torch's, the communicator is one of NCCL.
 
-The programs beside it are the same: copy one to a folder with this file. Ranks that a launcher starts meet in a tandem.Group and take GPUs in turn.
+The programs beside it are the same: copy one to a folder with this file. Ranks that a launcher starts meet in a tandem.Group, which carries what they
+tell one another; where there are fewer GPUs than ranks, which NCCL refuses, it is the communicator too.
 """
 
 import ctypes
@@ -10,22 +11,31 @@ import tandem
 import torch
 
 _launched = any(name in os.environ for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"))
+_group = tandem.Group.from_env() if _launched else tandem.Group.in_process(1)[0]
+rank, num_gpus = _group.rank, _group.size
 
 
-def _alone() -> int:
-    """An ncclComm_t of one GPU; torch has loaded NCCL."""
-    communicator = ctypes.c_void_p()
-    status = ctypes.CDLL("libnccl.so.2").ncclCommInitAll(ctypes.byref(communicator), 1, None)
-    if status != 0:
-        raise SystemExit(f"ncclCommInitAll: error {status}")
-    return communicator.value
+class _Id(ctypes.Structure):
+    _fields_ = [("internal", ctypes.c_byte * 128)]
 
 
-nccl_comm = tandem.Group.from_env() if _launched else None
-rank, num_gpus = (nccl_comm.rank, nccl_comm.size) if _launched else (0, 1)
+class _Communicator(int):
+    """An ncclComm_t, made as its documents say; torch has loaded NCCL."""
+
+    exchange = staticmethod(_group.exchange)
+
+    def __new__(cls):
+        nccl, name, made = ctypes.CDLL("libnccl.so.2"), _Id(), ctypes.c_void_p()
+        if rank == 0 and (status := nccl.ncclGetUniqueId(ctypes.byref(name))):
+            raise SystemExit(f"ncclGetUniqueId: error {status}")
+        name = _Id.from_buffer_copy(_group.exchange(bytes(name))[0])
+        if status := nccl.ncclCommInitRank(ctypes.byref(made), num_gpus, name, rank):
+            raise SystemExit(f"ncclCommInitRank: error {status}")
+        return super().__new__(cls, made.value)
+
+
 torch.cuda.set_device(rank % torch.cuda.device_count())
-if nccl_comm is None:
-    nccl_comm = _alone()
+nccl_comm = _Communicator() if num_gpus <= torch.cuda.device_count() else _group
 stream = torch.cuda.Stream()
 stream_ptr = stream.cuda_stream
 _inputs = []

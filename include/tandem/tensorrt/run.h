@@ -13,6 +13,7 @@
 #include "tandem/engine.h"
 #include "tandem/gpu.h"
 #include "tandem/group.h"
+#include "tandem/nccl.h"
 #include "tandem/ops.h"
 #include "tandem/tensorrt/memory.h"
 #include "tandem/tensorrt/types.h"
@@ -30,7 +31,7 @@ class IExecutionContext {
   inline bool setCommunicator(std::shared_ptr<tandem::Group> group);
   bool setCommunicator(std::unique_ptr<tandem::Group>& group) { return setCommunicator(std::shared_ptr<tandem::Group>(std::shared_ptr<void>(), group.get())); }
   bool setCommunicator(std::nullptr_t) { return setCommunicator(std::shared_ptr<tandem::Group>()); }
-  // An ncclComm_t: taken by an engine of one rank for a GPU, with a notice. Others are joined by a tandem::Group.
+  // An ncclComm_t, for an engine for GPUs. It stays the caller's, see tandem/nccl.h. CPU ranks are joined by a tandem::Group.
   inline bool setCommunicator(void* communicator);
 
   inline bool setInputShape(const char* name, const Dims& dims);
@@ -202,9 +203,8 @@ inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> gr
 inline bool IExecutionContext::setCommunicator(void* communicator) {
   return told(engine_.logger_, [&] {
     if (!communicator) return setCommunicator(nullptr);
-    const bool on_gpu = engine_.engine_.device() == "cuda";
-    if (!on_gpu || num_ranks() > 1)
-      unsupported("setCommunicator of an ncclComm_t", on_gpu ? "give several ranks a tandem::Group, or tandem::Context a group_from_nccl()" : "this engine is for CPU ranks: give it a tandem::Group");
+    if (engine_.engine_.device() != "cuda") unsupported("setCommunicator of an ncclComm_t", "this engine is for CPU ranks: give it a tandem::Group");
+    if (num_ranks() > 1) return setCommunicator(std::shared_ptr<tandem::Group>(tandem::group_from_nccl(static_cast<ncclComm*>(communicator))));
     engine_.logger_.log(ILogger::Severity::kWARNING, "the engine is for one rank and communicates with none of this communicator of NCCL");
     return true;
   });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,22 +31,27 @@ def stream_number(stream: object) -> int:
 
 
 def of_nccl(communicator: object) -> bool:
-    """Whether it looks like an ncclComm_t: an address, a capsule, an object with `ptr`."""
+    """Whether it looks like an ncclComm_t: an address, a capsule, an object with `ptr` or `comm`."""
     if isinstance(communicator, (bool, Group)):
         return False
     if isinstance(communicator, int):
         return communicator != 0
-    return type(communicator).__name__ == "PyCapsule" or hasattr(communicator, "ptr")
+    if isinstance(communicator, ctypes.c_void_p):
+        return communicator.value is not None
+    return type(communicator).__name__ == "PyCapsule" or any(isinstance(getattr(communicator, name, None), int) for name in ("ptr", "comm"))
 
 
 def checked_group(communicator: object, device: str) -> Group:
-    """A tandem.Group; UnsupportedError of what is NCCL's, InvalidArgumentError of what is none."""
+    """A tandem.Group, made of what is NCCL's; UnsupportedError of that where ranks are on the CPU, InvalidArgumentError of what is none."""
     if isinstance(communicator, Group):
         return communicator
     kind = type(communicator)
+    if of_nccl(communicator) and device == "cuda":
+        return Group.from_nccl(communicator)
     if of_nccl(communicator):
-        why = "this engine is for CPU ranks" if device == "cpu" else "several ranks with one are joined by tandem.Context"
-        raise unsupported(f"a communicator of NCCL ({kind.__name__})", f"it joins GPUs, and {why}: give a tandem.Group, such as Group.from_env()")
+        raise unsupported(
+            f"a communicator of NCCL ({kind.__name__})", "it joins GPUs, and this engine is for CPU ranks: give a tandem.Group, such as Group.from_env()"
+        )
     raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
 
 
@@ -111,8 +117,9 @@ class IExecutionContext(Closed):
         """Binds the ranks that this one runs with: a tandem.Group; None releases them. Local, never waits, in any order on the ranks, and
         again. A single-rank engine takes one too, with a notice. Returns True.
 
-        An ncclComm_t (as int, capsule or object with `ptr`) is taken by an engine of one rank for a GPU, with a notice too. Raises
-        MismatchError for a group of another size than the engine's, UnsupportedError for an ncclComm_t elsewhere.
+        An engine for GPUs takes an ncclComm_t too: an int, a capsule, an object with `ptr` (nccl4py) or `comm` (cupy). It stays the
+        caller's, and is not to be used between the first run and the release of the context. Raises MismatchError for a group of another
+        size than the engine's, UnsupportedError for an ncclComm_t on CPU ranks, InvalidArgumentError for one that NCCL does not know.
         """
         with told(self._logger):
             if self.num_ranks == 1 and self._device == "cuda" and of_nccl(communicator):
