@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "api/build/measure.h"
 #include "core/check.h"
 #include "device/device.h"
 #include "kernels/kernel_case.h"
@@ -140,6 +141,11 @@ class Row {
     for (const auto& operand : call_.operands) bytes_ += static_cast<double>(size_of(*operand));
     for (const Type& result : call_.results) bytes_ += static_cast<double>(size_of(result));
     sets_ = static_cast<std::size_t>(std::clamp(2e9 / bytes_, 1.0, 64.0));
+    if (kernel_->algorithms) {  // as a build chooses among them
+      std::vector<bool> weights(call_.operands.size(), false);
+      for (const std::size_t i : work_.weights) weights[i] = true;
+      algorithm_ = make_measure("cuda", 4)({*kernel_, call_, weights}).algorithm;
+    }
     for (std::size_t set = 0; set < sets_; ++set) {
       for (std::size_t i = 0; i < call_.operands.size(); ++i) operands_.push_back(random(size_of(*call_.operands[i]), static_cast<unsigned>(set * 8 + i)));
       for (const Type& result : call_.results) results_.push_back(room(size_of(result)));
@@ -155,6 +161,7 @@ class Row {
     const int calls = std::clamp(static_cast<int>(0.02 / once), 3, 500);
     const double seconds = run(calls) / calls;
     Json out{{"name", work_.name}, {"kernel", kernel_->name}, {"us", seconds * 1e6}, {"gb_s", bytes_ / seconds / 1e9}};
+    if (!algorithm_.empty()) out["algorithm"] = algorithm_;
     if (work_.flops > 0) out["tflop_s"] = work_.flops / seconds / 1e12;
     if (compared) out["error"] = error();
     return out;
@@ -167,7 +174,7 @@ class Row {
     std::vector<const std::byte*> weights(call_.operands.size(), nullptr);
     for (const std::size_t i : work_.weights) weights[i] = operands_[set * call_.operands.size() + i];
     packed_.push_back(kernel_->pack ? kernel_->pack(call_, weights) : nullptr);
-    prepared_.push_back(kernel_->prepare({.call = call_, .weights = weights, .packed = packed_.back().get(), .threads = 4, .device = device_.get()}));
+    prepared_.push_back(kernel_->prepare({.call = call_, .weights = weights, .packed = packed_.back().get(), .threads = 4, .device = device_.get(), .algorithm = algorithm_}));
   }
 
   std::byte* room(std::size_t size) {
@@ -232,6 +239,7 @@ class Row {
   std::shared_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
   const KernelDef* kernel_ = nullptr;
+  std::string algorithm_;
   double bytes_ = 0;
   std::size_t sets_ = 1;
   std::vector<DeviceMemory> memory_;

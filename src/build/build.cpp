@@ -81,6 +81,7 @@ class ProgramBuilder {
     Step step;
     step.kernel = choice.kernel->name;
     step.microseconds = choice.microseconds;
+    step.algorithm = std::move(choice.algorithm);
     step.candidates = std::move(choice.candidates);
     step.op = node.op().name;
     step.node = node.name().empty() ? node.result()->name() : node.name();

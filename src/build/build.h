@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "build/timing_cache.h"
 #include "graph/graph.h"
 #include "plan/plan.h"
 
 namespace tandem {
 
 struct KernelDef;
-class TimingCache;
 
 // One candidate to be timed.
 struct Trial {
@@ -22,8 +22,8 @@ struct Trial {
   int ranks = 1;              // of its group; 1 for what does not communicate
 };
 
-// Microseconds of one run on the slowest rank. Throws Error where that cannot be found out.
-using Measure = std::function<double(const Trial&)>;
+// The time of one run on the slowest rank, with the fastest of the kernel's algorithms. Throws Error where that cannot be found out.
+using Measure = std::function<Timing(const Trial&)>;
 
 struct PlanOptions {
   std::string device = "cpu";    // the kind whose kernels are chosen

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "graph/text_values.h"
+#include "ops/libraries_cpu.h"
 #include "ops/rule_cpu.h"
 
 namespace tandem {
@@ -12,6 +13,11 @@ namespace {
 // Everything a time depends on but the machine, which the Measure adds.
 std::string key_of(const Trial& trial) {
   std::string key = fmt::format("{} ranks={}", trial.kernel.name, trial.ranks);
+  if (!trial.kernel.library.empty()) {
+    const auto versions = library_versions(std::string(trial.kernel.device));
+    const auto version = versions.find(std::string(trial.kernel.library));
+    if (version != versions.end()) key += fmt::format(" {}={}", version->first, version->second);
+  }
   const auto& fields = trial.call.attributes.fields();
   for (std::size_t i = 0; i < fields.size(); ++i) key += fmt::format(" {}={}", fields[i].name, print_value(trial.call.attributes.values()[i]));
   for (std::size_t i = 0; i < trial.call.operands.size(); ++i)
@@ -55,7 +61,9 @@ Choice KernelChooser::choose(const Node& node) {
   // Kernels for any op stand in where an op has none of its own.
   const auto stands_in = [&](const Candidate& c) { return c.kernel != choice.kernel->name && find_kernel(c.kernel)->op.empty(); };
   std::erase_if(choice.candidates, stands_in);
-  if (options_.measure && own.size() > 1 && asked == own.end()) time(node, own, choice);
+  const bool is_open = own.size() > 1 && asked == own.end();
+  if (options_.measure && is_open) time(node, own, choice);
+  else if (options_.measure && choice.kernel->algorithms) time(node, {choice.kernel}, choice);
   if (choice.candidates.size() < 2) choice.candidates.clear();
   return choice;
 }
@@ -71,26 +79,29 @@ void KernelChooser::time(const Node& node, const std::vector<const KernelDef*>& 
   for (const Value* operand : node.operands()) weights.push_back(operand && operand->weight());
   for (const KernelDef* kernel : kernels) {
     Candidate& candidate = *std::ranges::find(choice.candidates, kernel->name, &Candidate::kernel);
+    Timing timing;
     try {
-      candidate.microseconds = time_one({*kernel, call, weights, ranks_of(node, mesh_)});
+      timing = time_one({*kernel, call, weights, ranks_of(node, mesh_)});
     } catch (const Error& error) {
       if (error.code() == ErrorCode::interrupted) throw;
       candidate.reason = "timing it failed: " + error.message();
       continue;
     }
-    if (choice.microseconds > 0 && choice.microseconds <= candidate.microseconds) continue;
-    choice.microseconds = candidate.microseconds;
+    candidate.microseconds = timing.microseconds;
+    if (choice.microseconds > 0 && choice.microseconds <= timing.microseconds) continue;
+    choice.microseconds = timing.microseconds;
+    choice.algorithm = timing.algorithm;
     choice.kernel = kernel;
   }
 }
 
-double KernelChooser::time_one(const Trial& trial) {
+Timing KernelChooser::time_one(const Trial& trial) {
   TimingCache& cache = options_.cache ? *options_.cache : memory_;
   const std::string key = options_.machine + " " + key_of(trial);
   if (const auto known = cache.find(key)) return *known;
-  const double time = options_.measure(trial);
-  cache.add(key, time);
-  return time;
+  Timing timing = options_.measure(trial);
+  cache.add(key, timing);
+  return timing;
 }
 
 }  // namespace tandem

@@ -1,4 +1,5 @@
-// Choosing the kernel of a node: one that was asked for; else by time where a Measure is given and several can run; else by rule.
+// Choosing the kernel of a node: one that was asked for; else by time where a Measure is given and several can run; else by rule. Where a
+// Measure is given it also decides between the algorithms of the kernel's library.
 #pragma once
 
 #include "build/build.h"
@@ -10,6 +11,7 @@ namespace tandem {
 struct Choice {
   const KernelDef* kernel = nullptr;
   double microseconds = 0;            // 0: by rule
+  std::string algorithm;              // of those of the kernel's library; empty: it decides
   std::vector<Candidate> candidates;  // the kernels that were considered, where there was more than one
 };
 
@@ -22,7 +24,7 @@ class KernelChooser {
 
  private:
   void time(const Node& node, const std::vector<const KernelDef*>& kernels, Choice& choice);
-  double time_one(const Trial& trial);
+  Timing time_one(const Trial& trial);
 
   const Mesh& mesh_;
   const PlanOptions& options_;

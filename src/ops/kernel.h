@@ -30,6 +30,7 @@ struct PrepareArgs {
   int threads = 1;
   Group* group = nullptr;                     // of a collective's axis or rank list; null elsewhere
   Device* device = nullptr;                   // on which weights and operands lie; null: the CPU
+  std::string_view algorithm = {};            // one of algorithms(), found best for this call; one that is not there any more is no error
 };
 
 // Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element only.
@@ -74,6 +75,9 @@ struct KernelDef {
   std::string_view weaker = {};
   // The kind of device that it runs on; operands, results and workspace lie there.
   std::string_view device = "cpu";
+  // Optional. The ways in which its library can do the call, each in words that stay the same for one version of the library; what it
+  // would take by itself is first. All give the same result within rounding. The device is the thread's current one.
+  std::vector<std::string> (*algorithms)(const PrepareArgs& args) = nullptr;
   // It copies operands to the host and computes there.
   bool through_host = false;
 };

@@ -43,6 +43,7 @@ struct Step {
   double microseconds = 0;    // measured at build for the opt shapes; 0: by rule
   bool communicates = false;
   std::vector<Candidate> candidates = {};  // the kernels considered, where there was more than one
+  std::string algorithm = {};  // of those of the kernel's library, the best at the opt shapes; empty: the library decides
 };
 
 // An input or output as the caller sees it.

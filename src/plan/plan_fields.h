@@ -43,6 +43,7 @@ void visit_fields(V& v, T& x) {
   v.optional("microseconds", x.microseconds, 0.0);
   v.optional("communicates", x.communicates, false);
   v.optional("candidates", x.candidates, std::vector<Candidate>());
+  v.optional("algorithm", x.algorithm, std::string());
 }
 
 template <typename V, Is<Binding> T>

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/stop.h"
+#include "plan/typical.h"
 #include "runtime/context_bound.h"
 #include "runtime/symbols.h"
 
@@ -126,6 +127,15 @@ Shape RankContext::output_shape(std::size_t index) {
   return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
 }
 
+// Algorithms were timed for the typical shapes.
+bool RankContext::is_as_timed(std::size_t s, const OpCall& call) const {
+  if (program().steps[s].algorithm.empty()) return false;
+  SymbolValues symbols = typical_symbols(program());
+  symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
+  const OpCall timed = engine_->call(options_.program, s).bound(symbols);
+  return timed.operands == call.operands && timed.results == call.results;
+}
+
 std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValues& symbols) {
   auto bound = std::make_shared<Bound>();
   bound->symbols = symbols;
@@ -142,7 +152,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
-      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_};
+      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
+                             is_as_timed(s, call) ? std::string_view(step.algorithm) : std::string_view()};
       bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size())});
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());

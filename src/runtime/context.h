@@ -96,6 +96,7 @@ class RankContext {
   std::shared_ptr<Bound> prepare_bound(const SymbolValues& symbols);
   void reserve(std::size_t needed);
   DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
+  bool is_as_timed(std::size_t step, const OpCall& call) const;
   void join_group();
   void leave_group();
   GpuGroup* gpu_group() const { return dynamic_cast<GpuGroup*>(group_); }

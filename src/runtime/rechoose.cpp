@@ -80,6 +80,7 @@ void choose_again(Plan& plan) {
       ++affected;
       step.kernel = kernel->name;
       step.microseconds = 0;
+      step.algorithm.clear();
       step.candidates.clear();
     }
   plan.notices.push_back(fmt::format("built with {}: the kernels of {} steps were chosen again, by rule", fmt::join(differences, "; "), affected));

@@ -96,7 +96,7 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
     outputs.push_back(add(results.back().size_bytes(), shift_of(type.dtype)));
     device->copy(outputs.back(), results.back().data(), results.back().size_bytes(), *stream);
   }
-  const auto prepared = kernel.prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .device = device.get()});
+  const auto prepared = kernel.prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .device = device.get(), .algorithm = c.algorithm});
   std::byte* workspace = add(prepared->workspace_bytes(), 0);
   prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20))});
   for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
@@ -105,6 +105,16 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
 }
 
 }  // namespace
+
+std::vector<std::string> algorithms_of(const KernelCase& c) {
+  const KernelDef* kernel = find_kernel(c.kernel);
+  check(kernel != nullptr, "the kernel exists");
+  if (!kernel->algorithms) return {};
+  const OpCall call = call_of(c);
+  const std::shared_ptr<Device> device = open_device(kernel->device, 0);
+  const std::vector<const std::byte*> weights(c.operands.size(), nullptr);
+  return kernel->algorithms({.call = call, .weights = weights, .device = device.get()});
+}
 
 std::vector<Tensor> run_kernel(const KernelCase& c) {
   const KernelDef* kernel = find_kernel(c.kernel);

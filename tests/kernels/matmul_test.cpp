@@ -129,6 +129,26 @@ TEST(MatMul, WideFloatsAndIntegers) {
   }
 }
 
+// Whichever is the fastest is taken, so each must be right; one that the library does not know is as none.
+TEST(MatMul, EveryAlgorithmOfTheLibrary) {
+  std::size_t most = 0;
+  for (const std::string& kernel : matmul_kernels())
+    for (const Row& row : {Row{{16, 1024}, {1024, 512}}, Row{{256, 4096}, {4096, 384}}, Row{{3, 40, 64}, {3, 64, 72}}})
+      for (const DType dtype : kFloats) {
+        KernelCase c = {.kernel = kernel, .op = "MatMul", .operands = {random_tensor(dtype, row.a, 1, 0.3), random_tensor(dtype, row.b, 2, 0.3)}};
+        std::vector<std::string> algorithms = algorithms_of(c);
+        most = std::max(most, algorithms.size());
+        if (!algorithms.empty()) algorithms.emplace_back("id=1234567 of another version");
+        for (const std::string& algorithm : algorithms) {
+          SCOPED_TRACE(algorithm);
+          c.algorithm = algorithm;
+          expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
+        }
+      }
+  if (most == 0) GTEST_SKIP() << "no kernel here has several algorithms";
+  EXPECT_GT(most, 2u);
+}
+
 TEST(MatMul, NotANumberAndInfinity) {
   Tensor a = random_tensor(DType::f32, {5, 6}, 1);
   a.mutable_as<float>()[3] = NAN;

@@ -40,6 +40,7 @@ Program program_of(const Graph& graph, Random& random) {
     s.note = n->note;
     s.microseconds = random.below(1000) / 7.0;
     s.communicates = random.chance(10);
+    if (random.chance(20)) s.algorithm = random.name();
     for (const Value* v : n->operands()) s.operands.push_back(v ? index.at(v) : -1);
     for (const auto& v : n->results()) {
       s.results.push_back(add(*v, PlanValue::Kind::temporary));

@@ -19,7 +19,10 @@ constexpr std::size_t kLargest = std::size_t{1} << 30;  // bytes of operands and
 constexpr int kRuns = 7;                                // the same on all ranks, since a collective takes all of them
 constexpr std::int64_t kWholeLength = 1 << 30;          // more than any sequence: what is past the extent is cut off
 constexpr std::int64_t kLongRun = 50'000'000;           // nanoseconds from which on one run is enough
-constexpr int kCallsOnGpu = 10;                         // hide what starting one costs
+constexpr int kCallsOnGpu = 10;                         // before they are recorded: hide what starting one costs
+constexpr std::size_t kMostCalls = 20;                  // in a recording
+constexpr std::int64_t kRunOnGpu = 2'000'000;           // nanoseconds that a run of several calls takes about
+constexpr std::size_t kColdBytes = std::size_t{256} << 20;  // of operands in turn, so that none is found in the cache of a GPU
 
 Shape extents(const Type& type) {
   Shape shape;
@@ -73,38 +76,115 @@ Tensor sample_floats(const Type& type, std::mt19937& random) {
   return tensor;
 }
 
+std::size_t size_of(const OpCall& call) {
+  std::size_t total = 0;
+  const auto add = [&](const Type& type) { total += bytes(type.dtype, element_count(extents(type))); };
+  for (const auto& operand : call.operands)
+    if (operand) add(*operand);
+  for (const Type& result : call.results) add(result);
+  return total;
+}
+
+// A candidate with its operands, once per algorithm of its library.
 class TrialRun {
  public:
   TrialRun(const Trial& trial, int threads, Group* group)
-      : device_(open_device(trial.kernel.device, group ? group->rank() : 0)), on_device_(*device_), stream_(device_->make_stream(threads)), alone_(!group) {
-    const auto seed = static_cast<unsigned>(group ? group->rank() : 0);
-    std::vector<const std::byte*> weights;
-    for (std::size_t i = 0; i < trial.call.operands.size(); ++i) {
-      operand_data_.push_back(trial.call.has_operand(i) ? place(trial_operand(trial.call, i, seed * 64 + static_cast<unsigned>(i))) : nullptr);
-      weights.push_back(trial.weights[i] ? operand_data_.back() : nullptr);
-    }
-    for (const Type& type : trial.call.results) result_data_.push_back(room(bytes(type.dtype, element_count(extents(type)))));
-    if (trial.kernel.pack) packed_ = trial.kernel.pack(trial.call, weights);
+      : trial_(trial), device_(open_device(trial.kernel.device, group ? group->rank() : 0)), on_device_(*device_), stream_(device_->make_stream(threads)), alone_(!group) {
+    const std::size_t sets = device_->is_host() || group ? 1 : std::clamp<std::size_t>(kColdBytes / std::max<std::size_t>(1, size_of(trial.call)), 1, kMostCalls);
+    place_operands(static_cast<unsigned>(group ? group->rank() : 0), sets);
     if (group && !device_->is_host()) gpu_group_ = make_gpu_group(*group, *device_, {}, nullptr);  // as contexts do
-    kernel_ = trial.kernel.prepare({trial.call, weights, packed_.get(), threads, gpu_group_ ? gpu_group_.get() : group, device_.get()});
-    workspace_ = room(kernel_->workspace_bytes());
+    Group* used = gpu_group_ ? gpu_group_.get() : group;
+    const std::size_t count = trial.call.operands.size();
+    for (std::size_t set = 0; set < sets && trial.kernel.pack; ++set) {
+      packed_.push_back(trial.kernel.pack(trial.call, std::span<const std::byte* const>(weights_).subspan(set * count, count)));
+      if (!packed_.back()) break;
+    }
+    const auto args = [&](std::size_t set) {
+      return PrepareArgs{trial.call, std::span<const std::byte* const>(weights_).subspan(set * count, count), packed_.empty() ? nullptr : packed_[set].get(), threads, used, device_.get()};
+    };
+    std::vector<std::string> algorithms;
+    if (trial.kernel.algorithms) algorithms = trial.kernel.algorithms(args(0));
+    if (algorithms.empty()) algorithms.emplace_back();
+    std::size_t workspace = 0;
+    for (std::string& algorithm : algorithms) {
+      variants_.push_back({std::move(algorithm)});
+      for (std::size_t set = 0; set < std::max<std::size_t>(packed_.size(), 1); ++set) {
+        PrepareArgs own = args(set);
+        own.algorithm = variants_.back().algorithm;
+        variants_.back().kernels.push_back(trial.kernel.prepare(own));
+        workspace = std::max(workspace, variants_.back().kernels.back()->workspace_bytes());
+      }
+    }
+    workspace_ = room(workspace);
   }
 
-  double median_microseconds() {
-    const std::int64_t warm = run();
-    std::vector<std::int64_t> times;
-    for (int i = 0; i < kRuns && !(alone_ && warm > kLongRun && i > 0); ++i) times.push_back(run());
-    std::ranges::sort(times);
-    return static_cast<double>(times[times.size() / 2]) / 1e3;
+  // The median of several runs, of the algorithm whose median is least; they take turns, so that a clock that drifts favours none.
+  Timing best() {
+    for (Variant& variant : variants_) warm(variant);
+    for (int i = 0; i < kRuns; ++i)
+      for (Variant& variant : variants_)
+        if (!variant.is_long || i == 0) variant.times.push_back(run(variant));
+    Timing best;
+    for (Variant& variant : variants_) {
+      std::ranges::sort(variant.times);
+      const double time = static_cast<double>(variant.times[variant.times.size() / 2]) / 1e3;
+      if (best.microseconds == 0 || time < best.microseconds) best = {time, variant.algorithm};
+    }
+    return best;
   }
 
  private:
-  std::int64_t run() {
-    const int calls = device_->is_host() ? 1 : kCallsOnGpu;
+  struct Variant {
+    std::string algorithm;
+    std::vector<std::unique_ptr<PreparedKernel>> kernels = {};  // one, or one per set where each has packed its weights
+    std::unique_ptr<Recording> recording = nullptr;  // of `calls` calls, as contexts run on GPUs
+    std::size_t calls = 1;
+    bool is_long = false;  // one run is enough
+    std::vector<std::int64_t> times = {};  // nanoseconds a call
+  };
+
+  void warm(Variant& variant) {
+    variant.calls = device_->is_host() ? 1 : kCallsOnGpu;
+    const std::int64_t once = run(variant);
+    variant.is_long = alone_ && once > kLongRun;
+    if (device_->is_host() || !alone_ || variant.is_long) return;
+    variant.calls = static_cast<std::size_t>(std::clamp<std::int64_t>(kRunOnGpu / once, 2, kMostCalls));
+    variant.recording = device_->record(*stream_, [&] { call(variant); });
+    run(variant);
+  }
+
+  void call(const Variant& variant) {
+    const std::size_t count = trial_.call.operands.size();
+    for (std::size_t i = 0; i < variant.calls; ++i)
+      variant.kernels[i % variant.kernels.size()]->run({std::span<const std::byte* const>(operand_data_).subspan(i % sets_ * count, count), result_data_, workspace_, *stream_, Deadline::after(kStepDeadline)});
+  }
+
+  std::int64_t run(const Variant& variant) {
     const std::int64_t begin = monotonic_ns();
-    for (int i = 0; i < calls; ++i) kernel_->run({operand_data_, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline)});
+    if (variant.recording) variant.recording->launch(*stream_);
+    else call(variant);
     stream_->wait(Deadline::after(kStepDeadline));
-    return std::max<std::int64_t>(1, (monotonic_ns() - begin) / calls);
+    return std::max<std::int64_t>(1, (monotonic_ns() - begin) / static_cast<std::int64_t>(variant.calls));
+  }
+
+  void place_operands(unsigned seed, std::size_t sets) {
+    for (std::size_t set = 0; set < sets; ++set)
+      for (std::size_t i = 0; i < trial_.call.operands.size(); ++i) {
+        if (!trial_.call.has_operand(i)) {
+          operand_data_.push_back(nullptr);
+        } else if (set == 0) {
+          operand_data_.push_back(place(trial_operand(trial_.call, i, seed * 64 + static_cast<unsigned>(i))));
+        } else {
+          const Type& type = trial_.call.operand(i);
+          const std::size_t size = bytes(type.dtype, element_count(extents(type)));
+          std::byte* to = room(size);
+          device_->copy(to, operand_data_[i], size, *stream_);
+          operand_data_.push_back(to);
+        }
+        weights_.push_back(trial_.weights[i] ? operand_data_.back() : nullptr);
+      }
+    sets_ = sets;
+    for (const Type& type : trial_.call.results) result_data_.push_back(room(bytes(type.dtype, element_count(extents(type)))));
   }
 
   std::byte* room(std::size_t size) {
@@ -118,38 +198,31 @@ class TrialRun {
     return to;
   }
 
+  const Trial& trial_;
   std::shared_ptr<Device> device_;
   OnDevice on_device_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<GpuGroup> gpu_group_;
   bool alone_;
   std::vector<DeviceMemory> memory_;
-  std::vector<const std::byte*> operand_data_;
+  std::vector<const std::byte*> operand_data_, weights_;  // set by set
   std::vector<std::byte*> result_data_;
-  std::unique_ptr<Packed> packed_;
-  std::unique_ptr<PreparedKernel> kernel_;
+  std::size_t sets_ = 1;
+  std::vector<std::unique_ptr<Packed>> packed_;  // of each set; empty or one null where nothing is packed
+  std::vector<Variant> variants_;
   std::byte* workspace_ = nullptr;
 };
 
-std::size_t size_of(const OpCall& call) {
-  std::size_t total = 0;
-  const auto add = [&](const Type& type) { total += bytes(type.dtype, element_count(extents(type))); };
-  for (const auto& operand : call.operands)
-    if (operand) add(*operand);
-  for (const Type& result : call.results) add(result);
-  return total;
-}
-
-double measure(const Trial& trial, int threads) {
+Timing measure(const Trial& trial, int threads) {
   const std::size_t size = size_of(trial.call) * static_cast<std::size_t>(trial.ranks);
   if (size > kLargest) fail(ErrorCode::out_of_memory, "{} bytes of operands are too many to try", size);
-  if (trial.ranks == 1) return TrialRun(trial, threads, nullptr).median_microseconds();
+  if (trial.ranks == 1) return TrialRun(trial, threads, nullptr).best();
   std::vector<double> times(static_cast<std::size_t>(trial.ranks), 0);
   run_ranks(trial.ranks, [&](Group& group) {
     TrialRun run(trial, threads, &group);
-    times[static_cast<std::size_t>(group.rank())] = run.median_microseconds();
+    times[static_cast<std::size_t>(group.rank())] = run.best().microseconds;
   });
-  return *std::ranges::max_element(times);
+  return {*std::ranges::max_element(times), {}};
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 namespace tandem {
 
 // Runs a candidate on as many thread ranks as its group has, each with `threads` threads: on trial_operand()s; once to
-// warm up, then the median of several runs, the slowest rank's. On GPUs a run is several calls in a row, as in a step. Error(out_of_memory)
-// for calls too large to try.
+// warm up, then the median of several runs, the slowest rank's; of a kernel with several algorithms, the fastest. On GPUs a run is several
+// calls in a row, recorded as contexts record them, on operands in turn. Error(out_of_memory) for calls too large to try.
 Measure make_measure(const std::string& device, int threads);
 // What a candidate is timed on as its operand: floats in -1 … 1; indices name elements that exist, lengths the whole extent, masks let all
 // pass, other integers are 0. The call is bound.

@@ -27,6 +27,7 @@ Json describe_port(const Binding& binding, const Port& port) {
 Json describe_step(const Step& step, const std::string& layer) {
   Json out = {{"op", step.op}, {"node", step.node}, {"layer", layer}, {"kernel", step.kernel}, {"note", step.note}, {"microseconds", step.microseconds},
               {"operands", step.operands}, {"results", step.results}, {"communicates", step.communicates}};
+  if (!step.algorithm.empty()) out["algorithm"] = step.algorithm;
   out["candidates"] = Json::array();
   for (const Candidate& c : step.candidates) out["candidates"].push_back({{"kernel", c.kernel}, {"microseconds", c.microseconds}, {"reason", c.reason}});
   return out;

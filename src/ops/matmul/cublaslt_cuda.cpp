@@ -1,5 +1,7 @@
 #include "ops/matmul/cublaslt_cuda.h"
 
+#include <array>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -15,6 +17,7 @@ const CublasLt& cublaslt() {
         .create = l.function<decltype(cublasLtCreate)>("cublasLtCreate"),
         .matmul = l.function<decltype(cublasLtMatmul)>("cublasLtMatmul"),
         .heuristic = l.function<decltype(cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic"),
+        .config_of = l.function<decltype(cublasLtMatmulAlgoConfigGetAttribute)>("cublasLtMatmulAlgoConfigGetAttribute"),
         .make_desc = l.function<decltype(cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate"),
         .free_desc = l.function<decltype(cublasLtMatmulDescDestroy)>("cublasLtMatmulDescDestroy"),
         .set_desc = l.function<decltype(cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute"),
@@ -63,6 +66,30 @@ LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::
   check_cublas(cublaslt().set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "describing a matrix");
   check_cublas(cublaslt().set_layout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride), "describing a matrix");
   return owned;
+}
+
+std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm) {
+  static constexpr std::pair<const char*, cublasLtMatmulAlgoConfigAttributes_t> kParts[] = {
+      {"id", CUBLASLT_ALGO_CONFIG_ID},
+      {"tile", CUBLASLT_ALGO_CONFIG_TILE_ID},
+      {"stages", CUBLASLT_ALGO_CONFIG_STAGES_ID},
+      {"splits", CUBLASLT_ALGO_CONFIG_SPLITK_NUM},
+      {"reduction", CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME},
+      {"swizzle", CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING},
+      {"custom", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION},
+      {"inner", CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID},
+      {"cluster", CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID},
+  };
+  std::string words;
+  for (const auto& [name, attribute] : kParts) {
+    std::array<std::byte, 8> value{};
+    std::size_t size = 0;
+    if (cublaslt().config_of(&algorithm, attribute, value.data(), value.size(), &size) != CUBLAS_STATUS_SUCCESS) continue;
+    std::uint64_t number = 0;  // of two or four bytes
+    std::memcpy(&number, value.data(), std::min(size, sizeof number));
+    if (number != 0) words += fmt::format("{}{}={}", words.empty() ? "" : " ", name, number);
+  }
+  return words;
 }
 
 LtDesc make_desc(DType dtype) {

@@ -4,6 +4,7 @@
 #include <cublasLt.h>
 
 #include <memory>
+#include <string>
 #include <type_traits>
 
 #include "tandem/types.h"
@@ -14,6 +15,7 @@ struct CublasLt {
   decltype(cublasLtCreate)* create;
   decltype(cublasLtMatmul)* matmul;
   decltype(cublasLtMatmulAlgoGetHeuristic)* heuristic;
+  decltype(cublasLtMatmulAlgoConfigGetAttribute)* config_of;
   decltype(cublasLtMatmulDescCreate)* make_desc;
   decltype(cublasLtMatmulDescDestroy)* free_desc;
   decltype(cublasLtMatmulDescSetAttribute)* set_desc;
@@ -44,6 +46,8 @@ using LtPreference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, FreeCubla
 cudaDataType cuda_type(DType dtype);  // f16, bf16, f32, f64
 // Column-major, dense; `count` matrices `stride` elements apart.
 LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t count, std::int64_t stride);
+// Its configuration, "id=66 tile=18 stages=36 cluster=2": tells it from the others that one version of the library proposes for one call.
+std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm);
 LtDesc make_desc(DType dtype);  // sums in f32, or in f64 for f64; no TF32
 
 template <typename T>

@@ -19,6 +19,7 @@ using namespace cuda;
 
 constexpr std::int64_t kWideAlignment = 16;    // of what the faster algorithms read
 constexpr std::int64_t kMostProducts = 65535;  // of one call
+constexpr int kMostAlgorithms = 16;            // that the library is asked for where one of them is to be chosen
 
 class CublasLtMatMul final : public PreparedKernel {
  public:
@@ -27,11 +28,17 @@ class CublasLtMatMul final : public PreparedKernel {
     handle_ = cublaslt_handle(device.ordinal());
     split_epilogue();
     describe();
-    const std::size_t most_workspace = device.sm() >= 90 ? 32 << 20 : 8 << 20;
-    aligned_ = choose_algorithm(kWideAlignment, most_workspace);
+    most_workspace_ = device.sm() >= 90 ? 32 << 20 : 8 << 20;
+    aligned_ = choose_algorithm(kWideAlignment, args.algorithm);
     if (!aligned_) return;
-    anywhere_ = choose_algorithm(static_cast<std::int64_t>(bytes(p_.dtype, 1)), most_workspace);
+    anywhere_ = choose_algorithm(static_cast<std::int64_t>(bytes(p_.dtype, 1)), {});
     if (!anywhere_) plain_ = prepare_cuda_matmul(args);
+  }
+
+  std::vector<std::string> algorithms() const {
+    std::vector<std::string> words;
+    for (const auto& found : find_algorithms(kWideAlignment, kMostAlgorithms)) words.push_back(algorithm_words(found.algo));
+    return words;
   }
 
   // Whether cuBLASLt has an algorithm for it.
@@ -91,12 +98,12 @@ class CublasLtMatMul final : public PreparedKernel {
     c_ = make_layout(p_.dtype, p_.n, p_.m, batches_.count, p_.m * p_.n);
   }
 
-  // For operands and results that begin at multiples of `alignment` bytes; nothing if there is none.
-  std::optional<cublasLtMatmulHeuristicResult_t> choose_algorithm(std::int64_t alignment, std::size_t most_workspace) const {
+  // For operands and results that begin at multiples of `alignment` bytes, best first; none if the library has none.
+  std::vector<cublasLtMatmulHeuristicResult_t> find_algorithms(std::int64_t alignment, int most) const {
     cublasLtMatmulPreference_t made = nullptr;
     check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
     const LtPreference preference(made);
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace_);
     // Partial sums are not rounded to 16 bits, and are added in one order.
     set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     // The bias is known by the alignment of an address; run() puts the real one in its place.
@@ -108,17 +115,27 @@ class CublasLtMatMul final : public PreparedKernel {
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c);
-    cublasLtMatmulHeuristicResult_t chosen{};
-    int found = 0;
+    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<std::size_t>(most));
+    int count = 0;
     const cublasStatus_t status =
-        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), 1, &chosen, &found);
-    if (status != CUBLAS_STATUS_SUCCESS || found == 0 || chosen.state != CUBLAS_STATUS_SUCCESS) return std::nullopt;
-    return chosen;
+        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), most, found.data(), &count);
+    found.resize(status == CUBLAS_STATUS_SUCCESS ? static_cast<std::size_t>(count) : 0);
+    std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+    return found;
+  }
+
+  // The one of these words, if the library has it; else its best.
+  std::optional<cublasLtMatmulHeuristicResult_t> choose_algorithm(std::int64_t alignment, std::string_view words) const {
+    const auto found = find_algorithms(alignment, words.empty() ? 1 : kMostAlgorithms);
+    if (found.empty()) return std::nullopt;
+    const auto chosen = std::ranges::find_if(found, [&](const auto& result) { return algorithm_words(result.algo) == words; });
+    return chosen == found.end() ? found.front() : *chosen;
   }
 
   MatMulProblem p_;
   ProductBatches batches_;
   cublasLtHandle_t handle_ = nullptr;
+  std::size_t most_workspace_ = 0;
   bool gelu_inside_ = false, bias_inside_ = false, bias_after_ = false, residual_inside_ = false, residual_after_ = false;
   Activation finish_ = Activation::none;
   LtDesc desc_;
@@ -135,14 +152,24 @@ std::optional<std::string> refuse(const OpCall& call) {
   return std::nullopt;
 }
 
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+// Null for calls that cuBLASLt does not do.
+std::unique_ptr<CublasLtMatMul> prepare_own(const PrepareArgs& args) {
   cublaslt();  // says what is missing before anything else
   const MatMulProblem p = matmul_problem(args.call);
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();  // extents of its matrices
-  if (p.m == 0 || p.n == 0 || p.k == 0 || p.products.empty() || p.m > kMost || p.n > kMost || p.k > kMost) return prepare_cuda_matmul(args);
+  if (p.m == 0 || p.n == 0 || p.k == 0 || p.products.empty() || p.m > kMost || p.n > kMost || p.k > kMost) return nullptr;
   auto kernel = std::make_unique<CublasLtMatMul>(args);
-  if (!kernel->is_able()) return prepare_cuda_matmul(args);
-  return kernel;
+  return kernel->is_able() ? std::move(kernel) : nullptr;
+}
+
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  if (auto kernel = prepare_own(args)) return kernel;
+  return prepare_cuda_matmul(args);
+}
+
+std::vector<std::string> algorithms(const PrepareArgs& args) {
+  const auto kernel = prepare_own(args);
+  return kernel ? kernel->algorithms() : std::vector<std::string>{};
 }
 
 }  // namespace
@@ -155,6 +182,7 @@ const KernelDef cublaslt_matmul = {
     .prepare = prepare,
     .library = "cublaslt",
     .device = "cuda",
+    .algorithms = algorithms,
 };
 
 }  // namespace tandem::kernels
