@@ -6,6 +6,7 @@
 
 #include "build/choose.h"
 #include "core/check.h"
+#include "device/code.h"
 
 namespace tandem {
 namespace {
@@ -83,6 +84,7 @@ class ProgramBuilder {
     step.microseconds = choice.microseconds;
     step.algorithm = std::move(choice.algorithm);
     step.candidates = std::move(choice.candidates);
+    add_code(*choice.kernel, node.call());
     step.op = node.op().name;
     step.node = node.name().empty() ? node.result()->name() : node.name();
     step.attributes = node.attributes;
@@ -101,6 +103,30 @@ class ProgramBuilder {
       plan_.collectives.push_back(std::move(use));
     }
     program_.steps.push_back(std::move(step));
+  }
+
+  // What the kernel compiles at the least, typical and largest shapes; others are compiled when they are bound.
+  void add_code(const KernelDef& kernel, const OpCall& call) {
+    if (options_.sm == 0 || !kernel.texts || !can_compile_cuda()) return;
+    const std::vector<Profile> profiles = graph_.profiles.empty() ? std::vector<Profile>(1) : graph_.profiles;
+    for (const Profile& profile : profiles)
+      for (const auto extent : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) {
+        SymbolValues symbols = coordinates(plan_.mesh, 0);
+        for (const auto& [name, range] : profile) symbols[name] = range.*extent;
+        for (const std::string& text : texts_of(kernel, call, symbols)) {
+          std::string key = code_key(text);
+          const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
+          if (std::ranges::none_of(plan_.code, same)) plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
+        }
+      }
+  }
+
+  static std::vector<std::string> texts_of(const KernelDef& kernel, const OpCall& call, const SymbolValues& symbols) {
+    try {
+      return kernel.texts(call.bound(symbols));
+    } catch (const Error&) {
+      return {};  // a symbol without a typical value
+    }
   }
 
   int root(int value) const {

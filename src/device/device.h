@@ -69,6 +69,8 @@ class Device {
   virtual std::string target() const { return std::string(kind()); }
   // Whether its kernels work on the memory of this process, in the caller's thread.
   virtual bool is_host() const = 0;
+  // Of a GPU: 90 for compute capability 9.0.
+  virtual int sm() const { return 0; }
   // `threads`: that host code given to the stream may use.
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
   virtual std::unique_ptr<Event> make_event() = 0;

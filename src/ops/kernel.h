@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,6 +41,8 @@ struct RunArgs {
   std::byte* workspace = nullptr;              // workspace_bytes() of it, aligned to 64
   Stream& stream;                              // of the kernel's device; kernels of the CPU are done when run() returns
   Deadline deadline;
+  bool may_start_early = false;                // its first launch may begin before what was given to the stream before has ended
+  std::uint64_t resident = 0;                  // a bit per operand: what an early launch may read before it waits
 
   // For kernels of the CPU.
   ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
@@ -51,6 +54,8 @@ class PreparedKernel {
   virtual ~PreparedKernel() = default;
   virtual std::size_t workspace_bytes() const { return 0; }
   virtual void run(const RunArgs& args) const = 0;
+  // Whether the last that run() gives to its stream is a launch that lets the next one begin early (KernelDef::dependent).
+  virtual bool lets_next_begin() const { return false; }
 };
 
 struct KernelDef {
@@ -78,12 +83,18 @@ struct KernelDef {
   // Optional. The ways in which its library can do the call, each in words that stay the same for one version of the library; what it
   // would take by itself is first. All give the same result within rounding. The device is the thread's current one.
   std::vector<std::string> (*algorithms)(const PrepareArgs& args) = nullptr;
+  // Optional. The CUDA C++ that prepare() compiles for a bound call. Engines keep what becomes of it, and then need no compiler.
+  std::vector<std::string> (*texts)(const OpCall& call) = nullptr;
+  // All that it launches keeps to the rules of device/cuda/dependent.cuh.
+  bool dependent = false;
+  // Optional. Operands that it reads before it waits, where RunArgs::resident allows that.
+  bool (*reads_early)(const OpCall& call, std::size_t operand) = nullptr;
   // It copies operands to the host and computes there.
   bool through_host = false;
 };
 
-// Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones.
-std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact = false);
+// Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones; `compiled`: the code of its texts is at hand.
+std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact = false, bool compiled = false);
 
 // All kernels of a kind of device, in the order of kernels.def and cuda_kernels.def; none for a kind that this program lacks.
 std::span<const KernelDef* const> cpu_kernels();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/code.h"
 #include "ops/kernel.h"
 
 namespace tandem {
@@ -10,8 +11,10 @@ namespace kernels {
 #include "ops/kernels.def"
 }  // namespace kernels
 
-std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact) {
+std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact, bool compiled) {
   if (exact && !kernel.weaker.empty()) return fmt::format("--exact forbids it: {}", kernel.weaker);
+  std::string why;
+  if (kernel.texts && !compiled && !can_compile_cuda(&why)) return "NVRTC cannot be used: " + why;
   return kernel.refuse ? kernel.refuse(call) : std::nullopt;
 }
 

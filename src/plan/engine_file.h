@@ -56,6 +56,7 @@ class EngineFile {
   explicit EngineFile(Safetensors file) : file_(std::move(file)) {}
   void check_header(std::string_view header, const std::string& device) const;
   void check_slices() const;
+  void read_code(Plan& plan) const;
 
   Safetensors file_;
   std::shared_ptr<const MappedFile> mapped_;  // null where the bytes are not mapped from a file

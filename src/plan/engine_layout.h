@@ -19,6 +19,7 @@ inline constexpr std::size_t kMetadataLimit = 64 << 10;  // bytes of all keys an
 inline constexpr std::string_view kPlanTensor = ".tandem/plan";
 inline constexpr std::string_view kOwnPrefix = ".tandem/";
 inline constexpr std::string_view kPadPrefix = ".pad/";
+inline std::string code_tensor(std::size_t index) { return fmt::format(".tandem/kernel/{}", index); }  // of Plan::code
 
 inline constexpr const char* kFormatKey = "tandem.format";
 inline constexpr const char* kDigestKey = "tandem.digest";          // of the header, computed with sixteen zeros in its place

@@ -1,10 +1,10 @@
 #include <set>
 
 #include "core/check.h"
+#include "core/digest.h"
 #include "plan/engine_file.h"
 #include "plan/engine_layout.h"
 #include "plan/plan_check.h"
-#include "plan/words.h"
 
 namespace tandem {
 namespace {
@@ -66,6 +66,7 @@ EngineFile EngineFile::parse(std::span<const std::byte> bytes, std::shared_ptr<c
   const std::string_view json(reinterpret_cast<const char*>(text.data()), text.size_bytes());
   require_equal("digest of the plan", hex_digest(text_digest(json)), entry_of(engine.metadata(), kPlanDigestKey));
   Plan plan = plan_from_json(json, ops);
+  engine.read_code(plan);
   require_equal("mesh of the plan", plan.mesh.to_string(), entry_of(engine.metadata(), kMeshKey));
   require_equal("device of the plan", plan.device, entry_of(engine.metadata(), kDeviceKey));
   require_equal("fingerprint of the plan", hex_digest(digest(plan)), entry_of(engine.metadata(), kFingerprintKey));
@@ -91,11 +92,27 @@ void EngineFile::check_header(std::string_view header, const std::string& device
   if (plan == file_.entries().end() || plan->second.dtype != DType::u8) refuse("the file has no tensor '{}' of bytes", kPlanTensor);
 }
 
+// What compilers made of texts, which is as the plan says. It is copied: it outlives the file in the drivers that load it.
+void EngineFile::read_code(Plan& plan) const {
+  for (std::size_t i = 0; i < plan.code.size(); ++i) {
+    StoredCode& code = plan.code[i];
+    const auto found = file_.entries().find(code_tensor(i));
+    if (found == file_.entries().end()) refuse("the tensor '{}' is missing", code_tensor(i));
+    if (found->second.dtype != DType::u8 || found->second.shape != Shape{code.size})
+      refuse("tensor '{}' is {}{}, expected u8[{}]", code_tensor(i), to_string(found->second.dtype), to_string(found->second.shape), code.size);
+    const std::span<const std::byte> bytes = file_.tensor(code_tensor(i)).bytes();
+    StoredCode made = stored_code(code.text, code.sm, std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end()));
+    require_equal("digest of '" + code_tensor(i) + "'", made.digest, code.digest);
+    code = std::move(made);
+  }
+}
+
 // Every slice that the plan names is there with its type, and nothing else is.
 void EngineFile::check_slices() const {
   const std::string which = entry_of(metadata(), kWeightsKey);
   if (which != "all" && which != "frozen") refuse("'{}' is '{}', expected all or frozen", kWeightsKey, which);
-  std::set<std::string> expected;
+  std::set<std::string> expected = {std::string(kPlanTensor)};
+  for (std::size_t i = 0; i < plan_->code.size(); ++i) expected.insert(code_tensor(i));
   for (const PlanWeight& w : plan_->weights) {
     if (!has_weights_ && !w.frozen) continue;
     const auto [dtype, shape] = stored_type(w);
@@ -111,7 +128,7 @@ void EngineFile::check_slices() const {
     }
   }
   for (const auto& [name, entry] : file_.entries())
-    if (!name.starts_with(kPadPrefix) && !name.starts_with(kOwnPrefix) && !expected.contains(name)) refuse("tensor '{}' is unknown to the plan", name);
+    if (!name.starts_with(kPadPrefix) && !expected.contains(name)) refuse("tensor '{}' is unknown to the plan", name);
 }
 
 std::uint64_t EngineFile::weight_bytes(int rank) const {

@@ -3,27 +3,34 @@
 
 #include "core/atomic_file.h"
 #include "core/check.h"
+#include "core/digest.h"
 #include "graph/text_values.h"
 #include "plan/engine_file.h"
 #include "plan/engine_layout.h"
 #include "plan/plan_check.h"
-#include "plan/words.h"
 
 namespace tandem {
 namespace {
 
-// One tensor of the file: the plan, a pad, or the slice of a weight as `rank` has it.
+// One tensor of the file: the plan, a pad, code, or the slice of a weight as `rank` has it.
 struct Entry {
   SafetensorsItem item;
   const PlanWeight* weight = nullptr;
   int rank = 0;
   std::int64_t size = 0;
+  const StoredCode* code = nullptr;
 };
 
 class Layout {
  public:
   Layout(const Plan& plan, std::int64_t plan_bytes, const WriteOptions& options) {
     add({{std::string(kPlanTensor), DType::u8, {plan_bytes}}, nullptr, 0, plan_bytes});
+    for (std::size_t i = 0; i < plan.code.size(); ++i) {
+      const StoredCode& code = plan.code[i];
+      check(code.bytes && std::cmp_equal(code.bytes->size(), code.size), "the code of a plan that is written is there");
+      pad_to(kSliceAlignment);
+      add({{code_tensor(i), DType::u8, {code.size}}, nullptr, 0, code.size, &code});
+    }
     std::vector<std::pair<int, const PlanWeight*>> slices;
     for (const PlanWeight& w : plan.weights)
       if (options.weights || w.frozen)
@@ -46,13 +53,17 @@ class Layout {
     entries_.push_back(std::move(entry));
   }
 
+  void pad_to(std::int64_t alignment) {
+    const std::int64_t gap = round_up(at_, alignment) - at_;
+    if (gap > 0) add({{fmt::format("{}{}", kPadPrefix, pads_++), DType::u8, {gap}}, nullptr, 0, gap});
+  }
+
   void add_slice(const std::string& name, const PlanWeight& w, int rank) {
     if (name.starts_with(kOwnPrefix) || name.starts_with(kPadPrefix) || name == "__metadata__")
       fail(ErrorCode::invalid_argument, "no weight can be named '{}' in an engine file", name);
     const auto [dtype, shape] = stored_type(w);
     const auto size = static_cast<std::int64_t>(bytes(dtype, element_count(shape)));
-    const std::int64_t gap = round_up(at_, slice_alignment(size)) - at_;
-    if (gap > 0) add({{fmt::format("{}{}", kPadPrefix, pads_++), DType::u8, {gap}}, nullptr, 0, gap});
+    pad_to(slice_alignment(size));
     if (!names_.insert(name).second) fail(ErrorCode::invalid_argument, "two slices of weights are named '{}'", name);
     add({{name, dtype, shape}, &w, rank, size});
   }
@@ -129,6 +140,7 @@ void write_engine(const ByteSink& sink, const Plan& plan, const SliceSource& sli
   text(header_of(layout, metadata_of(plan, plan_text, options)));
   for (const Entry& entry : layout.entries()) {
     if (entry.weight) write_slice(sink, entry, slice_of);
+    else if (entry.code) sink(*entry.code->bytes);
     else if (entry.item.name == kPlanTensor) text(plan_text);
     else write_padding(sink, entry.size);
   }

@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include "core/check.h"
+#include "core/digest.h"
 
 namespace tandem {
 
@@ -8,6 +9,12 @@ SymbolValues coordinates(const Mesh& mesh, int rank) {
   SymbolValues values;
   for (const MeshAxis& axis : mesh.axes()) values["@" + axis.name] = mesh.coordinate(rank, axis.name);
   return values;
+}
+
+StoredCode stored_code(std::string text, int sm, std::shared_ptr<const std::vector<std::byte>> bytes) {
+  const auto size = static_cast<std::int64_t>(bytes->size());
+  const std::string digest = fmt::format("{:016x}", text_digest({reinterpret_cast<const char*>(bytes->data()), bytes->size()}));
+  return {std::move(text), sm, digest, size, std::move(bytes)};
 }
 
 std::string slice_name(const PlanWeight& weight, const Mesh& mesh, int rank) {

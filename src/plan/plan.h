@@ -2,8 +2,10 @@
 // coordinate symbols (@tp), which are bound when a Context is made.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -43,6 +45,9 @@ struct Step {
   double microseconds = 0;    // measured at build for the opt shapes; 0: by rule
   bool communicates = false;
   std::vector<Candidate> candidates = {};  // the kernels considered, where there was more than one
+  // What it waits for: all of the step before it; or, if it starts early, only for that step to let it begin, until its kernel waits.
+  bool starts_early = false;
+  std::vector<int> resident = {};  // of a step that starts early: the operands (positions) that its kernel may read before it waits
   std::string algorithm = {};  // of those of the kernel's library, the best at the opt shapes; empty: the library decides
 };
 
@@ -87,6 +92,18 @@ struct CollectiveUse {
   Dim bytes;                // sent by each rank
 };
 
+// What a text of KernelDef::texts became for one kind of GPU.
+struct StoredCode {
+  std::string text;    // code_key() of it
+  int sm = 0;          // 90 for compute capability 9.0
+  std::string digest;  // of the bytes
+  std::int64_t size = 0;
+  std::shared_ptr<const std::vector<std::byte>> bytes = {};  // a tensor of the engine file, not part of its JSON
+  bool operator==(const StoredCode&) const = default;
+};
+
+StoredCode stored_code(std::string text, int sm, std::shared_ptr<const std::vector<std::byte>> bytes);
+
 struct Plan {
   int format = 1;
   std::string tool;         // "tandem 0.1.0"
@@ -100,6 +117,7 @@ struct Plan {
   std::vector<PlanWeight> weights;
   std::vector<CollectiveUse> collectives;
   std::vector<std::string> notices;
+  std::vector<StoredCode> code;
   // Library → version, and whatever else the choices hang on: compiler, commit, vectors, options, and the cpu where kernels were timed.
   std::map<std::string, std::string> built_with;
 

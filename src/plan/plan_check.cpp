@@ -172,7 +172,20 @@ void check_collective(const CollectiveUse& use, const Plan& plan) {
       require(rank >= 0 && rank < plan.world_size(), "a collective with rank {} of {}", rank, plan.world_size());
 }
 
+void check_code(const Plan& plan) {
+  constexpr std::int64_t kLargest = 64 << 20;  // bytes of one text's code
+  constexpr std::size_t kLongest = 64;         // of what names a text
+  std::set<std::pair<std::string_view, int>> seen;
+  for (const StoredCode& code : plan.code) {
+    require(!code.text.empty() && code.text.size() <= kLongest, "code of a text that is named '{}'", code.text.substr(0, kLongest));
+    require(code.sm > 0 && code.sm < 1000, "code for sm_{}", code.sm);
+    require(code.size > 0 && code.size <= kLargest, "code of {} bytes, expected 1 to {}", code.size, kLargest);
+    require(seen.emplace(code.text, code.sm).second, "two pieces of code for text '{}' on sm_{}", code.text, code.sm);
+  }
+}
+
 void check_parts(const Plan& plan, const OpSet& ops) {
+  check_code(plan);
   std::set<std::string_view> names;
   for (const PlanWeight& w : plan.weights) {
     check_weight(w, plan.mesh);

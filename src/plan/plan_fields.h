@@ -44,6 +44,8 @@ void visit_fields(V& v, T& x) {
   v.optional("communicates", x.communicates, false);
   v.optional("candidates", x.candidates, std::vector<Candidate>());
   v.optional("algorithm", x.algorithm, std::string());
+  v.optional("starts_early", x.starts_early, false);
+  v.optional("resident", x.resident, std::vector<int>());
 }
 
 template <typename V, Is<Binding> T>
@@ -96,6 +98,14 @@ void visit_fields(V& v, T& x) {
   v.required("bytes", x.bytes);
 }
 
+template <typename V, Is<StoredCode> T>
+void visit_fields(V& v, T& x) {
+  v.required("text", x.text);
+  v.required("sm", x.sm);
+  v.required("digest", x.digest);
+  v.required("size", x.size);
+}
+
 template <typename V, Is<Plan> T>
 void visit_fields(V& v, T& x) {
   v.required("format", x.format);
@@ -111,6 +121,7 @@ void visit_fields(V& v, T& x) {
   v.required("collectives", x.collectives);
   v.required("notices", x.notices);
   v.required("built_with", x.built_with);
+  v.optional("code", x.code, std::vector<StoredCode>());
 }
 
 }  // namespace tandem

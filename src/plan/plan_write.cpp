@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/digest.h"
 #include "graph/text_values.h"
 #include "plan/plan_fields.h"
 #include "plan/words.h"
@@ -100,6 +101,8 @@ std::uint64_t digest(const Plan& plan) {
       step.microseconds = 0;
       step.note.clear();
       step.candidates.clear();
+      step.starts_early = false;  // changes no result
+      step.resident.clear();
     }
   }
   return text_digest(dump(Json::array({encode(plan.mesh), encode(programs), encode(plan.weights), encode(plan.collectives)})));
@@ -111,12 +114,6 @@ std::uint64_t digest(const std::vector<CollectiveUse>& uses) {
   for (const CollectiveUse& use : uses)
     text += fmt::format("{} {} {} {} {}\n", use.operation, use.reduce, to_string(use.dtype), use.count.is_constant() ? use.count.to_string() : "?", use.root);
   return text_digest(text);
-}
-
-std::uint64_t text_digest(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a: every change of one byte changes it
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
 }
 
 }  // namespace tandem

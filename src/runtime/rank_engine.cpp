@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "device/code.h"
 #include "device/upload.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
@@ -31,10 +32,11 @@ const KernelDef& kernel_of(const Step& step, const std::string& device) {
 // A plan from outside may name a kernel for what it cannot do.
 void check_kernels(const Plan& plan) {
   if (!has_device_kind(plan.device)) fail(ErrorCode::invalid_engine, "the engine is for '{}' devices, which this program was built without", plan.device);
+  const bool compiled = brings_code(plan) || (plan.device == "cuda" && cuda_device_count() == 0);  // or nothing is to run here
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps) {
       const KernelDef& kernel = kernel_of(step, plan.device);
-      const auto reason = refusal(kernel, call_of(program, step, op_of(step)), plan.exact);
+      const auto reason = refusal(kernel, call_of(program, step, op_of(step)), plan.exact, compiled);
       if (reason) fail(ErrorCode::invalid_engine, "kernel '{}' cannot run {} \"{}\": {}", step.kernel, step.op, step.node, *reason);
     }
 }
@@ -105,6 +107,8 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   engine->device_ = open_device(engine->plan_->device, rank);
   check_target(*engine->plan_, *engine->device_);
   const OnDevice on_device(*engine->device_);
+  for (const StoredCode& code : engine->plan_->code)
+    if (code.bytes && code.sm == engine->device_->sm()) offer_cuda_code(code.text, code.sm, code.bytes);
   engine->load_weights(weights);
   engine->place_weights();
   engine->pack_all();

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "device/code.h"
 #include "device/device.h"
 #include "ops/kernel.h"
 #include "ops/libraries_cpu.h"
@@ -26,7 +27,9 @@ std::string version_in(const std::map<std::string, std::string>& versions, const
   return found == versions.end() ? "none" : found->second;
 }
 
+// Of the compiler it matters only whether kernels come from somewhere: their text is ours.
 bool differs(const Plan& plan, const std::string& library) {
+  if (library == "nvrtc" && plan.built_with.contains("compiler")) return plan.built_with.contains(library) != (can_compile_cuda() || brings_code(plan));
   return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(plan.device), library);
 }
 
@@ -59,6 +62,11 @@ bool is_affected(const Plan& plan, const Step& step) {
 }
 
 }  // namespace
+
+bool brings_code(const Plan& plan) {
+  if (plan.device != "cuda" || cuda_device_count() == 0) return false;
+  return std::ranges::find(plan.code, open_device("cuda", 0)->sm(), &StoredCode::sm) != plan.code.end();
+}
 
 std::vector<std::string> library_differences(const Plan& plan) {
   std::vector<std::string> found;

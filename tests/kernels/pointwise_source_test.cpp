@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "core/check.h"
-#include "device/cuda/compile.h"
+#include "device/code.h"
 #include "device/cuda/library.h"
 #include "kernels/kernel_case.h"
 #include "ops/pointwise/pointwise_view_cuda.h"
@@ -335,9 +335,9 @@ TEST(PointwiseSource, CompilesForGpus) {
   const std::string prelude = pointwise_conversions() + pointwise_prelude();
   const DType computed[] = {DType::f32, DType::f64, DType::f16, DType::i32, DType::boolean};
   for (const std::vector<SourceCase>& cases : {every_function(computed), every_cast(), chains_and_shapes()})
-    EXPECT_GT(cuda::compile(prelude + kernels_of_all(cases), 90).size(), 1000u);
-  EXPECT_GT(cuda::compile(prelude + kernels_of_all({{"Cast(a0,bf16)", {values(DType::f32, {64}, 1)}}}), 80).size(), 1000u);
-  EXPECT_THROW(cuda::compile(prelude + "this is no text", 90), Error);
+    EXPECT_GT(compile_cuda(prelude + kernels_of_all(cases), 90)->size(), 1000u);
+  EXPECT_GT(compile_cuda(prelude + kernels_of_all({{"Cast(a0,bf16)", {values(DType::f32, {64}, 1)}}}), 80)->size(), 1000u);
+  EXPECT_THROW(compile_cuda(prelude + "this is no text", 90), Error);
 }
 
 }  // namespace

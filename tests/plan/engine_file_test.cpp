@@ -6,12 +6,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <set>
 
 #include "core/check.h"
+#include "core/digest.h"
 #include "plan/engine_layout.h"
 #include "plan/random_plan.h"
-#include "plan/words.h"
 #include "support/temporary_folder.h"
 
 namespace tandem {
@@ -105,6 +106,71 @@ TEST(EngineFile, BringsBackPlanAndSlices) {
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(got.data()) % 64, 0u) << w.name;
       EXPECT_TRUE(w.name != "big" || reinterpret_cast<std::uintptr_t>(got.data()) % 4096 == 0);
     }
+}
+
+std::shared_ptr<const std::vector<std::byte>> code_of(const std::string& bytes) {
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+  return std::make_shared<const std::vector<std::byte>>(data, data + bytes.size());
+}
+
+Plan plan_with_code() {
+  Plan plan = small_plan();
+  plan.code = {stored_code("0123456789abcdef-17", 90, code_of("machine code")), stored_code("0123456789abcdef-17", 80, code_of("of another kind")),
+               stored_code("fedcba9876543210-99", 90, code_of(std::string(100'000, 'x')))};
+  return plan;
+}
+
+std::string bytes_of(const Plan& plan) {
+  std::string bytes;
+  write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan, small_slice);
+  return bytes;
+}
+
+TEST(EngineFile, CodeComesBackWithWeightsAndWithout) {
+  const Plan plan = plan_with_code();
+  for (const bool weights : {true, false}) {
+    std::string bytes;
+    write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan, small_slice, {.weights = weights});
+    const EngineFile engine = parse(bytes);
+    EXPECT_EQ(to_json(engine.plan()), to_json(plan));
+    ASSERT_EQ(engine.plan().code.size(), 3u);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(*engine.plan().code[i].bytes, *plan.code[i].bytes);
+    // A plan that was read is written again as it was.
+    std::string again;
+    write_engine([&](std::span<const std::byte> part) { again.append(reinterpret_cast<const char*>(part.data()), part.size()); }, engine.plan(), small_slice, {.weights = weights});
+    EXPECT_EQ(again, bytes);
+  }
+  Plan other = plan;
+  other.code.clear();
+  EXPECT_EQ(digest(other), digest(plan));  // ranks of several kinds of GPU may have different code
+}
+
+TEST(EngineFile, CodeThatIsNotWhatThePlanSaysIsRefused) {
+  const std::string file = bytes_of(plan_with_code());
+  std::string other = file;
+  other[other.find("machine code")] = 'M';
+  EXPECT_NE(complaint(other).find("digest of '.tandem/kernel/0'"), std::string::npos) << complaint(other);
+  EXPECT_EQ(complaint(edited(file, "\".tandem/kernel/1\"", "\".tandem/kernel/7\"")), "the tensor '.tandem/kernel/1' is missing");
+  EXPECT_NE(complaint(edited(file, "\".pad/0\"", "\".tandem/kernel/3\"")).find("unknown to the plan"), std::string::npos);
+  const std::vector<std::pair<std::function<void(StoredCode&)>, std::string>> wrong = {
+      {[](StoredCode& c) { c.text.clear(); }, "code of a text"},
+      {[](StoredCode& c) { c.text = std::string(65, 'a'); }, "code of a text"},
+      {[](StoredCode& c) { c.sm = 0; }, "code for sm_0"},
+      {[](StoredCode& c) { c.sm = 80; }, "two pieces of code"},
+      {[](StoredCode& c) { c.size = 0; }, "code of 0 bytes"},
+      {[](StoredCode& c) { c.size = std::int64_t{1} << 40; }, "code of 1099511627776 bytes"},
+  };
+  for (const auto& [change, message] : wrong) {
+    Plan plan = plan_with_code();
+    change(plan.code[0]);
+    try {
+      plan_from_json(to_json(plan), small_ops());
+      ADD_FAILURE() << message;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_engine);
+      EXPECT_NE(error.message().find(message), std::string::npos) << error.message();
+    }
+  }
 }
 
 TEST(EngineFile, ATensorOutlivesItsFile) {

@@ -11,6 +11,7 @@
 #include "build/build.h"
 #include "build/timing_cache.h"
 #include "core/check.h"
+#include "device/code.h"
 #include "device/device.h"
 #include "passes/pipeline.h"
 
@@ -85,6 +86,7 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   plan.kernels = options.kernels;
   plan.built_with = built_with(options, threads);
   if (options.timed && (plan.device == "cpu" || cuda_device_count() > 0)) plan.measure = make_measure(plan.device, threads);
+  if (plan.device == "cuda") plan.sm = !options.target.empty() ? sm_of_target(options.target) : cuda_device_count() > 0 ? open_device("cuda", 0)->sm() : 0;
   plan.cache = &cache;
   plan.machine = plan.device == "cpu" || !plan.measure ? machine_name(threads) : open_device(plan.device, 0)->name();
   plan.progress = [&options, name = draft.name](std::size_t step, std::size_t steps) {

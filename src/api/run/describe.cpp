@@ -131,6 +131,7 @@ std::string Engine::describe(const std::map<std::string, std::int64_t>& at) cons
   out["has_weights"] = has_weights();
   out["digest"] = fmt::format("{:016x}", digest(plan));
   for (const char* key : {"axes", "inputs", "outputs", "steps", "collectives", "weights", "ranks"}) out[key] = Json::array();
+  for (const StoredCode& code : plan.code) out["code"].push_back({{"text", code.text}, {"sm", code.sm}, {"bytes", code.size}});
   for (const MeshAxis& axis : plan.mesh.axes()) out["axes"].push_back({{"name", axis.name}, {"size", axis.size}});
   const std::vector<Port> in = inputs(), back = outputs();
   for (std::size_t i = 0; i < in.size(); ++i) out["inputs"].push_back(describe_port(program.inputs[i], in[i]));

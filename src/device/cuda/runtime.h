@@ -64,6 +64,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   std::string id() const override { return id_; }
   std::string target() const override;
   bool is_host() const override { return false; }
+  int sm() const override { return sm_; }
   int enter() override;
   void leave(int before) noexcept override;
   std::unique_ptr<Stream> make_stream(int threads) override;
@@ -84,7 +85,6 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void let_go_later(std::shared_ptr<const void> needed);
 
   int ordinal() const { return ordinal_; }
-  int sm() const { return sm_; }                          // 90 for compute capability 9.0
   int multiprocessors() const { return multiprocessors_; }
   int shared_bytes() const { return shared_bytes_; }      // that a block may ask for
 

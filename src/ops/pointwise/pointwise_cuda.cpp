@@ -3,7 +3,6 @@
 
 #include "core/check.h"
 #include "device/cuda/compile.h"
-#include "device/cuda/library.h"
 #include "device/cuda/runtime.h"
 #include "ops/kernel.h"
 #include "ops/pointwise/pointwise_view_cuda.h"
@@ -22,12 +21,18 @@ struct Source {
   std::size_t offset;  // bytes
 };
 
+// A call as a program over its operands.
+struct Viewed {
+  PointwiseView view;
+  std::vector<Source> sources;
+};
+
+std::string text_of(const PointwiseView& view) { return pointwise_conversions() + pointwise_prelude() + pointwise_kernel(view.form, kName); }
+
 class CudaPointwise final : public PreparedKernel {
  public:
-  CudaPointwise(const PrepareArgs& args, PointwiseView view, std::vector<Source> sources) : view_(std::move(view)), sources_(std::move(sources)) {
-    if (view_.blocks == 0) return;
-    const auto& device = static_cast<const cuda::CudaDevice&>(*args.device);
-    kernel_ = cuda::compiled_kernel(pointwise_conversions() + pointwise_prelude() + pointwise_kernel(view_.form, kName), kName, device.sm());
+  CudaPointwise(const PrepareArgs& args, Viewed viewed) : view_(std::move(viewed.view)), sources_(std::move(viewed.sources)) {
+    if (view_.blocks > 0) kernel_ = cuda::compiled_kernel(text_of(view_), kName, args.device->sm());
   }
 
   void run(const RunArgs& args) const override {
@@ -66,12 +71,6 @@ std::vector<DType> dtypes_of(const OpCall& call) {
   return types;
 }
 
-std::optional<std::string> no_compiler() {
-  std::string why;
-  if (cuda::find_library(cuda::Which::nvrtc, &why)) return std::nullopt;
-  return "NVRTC cannot be used: " + why;
-}
-
 std::optional<std::string> refuse(const OpCall& call) {
   const auto program = program_of(call);
   if (!program) return "it is no function of pointwise programs";
@@ -81,11 +80,10 @@ std::optional<std::string> refuse(const OpCall& call) {
   for (const DType type : types)
     if (!can_be_source(type)) return fmt::format("it computes no {}", to_string(type));
   if (operands.size() > kMostOperands || call.results.at(0).rank() > kMostDims) return "it has too many operands or dimensions";
-  return no_compiler();
+  return std::nullopt;
 }
 
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
-  const OpCall& call = args.call;
+Viewed view_of(const OpCall& call) {
   const Shape shape = shape_of(call.results.at(0));
   std::vector<Shape> strides;
   std::vector<Source> sources;
@@ -93,18 +91,17 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
     strides.push_back(strides_over(shape_of(call.operand(i)), shape));
     sources.push_back({i, 0});
   }
-  return std::make_unique<CudaPointwise>(args, pointwise_view(program_of(call).value(), dtypes_of(call), strides, call.results[0].dtype, shape), std::move(sources));
+  return {pointwise_view(program_of(call).value(), dtypes_of(call), strides, call.results[0].dtype, shape), std::move(sources)};
 }
 
 std::optional<std::string> refuse_gated(const OpCall& call) {
   if (!can_be_source(call.operand(0).dtype)) return "it computes no such floats";
   if (call.operand(0).rank() > kMostDims) return "it has too many dimensions";
-  return no_compiler();
+  return std::nullopt;
 }
 
 // The halves as two operands of a program.
-std::unique_ptr<PreparedKernel> prepare_gated(const PrepareArgs& args) {
-  const OpCall& call = args.call;
+Viewed view_of_gated(const OpCall& call) {
   const std::string& activation = call.attributes.text("activation");
   const DType dtype = call.operand(0).dtype;
   const Shape shape = shape_of(call.results.at(0));
@@ -115,7 +112,19 @@ std::unique_ptr<PreparedKernel> prepare_gated(const PrepareArgs& args) {
     if (word == activation) text = fmt::format("t0={}(a0);Mul(t0,a1)", function);
   const Shape strides = row_major_strides(shape_of(call.operand(0)));
   const std::size_t half = bytes(dtype, shape.back());
-  return std::make_unique<CudaPointwise>(args, pointwise_view(Program::parse(text), {dtype, dtype}, {strides, strides}, dtype, shape), std::vector<Source>{{0, 0}, {0, half}});
+  return {pointwise_view(Program::parse(text), {dtype, dtype}, {strides, strides}, dtype, shape), {{0, 0}, {0, half}}};
+}
+
+template <Viewed (*kView)(const OpCall&)>
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<CudaPointwise>(args, kView(args.call));
+}
+
+template <Viewed (*kView)(const OpCall&)>
+std::vector<std::string> texts(const OpCall& call) {
+  const Viewed viewed = kView(call);
+  if (viewed.view.blocks == 0) return {};
+  return {text_of(viewed.view)};
 }
 
 }  // namespace
@@ -125,10 +134,11 @@ const KernelDef cuda_pointwise = {
     .name = "cuda_pointwise",
     .op = "",
     .refuse = refuse,
-    .prepare = prepare,
+    .prepare = prepare<view_of>,
     .in_place_operand = 0,
     .library = "nvrtc",
     .device = "cuda",
+    .texts = texts<view_of>,
 };
 
 extern const KernelDef cuda_gated;
@@ -136,9 +146,10 @@ const KernelDef cuda_gated = {
     .name = "cuda_gated",
     .op = "Gated",
     .refuse = refuse_gated,
-    .prepare = prepare_gated,
+    .prepare = prepare<view_of_gated>,
     .library = "nvrtc",
     .device = "cuda",
+    .texts = texts<view_of_gated>,
 };
 
 }  // namespace tandem::kernels
