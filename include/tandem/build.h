@@ -27,6 +27,7 @@ struct BuildOptions {
   std::string dtype;
   bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
   bool exact = false;                             // no kernel with weaker rounding or NaN rules; CPU ranks have none
+  bool dependent_launch = true;                   // of GPUs: kernels may start before their predecessors end, which changes no result
   bool timed = false;                             // choose among kernels by running them; else by rule, the same on every machine
   std::vector<std::string> kernels;               // names of kernels to take wherever they can run, whatever their time
   std::string timing_cache;                       // file of measured times, read and added to; empty: none

@@ -18,6 +18,7 @@ namespace tandem {
 struct ContextOptions {
   int rank = 0;
   int threads = 0;  // 0: cores / ranks
+  bool dependent_launch = true;  // as in TeamOptions
   double step_deadline_s = 30;
   double rendezvous_deadline_s = 60;
   // Asked between steps and several times a second while the rank waits for others. Once it gives true, prepare() or run() ends with

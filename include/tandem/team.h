@@ -16,6 +16,7 @@ struct TeamOptions {
   // without a search path. Empty: ranks are threads of this process.
   std::vector<std::string> rank_command;
   int threads = 0;  // per rank; 0: cores / ranks
+  bool dependent_launch = true;  // on GPUs kernels may start before their predecessors end, as far as the engine was built for it; same results
   double rendezvous_deadline_s = 60;
   double load_deadline_s = 120;
   double step_deadline_s = 30;  // without progress; 1 s is the least

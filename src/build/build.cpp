@@ -32,6 +32,7 @@ class ProgramBuilder {
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
     find_lifetimes();
     share_memory();
+    find_edges();
     return std::move(program_);
   }
 
@@ -91,6 +92,9 @@ class ProgramBuilder {
     step.note = node.note;
     step.communicates = communicates(node);
     for (const Value* operand : node.operands()) step.operands.push_back(operand ? index_.at(operand) : -1);
+    for (std::size_t i = 0; choice.kernel->reads_early && i < step.operands.size(); ++i)
+      if (step.operands[i] >= 0 && root_value(step.operands[i]).kind == PlanValue::Kind::weight && choice.kernel->reads_early(node.call(), i))
+        step.resident.push_back(static_cast<int>(i));
     for (const auto& result : node.results()) {
       index_[result.get()] = add_value(*result, PlanValue::Kind::temporary);
       step.results.push_back(index_[result.get()]);
@@ -162,6 +166,16 @@ class ProgramBuilder {
       if (std::ranges::any_of(step.operands, same_root)) continue;
       from.last_step = result.last_step;
       result.alias_of = operand;
+    }
+  }
+
+  // A step starts early where its kernel and the one before keep to the rules of dependent launches.
+  void find_edges() {
+    const auto keeps_rules = [&](const Step& step) { return options_.dependent_launch && !step.communicates && find_kernel(step.kernel)->dependent; };
+    for (std::size_t s = 0; s < program_.steps.size(); ++s) {
+      Step& step = program_.steps[s];
+      step.starts_early = s > 0 && keeps_rules(program_.steps[s - 1]) && keeps_rules(step);
+      if (!step.starts_early) step.resident.clear();
     }
   }
 

@@ -50,6 +50,7 @@ Run add_build(CLI::App& app, Common& common) {
     options.timed = !state->no_timing;
     options.threads = common.threads;
     options.device = common.device;
+    options.dependent_launch = !common.no_pdl;
     if (state->target.starts_with("sm_")) options.device = "cuda", options.target = state->target;
     options.progress = show_progress(common);
     if (is_engine_file(state->model.model)) throw Error(ErrorCode::invalid_argument, fmt::format("{} is an engine already", state->model.model));

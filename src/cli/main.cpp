@@ -51,8 +51,9 @@ constexpr Verb kVerbs[] = {
      "  tandem doctor --json | jq .libraries"},
 };
 
-[[noreturn]] void refuse_no_pdl() {
-  throw CLI::ValidationError("--no-pdl", "is about kernels of GPU ranks; this program has CPU ranks only, which start no kernel early");
+void allow_no_pdl(cli::Common& common) {
+  if (device_kinds().size() == 1) throw CLI::ValidationError("--no-pdl", "is about kernels of GPU ranks; this program has CPU ranks only, which start no kernel early");
+  common.no_pdl = true;
 }
 
 // Hidden: a word that users may expect, and the answer.
@@ -70,7 +71,7 @@ void add_common(CLI::App& app, cli::Common& common) {
   app.add_option("--threads", common.threads, "per rank; default: cores / ranks")->check(CLI::Range(1, 1024));
   app.add_option("--isolate", common.isolate, "ranks as processes or as threads")->check(CLI::IsMember({"processes", "threads"}));
   app.add_flag("--strict", common.load.strict, "refuse an engine that was built with other libraries, instead of choosing the affected steps again");
-  app.add_flag_callback("--no-pdl", refuse_no_pdl, "GPU ranks start no kernel before its predecessor ends; CPU ranks refuse the option, they never do");
+  app.add_flag_callback("--no-pdl", [&common] { allow_no_pdl(common); }, "GPU ranks start no kernel before its predecessor ends; programs with CPU ranks only refuse the option");
 }
 
 int report(const cli::Common& common, const Error& error) {

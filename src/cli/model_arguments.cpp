@@ -11,7 +11,7 @@
 namespace tandem::cli {
 
 TeamOptions Common::team() const {
-  TeamOptions options{.threads = threads, .step_deadline_s = deadline, .stop = stop_requested};
+  TeamOptions options{.threads = threads, .dependent_launch = !no_pdl, .step_deadline_s = deadline, .stop = stop_requested};
   if (isolate == "processes") options.rank_command = {"/proc/self/exe", std::string(kRankVerb)};
   return options;
 }
@@ -86,6 +86,7 @@ Engine ModelArguments::open(const Common& common) {
         model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --exact, --disable-pass, --kernel, --dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.device = common.device;
+  build.dependent_launch = !common.no_pdl;
   build.progress = show_progress(common);
   Engine engine = open_model(model, build, common.load);
   build.progress = {};

@@ -17,6 +17,7 @@ struct Common {
   double deadline = 30;
   int threads = 0;
   std::string isolate = "processes";
+  bool no_pdl = false;
   LoadOptions load;
   TeamOptions team() const;
   bool quiet() const { return log_level == "error" || log_level == "off"; }

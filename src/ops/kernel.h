@@ -54,8 +54,6 @@ class PreparedKernel {
   virtual ~PreparedKernel() = default;
   virtual std::size_t workspace_bytes() const { return 0; }
   virtual void run(const RunArgs& args) const = 0;
-  // Whether the last that run() gives to its stream is a launch that lets the next one begin early (KernelDef::dependent).
-  virtual bool lets_next_begin() const { return false; }
 };
 
 struct KernelDef {
@@ -85,7 +83,7 @@ struct KernelDef {
   std::vector<std::string> (*algorithms)(const PrepareArgs& args) = nullptr;
   // Optional. The CUDA C++ that prepare() compiles for a bound call. Engines keep what becomes of it, and then need no compiler.
   std::vector<std::string> (*texts)(const OpCall& call) = nullptr;
-  // All that it launches keeps to the rules of device/cuda/dependent.cuh.
+  // Whatever it gives to the stream keeps to the rules of device/cuda/dependent.cuh, and it gives something wherever a result is not empty.
   bool dependent = false;
   // Optional. Operands that it reads before it waits, where RunArgs::resident allows that.
   bool (*reads_early)(const OpCall& call, std::size_t operand) = nullptr;

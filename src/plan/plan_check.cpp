@@ -68,6 +68,7 @@ class ProgramCheck {
       if (v.alias_of >= 0) alias(v);
       written_.push_back(v.kind != PlanValue::Kind::temporary);
       root_.push_back(v.alias_of < 0 ? static_cast<int>(i) : root(v.alias_of));
+      written_by_.push_back(-1);
     }
   }
 
@@ -105,7 +106,9 @@ class ProgramCheck {
       call.operands.push_back(operand < 0 ? std::nullopt : std::optional(value(operand, label).type));
       require(operand < 0 || is_written(operand), "{}: operand {} is read before it is written", label, i);
     }
+    edge(number, label);
     for (const int result : s.results) {
+      written_by_[static_cast<std::size_t>(root(check_index(result, label)))] = static_cast<int>(number);
       const PlanValue& v = value(result, label);
       require(v.kind == PlanValue::Kind::temporary && !written_[static_cast<std::size_t>(result)], "{}: result '{}' is written twice", label, v.name);
       const PlanValue& base = program_.values[static_cast<std::size_t>(root(result))];
@@ -114,6 +117,33 @@ class ProgramCheck {
       call.results.push_back(v.type);
     }
     types(call, label);
+  }
+
+  // Where a step waits for all of the one before it, everything before has ended: later steps may read early what was written before there.
+  // What their own step writes they may not, since one block may write before another has read.
+  void edge(std::size_t number, const std::string& label) {
+    const Step& s = program_.steps[number];
+    if (!s.starts_early) {
+      require(s.resident.empty(), "{}: it has resident operands and does not start early", label);
+      last_full_ = static_cast<int>(number);
+      return;
+    }
+    require(number > 0, "{}: nothing is before it that could let it start early", label);
+    require(!s.communicates && !program_.steps[number - 1].communicates, "{}: neither it nor what follows it starts early where ranks communicate", label);
+    std::set<int> own;
+    for (const int result : s.results) own.insert(root(check_index(result, label)));
+    for (const int position : s.resident) {
+      require(position >= 0 && static_cast<std::size_t>(position) < s.operands.size() && s.operands[static_cast<std::size_t>(position)] >= 0,
+              "{}: operand {} is resident, and absent", label, position);
+      const int memory = root(s.operands[static_cast<std::size_t>(position)]);
+      require(written_by_[static_cast<std::size_t>(memory)] < last_full_ && !own.contains(memory),
+              "{}: operand {} is read early, but may be written at that time", label, position);
+    }
+  }
+
+  int check_index(int index, std::string_view what) const {
+    value(index, what);
+    return index;
   }
 
   static void types(const OpCall& call, const std::string& label) {
@@ -145,6 +175,8 @@ class ProgramCheck {
   const OpSet& ops_;
   std::vector<bool> written_;  // by a step so far, or from the start
   std::vector<int> root_;      // per value: whose memory it lies in
+  std::vector<int> written_by_;  // per value that is a root: the last step so far; -1: none
+  int last_full_ = 0;            // the last step so far that waits for all of the one before it
 };
 
 void check_weight(const PlanWeight& w, const Mesh& mesh) {

@@ -136,6 +136,19 @@ bool RankContext::is_as_timed(std::size_t s, const OpCall& call) const {
   return timed.operands == call.operands && timed.results == call.results;
 }
 
+// Of the launch just added. It starts early only after a step that launches something for these shapes: else it would be beside whatever
+// came before that, and what the plan calls resident might not be.
+void RankContext::set_edge(Bound& bound, const Step& step) const {
+  constexpr int kFirstWithEarlyStarts = 90;
+  const std::size_t number = bound.launches.size() - 1;
+  Bound::Launch& launch = bound.launches.back();
+  const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
+  launch.starts_early = step.starts_early && options_.dependent_launch && device_.sm() >= kFirstWithEarlyStarts && number > 0 &&
+                        engine_->kernel(options_.program, number - 1).dependent && std::ranges::any_of(program().steps[number - 1].results, has_elements);
+  for (const int operand : step.resident)
+    if (launch.starts_early && operand < 64) launch.resident |= std::uint64_t{1} << operand;
+}
+
 std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValues& symbols) {
   auto bound = std::make_shared<Bound>();
   bound->symbols = symbols;
@@ -156,6 +169,7 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
                              is_as_timed(s, call) ? std::string_view(step.algorithm) : std::string_view()};
       bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size())});
+      set_edge(*bound, step);
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
     } catch (const Error& error) {
       throw error.at_node(label(step));
@@ -275,7 +289,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
     const NamedRange range(device_, timing || named_ranges_ ? label(program().steps[s]) : std::string());
     if (timing) timing->begin_step(s);
     try {
-      launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline)});
+      launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early, launch.resident});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank

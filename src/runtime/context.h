@@ -24,6 +24,7 @@ struct RankContextOptions {
   bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
   bool own_group = false;  // make a group of the bound one's ranks at the collective point, and end it where a step fails
   std::shared_ptr<DeviceAllocator> allocator = {};  // of the memory that the context needs on its device; null: the device's own
+  bool dependent_launch = true;  // kernels may start early where the plan says so; the results are the same
   std::size_t kept_shapes = 4;  // bound shapes whose prepared kernels are kept; the least recently used goes
 };
 
@@ -96,6 +97,7 @@ class RankContext {
   std::shared_ptr<Bound> prepare_bound(const SymbolValues& symbols);
   void reserve(std::size_t needed);
   DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
+  void set_edge(Bound& bound, const Step& step) const;
   bool is_as_timed(std::size_t step, const OpCall& call) const;
   void join_group();
   void leave_group();

@@ -14,6 +14,8 @@ struct RankContext::Bound {
   struct Launch {
     std::unique_ptr<PreparedKernel> kernel;
     std::uint32_t operands = 0, results = 0;
+    bool starts_early = false;
+    std::uint64_t resident = 0;  // RunArgs has it
   };
   SymbolValues symbols;
   MemoryPlan memory;

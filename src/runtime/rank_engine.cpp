@@ -29,6 +29,14 @@ const KernelDef& kernel_of(const Step& step, const std::string& device) {
   return *kernel;
 }
 
+// Edges and resident operands that the kernel does not know.
+void check_edge(const Step& step, const KernelDef& kernel, const OpCall& call) {
+  const auto refuse = [&](const std::string& why) { fail(ErrorCode::invalid_engine, "kernel '{}' of {} \"{}\" {}", step.kernel, step.op, step.node, why); };
+  if (step.starts_early && (!kernel.dependent || step.communicates)) refuse("cannot start before the step before it has ended");
+  for (const int operand : step.resident)
+    if (!kernel.reads_early || !kernel.reads_early(call, static_cast<std::size_t>(operand))) refuse(fmt::format("does not read operand {} before it waits", operand));
+}
+
 // A plan from outside may name a kernel for what it cannot do.
 void check_kernels(const Plan& plan) {
   if (!has_device_kind(plan.device)) fail(ErrorCode::invalid_engine, "the engine is for '{}' devices, which this program was built without", plan.device);
@@ -36,8 +44,10 @@ void check_kernels(const Plan& plan) {
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps) {
       const KernelDef& kernel = kernel_of(step, plan.device);
-      const auto reason = refusal(kernel, call_of(program, step, op_of(step)), plan.exact, compiled);
+      const OpCall call = call_of(program, step, op_of(step));
+      const auto reason = refusal(kernel, call, plan.exact, compiled);
       if (reason) fail(ErrorCode::invalid_engine, "kernel '{}' cannot run {} \"{}\": {}", step.kernel, step.op, step.node, *reason);
+      check_edge(step, kernel, call);
     }
 }
 

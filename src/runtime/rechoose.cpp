@@ -89,6 +89,8 @@ void choose_again(Plan& plan) {
       step.kernel = kernel->name;
       step.microseconds = 0;
       step.algorithm.clear();
+      step.starts_early = false;
+      step.resident.clear();
       step.candidates.clear();
     }
   plan.notices.push_back(fmt::format("built with {}: the kernels of {} steps were chosen again, by rule", fmt::join(differences, "; "), affected));

@@ -47,6 +47,7 @@ Json to_json(int rank, const RankContextOptions& options) {
           {"threads", options.threads},
           {"step_deadline_ns", options.step_deadline.count()},
           {"rendezvous_deadline_ns", options.rendezvous_deadline.count()},
+          {"dependent_launch", options.dependent_launch},
           {"same_plan", options.same_plan}};
 }
 
@@ -54,6 +55,7 @@ int start_from_json(const Json& message, RankContextOptions& options) {
   options.threads = message.at("threads");
   options.step_deadline = std::chrono::nanoseconds(message.at("step_deadline_ns").get<std::int64_t>());
   options.rendezvous_deadline = std::chrono::nanoseconds(message.at("rendezvous_deadline_ns").get<std::int64_t>());
+  options.dependent_launch = message.at("dependent_launch");
   options.same_plan = message.at("same_plan");
   return message.at("rank");
 }

@@ -15,6 +15,7 @@ struct TeamSettings {
   // The program, with arguments, that serves as a rank process (serve_rank_process); empty: ranks are threads of this process.
   std::vector<std::string> rank_command;
   int threads = 1;  // per rank
+  bool dependent_launch = true;  // RankContextOptions has it
   std::filesystem::path engine_file;  // holds the one plan and all its weights; empty: rank processes get a copy in memory
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::chrono::nanoseconds load_deadline = kLoadDeadline;

@@ -5,6 +5,7 @@
 
 #include "build/build.h"
 #include "build/timing_cache.h"
+#include "core/check.h"
 #include "graph/builder.h"
 #include "ops/kernel.h"
 #include "ops/ops.h"

@@ -56,6 +56,7 @@ TEST(PlanJson, DigestIsWhatRanksMustAgreeOn) {
   plan.programs[0].steps[0].microseconds = 99;
   plan.notices.push_back("n");
   plan.programs[0].steps[0].note = "why";
+  plan.programs[0].steps[0].starts_early = true;
   EXPECT_EQ(digest(plan), before);
   plan.programs[0].steps[0].kernel = "other";
   EXPECT_NE(digest(plan), before);

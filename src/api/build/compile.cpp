@@ -83,6 +83,7 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   plan.strategy = options.mesh;
   plan.refittable = draft.module->folded_sources.empty();
   plan.exact = options.exact;
+  plan.dependent_launch = options.dependent_launch;
   plan.kernels = options.kernels;
   plan.built_with = built_with(options, threads);
   if (options.timed && (plan.device == "cpu" || cuda_device_count() > 0)) plan.measure = make_measure(plan.device, threads);

@@ -24,6 +24,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   out.step_deadline = nanoseconds("step", options.step_deadline_s);
   out.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
+  out.dependent_launch = options.dependent_launch;
   out.own_group = true;
   out.allocator = options.allocator;
   out.same_plan = engine.data().plans.size() == 1;

@@ -28,6 +28,7 @@ Json describe_step(const Step& step, const std::string& layer) {
   Json out = {{"op", step.op}, {"node", step.node}, {"layer", layer}, {"kernel", step.kernel}, {"note", step.note}, {"microseconds", step.microseconds},
               {"operands", step.operands}, {"results", step.results}, {"communicates", step.communicates}};
   if (!step.algorithm.empty()) out["algorithm"] = step.algorithm;
+  if (step.starts_early) out["starts_early"] = true;
   out["candidates"] = Json::array();
   for (const Candidate& c : step.candidates) out["candidates"].push_back({{"kernel", c.kernel}, {"microseconds", c.microseconds}, {"reason", c.reason}});
   return out;

@@ -71,6 +71,7 @@ Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine)
   TeamSettings settings;
   settings.rank_command = options.rank_command;
   settings.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
+  settings.dependent_launch = options.dependent_launch;
   settings.engine_file = engine.data().path;
   settings.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
   settings.load_deadline = nanoseconds("load", options.load_deadline_s);

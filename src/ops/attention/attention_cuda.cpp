@@ -8,6 +8,7 @@
 #include "device/cuda/runtime.h"
 #include "ops/attention/flat.h"
 #include "ops/attention/one_device_cuda.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -82,7 +83,7 @@ class Attention final : public PreparedKernel {
     run.past = integers(args, kPast);
     const cudaStream_t stream = cuda::handle_of(args.stream);
     const cuda::AttentionParts parts = cuda::attention_parts_in(run, parts_, args.workspace);
-    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, parts, stream);
+    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, parts, cuda::start_of(args));
     else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, device_, stream);
     else cuda::launch_plain_attention(run, parts, stream);
     cuda::check_launch("attention");
@@ -140,9 +141,9 @@ std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
 }  // namespace
 
 extern const KernelDef cuda_attention, cuda_flat_attention;
-const KernelDef cuda_attention = {.name = "cuda_attention", .op = "Attention", .refuse = refuse, .prepare = prepare, .device = "cuda"};
+const KernelDef cuda_attention = {.name = "cuda_attention", .op = "Attention", .refuse = refuse, .prepare = prepare, .device = "cuda", .dependent = true};
 const KernelDef cuda_flat_attention = {
-    .name = "cuda_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .device = "cuda"};
+    .name = "cuda_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .device = "cuda", .dependent = true};
 
 }  // namespace tandem::kernels
 

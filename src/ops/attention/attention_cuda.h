@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -66,7 +67,7 @@ struct AttentionParts {
 int attention_parts(const AttentionRun& run, int tile_lines, int tile_keys, const DeviceLimits& device);
 std::size_t attention_parts_bytes(const AttentionRun& run, int count);
 AttentionParts attention_parts_in(const AttentionRun& run, int count, void* memory);  // aligned to 8
-void launch_merge_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
+void launch_merge_attention(const AttentionRun& run, const AttentionParts& parts, const Start& start);
 
 // Functions prepare_… are called before, when no graph is being captured; like …_parts and takes_… they look at no pointer.
 // The plain kernel takes everything.
@@ -82,6 +83,6 @@ void launch_tensor_attention(const AttentionRun& run, const DeviceLimits& device
 // The same for few queries over many keys, where that is worth it.
 bool takes_decode_attention(const AttentionRun& run, const DeviceLimits& device);
 int decode_attention_parts(const AttentionRun& run, const DeviceLimits& device);
-void launch_decode_attention(const AttentionRun& run, const AttentionParts& parts, cudaStream_t stream);
+void launch_decode_attention(const AttentionRun& run, const AttentionParts& parts, const Start& start);
 
 }  // namespace tandem::cuda

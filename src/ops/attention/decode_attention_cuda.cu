@@ -3,6 +3,7 @@
 // - scores sum over d in any order, so a lane's 16 bytes of a key, and the same 16 of a query, serve as its pairs of two steps over d;
 // - columns of the result may have any order, so a lane's 16 bytes of a value serve as its column of eight fragments, zipped with the next
 //   key's, and its results are 16 neighbours.
+#include "device/cuda/dependent.cuh"
 #include "ops/attention/lines_cuda.cuh"
 #include "ops/rows_cuda.cuh"
 #include "ops/tensor_cores_cuda.cuh"
@@ -118,6 +119,7 @@ __device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor,
 
 template <typename F>
 __global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
+  begin_dependent();
   using T = typename F::T;
   __shared__ float warp_sums[kWarps][kLines][F::kSize];
   __shared__ float2 warp_lines[kWarps][kLines];
@@ -192,10 +194,10 @@ int decode_attention_parts(const AttentionRun& p, const DeviceLimits& device) {
   return std::max(attention_parts(p, kLines, kWarps * kKeys, device), 2);
 }
 
-void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
+void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts, const Start& start) {
   const int tiles = (lines_of(p) + kLines - 1) / kLines;
   const unsigned blocks = grid_for(std::int64_t{p.batch} * p.kv_heads * tiles * parts.count, 1);
-  const auto launch = [&](auto form) { attend_part<decltype(form)><<<blocks, kThreads, 0, stream>>>(p, parts, tiles); };
+  const auto launch = [&](auto form) { start_kernel(start, attend_part<decltype(form)>, blocks, kThreads, 0, p, parts, tiles); };
   const auto with_type = [&](auto tag) {
     using T = typename decltype(tag)::type;
     const bool masked = p.masked || p.softcap > 0 || !(p.scale > 0), small = std::max(p.size, p.value_size) <= 64;
@@ -204,7 +206,7 @@ void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts,
   };
   if (p.type == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());
-  launch_merge_attention(p, parts, stream);
+  launch_merge_attention(p, parts, start);
 }
 
 }  // namespace tandem::cuda

@@ -1,4 +1,5 @@
 // Merging the parts of attention over parts of the keys: a block per line, whose warps take parts in turn.
+#include "device/cuda/dependent.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -26,6 +27,7 @@ __device__ __forceinline__ float add_parts(const AttentionRun& p, const Attentio
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+  begin_dependent();
   __shared__ float warp_sums[kWarps][kMostAttentionSize], warp_totals[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int group = static_cast<int>(blockIdx.x / lines_of(p)), line = static_cast<int>(blockIdx.x % lines_of(p));
@@ -72,10 +74,10 @@ AttentionParts attention_parts_in(const AttentionRun& p, int count, void* memory
   return {count, lines, reinterpret_cast<float*>(lines + part_lines(p, count))};
 }
 
-void launch_merge_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
+void launch_merge_attention(const AttentionRun& p, const AttentionParts& parts, const Start& start) {
   static_assert(kThreads == kMostAttentionSize);  // a thread per value
   const unsigned blocks = grid_for(part_lines(p, 1), 1);
-  with_float_type(p.type, [&](auto tag) { merge<typename decltype(tag)::type><<<blocks, kThreads, 0, stream>>>(p, parts); });
+  with_float_type(p.type, [&](auto tag) { start_kernel(start, merge<typename decltype(tag)::type>, blocks, kThreads, 0, p, parts); });
 }
 
 }  // namespace tandem::cuda

@@ -3,6 +3,7 @@
 #include "device/cuda/runtime.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -30,7 +31,7 @@ class RotaryEmbedding final : public PreparedKernel {
     rows.cosine = args.operands[1];
     rows.sine = args.operands[2];
     rows.y = args.results[0];
-    cuda::launch_rotary_embedding(rows, cuda::handle_of(args.stream));
+    cuda::launch_rotary_embedding(rows, cuda::start_of(args));
     cuda::check_launch("rotary embedding");
   }
 
@@ -54,6 +55,7 @@ const KernelDef cuda_rotary_embedding = {
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<RotaryEmbedding>(args.call); },
     .in_place_operand = 0,
     .device = "cuda",
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

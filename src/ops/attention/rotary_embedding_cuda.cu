@@ -1,4 +1,5 @@
 // Rotary embedding: neighbouring threads take neighbouring pairs of a line.
+#include "device/cuda/dependent.cuh"
 #include "ops/attention/rotary_embedding_cuda.h"
 #include "ops/rows_cuda.cuh"
 
@@ -22,6 +23,7 @@ __device__ __forceinline__ std::int64_t angle_of(const RotaryRows& r, std::int64
 
 template <typename T, int kPairs, bool kInterleaved>
 __global__ void __launch_bounds__(kThreads) rotate(const RotaryRows r) {
+  begin_dependent();
   using Angles = Vector<T, kPairs>;
   const std::int64_t line = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (line >= r.lines) return;
@@ -61,25 +63,25 @@ __global__ void __launch_bounds__(kThreads) rotate(const RotaryRows r) {
 }
 
 template <typename T, int kPairs, bool kInterleaved>
-void launch(const RotaryRows& r, cudaStream_t stream) {
+void launch(const RotaryRows& r, const Start& start) {
   int x = 1;
   while (x < kThreads && x * kPairs < r.half) x *= 2;
   const int y = kThreads / x;
-  rotate<T, kPairs, kInterleaved><<<grid_for(r.lines, y), dim3(x, y), 0, stream>>>(r);
+  start_kernel(start, rotate<T, kPairs, kInterleaved>, grid_for(r.lines, y), dim3(x, y), 0, r);
 }
 
 }  // namespace
 
-void launch_rotary_embedding(const RotaryRows& r, cudaStream_t stream) {
+void launch_rotary_embedding(const RotaryRows& r, const Start& start) {
   with_float_type(r.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     constexpr int kWide = 16 / sizeof(T);
     bool wide = r.size % kWide == 0 && r.half % kWide == 0;
     for (const void* address : {r.x, r.cosine, r.sine, static_cast<const void*>(r.y)}) wide = wide && aligned_16(address);
-    if (r.interleaved && wide) launch<T, kWide / 2, true>(r, stream);
-    else if (r.interleaved) launch<T, 1, true>(r, stream);
-    else if (wide) launch<T, kWide, false>(r, stream);
-    else launch<T, 1, false>(r, stream);
+    if (r.interleaved && wide) launch<T, kWide / 2, true>(r, start);
+    else if (r.interleaved) launch<T, 1, true>(r, start);
+    else if (wide) launch<T, kWide, false>(r, start);
+    else launch<T, 1, false>(r, start);
   });
 }
 

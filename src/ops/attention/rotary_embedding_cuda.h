@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -19,6 +18,6 @@ struct RotaryRows {
   DType type;
 };
 
-void launch_rotary_embedding(const RotaryRows& rows, cudaStream_t stream);
+void launch_rotary_embedding(const RotaryRows& rows, const Start& start);
 
 }  // namespace tandem::cuda

@@ -7,6 +7,7 @@
 #include "ops/gather/index.h"
 #include "ops/gather/blocks_cuda.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -17,7 +18,7 @@ class Gather final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     cuda::launch_gather(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.operands[1], args.results[0],
-                        cuda::fault_word_of(args.stream, cuda::FaultKind::gather), cuda::handle_of(args.stream));
+                        cuda::fault_word_of(args.stream, cuda::FaultKind::gather), cuda::start_of(args));
     cuda::check_launch("gather");
   }
 
@@ -46,7 +47,7 @@ class GatherND final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     cuda::launch_gather_nd(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.operands[1], args.results[0],
-                           cuda::fault_word_of(args.stream, cuda::FaultKind::gather_nd), cuda::handle_of(args.stream));
+                           cuda::fault_word_of(args.stream, cuda::FaultKind::gather_nd), cuda::start_of(args));
     cuda::check_launch("gather_nd");
   }
 
@@ -60,8 +61,8 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::m
 }  // namespace
 
 extern const KernelDef cuda_gather, cuda_gather_nd;
-const KernelDef cuda_gather = {.name = "cuda_gather", .op = "Gather", .refuse = cuda::refuse_parts_of_bytes, .prepare = prepare<Gather>, .device = "cuda"};
+const KernelDef cuda_gather = {.name = "cuda_gather", .op = "Gather", .refuse = cuda::refuse_parts_of_bytes, .prepare = prepare<Gather>, .device = "cuda", .dependent = true};
 const KernelDef cuda_gather_nd = {
-    .name = "cuda_gather_nd", .op = "GatherND", .refuse = cuda::refuse_tuples, .prepare = prepare<GatherND>, .device = "cuda"};
+    .name = "cuda_gather_nd", .op = "GatherND", .refuse = cuda::refuse_tuples, .prepare = prepare<GatherND>, .device = "cuda", .dependent = true};
 
 }  // namespace tandem::kernels

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/gather/index_cuda.cuh"
 
 namespace tandem::cuda {
@@ -5,7 +6,8 @@ namespace {
 
 // A thread loads all its indices, then all its vectors, then stores: each wait for memory is shared by several.
 template <typename U, typename I, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) gather(GatherView v, const U* __restrict__ table, const I* __restrict__ indices, U* __restrict__ out, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads) gather(GatherView v, const U* table, const I* indices, U* out, Fault* fault) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
   U values[kItems];
@@ -30,7 +32,8 @@ __global__ void __launch_bounds__(kMoveThreads) gather(GatherView v, const U* __
 }
 
 template <typename U, typename I, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) gather_nd(const __grid_constant__ TupleView v, const U* __restrict__ data, const I* __restrict__ indices, U* __restrict__ out, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads) gather_nd(const __grid_constant__ TupleView v, const U* data, const I* indices, U* out, Fault* fault) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
   U values[kItems];
@@ -52,30 +55,28 @@ __global__ void __launch_bounds__(kMoveThreads) gather_nd(const __grid_constant_
 
 }  // namespace
 
-void launch_gather(const GatherView& view, const void* table, const void* indices, void* out, Fault* fault, cudaStream_t stream) {
+void launch_gather(const GatherView& view, const void* table, const void* indices, void* out, Fault* fault, const Start& start) {
   for_each_part(view, [&](const GatherView& part) {
     with_moved_bytes(part.move.bytes, [&](auto moved) {
       with_index_type(part.index_dtype, [&](auto index) {
         with_items_per_thread(part.move.items, [&](auto items) {
           using U = typename decltype(moved)::type;
           using I = typename decltype(index)::type;
-          gather<U, I, items.value><<<grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(
-              part, static_cast<const U*>(table), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+          start_kernel(start, gather<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(table), static_cast<const I*>(indices), static_cast<U*>(out), fault);
         });
       });
     });
   });
 }
 
-void launch_gather_nd(const TupleView& view, const void* data, const void* indices, void* out, Fault* fault, cudaStream_t stream) {
+void launch_gather_nd(const TupleView& view, const void* data, const void* indices, void* out, Fault* fault, const Start& start) {
   for_each_part(view, [&](const TupleView& part) {
     with_moved_bytes(part.move.bytes, [&](auto moved) {
       with_index_type(part.index_dtype, [&](auto index) {
         with_items_per_thread(part.move.items, [&](auto items) {
           using U = typename decltype(moved)::type;
           using I = typename decltype(index)::type;
-          gather_nd<U, I, items.value><<<grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(
-              part, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+          start_kernel(start, gather_nd<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
         });
       });
     });

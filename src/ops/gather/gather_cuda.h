@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "device/cuda/fault.h"
+#include "device/cuda/start.h"
 #include "ops/divisor_cuda.h"
 #include "tandem/types.h"
 
@@ -27,7 +28,7 @@ struct GatherView {
   std::int64_t base = 0, extent = 0, whole = 0;
   DType index_dtype = DType::i64;
 };
-void launch_gather(const GatherView& view, const void* table, const void* indices, void* out, Fault* fault, cudaStream_t stream);
+void launch_gather(const GatherView& view, const void* table, const void* indices, void* out, Fault* fault, const Start& start);
 
 // Row n of one side is block Σ index·stride of the other, in blocks, plus the batch's.
 inline constexpr int kTupleLength = 8;
@@ -39,7 +40,7 @@ struct TupleView {
   std::int64_t batch_step = 0;
   DType index_dtype = DType::i64;
 };
-void launch_gather_nd(const TupleView& view, const void* data, const void* indices, void* out, Fault* fault, cudaStream_t stream);
+void launch_gather_nd(const TupleView& view, const void* data, const void* indices, void* out, Fault* fault, const Start& start);
 
 // Writes the rows to the blocks; of rows for one block the last stays. `winners`: one word per block, all 0; null where no two rows meet.
 void launch_scatter_nd(const TupleView& view, const void* updates, const void* indices, void* out, std::uint32_t* winners, Fault* fault, cudaStream_t stream);
@@ -54,6 +55,6 @@ struct ElementsView {
   std::int64_t extent = 0, step = 0;
   DType index_dtype = DType::i64;
 };
-void launch_gather_elements(const ElementsView& view, const void* data, const void* indices, void* out, Fault* fault, cudaStream_t stream);
+void launch_gather_elements(const ElementsView& view, const void* data, const void* indices, void* out, Fault* fault, const Start& start);
 
 }  // namespace tandem::cuda

@@ -3,6 +3,7 @@
 #include "ops/along_axis.h"
 #include "ops/gather/blocks_cuda.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -28,7 +29,7 @@ class GatherElements final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     cuda::launch_gather_elements(view_, args.operands[0], args.operands[1], args.results[0],
-                                 cuda::fault_word_of(args.stream, cuda::FaultKind::gather_elements), cuda::handle_of(args.stream));
+                                 cuda::fault_word_of(args.stream, cuda::FaultKind::gather_elements), cuda::start_of(args));
     cuda::check_launch("gather_elements");
   }
 
@@ -65,6 +66,7 @@ const KernelDef cuda_gather_elements = {
     .refuse = refuse,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<GatherElements>(args.call); },
     .device = "cuda",
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

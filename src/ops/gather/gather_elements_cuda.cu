@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/gather/index_cuda.cuh"
 
 namespace tandem::cuda {
@@ -5,7 +6,8 @@ namespace {
 
 template <typename U, typename I, int kItems>
 __global__ void __launch_bounds__(kMoveThreads)
-    gather_elements(ElementsView v, const U* __restrict__ data, const I* __restrict__ indices, U* __restrict__ out, Fault* fault) {
+    gather_elements(ElementsView v, const U* data, const I* indices, U* out, Fault* fault) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
   U values[kItems];
@@ -35,15 +37,14 @@ __global__ void __launch_bounds__(kMoveThreads)
 
 }  // namespace
 
-void launch_gather_elements(const ElementsView& view, const void* data, const void* indices, void* out, Fault* fault, cudaStream_t stream) {
+void launch_gather_elements(const ElementsView& view, const void* data, const void* indices, void* out, Fault* fault, const Start& start) {
   if (view.items == 0) return;
   with_element_bytes(static_cast<std::size_t>(view.bytes), [&](auto moved) {
     with_index_type(view.index_dtype, [&](auto index) {
       with_items_per_thread(view.items, [&](auto items) {
         using U = typename decltype(moved)::type;
         using I = typename decltype(index)::type;
-        gather_elements<U, I, items.value><<<grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(
-            view, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+        start_kernel(start, gather_elements<U, I, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
       });
     });
   });

@@ -8,6 +8,7 @@
 #include "ops/aligned_cuda.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -22,7 +23,7 @@ class Concat final : public PreparedKernel {
     for (const Launch& launch : wide ? launches_.wide : launches_.narrow) {
       cuda::ConcatView view = launch.view;
       for (std::size_t k = 0; k < launch.operands.size(); ++k) view.from[k] = args.operands[launch.operands[k]];
-      cuda::launch_concat(view, args.results[0], cuda::handle_of(args.stream));
+      cuda::launch_concat(view, args.results[0], cuda::start_of(args));
       cuda::check_launch("concat");
     }
   }
@@ -86,6 +87,7 @@ const KernelDef cuda_concat = {
     .refuse = refuse,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Concat>(args.call); },
     .device = "cuda",
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/layout/concat_cuda.h"
 #include "ops/move_cuda.cuh"
 
@@ -5,7 +6,8 @@ namespace tandem::cuda {
 namespace {
 
 template <typename U, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) concat(ConcatView v, U* __restrict__ to) {
+__global__ void __launch_bounds__(kMoveThreads) concat(ConcatView v, U* to) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   U values[kItems];
   std::int64_t at[kItems];
@@ -36,7 +38,7 @@ __global__ void __launch_bounds__(kMoveThreads) concat(ConcatView v, U* __restri
 
 }  // namespace
 
-void launch_concat(ConcatView view, void* to, cudaStream_t stream) {
+void launch_concat(ConcatView view, void* to, const Start& start) {
   const std::int64_t width = view.line.by, step = kMostItems / width;
   for (view.first = 0; view.first < view.lines; view.first += step) {
     const std::int64_t lines = view.lines - view.first < step ? view.lines - view.first : step;
@@ -44,7 +46,7 @@ void launch_concat(ConcatView view, void* to, cudaStream_t stream) {
     with_moved_bytes(view.bytes, [&](auto tag) {
       using U = typename decltype(tag)::type;
       with_items_per_thread(view.items, [&](auto items) {
-        concat<U, items.value><<<grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(view, static_cast<U*>(to));
+        start_kernel(start, concat<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<U*>(to));
       });
     });
   }

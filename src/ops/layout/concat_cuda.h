@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "ops/divisor_cuda.h"
 
 namespace tandem::cuda {
@@ -22,6 +21,6 @@ struct ConcatView {
   std::uint32_t begins[kConcatParts] = {}, widths[kConcatParts] = {};
 };
 
-void launch_concat(ConcatView view, void* to, cudaStream_t stream);
+void launch_concat(ConcatView view, void* to, const Start& start);
 
 }  // namespace tandem::cuda

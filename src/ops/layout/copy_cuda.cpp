@@ -154,9 +154,9 @@ StridedCopy::StridedCopy(int element_bytes, std::vector<CopyAxis> axes, std::int
 StridedCopy::StridedCopy(int element_bytes, const Shape& shape, const Shape& strides, std::int64_t offset)
     : StridedCopy(element_bytes, to_dense(shape, strides), offset) {}
 
-void StridedCopy::launch(const void* from, void* to, cudaStream_t stream) const {
+void StridedCopy::launch(const void* from, void* to, const Start& start) const {
   for (const CopyPart& part : parts_.at({from, to})) {
-    launch_copy(part, from, to, stream);
+    launch_copy(part, from, to, start);
     check_launch("copy");
   }
 }

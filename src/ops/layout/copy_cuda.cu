@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/layout/copy_cuda.h"
 #include "ops/move_cuda.cuh"
 
@@ -24,7 +25,8 @@ __device__ __forceinline__ Offsets offsets_of(const CopyPart& p, std::uint32_t i
 
 // All loads of a thread are under way before the first store.
 template <typename U, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) copy_elements(CopyPart p, const U* __restrict__ from, U* __restrict__ to) {
+__global__ void __launch_bounds__(kMoveThreads) copy_elements(CopyPart p, const U* from, U* to) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   U values[kItems];
   std::int64_t at[kItems];
@@ -44,7 +46,8 @@ __global__ void __launch_bounds__(kMoveThreads) copy_elements(CopyPart p, const 
 }
 
 template <typename U>
-__global__ void __launch_bounds__(kMoveThreads) copy_gathered(CopyPart p, const U* __restrict__ from, Vector<U, 16 / sizeof(U)>* __restrict__ to) {
+__global__ void __launch_bounds__(kMoveThreads) copy_gathered(CopyPart p, const U* from, Vector<U, 16 / sizeof(U)>* to) {
+  begin_dependent();
   const std::uint32_t item = blockIdx.x * kMoveThreads + threadIdx.x;
   if (item >= p.items) return;
   const Offsets at = offsets_of(p, item);
@@ -56,7 +59,8 @@ __global__ void __launch_bounds__(kMoveThreads) copy_gathered(CopyPart p, const 
 
 // tile[c][r]: a line for each column, as the source has it. The padding of one bank keeps a column's elements in different banks.
 template <typename U, int kLoad, int kStore>
-__global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* __restrict__ from, U* __restrict__ to) {
+__global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* from, U* to) {
+  begin_dependent();
   constexpr int kSide = tile_side(sizeof(U)), kPitch = kSide + (sizeof(U) < 4 ? 4 / sizeof(U) : 1);
   __shared__ U tile[kSide][kPitch];
   std::uint32_t item = blockIdx.x;
@@ -93,29 +97,28 @@ __global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* 
 }
 
 template <typename U>
-void launch_tiled(const CopyPart& p, const U* from, U* to, cudaStream_t stream) {
+void launch_tiled(const CopyPart& p, const U* from, U* to, const Start& start) {
   constexpr int kVector = tile_vector(sizeof(U));
-  if (p.vector_loads && p.vector_stores) copy_tiled<U, kVector, kVector><<<p.items, kTileThreads, 0, stream>>>(p, from, to);
-  else if (p.vector_loads) copy_tiled<U, kVector, 1><<<p.items, kTileThreads, 0, stream>>>(p, from, to);
-  else if (p.vector_stores) copy_tiled<U, 1, kVector><<<p.items, kTileThreads, 0, stream>>>(p, from, to);
-  else copy_tiled<U, 1, 1><<<p.items, kTileThreads, 0, stream>>>(p, from, to);
+  if (p.vector_loads && p.vector_stores) start_kernel(start, copy_tiled<U, kVector, kVector>, p.items, kTileThreads, 0, p, from, to);
+  else if (p.vector_loads) start_kernel(start, copy_tiled<U, kVector, 1>, p.items, kTileThreads, 0, p, from, to);
+  else if (p.vector_stores) start_kernel(start, copy_tiled<U, 1, kVector>, p.items, kTileThreads, 0, p, from, to);
+  else start_kernel(start, copy_tiled<U, 1, 1>, p.items, kTileThreads, 0, p, from, to);
 }
 
 }  // namespace
 
-void launch_copy(const CopyPart& part, const void* from, void* to, cudaStream_t stream) {
+void launch_copy(const CopyPart& part, const void* from, void* to, const Start& start) {
   if (part.kind == CopyPart::Kind::elements)
     return with_moved_bytes(part.bytes, [&](auto tag) {
       using U = typename decltype(tag)::type;
       with_items_per_thread(part.items, [&](auto items) {
-        copy_elements<U, items.value>
-            <<<grid_for(part.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(part, static_cast<const U*>(from), static_cast<U*>(to));
+        start_kernel(start, copy_elements<U, items.value>, grid_for(part.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(from), static_cast<U*>(to));
       });
     });
   with_element_bytes(static_cast<std::size_t>(part.bytes), [&](auto tag) {
     using U = typename decltype(tag)::type;
-    if (part.kind == CopyPart::Kind::tiled) return launch_tiled(part, static_cast<const U*>(from), static_cast<U*>(to), stream);
-    copy_gathered<U><<<grid_for(part.items, kMoveThreads), kMoveThreads, 0, stream>>>(part, static_cast<const U*>(from), static_cast<Vector<U, 16 / sizeof(U)>*>(to));
+    if (part.kind == CopyPart::Kind::tiled) return launch_tiled(part, static_cast<const U*>(from), static_cast<U*>(to), start);
+    start_kernel(start, copy_gathered<U>, grid_for(part.items, kMoveThreads), kMoveThreads, 0, part, static_cast<const U*>(from), static_cast<Vector<U, 16 / sizeof(U)>*>(to));
   });
 }
 

@@ -2,11 +2,10 @@
 // once per shape; the kernels are in copy_cuda.cu.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <vector>
 
+#include "device/cuda/start.h"
 #include "ops/aligned_cuda.h"
 #include "ops/divisor_cuda.h"
 #include "tandem/types.h"
@@ -44,7 +43,7 @@ __host__ __device__ constexpr int tile_side(int bytes) { return bytes == 8 ? 32 
 __host__ __device__ constexpr int tile_vector(int bytes) { return bytes == 8 ? 2 : 4; }
 
 // Addresses are multiples of 16 where the part moves more than elements of the tensor. Grid and kernels for one part.
-void launch_copy(const CopyPart& part, const void* from, void* to, cudaStream_t stream);
+void launch_copy(const CopyPart& part, const void* from, void* to, const Start& start);
 
 // to[to_offset + Σ index·to] = from[from_offset + Σ index·from]. No element is written twice; the memories do not overlap.
 class StridedCopy {
@@ -54,7 +53,7 @@ class StridedCopy {
   // To a dense result.
   StridedCopy(int element_bytes, const Shape& shape, const Shape& strides, std::int64_t offset = 0);
 
-  void launch(const void* from, void* to, cudaStream_t stream) const;
+  void launch(const void* from, void* to, const Start& start) const;
 
  private:
   Plans<std::vector<CopyPart>> parts_;

@@ -7,6 +7,7 @@
 #include "ops/layout/copy_cuda.h"
 #include "ops/layout/views.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -20,7 +21,7 @@ std::optional<std::string> refuse(const OpCall& call) {
 class Strided final : public PreparedKernel {
  public:
   explicit Strided(cuda::StridedCopy copy) : copy_(std::move(copy)) {}
-  void run(const RunArgs& args) const override { copy_.launch(args.operands[0], args.results[0], cuda::handle_of(args.stream)); }
+  void run(const RunArgs& args) const override { copy_.launch(args.operands[0], args.results[0], cuda::start_of(args)); }
 
  private:
   cuda::StridedCopy copy_;
@@ -74,10 +75,10 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::m
 }  // namespace
 
 extern const KernelDef cuda_expand, cuda_reshape, cuda_shard_slice, cuda_slice, cuda_transpose;
-const KernelDef cuda_expand = {.name = "cuda_expand", .op = "Expand", .refuse = refuse, .prepare = prepare_view<expand_view>, .device = "cuda"};
+const KernelDef cuda_expand = {.name = "cuda_expand", .op = "Expand", .refuse = refuse, .prepare = prepare_view<expand_view>, .device = "cuda", .dependent = true};
 const KernelDef cuda_reshape = {.name = "cuda_reshape", .op = "Reshape", .prepare = prepare<Reshape>, .in_place_operand = 0, .device = "cuda"};
 const KernelDef cuda_shard_slice = {.name = "cuda_shard_slice", .op = "ShardSlice", .refuse = refuse, .prepare = prepare<ShardSlice>, .device = "cuda"};
-const KernelDef cuda_slice = {.name = "cuda_slice", .op = "Slice", .refuse = refuse, .prepare = prepare_view<slice_view>, .device = "cuda"};
-const KernelDef cuda_transpose = {.name = "cuda_transpose", .op = "Transpose", .refuse = refuse, .prepare = prepare_view<transpose_view>, .device = "cuda"};
+const KernelDef cuda_slice = {.name = "cuda_slice", .op = "Slice", .refuse = refuse, .prepare = prepare_view<slice_view>, .device = "cuda", .dependent = true};
+const KernelDef cuda_transpose = {.name = "cuda_transpose", .op = "Transpose", .refuse = refuse, .prepare = prepare_view<transpose_view>, .device = "cuda", .dependent = true};
 
 }  // namespace tandem::kernels

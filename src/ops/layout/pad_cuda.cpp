@@ -9,6 +9,7 @@
 #include "ops/aligned_cuda.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -66,7 +67,7 @@ class Pad final : public PreparedKernel {
   explicit Pad(const OpCall& call) : views_{view(call, true), view(call, false)} {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_pad(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::launch_pad(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::start_of(args));
     cuda::check_launch("pad");
   }
 
@@ -105,7 +106,7 @@ class Trilu final : public PreparedKernel {
   explicit Trilu(const OpCall& call) : views_{view(call, true), view(call, false)} {}
 
   void run(const RunArgs& args) const override {
-    cuda::launch_trilu(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::handle_of(args.stream));
+    cuda::launch_trilu(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.results[0], cuda::start_of(args));
     cuda::check_launch("trilu");
   }
 
@@ -142,7 +143,7 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::m
 }  // namespace
 
 extern const KernelDef cuda_pad, cuda_trilu;
-const KernelDef cuda_pad = {.name = "cuda_pad", .op = "Pad", .refuse = refuse, .prepare = prepare<Pad>, .device = "cuda"};
-const KernelDef cuda_trilu = {.name = "cuda_trilu", .op = "Trilu", .refuse = refuse, .prepare = prepare<Trilu>, .in_place_operand = 0, .device = "cuda"};
+const KernelDef cuda_pad = {.name = "cuda_pad", .op = "Pad", .refuse = refuse, .prepare = prepare<Pad>, .device = "cuda", .dependent = true};
+const KernelDef cuda_trilu = {.name = "cuda_trilu", .op = "Trilu", .refuse = refuse, .prepare = prepare<Trilu>, .in_place_operand = 0, .device = "cuda", .dependent = true};
 
 }  // namespace tandem::kernels

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/layout/pad_cuda.h"
 #include "ops/move_cuda.cuh"
 
@@ -13,7 +14,8 @@ __device__ __forceinline__ std::int64_t source_row(PadMode mode, std::int64_t i,
 }
 
 template <typename U, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) pad(PadView v, const U* __restrict__ x, U* __restrict__ y) {
+__global__ void __launch_bounds__(kMoveThreads) pad(PadView v, const U* x, U* y) {
+  begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   U value, values[kItems];
   memcpy(&value, &v.value, sizeof(U));
@@ -41,6 +43,7 @@ __global__ void __launch_bounds__(kMoveThreads) pad(PadView v, const U* __restri
 // x may be y: every thread writes what it has read.
 template <typename U, int kVector>
 __global__ void __launch_bounds__(kMoveThreads) trilu(TriluView v, const Vector<U, kVector>* x, Vector<U, kVector>* y) {
+  begin_dependent();
   const std::uint32_t item = blockIdx.x * kMoveThreads + threadIdx.x;
   if (item >= v.items) return;
   std::uint32_t rest = item;
@@ -56,25 +59,25 @@ __global__ void __launch_bounds__(kMoveThreads) trilu(TriluView v, const Vector<
 
 }  // namespace
 
-void launch_pad(const PadView& view, const void* x, void* y, cudaStream_t stream) {
+void launch_pad(const PadView& view, const void* x, void* y, const Start& start) {
   if (view.items == 0) return;
   with_moved_bytes(view.bytes, [&](auto tag) {
     using U = typename decltype(tag)::type;
     with_items_per_thread(view.items, [&](auto items) {
-      pad<U, items.value><<<grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, stream>>>(view, static_cast<const U*>(x), static_cast<U*>(y));
+      start_kernel(start, pad<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<const U*>(x), static_cast<U*>(y));
     });
   });
 }
 
-void launch_trilu(const TriluView& view, const void* x, void* y, cudaStream_t stream) {
+void launch_trilu(const TriluView& view, const void* x, void* y, const Start& start) {
   if (view.items == 0) return;
   with_element_bytes(static_cast<std::size_t>(view.bytes), [&](auto tag) {
     using U = typename decltype(tag)::type;
     using Wide = Vector<U, 16 / sizeof(U)>;
     using One = Vector<U, 1>;
     const unsigned blocks = grid_for(view.items, kMoveThreads);
-    if (view.vectors) trilu<U, 16 / sizeof(U)><<<blocks, kMoveThreads, 0, stream>>>(view, static_cast<const Wide*>(x), static_cast<Wide*>(y));
-    else trilu<U, 1><<<blocks, kMoveThreads, 0, stream>>>(view, static_cast<const One*>(x), static_cast<One*>(y));
+    if (view.vectors) start_kernel(start, trilu<U, 16 / sizeof(U)>, blocks, kMoveThreads, 0, view, static_cast<const Wide*>(x), static_cast<Wide*>(y));
+    else start_kernel(start, trilu<U, 1>, blocks, kMoveThreads, 0, view, static_cast<const One*>(x), static_cast<One*>(y));
   });
 }
 

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "ops/divisor_cuda.h"
 
 namespace tandem::cuda {
@@ -21,7 +20,7 @@ struct PadView {
   std::int64_t before[kPadRank] = {}, from[kPadRank] = {}, strides[kPadRank] = {};
   uint4 value = {};  // of `constant`, repeated
 };
-void launch_pad(const PadView& view, const void* x, void* y, cudaStream_t stream);
+void launch_pad(const PadView& view, const void* x, void* y, const Start& start);
 
 // Matrices of `rows` × `columns` elements; what lies below (or above) the k-th diagonal becomes 0. `vectors`: 16 bytes lie in one row.
 struct TriluView {
@@ -30,6 +29,6 @@ struct TriluView {
   std::int64_t k = 0, items = 0;  // items: elements, or 16 bytes of them
   Divisor rows, columns;          // columns in items
 };
-void launch_trilu(const TriluView& view, const void* x, void* y, cudaStream_t stream);
+void launch_trilu(const TriluView& view, const void* x, void* y, const Start& start);
 
 }  // namespace tandem::cuda

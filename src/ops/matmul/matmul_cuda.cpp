@@ -9,6 +9,7 @@
 #include "ops/matmul/matvec_cuda.h"
 #include "ops/matmul/products_cuda.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -25,7 +26,7 @@ class CudaMatMul final : public PreparedKernel {
     for (const MatMulProblem::Offsets& first : batches_.first)
       cuda::launch_matmul(p_.dtype, p_.activation, shape, args.operands[kMatMulA] + at(first.a), args.operands[kMatMulB] + at(first.b),
                           p_.bias ? args.operands[kMatMulBias] : nullptr, p_.residual ? args.operands[kMatMulResidual] + at(first.c) : nullptr,
-                          args.results[0] + at(first.c), cuda::handle_of(args.stream));
+                          args.results[0] + at(first.c), cuda::start_of(args));
     cuda::check_launch("a product");
   }
 
@@ -55,6 +56,7 @@ const KernelDef cuda_matmul = {
     .prepare = prepare_cuda_matmul,
     .rank = 10,
     .device = "cuda",
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 
@@ -30,6 +31,7 @@ __device__ __forceinline__ void load_tile(const T* matrix, std::int64_t rows, st
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) matmul(MatMulArgs<T> p, std::int64_t first_batch, unsigned row_tiles) {
+  begin_dependent();
   using A = typename Arithmetic<T>::type;
   __shared__ A a_tile[kDepth][kTile + 1], b_tile[kDepth][kTile + 1];
   const MatMulShape& s = p.shape;
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) matmul(MatMulArgs<T> p, std::int64_t
 }  // namespace
 
 void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias, const void* residual, void* c,
-                   cudaStream_t stream) {
+                   const Start& start) {
   if (shape.m == 0 || shape.n == 0) return;
   const unsigned row_tiles = grid_for(shape.m, kTile);
   const unsigned tiles = grid_for(std::int64_t{row_tiles} * grid_for(shape.n, kTile), 1);
@@ -82,7 +84,7 @@ void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape,
                                 static_cast<T*>(c), shape, activation};
     for (std::int64_t first = 0; first < shape.batch; first += kMostBatches) {
       const auto batches = static_cast<unsigned>(std::min<std::int64_t>(kMostBatches, shape.batch - first));
-      matmul<T><<<dim3(tiles, batches), kThreads, 0, stream>>>(args, first, row_tiles);
+      start_kernel(start, matmul<T>, dim3(tiles, batches), kThreads, 0, args, first, row_tiles);
     }
   });
 }

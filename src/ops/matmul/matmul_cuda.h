@@ -1,10 +1,9 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <memory>
 
+#include "device/cuda/start.h"
 #include "ops/matmul/activation.h"
 #include "tandem/types.h"
 
@@ -26,7 +25,7 @@ struct MatMulShape {
 
 // c = activation(a·b + bias) + residual; bias and residual may be null. Any type of whole bytes but bool.
 void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias, const void* residual, void* c,
-                   cudaStream_t stream);
+                   const Start& start);
 
 }  // namespace cuda
 }  // namespace tandem

@@ -4,6 +4,7 @@
 #include "ops/kernel.h"
 #include "ops/norm/operands.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -34,7 +35,7 @@ class Norm final : public PreparedKernel {
     rows.bias = biased_ ? args.operands[operands_.bias()] : nullptr;
     rows.y = args.results[0];
     rows.sum = operands_.adds ? args.results[1] : nullptr;
-    cuda::launch_norm(rows, multiprocessors_, cuda::handle_of(args.stream));
+    cuda::launch_norm(rows, multiprocessors_, cuda::start_of(args));
     cuda::check_launch("norm");
   }
 
@@ -59,6 +60,7 @@ constexpr KernelDef define(std::string_view name, std::string_view op) {
       .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Norm>(args); },
       .in_place_operand = 0,
       .device = "cuda",
+      .dependent = true,
   };
 }
 

@@ -1,4 +1,5 @@
 // LayerNorm and RmsNorm: a row is read once into registers, where the mean and then the mean square of the differences are taken.
+#include "device/cuda/dependent.cuh"
 #include "ops/norm/norm_cuda.h"
 #include "ops/rows_cuda.cuh"
 
@@ -47,6 +48,7 @@ struct Columns {
 
 template <typename T, int kWidth, int kPer, bool kCenters, bool kAdds>
 __global__ void __launch_bounds__(kRowThreads) norm(const NormRows r) {
+  begin_dependent();
   using C = Columns<T, kWidth>;
   __shared__ float shared[2][32];
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y, begin = row * r.length;
@@ -85,6 +87,7 @@ __global__ void __launch_bounds__(kRowThreads) norm(const NormRows r) {
 // A block per row, which is read again from memory for each step. A thread always comes back to its own columns.
 template <typename T, int kWidth, bool kCenters, bool kAdds>
 __global__ void __launch_bounds__(kLongThreads) norm_long(const NormRows r) {
+  begin_dependent();
   using C = Columns<T, kWidth>;
   __shared__ float shared[2][32];
   const std::int64_t begin = blockIdx.x * r.length;
@@ -108,37 +111,37 @@ __global__ void __launch_bounds__(kLongThreads) norm_long(const NormRows r) {
 }
 
 template <typename T, int kWidth, bool kCenters, bool kAdds>
-void launch_form(const NormRows& r, int multiprocessors, cudaStream_t stream) {
+void launch_form(const NormRows& r, int multiprocessors, const Start& start) {
   constexpr int kMostPer = kAdds ? 4 : 8;  // more would not stay in registers
   const RowLaunch launch = row_launch(r.rows, r.length / kWidth, kMostPer, kRowThreads, multiprocessors);
   if (launch.per == 0) {
-    norm_long<T, kWidth, kCenters, kAdds><<<grid_for(r.rows, 1), kLongThreads, 0, stream>>>(r);
+    start_kernel(start, norm_long<T, kWidth, kCenters, kAdds>, grid_for(r.rows, 1), kLongThreads, 0, r);
     return;
   }
   with_per<kMostPer>(launch.per, [&](auto per) {
-    norm<T, kWidth, per(), kCenters, kAdds><<<grid_for(r.rows, launch.y), dim3(launch.x, launch.y), 0, stream>>>(r);
+    start_kernel(start, norm<T, kWidth, per(), kCenters, kAdds>, grid_for(r.rows, launch.y), dim3(launch.x, launch.y), 0, r);
   });
 }
 
 template <typename T, int kWidth>
-void launch_width(const NormRows& r, int multiprocessors, cudaStream_t stream) {
-  if (r.centers && r.residual) launch_form<T, kWidth, true, true>(r, multiprocessors, stream);
-  else if (r.centers) launch_form<T, kWidth, true, false>(r, multiprocessors, stream);
-  else if (r.residual) launch_form<T, kWidth, false, true>(r, multiprocessors, stream);
-  else launch_form<T, kWidth, false, false>(r, multiprocessors, stream);
+void launch_width(const NormRows& r, int multiprocessors, const Start& start) {
+  if (r.centers && r.residual) launch_form<T, kWidth, true, true>(r, multiprocessors, start);
+  else if (r.centers) launch_form<T, kWidth, true, false>(r, multiprocessors, start);
+  else if (r.residual) launch_form<T, kWidth, false, true>(r, multiprocessors, start);
+  else launch_form<T, kWidth, false, false>(r, multiprocessors, start);
 }
 
 }  // namespace
 
-void launch_norm(const NormRows& r, int multiprocessors, cudaStream_t stream) {
+void launch_norm(const NormRows& r, int multiprocessors, const Start& start) {
   with_float_type(r.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     constexpr int kWide = 16 / sizeof(T);
     bool wide = r.length % kWide == 0;
     for (const void* address : {r.x, r.residual, r.offset, r.scale, r.bias, static_cast<const void*>(r.y), static_cast<const void*>(r.sum)})
       wide = wide && aligned_16(address);
-    if (wide) launch_width<T, kWide>(r, multiprocessors, stream);
-    else launch_width<T, 1>(r, multiprocessors, stream);
+    if (wide) launch_width<T, kWide>(r, multiprocessors, start);
+    else launch_width<T, 1>(r, multiprocessors, start);
   });
 }
 

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -23,6 +22,6 @@ struct NormRows {
   DType type;
 };
 
-void launch_norm(const NormRows& rows, int multiprocessors, cudaStream_t stream);
+void launch_norm(const NormRows& rows, int multiprocessors, const Start& start);
 
 }  // namespace tandem::cuda

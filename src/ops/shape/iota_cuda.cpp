@@ -3,6 +3,7 @@
 #include "device/cuda/runtime.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -14,7 +15,7 @@ class Iota final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     if (count_ == 0) return;
-    cuda::launch_iota(dtype_, args.results[0], count_, offset_, cuda::handle_of(args.stream));
+    cuda::launch_iota(dtype_, args.results[0], count_, offset_, cuda::start_of(args));
     cuda::check_launch("iota");
   }
 
@@ -38,6 +39,7 @@ const KernelDef cuda_iota = {
     .refuse = refuse,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Iota>(args.call); },
     .device = "cuda",
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

@@ -4,6 +4,7 @@
 #include "ops/along_axis.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -22,7 +23,7 @@ class Softmax final : public PreparedKernel {
     cuda::SoftmaxRows rows = rows_;
     rows.x = args.operands[0];
     rows.y = args.results[0];
-    cuda::launch_softmax(rows, multiprocessors_, cuda::handle_of(args.stream));
+    cuda::launch_softmax(rows, multiprocessors_, cuda::start_of(args));
     cuda::check_launch("softmax");
   }
 
@@ -45,6 +46,7 @@ constexpr KernelDef define(std::string_view name, std::string_view op) {
       .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Softmax>(args); },
       .in_place_operand = 0,
       .device = "cuda",
+      .dependent = true,
   };
 }
 

@@ -1,4 +1,5 @@
 // Softmax: a contiguous row is read once into registers; other axes and longer rows are read once per step.
+#include "device/cuda/dependent.cuh"
 #include "ops/rows_cuda.cuh"
 #include "ops/softmax/softmax_cuda.h"
 
@@ -16,6 +17,7 @@ __device__ __forceinline__ float exponential(float x) {
 
 template <typename T, int kWidth, int kPer, bool kLogarithm>
 __global__ void __launch_bounds__(1024) softmax(const T* x, T* y, std::int64_t rows, int length) {
+  begin_dependent();
   using V = Vector<T, kWidth>;
   __shared__ float shared[2][32];
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y, begin = row * length;
@@ -55,6 +57,7 @@ __global__ void __launch_bounds__(1024) softmax(const T* x, T* y, std::int64_t r
 // A block per row.
 template <typename T, int kWidth, bool kLogarithm>
 __global__ void __launch_bounds__(kLongThreads) softmax_long(const T* x, T* y, std::int64_t length) {
+  begin_dependent();
   using V = Vector<T, kWidth>;
   __shared__ float shared[2][32];
   const std::int64_t begin = blockIdx.x * length;
@@ -91,6 +94,7 @@ __global__ void __launch_bounds__(kLongThreads) softmax_long(const T* x, T* y, s
 template <typename T, bool kLogarithm>
 __global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x, T* y, std::int64_t columns, std::int64_t extent,
                                                                             std::int64_t inner) {
+  begin_dependent();
   __shared__ float tops[kParts][kColumns], totals[kParts][kColumns];
   const std::int64_t index = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
   const int part = threadIdx.y;
@@ -114,42 +118,41 @@ __global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x,
 }
 
 template <typename T, int kWidth, bool kLogarithm>
-void launch_rows(const T* x, T* y, std::int64_t rows, std::int64_t length, int multiprocessors, cudaStream_t stream) {
+void launch_rows(const T* x, T* y, std::int64_t rows, std::int64_t length, int multiprocessors, const Start& start) {
   constexpr int kMostPer = kWidth == 8 ? 4 : 8;  // 32 values of a thread
   const RowLaunch launch = row_launch(rows, length / kWidth, kMostPer, 1024, multiprocessors);
   if (launch.per == 0) {
-    softmax_long<T, kWidth, kLogarithm><<<grid_for(rows, 1), kLongThreads, 0, stream>>>(x, y, length);
+    start_kernel(start, softmax_long<T, kWidth, kLogarithm>, grid_for(rows, 1), kLongThreads, 0, x, y, length);
     return;
   }
   with_per<kMostPer>(launch.per, [&](auto per) {
     if constexpr (per() <= kMostPer)
-      softmax<T, kWidth, per(), kLogarithm>
-          <<<grid_for(rows, launch.y), dim3(launch.x, launch.y), 0, stream>>>(x, y, rows, static_cast<int>(length));
+      start_kernel(start, softmax<T, kWidth, per(), kLogarithm>, grid_for(rows, launch.y), dim3(launch.x, launch.y), 0, x, y, rows, static_cast<int>(length));
   });
 }
 
 template <typename T, bool kLogarithm>
-void launch_form(const SoftmaxRows& r, int multiprocessors, cudaStream_t stream) {
+void launch_form(const SoftmaxRows& r, int multiprocessors, const Start& start) {
   constexpr int kWide = 16 / sizeof(T);
   const T* x = static_cast<const T*>(r.x);
   T* y = static_cast<T*>(r.y);
   if (r.inner != 1) {
     const std::int64_t columns = r.outer * r.inner;
-    softmax_columns<T, kLogarithm><<<grid_for(columns, kColumns), dim3(kColumns, kParts), 0, stream>>>(x, y, columns, r.extent, r.inner);
+    start_kernel(start, softmax_columns<T, kLogarithm>, grid_for(columns, kColumns), dim3(kColumns, kParts), 0, x, y, columns, r.extent, r.inner);
   } else if (r.extent % kWide == 0 && aligned_16(x) && aligned_16(y)) {
-    launch_rows<T, kWide, kLogarithm>(x, y, r.outer, r.extent, multiprocessors, stream);
+    launch_rows<T, kWide, kLogarithm>(x, y, r.outer, r.extent, multiprocessors, start);
   } else {
-    launch_rows<T, 1, kLogarithm>(x, y, r.outer, r.extent, multiprocessors, stream);
+    launch_rows<T, 1, kLogarithm>(x, y, r.outer, r.extent, multiprocessors, start);
   }
 }
 
 }  // namespace
 
-void launch_softmax(const SoftmaxRows& rows, int multiprocessors, cudaStream_t stream) {
+void launch_softmax(const SoftmaxRows& rows, int multiprocessors, const Start& start) {
   with_float_type(rows.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (rows.logarithm) launch_form<T, true>(rows, multiprocessors, stream);
-    else launch_form<T, false>(rows, multiprocessors, stream);
+    if (rows.logarithm) launch_form<T, true>(rows, multiprocessors, start);
+    else launch_form<T, false>(rows, multiprocessors, start);
   });
 }
 

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -17,6 +16,6 @@ struct SoftmaxRows {
   DType type;
 };
 
-void launch_softmax(const SoftmaxRows& rows, int multiprocessors, cudaStream_t stream);
+void launch_softmax(const SoftmaxRows& rows, int multiprocessors, const Start& start);
 
 }  // namespace tandem::cuda
