@@ -139,6 +139,7 @@ inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
+inline void begin_dependent() {}
 inline float load_f16(unsigned short x) { return tandem::f16_to_float(x); }
 inline unsigned short store_f16(float x) { return tandem::float_to_f16(x); }
 inline unsigned short store_bf16(float x) { return tandem::float_to_bf16(x); }

@@ -57,6 +57,7 @@ const KernelDef cuda_matmul = {
     .rank = 10,
     .device = "cuda",
     .dependent = true,
+    .reads_early = [](const OpCall&, std::size_t operand) { return operand == kMatMulB; },
 };
 
 }  // namespace tandem::kernels

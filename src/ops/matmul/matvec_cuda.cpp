@@ -9,6 +9,7 @@
 #include "ops/kernel.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/problem_cpu.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -32,11 +33,11 @@ class CudaMatVec final : public PreparedKernel {
   std::size_t workspace_bytes() const override { return splits_ == 1 ? 0 : static_cast<std::size_t>(splits_ * p_.m * p_.n) * sizeof(float); }
 
   void run(const RunArgs& args) const override {
-    const cudaStream_t stream = cuda::handle_of(args.stream);
+    const cuda::Start start = cuda::start_of(args);
     const std::byte *a = args.operands[kMatMulA], *b = args.operands[kMatMulB];
     const std::byte *bias = p_.bias ? args.operands[kMatMulBias] : nullptr, *residual = p_.residual ? args.operands[kMatMulResidual] : nullptr;
     if (reinterpret_cast<std::uintptr_t>(b) % 16 != 0) {
-      cuda::launch_matmul(p_.dtype, p_.activation, {p_.m, p_.n, p_.k, 1, 0, 0}, a, b, bias, residual, args.results[0], stream);
+      cuda::launch_matmul(p_.dtype, p_.activation, {p_.m, p_.n, p_.k, 1, 0, 0}, a, b, bias, residual, args.results[0], start);
     } else {
       cuda::launch_matvec(p_.dtype,
                           {.a = a,
@@ -51,8 +52,9 @@ class CudaMatVec final : public PreparedKernel {
                            .k = p_.k,
                            .depth = depth_,
                            .splits = splits_,
-                           .activation = p_.activation},
-                          stream);
+                           .activation = p_.activation,
+                           .b_resident = start.early && (args.resident >> kMatMulB & 1) != 0},
+                          start);
     }
     cuda::check_launch("a product of few rows");
   }

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/matvec_cuda.h"
 
@@ -30,6 +31,7 @@ __device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, V
   };
 #pragma unroll
   for (int i = 0; i < kFlight; ++i) start(i);
+  wait_for_previous();
 #pragma unroll kFlight
   for (int i = 0; i < count; ++i, a += kWarps) {
     wait_for_all_but<kFlight - 1>();
@@ -115,8 +117,11 @@ __global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVe
   const int columns = p.n - column0 < kColumns ? static_cast<int>(p.n - column0) : kColumns;
   const auto finished = [&](int r, int at, float sum) { finish<T>(p, r, column0 + at, sum); };
 
+  let_next_begin();
+  if (!p.b_resident) wait_for_previous();
   float sums[kRows][kVector] = {};
   if (column < p.n) add_rows(p, column, ring, sums);
+  else wait_for_previous();
   __syncthreads();  // the ring's memory is used again
   if (p.splits == 1) return across_warps(shared, sums, columns, finished);
   across_warps(shared, sums, columns, [&](int r, int at, float sum) { p.partials[(blockIdx.y * kRows + r) * p.n + column0 + at] = sum; });
@@ -136,11 +141,11 @@ auto kernel_of(std::int64_t rows) {
 
 }  // namespace
 
-void launch_matvec(DType dtype, const MatVec& p, cudaStream_t stream) {
+void launch_matvec(DType dtype, const MatVec& p, const Start& start) {
   with_float_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const dim3 grid(grid_for(p.n, kMatVecColumns / static_cast<std::int64_t>(sizeof(T))), static_cast<unsigned>(p.splits));
-    kernel_of<T>(p.m)<<<grid, kThreads, 0, stream>>>(p);
+    start_kernel(start, kernel_of<T>(p.m), grid, kThreads, 0, p);
   });
 }
 

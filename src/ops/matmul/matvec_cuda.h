@@ -1,10 +1,9 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <memory>
 
+#include "device/cuda/start.h"
 #include "ops/matmul/activation.h"
 #include "tandem/types.h"
 
@@ -34,8 +33,9 @@ struct MatVec {
   unsigned* arrived;
   std::int64_t m, n, k, depth, splits;
   Activation activation;
+  bool b_resident;  // may be read before what precedes the launch has ended
 };
-void launch_matvec(DType dtype, const MatVec& p, cudaStream_t stream);
+void launch_matvec(DType dtype, const MatVec& p, const Start& start);
 // Blocks for a product of so many rows that a multiprocessor of the current GPU holds at once.
 int matvec_blocks_at_once(DType dtype, std::int64_t rows);
 

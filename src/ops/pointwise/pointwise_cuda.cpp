@@ -7,6 +7,7 @@
 #include "ops/kernel.h"
 #include "ops/pointwise/pointwise_view_cuda.h"
 #include "ops/shape_rules.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 namespace {
@@ -48,8 +49,8 @@ class CudaPointwise final : public PreparedKernel {
     p.fault = cuda::fault_word_of(args.stream, cuda::FaultKind::division);
     p.aligned = aligned ? 1 : 0;
     void* parameters[] = {&p};
-    cuda::check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel_), dim3(view_.blocks), dim3(kPointwiseThreads), parameters, 0, cuda::handle_of(args.stream)),
-                "a pointwise kernel");
+    const auto start = [&](const cudaLaunchConfig_t* configuration) { return cudaLaunchKernelExC(configuration, reinterpret_cast<const void*>(kernel_), parameters); };
+    cuda::check(cuda::with_configuration(cuda::start_of(args), dim3(view_.blocks), dim3(kPointwiseThreads), 0, start), "a pointwise kernel");
   }
 
  private:
@@ -139,6 +140,7 @@ const KernelDef cuda_pointwise = {
     .library = "nvrtc",
     .device = "cuda",
     .texts = texts<view_of>,
+    .dependent = true,
 };
 
 extern const KernelDef cuda_gated;
@@ -150,6 +152,7 @@ const KernelDef cuda_gated = {
     .library = "nvrtc",
     .device = "cuda",
     .texts = texts<view_of_gated>,
+    .dependent = true,
 };
 
 }  // namespace tandem::kernels

@@ -115,6 +115,7 @@ class Writer {
 
   std::string text() {
     line("extern \"C\" __global__ void __launch_bounds__({}) {}(const __grid_constant__ Args p) {{", kPointwiseThreads, name_);
+    line("  begin_dependent();");
     line("  typedef {} Index;", f_.wide ? "u64" : "u32");
     line("  const Index v = (Index)blockIdx.x * {}u + threadIdx.x;", kPointwiseThreads);
     line("  if (v >= p.vectors) return;");
