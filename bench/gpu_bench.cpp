@@ -38,6 +38,7 @@ struct Work {
   double flops = 0;
   double scale = 1;           // of the random operands
   std::vector<std::size_t> weights = {};  // operands that are weights, which a kernel may keep in a layout of its own
+  bool dependent = true;      // calls start before those before them have ended, where the kernel can
 };
 
 std::vector<Work> all_work() {
@@ -97,6 +98,8 @@ std::vector<Work> all_work() {
                   DType::f16, {{256, 64, 112, 112}}, {{1, 4, 112, 112}}});
   list.push_back({"GroupNorm", "GroupNorm", {{"group_size", std::int64_t{10}}}, DType::f16, {{32, 320, 64, 64}, {320}, {320}}, {{1, 20, 64, 64}, {20}, {20}}});
   list.push_back({"Resize nearest", "Resize", {{"sizes", std::vector<Dim>{128, 128}}}, DType::f16, {{16, 640, 64, 64}}, {{1, 4, 64, 64}}});
+  for (const bool dependent : {true, false})  // hundreds of small kernels in one recording: the time between two of them
+    list.push_back({.name = dependent ? "RmsNorm of 4 rows, early" : "RmsNorm of 4 rows, in turn", .op = "RmsNorm", .operands = {{4, kLength}, {kLength}}, .corner = {{4, kLength}, {kLength}}, .dependent = dependent});
   return list;
 }
 
@@ -190,15 +193,21 @@ class Row {
     return to;
   }
 
-  void call(std::size_t set) {
+  // `follows`: another call of this row was given to the stream just before.
+  void call(std::size_t set, bool follows) {
+    constexpr int kFirstWithEarlyStarts = 90;
+    std::vector<bool> weights(call_.operands.size(), false);
+    for (const std::size_t i : work_.weights) weights[i] = true;
+    const bool early = follows && work_.dependent && kernel_->dependent && device_->sm() >= kFirstWithEarlyStarts;
+    const std::uint64_t resident = early ? resident_operands(*kernel_, call_, weights) : 0;
     const std::size_t in = call_.operands.size(), out = call_.results.size();
-    prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60))});
+    prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60)), early, resident});
   }
 
   // Seconds of that many calls, which a recording holds so that starting them costs little.
   double run(int calls) {
     const auto work = [&] {
-      for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i) % sets_);
+      for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i) % sets_, i > 0);
     };
     const auto recording = device_->record(*stream_, work);
     recording->launch(*stream_);

@@ -91,6 +91,9 @@ struct KernelDef {
   bool through_host = false;
 };
 
+// RunArgs::resident where the operands marked in `weights` are weights.
+std::uint64_t resident_operands(const KernelDef& kernel, const OpCall& call, const std::vector<bool>& weights);
+
 // Why this kernel cannot be taken for the call; null if it can. `exact` forbids weaker ones; `compiled`: the code of its texts is at hand.
 std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, bool exact = false, bool compiled = false);
 

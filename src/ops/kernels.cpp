@@ -18,6 +18,13 @@ std::optional<std::string> refusal(const KernelDef& kernel, const OpCall& call, 
   return kernel.refuse ? kernel.refuse(call) : std::nullopt;
 }
 
+std::uint64_t resident_operands(const KernelDef& kernel, const OpCall& call, const std::vector<bool>& weights) {
+  std::uint64_t bits = 0;
+  for (std::size_t i = 0; kernel.reads_early && i < weights.size() && i < 64; ++i)
+    if (weights[i] && kernel.reads_early(call, i)) bits |= std::uint64_t{1} << i;
+  return bits;
+}
+
 std::span<const KernelDef* const> cpu_kernels() {
   static const KernelDef* const list[] = {
 #define TANDEM_KERNEL(name) &kernels::name,

@@ -7,14 +7,13 @@
 #include "ops/kernel.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/problem_cpu.h"
+#include "ops/start_cuda.h"
 
 namespace tandem::kernels {
 
 extern const KernelDef cublaslt_matmul;
 
 namespace {
-
-constexpr int kFirstSm = 90;  // that reads ahead of the kernel before
 
 class PackedColumns final : public Packed {
  public:
@@ -39,7 +38,7 @@ class PackedColumns final : public Packed {
 
 class PackedMatVec final : public PreparedKernel {
  public:
-  PackedMatVec(const MatMulProblem& p, const PackedColumns& columns, bool early) : p_(p), columns_(columns), early_(early) {}
+  PackedMatVec(const MatMulProblem& p, const PackedColumns& columns) : p_(p), columns_(columns) {}
 
   void run(const RunArgs& args) const override {
     cuda::launch_packed_matvec(p_.dtype,
@@ -50,15 +49,15 @@ class PackedMatVec final : public PreparedKernel {
                                 .y = args.results[0],
                                 .n = static_cast<int>(p_.n),
                                 .k = static_cast<int>(p_.k),
-                                .activation = p_.activation},
-                               early_, cuda::handle_of(args.stream));
+                                .activation = p_.activation,
+                                .resident = args.may_start_early && (args.resident >> kMatMulB & 1) != 0},
+                               cuda::start_of(args));
     cuda::check_launch("a product of one row");
   }
 
  private:
   MatMulProblem p_;
   const PackedColumns& columns_;
-  bool early_;
 };
 
 bool is_one_row(const Type& a) {
@@ -88,8 +87,7 @@ bool packs_operand(const OpCall&, std::size_t operand) { return operand == kMatM
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   if (!args.packed) return cuda::find_library(cuda::Which::cublaslt) ? cublaslt_matmul.prepare(args) : prepare_cuda_matmul(args);
-  const bool early = static_cast<const cuda::CudaDevice&>(*args.device).sm() >= kFirstSm;
-  return std::make_unique<PackedMatVec>(matmul_problem(args.call), static_cast<const PackedColumns&>(*args.packed), early);
+  return std::make_unique<PackedMatVec>(matmul_problem(args.call), static_cast<const PackedColumns&>(*args.packed));
 }
 
 }  // namespace
@@ -104,6 +102,8 @@ const KernelDef cuda_packed_matvec = {
     .packs_operand = packs_operand,
     .rank = -1,
     .device = "cuda",
+    .dependent = true,
+    .reads_early = packs_operand,
 };
 
 }  // namespace tandem::kernels

@@ -1,5 +1,6 @@
 // One row times a matrix that is stored by columns, at the speed of memory. A column is shared by several warps, so that all loads of a warp
 // go out at once; they go out before the kernel waits for the one before it, so that reading goes on from kernel to kernel.
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/packed_matvec_cuda.h"
 
@@ -8,18 +9,6 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kTile = 64;
-
-__device__ __forceinline__ void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 
 using Words = Vector<unsigned, 4>;  // eight elements
 
@@ -67,6 +56,7 @@ __device__ __forceinline__ float product(const Words& a, const Words& b, float s
 template <typename T, int kLoads, int kColumns, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_constant__ PackedMatVec p, int split) {
   let_next_begin();
+  if (!p.resident) wait_for_previous();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = warp % split;
   const int column = (static_cast<int>(blockIdx.x) * (kWarps / split) + warp / split) * kColumns, vectors = p.k / 8;
   const T* x = static_cast<const T*>(p.x);
@@ -124,30 +114,21 @@ __global__ void __launch_bounds__(kThreads) pack_columns(const std::uint16_t* b,
 }
 
 template <typename T, int kLoads, int kColumns, int kBlocks>
-void launch(const PackedMatVec& p, int split, bool early, cudaStream_t stream) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t configuration{};
-  configuration.gridDim = grid_for(p.n, kWarps / split * kColumns);
-  configuration.blockDim = kThreads;
-  configuration.stream = stream;
-  configuration.attrs = &attribute;
-  configuration.numAttrs = early ? 1 : 0;
-  cudaLaunchKernelEx(&configuration, packed_matvec<T, kLoads, kColumns, kBlocks>, p, split);
+void launch(const PackedMatVec& p, int split, const Start& start) {
+  start_kernel(start, packed_matvec<T, kLoads, kColumns, kBlocks>, grid_for(p.n, kWarps / split * kColumns), kThreads, 0, p, split);
 }
 
 }  // namespace
 
 // All that a warp has of its columns is under way at once where eight warps share a column of 4096 elements.
-void launch_packed_matvec(DType dtype, const PackedMatVec& p, bool early, cudaStream_t stream) {
+void launch_packed_matvec(DType dtype, const PackedMatVec& p, const Start& start) {
   const int vectors = p.k / 8;
   const auto with_type = [&](auto tag) {
     using T = typename decltype(tag)::type;
     int split = 1;
     while (split < kWarps && split * 2 * 32 < vectors) split *= 2;
-    if (vectors <= kWarps * 2 * 32) launch<T, 2, 4, 3>(p, split, early, stream);
-    else launch<T, 4, 2, 3>(p, kWarps, early, stream);
+    if (vectors <= kWarps * 2 * 32) launch<T, 2, 4, 3>(p, split, start);
+    else launch<T, 4, 2, 3>(p, kWarps, start);
   };
   if (dtype == DType::f16) with_type(Tag<__half>());
   else with_type(Tag<__nv_bfloat16>());

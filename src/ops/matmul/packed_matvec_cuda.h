@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "device/cuda/start.h"
 #include "ops/matmul/activation.h"
 #include "tandem/types.h"
 
@@ -16,13 +17,12 @@ struct PackedMatVec {
   void* y;
   int n, k;
   Activation activation;
+  bool resident;  // `packed` may be read before what precedes the launch has ended
 };
 // The longest row, and the most of them.
 inline constexpr std::int64_t kPackedMatVecMost = 1 << 28;
 
-// `early`: it may begin before what was given to the stream before has ended. It reads of `packed` only until that has ended, and lets the
-// next launch begin at once. For compute capability 9.0 and newer.
-void launch_packed_matvec(DType dtype, const PackedMatVec& p, bool early, cudaStream_t stream);
+void launch_packed_matvec(DType dtype, const PackedMatVec& p, const Start& start);
 
 // b [k,n] of 16-bit elements to [n,k].
 void launch_pack_columns(const void* b, void* packed, std::int64_t k, std::int64_t n, cudaStream_t stream);
