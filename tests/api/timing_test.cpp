@@ -9,6 +9,8 @@
 #include "graph/builder.h"
 #include "ops/kernel.h"
 #include "ops/ops.h"
+#include "plan/engine_file.h"
+#include "runtime/rank_engine.h"
 #include "support/temporary_folder.h"
 #include "support/thrown.h"
 
@@ -84,6 +86,27 @@ TEST(Chooser, TheFastestKernelWithItsAlgorithmIsInThePlanAndTimedOnce) {
   Plan other = plan;
   other.programs[0].steps[0].algorithm += "!";
   EXPECT_NE(digest(other), digest(plan));
+}
+
+// A plan from outside may say of any kernel that it starts early.
+TEST(Edges, KernelsThatDoNotWaitAreNotStartedEarly) {
+  auto module = product();
+  Graph& graph = module->main();
+  graph.outputs()[0].value = GraphBuilder(graph).add("Transpose", {graph.outputs()[0].value}, {{"permutation", std::vector<std::int64_t>{1, 0}}});
+  Plan plan = build_plan(*module);
+  ASSERT_EQ(plan.programs[0].steps.size(), 2u);
+  const auto opened = [&] {
+    std::vector<std::byte> bytes;
+    write_engine([&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); }, plan, {});
+    Tensor tensor(DType::u8, {static_cast<std::int64_t>(bytes.size())});
+    std::ranges::copy(bytes, tensor.mutable_data());
+    parse_engine_file(tensor);
+  };
+  opened();
+  plan.programs[0].steps[1].starts_early = true;
+  const Error error = thrown(opened);
+  EXPECT_EQ(error.code(), ErrorCode::invalid_engine);
+  EXPECT_NE(error.message().find("cannot start before"), std::string::npos) << error.what();
 }
 
 }  // namespace
