@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <iostream>
 #include <limits>
+#include <optional>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -28,6 +29,8 @@ namespace {
 using namespace tandem;
 using Json = nlohmann::json;
 
+const Shape kAbsent = {-1};  // of an operand that is not given
+
 struct Work {
   std::string name;
   std::string op;
@@ -39,6 +42,8 @@ struct Work {
   double scale = 1;           // of the random operands
   std::vector<std::size_t> weights = {};  // operands that are weights, which a kernel may keep in a layout of its own
   bool dependent = true;      // calls start before those before them have ended, where the kernel can
+  std::vector<DType> types = {};          // of the operands, where they differ from `dtype`
+  DType type_of(std::size_t operand) const { return types.empty() ? dtype : types.at(operand); }
 };
 
 std::vector<Work> all_work() {
@@ -70,6 +75,21 @@ std::vector<Work> all_work() {
   matmul("MatMul 1x4096x28672 bf16", DType::bf16, 1, 4096, 28672);
   matmul("MatMul 1x4096x7168 bf16", DType::bf16, 1, 4096, 7168);
   matmul("MatMul 1x4096x1536 bf16", DType::bf16, 1, 4096, 1536);
+  // b with a scale per column, or per `block` rows of one; a scale lies near the inverse of the largest code.
+  const auto dequant = [&](std::string name, DType codes, std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t block) {
+    const auto scales = [&](std::int64_t columns) { return block == 0 ? Shape{columns} : Shape{k / block, columns}; };
+    Work work{std::move(name), "DequantMatMul", {{"block_size", block}}, DType::bf16, {{m, k}, {k, n}, kAbsent, kAbsent, scales(n)},
+              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16)}, 2.0 * static_cast<double>(m * k * n), 0.1};
+    work.weights = {1};
+    work.types = {DType::bf16, codes, DType::bf16, DType::bf16, DType::f32};
+    list.push_back(work);
+  };
+  for (const std::int64_t m : {1, 4, 16}) {
+    dequant(fmt::format("DequantMatMul {}x4096x28672 i8", m), DType::i8, m, 4096, 28672, 0);
+    dequant(fmt::format("DequantMatMul {}x4096x28672 i4", m), DType::i4, m, 4096, 28672, 64);
+  }
+  dequant("DequantMatMul 1x4096x28672 fp8", DType::f8e4m3, 1, 4096, 28672, 0);
+  dequant("DequantMatMul 2048x4096x14336 i4", DType::i4, 2048, 4096, 14336, 64);
   const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns, bool causal) {
     Work work{std::move(name), "Attention", {}, DType::bf16, {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
               {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}}, 4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};
@@ -109,7 +129,8 @@ OpCall call_of(const Work& work, const std::vector<Shape>& shapes) {
   check(call.op != nullptr, "the op exists");
   call.attributes = Attributes(&call.op->fields);
   for (const auto& [name, value] : work.attributes) call.attributes.set(name, value);
-  for (const Shape& shape : shapes) call.operands.emplace_back(Type{work.dtype, dims_of_shape(shape)});
+  for (std::size_t i = 0; i < shapes.size(); ++i)
+    call.operands.push_back(shapes[i] == kAbsent ? std::nullopt : std::optional(Type{work.type_of(i), dims_of_shape(shapes[i])}));
   call.results = call.op->infer(call);
   return call;
 }
@@ -141,7 +162,7 @@ class Row {
       break;
     }
     if (!kernel_) fail(ErrorCode::unsupported, "no kernel of GPUs runs it");
-    for (const auto& operand : call_.operands) bytes_ += static_cast<double>(size_of(*operand));
+    for (const auto& operand : call_.operands) bytes_ += operand ? static_cast<double>(size_of(*operand)) : 0;
     for (const Type& result : call_.results) bytes_ += static_cast<double>(size_of(result));
     sets_ = static_cast<std::size_t>(std::clamp(2e9 / bytes_, 1.0, 64.0));
     if (kernel_->algorithms) {  // as a build chooses among them
@@ -150,7 +171,8 @@ class Row {
       algorithm_ = make_measure("cuda", 4)({*kernel_, call_, weights}).algorithm;
     }
     for (std::size_t set = 0; set < sets_; ++set) {
-      for (std::size_t i = 0; i < call_.operands.size(); ++i) operands_.push_back(random(size_of(*call_.operands[i]), static_cast<unsigned>(set * 8 + i)));
+      for (std::size_t i = 0; i < call_.operands.size(); ++i)
+        operands_.push_back(call_.operands[i] ? random(*call_.operands[i], static_cast<unsigned>(set * 8 + i)) : nullptr);
       for (const Type& result : call_.results) results_.push_back(room(size_of(result)));
     }
     stream_->wait(Deadline::after(std::chrono::seconds(60)));
@@ -185,10 +207,13 @@ class Row {
     return memory_.back().data();
   }
 
-  const std::byte* random(std::size_t size, unsigned seed) {
+  // Of integers over most of their range.
+  const std::byte* random(const Type& type, unsigned seed) {
+    const std::size_t size = size_of(type);
     std::byte* to = room(size);
-    const std::size_t elements = std::min<std::size_t>(size * 8 / static_cast<std::size_t>(bits(work_.dtype)), 1 << 20);
-    const Tensor block = test::random_tensor(work_.dtype, {static_cast<std::int64_t>(elements)}, seed, work_.scale);
+    const std::size_t elements = std::min<std::size_t>(size * 8 / static_cast<std::size_t>(bits(type.dtype)), 1 << 20);
+    const double scale = is_integer(type.dtype) ? std::ldexp(1.0, bits(type.dtype) - 2) : work_.scale;
+    const Tensor block = test::random_tensor(type.dtype, {static_cast<std::int64_t>(elements)}, seed, scale);
     for (std::size_t at = 0; at < size; at += block.size_bytes()) device_->copy(to + at, block.data(), std::min(block.size_bytes(), size - at), *stream_);
     return to;
   }
@@ -230,7 +255,8 @@ class Row {
     if (work_.corner.empty()) return -1;
     const OpCall small = call_of(work_, work_.corner);
     std::vector<Tensor> operands;
-    for (std::size_t i = 0; i < work_.corner.size(); ++i) operands.push_back(corner_of(fetch(operands_[i], *call_.operands[i]), work_.corner[i]));
+    for (std::size_t i = 0; i < work_.corner.size(); ++i)
+      operands.push_back(call_.operands[i] ? corner_of(fetch(operands_[i], *call_.operands[i]), work_.corner[i]) : Tensor());
     const Tensor expected = small.op->evaluate(small, operands)[0];
     const Tensor actual = corner_of(fetch(results_[0], call_.results[0]), expected.shape());
     double largest = 1e-6, worst = 0;

@@ -25,6 +25,9 @@ struct BuildOptions {
   std::string dump;                               // folder for numbered graphs; empty: none
   // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.
   std::string dtype;
+  // "int8", "int4" or "fp8": the matrices of products are quantised, symmetric: int8 and fp8 (e4m3) with a scale per column, int4 with one
+  // per 64 or 32 rows of a column. Activations stay as they are. Empty: as the file says.
+  std::string weights;
   bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
   bool exact = false;                             // no kernel with weaker rounding or NaN rules; CPU ranks have none
   bool dependent_launch = true;                   // of GPUs: kernels may start before their predecessors end, which changes no result

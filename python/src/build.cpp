@@ -33,6 +33,7 @@ void bind_build(nb::module_& module) {
       .def_rw("disabled_passes", &BuildOptions::disabled_passes)
       .def_rw("dump", &BuildOptions::dump)
       .def_rw("dtype", &BuildOptions::dtype)
+      .def_rw("weights", &BuildOptions::weights)
       .def_rw("refittable", &BuildOptions::refittable)
       .def_rw("timed", &BuildOptions::timed)
       .def_rw("kernels", &BuildOptions::kernels)

@@ -36,6 +36,7 @@ def build(
     io: Mapping[str, str] | None = None,
     shapes: Mapping[str, str] | None = None,
     dtype: Literal["", "f16", "bf16"] = "",
+    weights: Literal["", "int8", "int4", "fp8"] = "",
     refittable: bool = False,
     timed: bool = False,
     timing_cache: str | os.PathLike[str] = "",
@@ -57,6 +58,7 @@ def build(
         io: inputs and outputs that are to lie otherwise than the strategies say: name to "same" or "DIM:AXIS[,DIM:AXIS...]".
         shapes: per input its shape, "8x128", or its smallest, typical and largest, "1x8:8x64:64x512"; in elements.
         dtype: compute f32 products and what lies between them in this type; norms, softmax, inputs and outputs stay.
+        weights: quantise the matrices of products: int8 and fp8 with a scale per column, int4 with one per 64 or 32 rows of a column.
         refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
         timed: choose among kernels by running them; else by rule, the same on every machine.
         timing_cache: a file of measured times, read and added to.
@@ -83,6 +85,7 @@ def build(
     options.io = dict(io or {})
     options.shapes = dict(shapes or {})
     options.dtype = dtype
+    options.weights = weights
     options.refittable = refittable
     options.timed = timed
     options.timing_cache = os.fspath(timing_cache)
@@ -92,6 +95,8 @@ def build(
     options.threads = threads
     if dtype not in ("", "f16", "bf16"):
         raise InvalidArgumentError(f"dtype is {dtype!r}, expected 'f16' or 'bf16'")
+    if weights not in ("", "int8", "int4", "fp8"):
+        raise InvalidArgumentError(f"weights are {weights!r}, expected 'int8', 'int4' or 'fp8'")
     if isinstance(model, Network):
         return model._build(options, progress)
     return _core._build(model, options, progress)

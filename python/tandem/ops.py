@@ -403,6 +403,85 @@ class NetworkOps(_core._Network):
         }  # fmt: skip
         return self._add("Resize", [x], attributes, name)
 
+    def dequant_matmul(
+        self,
+        a: Operand,
+        b: Operand,
+        bias: Operand | None = None,
+        residual: Operand | None = None,
+        scale: Operand | None = None,
+        zero_point: Operand | None = None,
+        *,
+        activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "none",
+        block_size: int = 0,
+        name: str = "",
+    ) -> Value:
+        """y[…,m,n] = activation(Σₖ a[…,m,k]·(b[k,n] - zero_point)·scale + bias[n]) + residual[…,m,n], b being quantised; made by a pass
+        from DequantizeLinear and MatMul.
+
+        Args:
+            bias: [n].
+            residual: the result's shape.
+            scale: always given: one, [n], or [⌈k/block_size⌉,n].
+            zero_point: like the scale.
+            activation: applied before the residual is added.
+            block_size: rows of b that share a scale; 0: all.
+        """
+        attributes: dict[str, Any] = {
+            "activation": activation, "block_size": block_size,
+        }  # fmt: skip
+        return self._add("DequantMatMul", [a, b, bias, residual, scale, zero_point], attributes, name)
+
+    def dequantize_linear(
+        self,
+        x: Operand,
+        scale: Operand,
+        zero_point: Operand | None = None,
+        *,
+        axis: int = 1,
+        block_size: int = 0,
+        to: DTypeLike = "f32",
+        name: str = "",
+    ) -> Value:
+        """y = (x - zero_point)·scale, rounded once to the dtype of the result.
+
+        Args:
+            scale: one, one per index of the axis, or one per block.
+            zero_point: like the scale.
+            axis: along which scales differ.
+            block_size: elements along the axis that share a scale; 0: no blocks.
+            to: dtype of the result.
+        """
+        return self._add("DequantizeLinear", [x, scale, zero_point], {"axis": axis, "block_size": block_size, "to": dtype_word(to)}, name)
+
+    def quantize_linear(
+        self,
+        x: Operand,
+        scale: Operand,
+        zero_point: Operand | None = None,
+        *,
+        axis: int = 1,
+        block_size: int = 0,
+        to: DTypeLike = "u8",
+        saturate: bool = True,
+        name: str = "",
+    ) -> Value:
+        """y = saturate(round(x / scale) + zero_point): the quotient rounded in the scale's dtype, then to nearest even; NaN counts as 0.
+        For 8-bit floats y = x / scale rounded to them, NaN kept.
+
+        Args:
+            scale: one, one per index of the axis, or one per block.
+            zero_point: like the scale.
+            axis: along which scales differ.
+            block_size: elements along the axis that share a scale; 0: no blocks.
+            to: dtype of the result.
+            saturate: of 8-bit floats: the largest number for what is larger, not infinity or NaN.
+        """
+        attributes: dict[str, Any] = {
+            "axis": axis, "block_size": block_size, "to": dtype_word(to), "saturate": saturate,
+        }  # fmt: skip
+        return self._add("QuantizeLinear", [x, scale, zero_point], attributes, name)
+
     def add_layer_norm(
         self,
         x: Operand,

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/half.h"
 #include "core/numeric.h"
+#include "core/stored_bytes.h"
 
 namespace tandem {
 namespace {
@@ -110,7 +111,7 @@ void store_int(DType dtype, std::byte* data, std::int64_t index, std::int64_t va
 }
 
 Tensor::Tensor(DType dtype, Shape shape)
-    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)), bytes_(tandem::bytes(dtype, count_)), writable_(true) {
+    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)), bytes_(stored_bytes(dtype, count_)), writable_(true) {
   const std::size_t room = (std::max<std::size_t>(bytes_, 1) + 63) / 64 * 64;
   void* memory = std::aligned_alloc(64, room);
   if (!memory) fail(ErrorCode::out_of_memory, "no memory for a tensor of {} bytes", bytes_);
@@ -120,7 +121,7 @@ Tensor::Tensor(DType dtype, Shape shape)
 }
 
 Tensor::Tensor(DType dtype, Shape shape, const std::byte* data, std::shared_ptr<const void> owner)
-    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)), bytes_(tandem::bytes(dtype, count_)), data_(data),
+    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)), bytes_(stored_bytes(dtype, count_)), data_(data),
       owner_(std::move(owner)) {}
 
 Tensor Tensor::of(DType dtype, Shape shape, std::span<const double> values) {

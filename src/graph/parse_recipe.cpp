@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "core/numeric.h"
+#include "core/stored_bytes.h"
 #include "graph/text.h"
 #include "graph/text_values.h"
 
@@ -20,7 +21,7 @@ class RecipeParser {
     s_.expect('(');
     RecipePtr made = body(kind, start);
     s_.expect(')');
-    s_.at(start, [&] { return bytes(made->dtype, element_count(made->shape)); });
+    s_.at(start, [&] { return stored_bytes(made->dtype, element_count(made->shape)); });
     return made;
   }
 

@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "core/half.h"
 #include "core/numeric.h"
+#include "core/stored_bytes.h"
 #include "graph/text.h"
 #include "graph/text_values.h"
 
@@ -138,7 +139,7 @@ Tensor scan_tensor(Scanner& s) {
   const DType dtype = scan_dtype(s);
   const Shape shape = scan_shape(s);
   const std::int64_t count = element_count(shape);
-  const std::size_t size = s.at(start, [&] { return bytes(dtype, count); });
+  const std::size_t size = s.at(start, [&] { return stored_bytes(dtype, count); });
   s.expect('(');
   if (!s.take_word("hex")) return from_elements(s, dtype, shape, count, size);
   Tensor tensor = from_hex(s, dtype, shape, size);

@@ -20,30 +20,36 @@ struct Blocks {
   }
 };
 
+// `count` elements from one place to another. Half bytes go one by one where they do not lie alike.
+void copy_elements(const Tensor& from, std::int64_t from_at, Tensor& to, std::int64_t to_at, std::int64_t count) {
+  const std::int64_t size = bits(from.dtype());
+  if (from_at * size % 8 == 0 && to_at * size % 8 == 0 && count * size % 8 == 0) {
+    std::memcpy(to.mutable_data() + bytes(from.dtype(), to_at), from.data() + bytes(from.dtype(), from_at), bytes(from.dtype(), count));
+    return;
+  }
+  for (std::int64_t i = 0; i < count; ++i) store_int(to.dtype(), to.mutable_data(), to_at + i, from.int_at(from_at + i));
+}
+
 Tensor slice_rows(const Tensor& from, int axis, std::int64_t begin, std::int64_t length) {
   Shape shape = from.shape();
   const std::int64_t extent = shape[at(axis)];
   shape[at(axis)] = length;
   Tensor out(from.dtype(), shape);
   const Blocks blocks(from.shape(), axis);
-  const std::size_t row = bytes(from.dtype(), blocks.inner);
   const std::int64_t count = std::max<std::int64_t>(0, std::min(length, extent - begin));
   for (std::int64_t o = 0; o < blocks.outer && count > 0; ++o)
-    std::memcpy(out.mutable_data() + static_cast<std::size_t>(o * length) * row,
-                from.data() + static_cast<std::size_t>(o * extent + begin) * row, static_cast<std::size_t>(count) * row);
+    copy_elements(from, (o * extent + begin) * blocks.inner, out, o * length * blocks.inner, count * blocks.inner);
   return out;
 }
 
 Tensor concat_rows(const std::vector<Tensor>& parts, int axis, const Shape& shape) {
   Tensor out(parts.at(0).dtype(), shape);
   const Blocks blocks(shape, axis);
-  const std::size_t row = bytes(out.dtype(), blocks.inner);
   std::int64_t offset = 0;
   for (const Tensor& part : parts) {
     const std::int64_t rows = part.shape()[at(axis)];
     for (std::int64_t o = 0; o < blocks.outer && rows > 0; ++o)
-      std::memcpy(out.mutable_data() + static_cast<std::size_t>(o * shape[at(axis)] + offset) * row,
-                  part.data() + static_cast<std::size_t>(o * rows) * row, static_cast<std::size_t>(rows) * row);
+      copy_elements(part, o * rows * blocks.inner, out, (o * shape[at(axis)] + offset) * blocks.inner, rows * blocks.inner);
     offset += rows;
   }
   return out;
@@ -51,13 +57,18 @@ Tensor concat_rows(const std::vector<Tensor>& parts, int axis, const Shape& shap
 
 Tensor transposed(const Tensor& from, const std::vector<std::int64_t>& permutation, const Shape& shape) {
   Tensor out(from.dtype(), shape);
-  const std::size_t rank = shape.size(), size = bytes(from.dtype(), 1);
+  const std::size_t rank = shape.size();
+  const bool halves = bits(from.dtype()) < 8;
+  const std::size_t size = halves ? 0 : bytes(from.dtype(), 1);
   std::vector<std::int64_t> stride(rank, 1), step(rank), index(rank, 0);
   for (std::size_t i = rank; i-- > 1;) stride[i - 1] = stride[i] * from.shape()[i];
   for (std::size_t i = 0; i < rank; ++i) step[i] = stride[static_cast<std::size_t>(permutation[i])];
   std::int64_t source = 0;
   for (std::int64_t target = 0; target < out.count(); ++target) {
-    std::memcpy(out.mutable_data() + static_cast<std::size_t>(target) * size, from.data() + static_cast<std::size_t>(source) * size, size);
+    if (halves)
+      store_int(out.dtype(), out.mutable_data(), target, from.int_at(source));
+    else
+      std::memcpy(out.mutable_data() + static_cast<std::size_t>(target) * size, from.data() + static_cast<std::size_t>(source) * size, size);
     for (std::size_t i = rank; i-- > 0;) {
       source += step[i];
       if (++index[i] < shape[i]) break;

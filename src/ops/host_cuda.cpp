@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "device/cpu/thread_pool.h"
 #include "device/cuda/runtime.h"
 #include "ops/kernel.h"
@@ -75,7 +76,7 @@ class Host final : public PreparedKernel {
   static constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
 
   void add(const Type* type, std::vector<std::size_t>& sizes) {
-    const std::size_t size = type ? bytes(type->dtype, element_count(shape_of(*type))) : 0;
+    const std::size_t size = type ? stored_bytes(type->dtype, element_count(shape_of(*type))) : 0;
     sizes.push_back(size);
     offsets_.push_back(type ? total_ : kAbsent);
     total_ += aligned_size(size);

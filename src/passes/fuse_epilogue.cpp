@@ -22,7 +22,7 @@ std::string activation_of(const Node& node) {
 
 // The product or convolution whose result only this node uses, as a whole (not partial).
 Node* fusable_product(const Value* value) {
-  Node* product = made_by(value, "MatMul") ? made_by(value, "MatMul") : made_by(value, "Conv");
+  Node* product = product_behind(value) ? product_behind(value) : made_by(value, "Conv");
   return product && has_one_use(value) && value->sharding.partial.empty() ? product : nullptr;
 }
 
@@ -38,14 +38,14 @@ bool replace(Node& node, const Node& product, std::vector<Value*> operands, Name
 // One number per column of a product, per channel of a convolution.
 bool is_bias(const Type& type, const Node& product) {
   const std::vector<Dim>& dims = product.result()->type.dims;
-  if (product.is("MatMul")) return type.rank() == 1 && type.dims[0] == dims.back();
+  if (is_product(product)) return type.rank() == 1 && type.dims[0] == dims.back();
   if (type.rank() + 1 != static_cast<int>(dims.size()) || type.dims[0] != dims[1]) return false;
   return std::all_of(type.dims.begin() + 1, type.dims.end(), [](const Dim& d) { return d == Dim(1); });
 }
 
 // A product adds its residual last, a convolution before it is activated.
 bool takes_residual(const Node& product) {
-  return !product.operand(kResidual) && (product.is("MatMul") || product.attributes.text("activation") == "none");
+  return !product.operand(kResidual) && (is_product(product) || product.attributes.text("activation") == "none");
 }
 
 bool fuse_add(Node& node) {
@@ -72,7 +72,7 @@ bool rewrite(Node& node) {
   const std::string activation = activation_of(node);
   if (activation.empty()) return false;
   Node* product = fusable_product(node.operand(0));
-  if (!product || (product->is("MatMul") && product->operand(kResidual)) || product->attributes.text("activation") != "none") return false;
+  if (!product || (is_product(*product) && product->operand(kResidual)) || product->attributes.text("activation") != "none") return false;
   NamedAttributes attributes = named(product->attributes);
   for (auto& [name, value] : attributes)
     if (name == "activation") value = activation;

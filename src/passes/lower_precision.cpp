@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "ops/quantize/operands.h"
 #include "passes/match.h"
 #include "passes/passes.h"
 #include "passes/pipeline.h"
@@ -39,6 +40,7 @@ class Lowering {
     if (node.results().size() != 1 || node.result()->type.dtype != DType::f32) return false;
     std::vector<Value*> operands;
     for (Value* operand : node.operands()) operands.push_back(low(operand, node));
+    if (node.is("DequantMatMul")) operands[kDequantScale] = node.operand(kDequantScale);  // f16 has no room for small scales
     if (operands == node.operands()) return false;
     Node* made = graph_.add(node.op(), operands, named(node.attributes), node.name(), {}, &node);
     if (made->result()->type.dtype != dtype_) return false;  // its type does not follow its operands; remove_dead takes it away

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/quantize/operands.h"
+
 namespace tandem::passes {
 namespace {
 
@@ -43,6 +45,35 @@ Node* made_by(const Value* value, std::string_view op) {
 }
 
 bool has_one_use(const Value* value) { return value->uses().size() == 1 && !value->graph().is_output(value); }
+
+bool is_product(const Node& node) { return node.is("MatMul") || node.is("DequantMatMul"); }
+
+Node* product_behind(const Value* value) {
+  return value && value->producer() && is_product(*value->producer()) ? value->producer() : nullptr;
+}
+
+std::vector<std::size_t> column_operands(const Node& product) {
+  std::vector<std::size_t> operands = {kDequantB};
+  for (const std::size_t i : {kDequantBias, kDequantScale, kDequantZero})
+    if (product.operand(i) && (i == kDequantBias || !is_one_number(product.operand(i)->type))) operands.push_back(i);
+  return operands;
+}
+
+bool multiplies_weights(const Node& product) {
+  if (!is_product(product) || product.operand(kDequantB)->type.rank() != 2) return false;
+  return std::ranges::all_of(column_operands(product), [&](std::size_t i) { return product.operand(i)->weight() != nullptr; });
+}
+
+bool joins_columns(const Node& a, const Node& b) {
+  const std::vector<std::size_t> columns = column_operands(a);
+  if (&a.op() != &b.op() || columns != column_operands(b)) return false;
+  if (a.is("DequantMatMul") && a.attributes.integer("block_size") != b.attributes.integer("block_size")) return false;
+  for (std::size_t i = 1; i < std::max(a.operands().size(), b.operands().size()); ++i) {
+    const Value *x = a.operand(i), *y = b.operand(i);
+    if (std::ranges::find(columns, i) == columns.end() ? x != y : x->type.dtype != y->type.dtype) return false;
+  }
+  return true;
+}
 
 Node* only_user(const Value* value, std::string_view op) {
   if (!has_one_use(value)) return nullptr;

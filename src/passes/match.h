@@ -24,6 +24,18 @@ bool has_one_use(const Value* value);
 // The only node that uses it, if that is this op, else null.
 Node* only_user(const Value* value, std::string_view op);
 
+// A product: MatMul, or DequantMatMul, whose first operands are those of MatMul.
+bool is_product(const Node& node);
+// The product that made a value, else null.
+Node* product_behind(const Value* value);
+// Operands whose last dimension is the product's columns, but for the residual: its matrix, bias, scales.
+std::vector<std::size_t> column_operands(const Node& product);
+// The matrix, the bias and the scales, where given, are weights, and the matrix has two dimensions.
+bool multiplies_weights(const Node& product);
+
+// Products of the same form whose columns may lie beside each other in one product: what is not put beside each other is the same.
+bool joins_columns(const Node& a, const Node& b);
+
 // The number that all elements of a known value are (at most 64 elements looked at).
 std::optional<double> number_of(const Value* value);
 // The same for a value that leaves the shape of `beside` as it is when broadcast against it.

@@ -8,19 +8,17 @@
 namespace tandem::passes {
 namespace {
 
-constexpr std::size_t kBias = 2;
+constexpr std::size_t kResidual = 3;
 
 // A product of rows with a matrix of weights, made for `user` alone, with at most a bias of weights behind it.
 Node* plain_product(const Value* value, const Node& user) {
-  Node* product = made_by(value, "MatMul");
+  Node* product = product_behind(value);
   if (!product || value->graph().is_output(value) || product->attributes.text("activation") != "none") return nullptr;
   if (!std::ranges::all_of(value->uses(), [&](const Use& use) { return use.node == &user; })) return nullptr;
-  const Value *matrix = product->operand(1), *bias = product->operand(kBias);
-  const bool simple = product->operands().size() <= kBias + 1 && matrix->weight() && matrix->type.rank() == 2 && (!bias || bias->weight());
-  return simple && last_dim(value)->is_constant() ? product : nullptr;
+  return multiplies_weights(*product) && !product->operand(kResidual) && last_dim(value)->is_constant() ? product : nullptr;
 }
 
-Value* joined(Graph& graph, const std::vector<Node*>& products, std::size_t operand, int axis) {
+Value* joined(Graph& graph, const std::vector<Node*>& products, std::size_t operand) {
   std::vector<RecipePtr> parts;
   bool frozen = false;
   for (const Node* product : products) {
@@ -29,7 +27,7 @@ Value* joined(Graph& graph, const std::vector<Node*>& products, std::size_t oper
     frozen = frozen || weight.frozen;
   }
   const std::string name = products[0]->operand(operand)->weight()->name + ".merged";
-  return graph.weight_value(graph.module().add_weight(name, Recipe::concat(parts, axis), frozen));
+  return graph.weight_value(graph.module().add_weight(name, Recipe::concat(parts, products[0]->operand(operand)->type.rank() - 1), frozen));
 }
 
 bool rewrite(Node& node) {
@@ -38,17 +36,17 @@ bool rewrite(Node& node) {
   for (std::size_t i = 0; i < 3; ++i) {
     Node* product = plain_product(node.operand(i), node);
     if (!product || product->operand(0) != node.operand(0)->producer()->operand(0)) return false;
-    if ((product->operand(kBias) != nullptr) != (node.operand(0)->producer()->operand(kBias) != nullptr)) return false;
+    if (!joins_columns(*product, *node.operand(0)->producer())) return false;
     if (product->result()->type.dtype != node.operand(0)->type.dtype) return false;
     if (std::ranges::find(products, product) == products.end()) products.push_back(product);
   }
   if (products.size() < 2) return false;
 
   Graph& graph = node.graph();
-  std::vector<Value*> operands = {products[0]->operand(0), joined(graph, products, 1, 1)};
-  if (products[0]->operand(kBias)) operands.push_back(joined(graph, products, kBias, 0));
+  std::vector<Value*> operands = products[0]->operands();
+  for (const std::size_t i : column_operands(*products[0])) operands[i] = joined(graph, products, i);
   GraphBuilder builder = builder_before(node);
-  Value* merged = builder.add("MatMul", operands, named(products[0]->attributes));
+  Value* merged = builder.add(products[0]->op().name, operands, named(products[0]->attributes));
   merged->producer()->note = "q, k and v in one product";
   std::vector<std::int64_t> begins = node.attributes.integers("begins");
   for (std::size_t i = 0; i < 3; ++i) {

@@ -9,13 +9,11 @@ namespace tandem::passes {
 namespace {
 
 bool mergeable(const Node& product) {
-  const Value *weight = product.operand(1), *bias = product.operand(2);
-  return weight->weight() && weight->type.rank() == 2 && !product.operand(3) && (!bias || bias->weight()) &&
-         product.result()->sharding.partial.empty();
+  return multiplies_weights(product) && !product.operand(3) && product.result()->sharding.partial.empty();
 }
 
 bool same_form(const Node& a, const Node& b) {
-  return a.operand(0) == b.operand(0) && !a.operand(2) == !b.operand(2) && a.operand(1)->type.dtype == b.operand(1)->type.dtype;
+  return a.operand(0) == b.operand(0) && joins_columns(a, b);
 }
 
 bool is_plain(const Node& product) { return product.attributes.text("activation") == "none"; }
@@ -41,7 +39,7 @@ Value* merged_weight(Graph& graph, const std::vector<Node*>& products, std::size
     frozen |= weight.frozen;
   }
   const std::string name = "merged/" + products[0]->operand(operand)->weight()->name;
-  return graph.weight_value(graph.module().add_weight(name, beside(parts, operand == 1 ? 1 : 0), frozen));
+  return graph.weight_value(graph.module().add_weight(name, beside(parts, products[0]->operand(operand)->type.rank() - 1), frozen));
 }
 
 // Lies as the parts do, but for its columns, which are each rank's own.
@@ -58,9 +56,12 @@ Sharding merged_sharding(const Sharding& part) {
 Value* merged(const std::vector<Node*>& products) {
   Graph& graph = products[0]->graph();
   const auto ours = [&](const auto& node) { return std::ranges::find(products, node.get()) != products.end(); };
-  std::vector<Value*> operands = {products[0]->operand(0), merged_weight(graph, products, 1)};
-  if (products[0]->operand(2)) operands.push_back(merged_weight(graph, products, 2));
-  Value* all = builder_before(**std::ranges::find_if(graph.nodes(), ours)).add("MatMul", operands);
+  std::vector<Value*> operands = products[0]->operands();
+  for (const std::size_t i : column_operands(*products[0])) operands[i] = merged_weight(graph, products, i);
+  NamedAttributes attributes = named(products[0]->attributes);
+  for (auto& [name, value] : attributes)
+    if (name == "activation") value = std::string("none");
+  Value* all = builder_before(**std::ranges::find_if(graph.nodes(), ours)).add(products[0]->op().name, operands, attributes);
   all->sharding = merged_sharding(products[0]->result()->sharding);
   all->producer()->note = "a gate and what it gates, in one product";
   return all;
@@ -70,7 +71,7 @@ Value* merged(const std::vector<Node*>& products) {
 bool rewrite(Node& node) {
   if (!node.is("Mul")) return false;
   for (const std::size_t i : {0u, 1u}) {
-    Node *gate = made_by(node.operand(i), "MatMul"), *up = made_by(node.operand(1 - i), "MatMul");
+    Node *gate = product_behind(node.operand(i)), *up = product_behind(node.operand(1 - i));
     if (!gate || !up || gate == up || !has_one_use(gate->result()) || !has_one_use(up->result())) continue;
     if (is_plain(*gate) || !is_plain(*up) || !mergeable(*gate) || !mergeable(*up) || !same_form(*gate, *up)) continue;
     if (gate->result()->type != up->result()->type || gate->result()->sharding != up->result()->sharding) continue;

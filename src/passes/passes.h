@@ -18,6 +18,7 @@ bool fold_weights(Module& module, const PassOptions& options);
 bool cleanup(Module& module, const PassOptions& options);
 bool merge_equal(Module& module, const PassOptions& options);
 bool remove_dead(Module& module, const PassOptions& options);
+bool fuse_dequantize(Module& module, const PassOptions& options);
 bool unflatten_products(Module& module, const PassOptions& options);
 bool split_packed(Module& module, const PassOptions& options);
 bool split_heads(Module& module, const PassOptions& options);
@@ -29,6 +30,7 @@ bool refine_attention(Module& module, const PassOptions& options);
 bool recognise_rotary(Module& module, const PassOptions& options);
 
 // fuse
+bool quantize_weights(Module& module, const PassOptions& options);
 bool lower_precision(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
 bool rotate_before_transpose(Module& module, const PassOptions& options);

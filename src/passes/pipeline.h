@@ -26,6 +26,8 @@ struct PassOptions {
   std::map<std::string, std::string> io;
   // f16 or bf16: what f32 computation becomes where that does little harm (lower_precision); none: it stays.
   std::optional<DType> dtype = {};
+  // i8, i4 or f8e4m3: what the matrices of products become (quantize_weights); none: they stay.
+  std::optional<DType> weights = {};
 };
 
 struct Pass {

@@ -192,12 +192,18 @@ bool shard(Module& module, const ShardOptions& options) {
       if (node->op().collective || (node->attributes.has("num_ranks") && node->attributes.integer("num_ranks") > 1))
         throw Error(ErrorCode::unsupported, "the model is sharded already; run it with --ranks and no mesh", node->label());
   std::vector<std::pair<Graph*, std::unique_ptr<Graph>>> fresh;
-  for (const auto& graph : module.graphs()) {
-    const sharding::Seeds seeds = sharding::seed(*graph, options);
-    notices.insert(notices.end(), seeds.notices.begin(), seeds.notices.end());
-    auto local = module.detached_graph(graph->name());
-    Rewriter(*graph, *local, seeds, options).run();
-    fresh.emplace_back(graph.get(), std::move(local));
+  try {
+    for (const auto& graph : module.graphs()) {
+      const sharding::Seeds seeds = sharding::seed(*graph, options);
+      notices.insert(notices.end(), seeds.notices.begin(), seeds.notices.end());
+      auto local = module.detached_graph(graph->name());
+      Rewriter(*graph, *local, seeds, options).run();
+      fresh.emplace_back(graph.get(), std::move(local));
+    }
+  } catch (...) {
+    fresh.clear();
+    module.erase_unused_weights();  // slices made so far
+    throw;
   }
   for (auto& [old, local] : fresh) {
     local->erase_dead();

@@ -131,12 +131,23 @@ class Converter {
   std::string why_;
 };
 
+// Rows of 4-bit numbers are whole bytes on every rank.
+void refuse_inside_byte(const Weight& weight, const Sharding& to, const Mesh& mesh) {
+  if (bits(weight.recipe->dtype) >= 8 || to.dims.empty() || !to.is_split(static_cast<int>(to.dims.size()) - 1)) return;
+  const std::int64_t all = weight.recipe->shape.back(), local = local_extent(all, to.dims.back(), mesh).constant();
+  if (local % 2 != 0)
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{} columns of {} on each rank would begin inside a byte", local, tandem::to_string(weight.recipe->dtype)),
+                fmt::format("weight '{}'", weight.name));
+}
+
 }  // namespace
 
 Value* convert(Graph& graph, Value* local, const Type& global, const Sharding& from, const Sharding& to, const Mesh& mesh,
                const std::string& why) {
   if (from == to) return local;
   if (local->weight() && from.is_same()) {
+    refuse_inside_byte(*local->weight(), to, mesh);
     const RecipePtr recipe = shard_recipe(local->weight()->recipe, to, mesh);
     return graph.weight_value(graph.module().add_weight(local->weight()->name, recipe, local->weight()->frozen));
   }

@@ -84,7 +84,10 @@ class Agreement {
       std::vector<Dim> sizes;
       for (int f : dims[d]) sizes.push_back(rule_.factors[static_cast<std::size_t>(f)].size);
       Parts parts;
-      if (!distribute(have.dim(static_cast<int>(d)), sizes, mesh_, parts)) continue;
+      if (!distribute(have.dim(static_cast<int>(d)), sizes, mesh_, parts)) {
+        refuse_inside_block(have.dim(static_cast<int>(d)), sizes);
+        continue;
+      }
       for (std::size_t j = 0; j < parts.size(); ++j) adopt(static_cast<std::size_t>(dims[d][j]), parts[j]);
     }
   }
@@ -112,6 +115,17 @@ class Agreement {
   }
 
  private:
+  // Rows that share a scale must not part: [blocks, block].
+  void refuse_inside_block(const DimSharding& dim, const std::vector<Dim>& sizes) const {
+    const bool quantized = node_.is("DequantMatMul") || node_.is("DequantizeLinear") || node_.is("QuantizeLinear");
+    if (!quantized || sizes.size() != 2) return;
+    const std::string axes = fmt::format("{}", fmt::join(axes_of(dim), ", "));
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{} in quantisation blocks of {} cannot be split over {}: a border between ranks would lie inside a block",
+                            (sizes[0] * sizes[1]).to_string(), sizes[1].to_string(), axes),
+                node_.label());
+  }
+
   void adopt(std::size_t factor, const DimSharding& part) {
     const auto& about = rule_.factors[factor];
     if (part.empty() || !parts_[factor].empty() || about.role == ShardingRule::Role::whole) return;

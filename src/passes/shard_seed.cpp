@@ -3,6 +3,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "passes/match.h"
 #include "passes/shard_trace.h"
 
 namespace tandem::sharding {
@@ -34,9 +35,9 @@ void seed_heads(const Graph& graph, const std::string& axis, const Mesh& mesh, S
 
 // The dimension of its first operand that a product or convolution with a weight sums over; -1: of neither.
 int summed_dim(const Node& node) {
-  if ((!node.is("MatMul") && !node.is("Conv")) || !node.operand(1)->weight()) return -1;
+  if ((!passes::is_product(node) && !node.is("Conv")) || !node.operand(1)->weight()) return -1;
   const Type& x = node.operand(0)->type;
-  if (node.is("MatMul")) return x.rank() - 1;
+  if (passes::is_product(node)) return x.rank() - 1;
   return node.operand(1)->type.dims[1] == x.dims[1] ? 1 : -1;  // groups are summed apart
 }
 
@@ -79,7 +80,7 @@ void seed_vocabulary(const Graph& graph, const std::string& axis, const Mesh& me
   std::map<const Value*, Sharding> found;
   for (const auto& node : graph.nodes()) {
     const bool table = node->is("Gather") && node->attributes.integer("axis") == 0;
-    const bool product = node->is("MatMul") && !columns.contains(node.get());
+    const bool product = passes::is_product(*node) && !columns.contains(node.get());
     if (!table && !product) continue;
     const Value* weight = node->operand(table ? 0 : 1);
     if (!weight->weight() || weight->type.rank() != 2 || weight->type.dims[table ? 0 : 1] != Dim(rows)) continue;

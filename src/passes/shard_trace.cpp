@@ -1,5 +1,7 @@
 #include "passes/shard_trace.h"
 
+#include "passes/match.h"
+
 namespace tandem::sharding {
 void Trace::follow(const Value* value, const Sharding& s) {
   if (s.is_same() || !seen_.insert({value, s.to_string()}).second) return;
@@ -19,7 +21,7 @@ void Trace::follow(const Value* value, const Sharding& s) {
     barriers.insert(&node);
     return;
   }
-  if ((node.is("MatMul") || node.is("Conv")) && node.operand(1)->weight()) products.insert(&node);
+  if ((passes::is_product(node) || node.is("Conv")) && node.operand(1)->weight()) products.insert(&node);
   for (std::size_t i = 0; i < node.operands().size(); ++i)
     if (node.operand(i)) follow(node.operand(i), assemble(rule, rule.operands.at(i), parts));
 }

@@ -67,8 +67,7 @@ std::vector<Take> takes_of(const Value* value) {
 
 std::optional<Packed> packed_by(Node& node) {
   Packed p;
-  if (!node.is("MatMul") || node.operands().size() > 2) return std::nullopt;
-  if (!node.operand(1)->weight() || node.operand(1)->type.rank() != 2) return std::nullopt;
+  if (!multiplies_weights(node) || node.operand(2) || node.operand(3)) return std::nullopt;
   p.product = &node;
   const Value* whole = node.result();
   if (Node* add = only_user(whole, "Add")) {
@@ -116,7 +115,9 @@ Value* product_of_take(const Packed& p, const Take& take) {
   for (std::size_t i = take.dim + 1; i < dims.size(); ++i) after *= dims[i].constant();
   Graph& graph = p.product->graph();
   GraphBuilder builder = builder_before(*take.node);
-  Value* y = builder.add("MatMul", {p.product->operand(0), picked(graph, *p.product->operand(1)->weight(), take, n, after)});
+  std::vector<Value*> operands = p.product->operands();
+  for (const std::size_t i : column_operands(*p.product)) operands[i] = picked(graph, *operands[i]->weight(), take, n, after);
+  Value* y = builder.add(p.product->op().name, operands, named(p.product->attributes));
   if (p.bias) y = builder.add("Add", {y, picked(graph, *p.bias, take, n, after)});
   y->producer()->note = "a part of a packed product";
   const auto dim = static_cast<std::ptrdiff_t>(take.dim);

@@ -49,7 +49,7 @@ Value* sliced_weight(Graph& graph, const Weight& weight, const Columns& part) {
 }
 
 bool rewrite(Node& node) {
-  if (!node.is("MatMul") || !node.operand(1)->weight() || node.operands().size() > 2) return false;
+  if (!multiplies_weights(node) || node.operand(2) || node.operand(3)) return false;
   Value* whole = node.result();
   const Weight* bias = nullptr;
   if (Node* add = only_user(whole, "Add")) {
@@ -61,8 +61,9 @@ bool rewrite(Node& node) {
   const std::vector<Columns> parts = cover(whole);
   for (const Columns& part : parts) {
     GraphBuilder builder = builder_before(*part.slice);
-    Value* columns = sliced_weight(node.graph(), *node.operand(1)->weight(), part);
-    Value* y = builder.add("MatMul", {node.operand(0), columns}, named(node.attributes));
+    std::vector<Value*> operands = node.operands();
+    for (const std::size_t i : column_operands(node)) operands[i] = sliced_weight(node.graph(), *operands[i]->weight(), part);
+    Value* y = builder.add(node.op().name, operands, named(node.attributes));
     if (bias) y = builder.add("Add", {y, sliced_weight(node.graph(), *bias, part)});
     y->producer()->note = "a part of a packed product";
     node.graph().replace_uses(part.slice->result(), y);

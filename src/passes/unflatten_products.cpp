@@ -19,7 +19,7 @@ Node* opening_reshape(Node& product, std::vector<Node*>& steps) {
 }
 
 bool rewrite(Node& node) {
-  if (!node.is("MatMul") || node.result()->type.rank() != 2 || !made_by(node.operand(0), "Reshape") || node.operand(3)) return false;
+  if (!is_product(node) || node.result()->type.rank() != 2 || !made_by(node.operand(0), "Reshape") || node.operand(3)) return false;
   std::vector<Node*> steps;
   Node* open = opening_reshape(node, steps);
   if (!open || open->result()->type.rank() < 3 || last_dim(open->result()) != last_dim(node.result())) return false;
@@ -32,7 +32,7 @@ bool rewrite(Node& node) {
   if (Node* flatten = made_by(x, "Reshape")) x = flatten->operand(0);
   std::vector<Value*> operands = node.operands();
   operands[0] = reshape(builder, x, rows);
-  Value* y = builder.add("MatMul", operands, named(node.attributes));
+  Value* y = builder.add(node.op().name, operands, named(node.attributes));
   const Value* before = node.result();
   for (Node* step : steps) {
     y = builder.add("Add", step->operand(0) == before ? std::vector{y, step->operand(1)} : std::vector{step->operand(0), y});

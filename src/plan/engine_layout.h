@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/numeric.h"
+#include "core/stored_bytes.h"
 #include "plan/plan.h"
 
 namespace tandem {
@@ -32,7 +33,7 @@ inline constexpr const char* kWeightsKey = "tandem.weights";  // "all" or "froze
 // How a slice is stored: safetensors has no 4-bit types, so they lie packed in bytes and the plan knows their type.
 inline std::pair<DType, Shape> stored_type(const PlanWeight& weight) {
   if (bits(weight.dtype) >= 8) return {weight.dtype, weight.shape};
-  return {DType::u8, {static_cast<std::int64_t>(bytes(weight.dtype, element_count(weight.shape)))}};
+  return {DType::u8, {static_cast<std::int64_t>(stored_bytes(weight.dtype, element_count(weight.shape)))}};
 }
 
 // The first rank of each distinct slice.

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
@@ -69,7 +70,7 @@ MemoryPlan plan_memory(const Program& program, const SymbolValues& symbols, cons
   std::vector<std::size_t> order;
   for (std::size_t v = 0; v < count; ++v) {
     const PlanValue& value = program.values[v];
-    plan.size[v] = bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
+    plan.size[v] = stored_bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
     if (value.kind == PlanValue::Kind::temporary && plan.root[v] == static_cast<int>(v) && !outside[v]) order.push_back(v);
   }
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return plan.size[a] > plan.size[b]; });

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "team/blocks.h"
 #include "team/channel.h"
 #include "team/engine_image.h"
@@ -18,7 +19,7 @@ std::size_t padded(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlign
 
 std::size_t local_bytes(const Program& program, const Binding& binding, const SymbolValues& symbols) {
   const Type& type = program.values[static_cast<std::size_t>(binding.value)].type;
-  return bytes(type.dtype, element_count(bound_dims(type.dims, symbols)));
+  return stored_bytes(type.dtype, element_count(bound_dims(type.dims, symbols)));
 }
 
 int open_file(const std::filesystem::path& path) {

@@ -32,12 +32,16 @@ class Grower {
   void add(Value* value) { values_.push_back(value); }
   Value* any() { return values_[values_.size() - 1 - static_cast<std::size_t>(pick(static_cast<int>(std::min<std::size_t>(values_.size(), 3))))]; }
 
-  Value* weight(const Shape& shape) {
+  Value* weight(const Shape& shape, DType type = DType::f32) {
     const std::string name = fmt::format("w{}", count_++);
-    return graph_.weight_value(module_.add_weight(name, Recipe::from_source(name, DType::f32, shape)));
+    return graph_.weight_value(module_.add_weight(name, Recipe::from_source(name, type, shape)));
   }
 
-  Value* linear(Value* x, std::int64_t columns) { return op("MatMul", {x, weight({x->type.dims.back().constant(), columns})}); }
+  Value* linear(Value* x, std::int64_t columns) {
+    const Shape shape = {x->type.dims.back().constant(), columns};
+    if (pick(5) == 0) return op("DequantMatMul", {x, weight(shape, DType::i8), nullptr, nullptr, weight({columns})});
+    return op("MatMul", {x, weight(shape)});
+  }
 
   Value* heads(Value* x, std::int64_t count) {
     const auto& d = x->type.dims;

@@ -51,9 +51,19 @@ class Author {
     const std::vector<double> all(static_cast<std::size_t>(element_count(shape)), value);
     return add("Constant", {}, {{"value", Tensor::of(DType::f32, shape, all)}});
   }
-  Value* weight(Shape shape) {
+  Value* weight(Shape shape, DType type = DType::f32) {
     const std::string name = fmt::format("w{}", ++weights_);
-    return graph_.weight_value(module_->add_weight(name, Recipe::from_source(name, DType::f32, std::move(shape))));
+    return graph_.weight_value(module_->add_weight(name, Recipe::from_source(name, type, std::move(shape))));
+  }
+  // [8, columns], sometimes quantised: with one scale, one per column, or one per four rows of a column, from either side.
+  Value* matrix(std::int64_t columns) {
+    const int how = pick(8);
+    if (how == 4) return add("DequantizeLinear", {weight({kWidth, columns}, DType::i8), number(0.25)});
+    if (how == 5) return add("DequantizeLinear", {weight({kWidth, columns}, DType::i8), weight({columns}), weight({columns}, DType::i8)});
+    const NamedAttributes rows = {{"axis", std::int64_t{0}}, {"block_size", std::int64_t{4}}}, last = {{"block_size", std::int64_t{4}}};
+    if (how == 6) return add("DequantizeLinear", {weight({kWidth, columns}, DType::u4), weight({2, columns})}, rows);
+    if (how == 7) return transpose(add("DequantizeLinear", {weight({columns, kWidth}, DType::i4), weight({columns, 2})}, last), {1, 0});
+    return how < 2 ? weight({kWidth, columns}) : transpose(weight({columns, kWidth}), {1, 0});
   }
   Value* reshape(Value* x, std::vector<Dim> shape) { return add("Reshape", {x}, {{"shape", std::move(shape)}}); }
   Value* transpose(Value* x, std::vector<std::int64_t> permutation) {
@@ -92,14 +102,13 @@ class Author {
   Value* product(Value* x) {
     const bool flat = pick(2) != 0;
     Value* from = flat ? reshape(x, {kB * kS, Dim(kWidth)}) : x;
-    Value* columns = pick(2) ? weight({kWidth, kWidth}) : transpose(weight({kWidth, kWidth}), {1, 0});
-    Value* y = add("MatMul", {from, columns});
+    Value* y = add("MatMul", {from, matrix(kWidth)});
     if (pick(2)) y = either("Add", y, weight({kWidth}));
     return flat ? reshape(y, {kB, kS, Dim(kWidth)}) : y;
   }
 
   Value* packed(Value* x) {
-    Value* y = add("MatMul", {x, weight({kWidth, 3 * kWidth})});
+    Value* y = add("MatMul", {x, matrix(3 * kWidth)});
     if (pick(2)) y = either("Add", y, weight({3 * kWidth}));
     Value *a = slice(y, 2, 0, kWidth), *b = slice(y, 2, kWidth, 2 * kWidth), *c = slice(y, 2, 2 * kWidth, 3 * kWidth);
     return add("Add", {either("Mul", add("Silu", {a}), b), c});
@@ -107,7 +116,7 @@ class Author {
 
   // q, k and v by an index after the columns were opened.
   Value* packed_heads(Value* x) {
-    Value* y = add("MatMul", {x, weight({kWidth, 3 * kWidth})});
+    Value* y = add("MatMul", {x, matrix(3 * kWidth)});
     if (pick(2)) y = either("Add", y, weight({3 * kWidth}));
     const auto index = [&](std::int64_t i) {
       return add("Constant", {}, {{"value", Tensor::of_ints(DType::i64, {}, std::vector<std::int64_t>{i})}});
@@ -288,8 +297,9 @@ std::vector<std::string> names() {
   std::vector<std::string> names = {"pipeline"};
   for (const Pass& pass : all_passes()) {
     const std::string name(pass.name);
-    // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh, no dtype is asked for.
-    if (pass.phase == Phase::shard || name == "remove_dead" || name == "fold_shapes" || name == "lower_precision") continue;
+    // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh, no types are asked for.
+    const bool asked = name == "lower_precision" || name == "quantize_weights";
+    if (pass.phase == Phase::shard || name == "remove_dead" || name == "fold_shapes" || asked) continue;
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   return names;

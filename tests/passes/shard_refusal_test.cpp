@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "graph/text.h"
 #include "ops/ops.h"
+#include "passes/evaluate.h"
 #include "passes/shard.h"
 
 namespace tandem {
@@ -31,6 +32,7 @@ program main symbols(B=1:2:8) {
 
 void expect_refused(const char* text, const ShardOptions& options, ErrorCode code, const std::string& words) {
   const auto module = parse_module(text, all_ops());
+  testing::fill_sources(*module);
   const std::string before = print(*module);
   try {
     shard(*module, options);
@@ -49,6 +51,35 @@ TEST(ShardRefusal, HeadsThatDoNotDivideAreNamed) {
 TEST(ShardRefusal, NothingToSplitIsNoSilentReplication) {
   expect_refused(kProduct, {.mesh = Mesh::parse("tp=2")}, ErrorCode::unsupported, "nothing in the model can be split over tp=2");
   expect_refused(kProduct, {.mesh = Mesh::parse("cp=2")}, ErrorCode::unsupported, "nothing in the model can be split over cp=2");
+}
+
+constexpr const char* kQuantized = R"(module
+weight %w1: f32[8,12] = source("w1", f32[8,12])
+weight %w2: i8[12,6] = source("w2", i8[12,6])
+weight %s2: f32[3,6] = source("s2", f32[3,6])
+weight %w3: i4[8,6] = source("w3", i4[8,6])
+weight %s3: f32[6] = source("s3", f32[6])
+program main symbols(B=1:2:8) {
+  input %x: f32[B,8]
+  weight %w1: f32[8,12]
+  weight %w2: i8[12,6]
+  weight %s2: f32[3,6]
+  weight %w3: i4[8,6]
+  weight %s3: f32[6]
+  %h = MatMul(%x, %w1)
+  %r = Relu(%h)
+  %y = DequantMatMul(%r, %w2, _, _, %s2) {block_size=4} "down"
+  %z = DequantMatMul(%x, %w3, _, _, %s3) "up"
+  return %y as "y", %z as "z"
+}
+)";
+
+TEST(ShardRefusal, BordersInsideABlockOrAByte) {
+  expect_refused(kQuantized, {.mesh = Mesh::parse("tp=2")}, ErrorCode::unsupported,
+                 "[DequantMatMul \"down\"] 12 in quantisation blocks of 4 cannot be split over tp: a border between ranks would lie inside a "
+                 "block");
+  expect_refused(kQuantized, {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"w3", "1:m"}}}, ErrorCode::unsupported,
+                 "[weight 'w3'] 3 columns of i4 on each rank would begin inside a byte");
 }
 
 TEST(ShardRefusal, AnAxisWithoutAStrategy) {

@@ -4,6 +4,7 @@
 
 #include "build/build.h"
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "graph/text.h"
 #include "plan/typical.h"
 #include "tandem/machine.h"
@@ -22,7 +23,8 @@ double bytes_of(const Type& type, const SymbolValues& symbols) { return elements
 // Multiplications and additions of the ops that have more of them than they have bytes.
 double flops_of(const Program& program, const Step& step, const SymbolValues& symbols) {
   const auto type = [&](int i) { return program.values[static_cast<std::size_t>(i)].type; };
-  if (step.op == "MatMul") return 2 * elements(type(step.results.at(0)), symbols) * static_cast<double>(type(step.operands.at(0)).dims.back().evaluate(symbols));
+  if (step.op == "MatMul" || step.op == "DequantMatMul")
+    return 2 * elements(type(step.results.at(0)), symbols) * static_cast<double>(type(step.operands.at(0)).dims.back().evaluate(symbols));
   if (step.op != "Attention") return 0;
   const Dim whole = step.attributes.dim("kv_extent");
   const double columns = static_cast<double>((whole == Dim(0) ? type(step.operands.at(1)).dims[2] : whole).evaluate(symbols));
@@ -83,7 +85,7 @@ Cost estimate(const Plan& plan, const Machine& machine) {
   for (const Step& step : program.steps) cost.seconds += seconds_of(program, step, symbols, machine);
   for (const CollectiveUse& use : plan.collectives)
     if (use.program == 0) cost.seconds += machine.latency + static_cast<double>(use.bytes.evaluate(symbols)) / machine.link;
-  for (const PlanWeight& weight : plan.weights) cost.bytes += static_cast<double>(bytes(weight.dtype, element_count(weight.shape)));
+  for (const PlanWeight& weight : plan.weights) cost.bytes += static_cast<double>(stored_bytes(weight.dtype, element_count(weight.shape)));
   cost.bytes += peak_bytes(program, symbols);
   return cost;
 }

@@ -29,6 +29,7 @@ std::string text_of(const BuildOptions& options) {
   if (options.refittable) words.emplace_back("refittable");
   if (options.timed) words.emplace_back("timed");
   if (!options.dtype.empty()) words.push_back("dtype=" + options.dtype);
+  if (!options.weights.empty()) words.push_back("weights=" + options.weights);
   add_map(words, "strategy", options.strategies);
   add_map(words, "shape", options.shapes);
   add_map(words, "io", options.io);

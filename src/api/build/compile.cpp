@@ -24,6 +24,13 @@ DType half_type(const std::string& word) {
   return dtype;
 }
 
+DType quantized_type(const std::string& word) {
+  if (word == "int8") return DType::i8;
+  if (word == "int4") return DType::i4;
+  if (word == "fp8") return DType::f8e4m3;
+  fail(ErrorCode::invalid_argument, "'{}' is no type of quantised weights; int8, int4 and fp8 are possible", word);
+}
+
 // Says of inputs and outputs how they lie over the ranks that `draft.world` names.
 void place_all(const Draft& draft) {
   Graph& graph = draft.module->main();
@@ -59,6 +66,7 @@ void compile(Draft& draft, const BuildOptions& options) {
   pipeline.pass.io = options.io;
   pipeline.pass.io.insert(draft.module->placements.begin(), draft.module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
+  if (!options.weights.empty()) pipeline.pass.weights = quantized_type(options.weights);
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
   if (draft.world) {

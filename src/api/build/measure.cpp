@@ -8,6 +8,7 @@
 #include "comm/ranks.h"
 #include "core/check.h"
 #include "core/numeric.h"
+#include "core/stored_bytes.h"
 #include "core/tensor.h"
 #include "ops/attention/operands.h"
 #include "ops/kernel.h"
@@ -78,7 +79,7 @@ Tensor sample_floats(const Type& type, std::mt19937& random) {
 
 std::size_t size_of(const OpCall& call) {
   std::size_t total = 0;
-  const auto add = [&](const Type& type) { total += bytes(type.dtype, element_count(extents(type))); };
+  const auto add = [&](const Type& type) { total += stored_bytes(type.dtype, element_count(extents(type))); };
   for (const auto& operand : call.operands)
     if (operand) add(*operand);
   for (const Type& result : call.results) add(result);
@@ -181,7 +182,7 @@ class TrialRun {
           operand_data_.push_back(place(trial_operand(trial_.call, i, seed * 64 + static_cast<unsigned>(i))));
         } else {
           const Type& type = trial_.call.operand(i);
-          const std::size_t size = bytes(type.dtype, element_count(extents(type)));
+          const std::size_t size = stored_bytes(type.dtype, element_count(extents(type)));
           std::byte* to = room(size);
           device_->copy(to, operand_data_[i], size, *stream_);
           operand_data_.push_back(to);
@@ -189,7 +190,7 @@ class TrialRun {
         weights_.push_back(trial_.weights[i] ? operand_data_.back() : nullptr);
       }
     sets_ = sets;
-    for (const Type& type : trial_.call.results) result_data_.push_back(room(bytes(type.dtype, element_count(extents(type)))));
+    for (const Type& type : trial_.call.results) result_data_.push_back(room(stored_bytes(type.dtype, element_count(extents(type)))));
   }
 
   std::byte* room(std::size_t size) {

@@ -14,6 +14,7 @@ namespace {
 // "LayerNorm" → "layer_norm", "GatherND" → "gather_nd".
 std::string method_name(std::string_view name) {
   if (name == "MatMul") return "matmul";
+  if (name == "DequantMatMul") return "dequant_matmul";
   if (name == "IsNaN") return "is_nan";
   const auto upper = [&](std::size_t i) { return i < name.size() && std::isupper(static_cast<unsigned char>(name[i])) != 0; };
   std::string method;

@@ -18,8 +18,13 @@ struct Case {
   RankArrays inputs, outputs;  // one per rank where recorded per rank; an absent one has no data
 };
 
-// `computed`: the type that the build was told to compute in, empty for that of the file.
-double default_tolerance(DType dtype, const std::string& computed) {
+// `build` says in which type was computed and how weights were quantised. One weight is off by at most 1/254 of the largest of its column in
+// int8, by 1/14 of the largest of its block in int4, by 1/16 of itself in fp8; sums of many are off by less.
+double default_tolerance(DType dtype, const BuildOptions& build) {
+  if (build.weights == "int4") return 2.5e-1;
+  if (build.weights == "fp8") return 1e-1;
+  if (build.weights == "int8") return 5e-2;
+  const std::string& computed = build.dtype;
   if (dtype == DType::bf16 || computed == "bf16") return 5e-2;
   return dtype == DType::f16 || computed == "f16" ? 1e-2 : 1e-4;
 }
@@ -179,16 +184,19 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
   if (!options.cases.empty()) cases = read_cases(options.cases, built ? load_engine(path).ranks() : options.ranks, metadata);
   const double recorded_tolerance = tolerance_of(metadata);
   const Tolerance tolerance = [&](DType dtype) {
-    const double usual = default_tolerance(dtype, options.build.dtype);
+    const double usual = default_tolerance(dtype, options.build);
     if (recorded_tolerance <= 0) return usual;
-    return options.build.dtype.empty() ? recorded_tolerance : std::max(recorded_tolerance, usual);  // the cases tell of the file's own type
+    const bool own = options.build.dtype.empty() && options.build.weights.empty();
+    return own ? recorded_tolerance : std::max(recorded_tolerance, usual);  // the cases tell of the file's own types
   };
   std::vector<std::string> meshes = options.meshes;
   if (meshes.empty()) meshes.emplace_back();
   std::string reference = "unsharded";
   std::vector<RankArrays> unsharded;
   if (options.ranks == 0 && !built) {
-    const Engine engine = build(path, options.build);
+    BuildOptions whole = options.build;
+    whole.weights.clear();  // what is checked is compared with the weights of the file
+    const Engine engine = build(path, whole);
     const bool recorded = !cases.empty();
     if (!recorded) {
       Case random{.name = "random"};

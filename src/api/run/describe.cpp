@@ -5,6 +5,7 @@
 #include "api/run/describe_program.h"
 #include "api/run/engine_data.h"
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "plan/typical.h"
 #include "runtime/memory.h"
 
@@ -36,7 +37,7 @@ Json describe_step(const Step& step, const std::string& layer) {
 
 Json describe_weight(const PlanWeight& weight) {
   Json out = {{"name", weight.name}, {"dtype", to_string(weight.dtype)}, {"shape", weight.shape}, {"axes", weight.axes}, {"frozen", weight.frozen}};
-  out["bytes"] = bytes(weight.dtype, element_count(weight.shape));
+  out["bytes"] = stored_bytes(weight.dtype, element_count(weight.shape));
   out["split"] = split_of(*weight.recipe);
   return out;
 }
@@ -78,7 +79,7 @@ Json describe_rank(const Plan& plan, int rank, const SymbolValues& given) {
   for (const MeshAxis& axis : plan.mesh.axes()) out["coordinates"][axis.name] = plan.mesh.coordinate(rank, axis.name);
   std::size_t weights = 0, split = 0;
   for (const PlanWeight& weight : plan.weights) {
-    const std::size_t size = bytes(weight.dtype, element_count(weight.shape));
+    const std::size_t size = stored_bytes(weight.dtype, element_count(weight.shape));
     weights += size;
     split += weight.axes.empty() ? 0 : size;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/stored_bytes.h"
 #include "runtime/memory.h"
 #include "runtime/symbols.h"
 
@@ -45,7 +46,7 @@ Json describe_values(const Program& program, const SymbolValues& symbols) {
     for (const Dim& dim : value.type.dims) shape.push_back(number_or_text(dim));
     Json one = {{"name", value.name}, {"kind", word(value.kind)}, {"dtype", to_string(value.type.dtype)}, {"shape", std::move(shape)}};
     describe_sharding(one, value.sharding, value.type.rank());
-    one["bytes"] = bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
+    one["bytes"] = stored_bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
     if (value.weight >= 0) one["weight"] = value.weight;
     if (value.alias_of >= 0) {
       one["alias_of"] = value.alias_of;
@@ -65,7 +66,7 @@ std::vector<std::size_t> live_bytes(const Program& program, const SymbolValues& 
   for (std::size_t v = 0; v < program.values.size(); ++v) {
     const PlanValue& value = program.values[v];
     if (value.kind != PlanValue::Kind::temporary || roots[v] != static_cast<int>(v) || value.first_step < 0) continue;
-    const std::size_t size = bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
+    const std::size_t size = stored_bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
     const std::size_t room = (size + kAlignment - 1) / kAlignment * kAlignment;
     born[static_cast<std::size_t>(value.first_step)] += room;
     dead[std::min(steps, static_cast<std::size_t>(value.last_step) + 1)] += room;

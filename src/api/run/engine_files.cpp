@@ -6,6 +6,7 @@
 #include "api/run/rank_path.h"
 #include "core/check.h"
 #include "core/mapped_file.h"
+#include "core/stored_bytes.h"
 #include "plan/engine_file.h"
 #include "team/engine_image.h"
 
@@ -18,7 +19,7 @@ std::size_t stored_bytes(const Plan& plan, bool weights) {
     if (!weights && !w.frozen) continue;
     std::size_t slices = 1;
     for (const std::string& axis : w.axes) slices *= static_cast<std::size_t>(plan.mesh.size(axis));
-    total += slices * bytes(w.dtype, element_count(w.shape));
+    total += slices * stored_bytes(w.dtype, element_count(w.shape));
   }
   return total;
 }

@@ -13,13 +13,17 @@ namespace {
 constexpr int kDepthLimit = 32;                  // branches and functions inside each other
 constexpr std::int64_t kNodeLimit = 1'000'000;   // after inlining
 constexpr std::int64_t kConstantLimit = 1024;    // elements of integers kept in the graph
+constexpr std::int64_t kQuantizedLimit = 64;     // of those that may be quantised weights
 
 std::string function_key(const std::string& domain, const std::string& name, const std::string& overload) {
   return domain_name(domain) + ":" + name + ":" + overload;
 }
 
 // Numbers that steer shapes and arithmetic go into the graph; what training made stays a weight that can be refitted.
-bool is_small(const Tensor& t) { return t.count() <= 1 || (!is_float(t.dtype()) && t.count() <= kConstantLimit); }
+bool is_small(const Tensor& t) {
+  const std::int64_t limit = is_integer(t.dtype()) && bits(t.dtype()) <= 8 ? kQuantizedLimit : kConstantLimit;
+  return t.count() <= 1 || (!is_float(t.dtype()) && t.count() <= limit);
+}
 
 std::string context_name(const Scope& scope, const onnx::NodeProto& node) {
   return scope.prefix + (!node.name().empty() ? node.name() : node.output_size() > 0 ? node.output(0) : std::string());

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/stored_bytes.h"
 #include "ops/onnx_dtype.h"
 
 namespace tandem::onnx_import {
@@ -75,7 +76,7 @@ Tensor TensorReader::read_unnamed(const onnx::TensorProto& proto) {
   const Shape shape = shape_of(proto);
   if (proto.data_location() == onnx::TensorProto::EXTERNAL) return read_external(proto, dtype, shape);
   if (proto.has_raw_data()) {
-    const std::size_t needed = bytes(dtype, element_count(shape));
+    const std::size_t needed = stored_bytes(dtype, element_count(shape));
     if (proto.raw_data().size() != needed)
       fail(ErrorCode::invalid_model, "{} bytes given, {}{} needs {}", proto.raw_data().size(), to_string(dtype), to_string(shape), needed);
     return view(dtype, shape, reinterpret_cast<const std::byte*>(proto.raw_data().data()), model_);
@@ -93,7 +94,7 @@ Tensor TensorReader::read_unnamed(const onnx::TensorProto& proto) {
 Tensor TensorReader::read_external(const onnx::TensorProto& proto, DType dtype, const Shape& shape) {
   std::string location;
   std::uint64_t offset = 0;
-  const std::uint64_t needed = bytes(dtype, element_count(shape));
+  const std::uint64_t needed = stored_bytes(dtype, element_count(shape));
   for (const onnx::StringStringEntryProto& entry : proto.external_data()) {
     if (entry.key() == "location") location = entry.value();
     if (entry.key() == "offset") offset = parse_number(entry.value(), "offset");

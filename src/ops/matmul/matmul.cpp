@@ -4,6 +4,7 @@
 #include "ops/ops.h"
 #include "ops/pointwise/define.h"
 #include "ops/pointwise/scalar.h"
+#include "ops/quantize/import.h"
 
 namespace tandem::ops {
 namespace {
@@ -146,7 +147,7 @@ const OpDef MatMul = {
     .infer = infer,
     .rule = rule,
     .evaluate = evaluate,
-    .onnx = {{"MatMul", 1, import_matmul}, {"Gemm", 7, import_gemm}, {"Einsum", 12, import_einsum}},
+    .onnx = {{"MatMul", 1, import_matmul}, {"Gemm", 7, import_gemm}, {"MatMulInteger", 10, import_matmul_integer}, {"Einsum", 12, import_einsum}},
 };
 
 }  // namespace tandem::ops

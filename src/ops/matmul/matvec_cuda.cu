@@ -1,21 +1,13 @@
 #include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/matvec_cuda.h"
+#include "ops/matmul/stream_cuda.cuh"
 
 namespace tandem::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
 constexpr int kFlight = 4;  // rows that a thread has under way; by way of shared memory, as the compiler would not keep registers for them
-
-__device__ __forceinline__ void start_copy(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
-}
-__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kLeft>
-__device__ __forceinline__ void wait_for_all_but() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
 
 // A warp takes every kWarps-th row of b; its lanes take neighbouring columns. A thread reads only what it copied itself.
 template <typename T, int kRows, int kVector>
@@ -26,7 +18,7 @@ __device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, V
   const T* a = static_cast<const T*>(p.a) + row0;
   const T* b = static_cast<const T*>(p.b) + row0 * p.n + column;
   const auto start = [&](int i) {
-    if (i < count) start_copy(&ring[i % kFlight][threadIdx.x], b + i * step);
+    if (i < count) start_copy<16>(&ring[i % kFlight][threadIdx.x], b + i * step);
     end_group();  // one group a row, empty past the end, so that the number to wait for stays the same
   };
 #pragma unroll
@@ -89,20 +81,6 @@ __device__ __forceinline__ void add_partials(const MatVec& p, std::int64_t colum
       }
 }
 
-// Whether this block is the last of its column block to come here; what the others wrote before is then visible.
-__device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived) {
-  __shared__ bool is_last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(arrived, 1u) + 1 == gridDim.y;
-    if (is_last) *arrived = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return is_last;
-}
-
 template <typename T, int kRows>
 __global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVec p) {
   constexpr int kVector = 16 / sizeof(T), kColumns = 32 * kVector;
@@ -125,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVe
   __syncthreads();  // the ring's memory is used again
   if (p.splits == 1) return across_warps(shared, sums, columns, finished);
   across_warps(shared, sums, columns, [&](int r, int at, float sum) { p.partials[(blockIdx.y * kRows + r) * p.n + column0 + at] = sum; });
-  if (!is_last_to_arrive(p.arrived + blockIdx.x)) return;
+  if (!is_last_to_arrive(p.arrived + blockIdx.x, gridDim.y)) return;
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
 #pragma unroll

@@ -1,0 +1,21 @@
+// How scales lie, as launch functions take it.
+#pragma once
+
+#include "ops/quantize/quantize_cuda.h"
+#include "ops/quantize/scales.h"
+
+namespace tandem::cuda {
+
+// All but pointers, types and the count.
+inline Quantizing quantizing(const ScaleLayout& layout) {
+  Quantizing q{};
+  q.extent = layout.extent;
+  q.inner = layout.inner;
+  q.block = layout.block;
+  q.outer_step = layout.outer_step;
+  q.axis_step = layout.axis_step;
+  q.inner_step = layout.inner_step;
+  return q;
+}
+
+}  // namespace tandem::cuda
