@@ -1,0 +1,133 @@
+// NaN and infinities in every kernel: where the op's evaluator has them the kernel has them, and nowhere else.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/kernel_case.h"
+
+namespace tandem::test {
+namespace {
+
+const DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+using Ints = std::vector<std::int64_t>;
+
+// Random, but in each row of the last dimension other specials: none, NaN, +∞, −∞, both infinities, all −∞, NaN first and last.
+Tensor spiked(DType dtype, const Shape& shape, unsigned seed = 1) {
+  Tensor x = random_tensor(dtype, shape, seed);
+  const std::int64_t n = shape.back(), rows = n == 0 ? 0 : x.count() / n;
+  const auto put = [&](std::int64_t row, std::int64_t at, double value) { store_element(dtype, x.mutable_data(), row * n + at % n, value); };
+  for (std::int64_t row = 0; row < rows; ++row) switch (row % 7) {
+      case 1: put(row, n / 2, NAN); break;
+      case 2: put(row, n / 3, INFINITY); break;
+      case 3: put(row, n - 1, -INFINITY); break;
+      case 4: put(row, 0, INFINITY), put(row, n - 1, -INFINITY); break;
+      case 5:
+        for (std::int64_t i = 0; i < n; ++i) put(row, i, -INFINITY);
+        break;
+      case 6: put(row, 0, NAN), put(row, n - 1, NAN); break;
+      default: break;
+    }
+  return x;
+}
+
+// By every kernel of the CPU that does not refuse it and promises what the op promises; on a GPU by the one that it takes.
+void expect_all(const std::string& op, std::vector<std::pair<std::string, AttributeValue>> attributes, std::vector<std::optional<Tensor>> operands, double tolerance) {
+  int ran = 0;
+  for (const KernelDef* kernel : kernels_of(op, "cpu")) {
+    KernelCase c = {.kernel = std::string(kernel->name), .op = op, .attributes = attributes, .operands = operands, .threads = 2};
+    if (!kernel->weaker.empty() || refusal_of(c)) continue;
+    ++ran;
+    expect_kernel_matches_op(c, tolerance);
+    if (on_cuda()) break;
+  }
+  EXPECT_GT(ran, 0) << op;
+}
+
+TEST(NonFinite, Norms) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t n : {5, 64, 1000, 4096}) {
+      const Tensor x = spiked(dtype, {14, n}), r = random_tensor(dtype, {14, n}, 2), s = random_tensor(dtype, {n}, 3), b = random_tensor(dtype, {n}, 4);
+      const double tolerance = 2 * tolerance_of(dtype);
+      expect_all("LayerNorm", {}, {x, s, b}, tolerance);
+      expect_all("RmsNorm", {}, {x, s}, tolerance);
+      expect_all("AddLayerNorm", {}, {x, r, s, b}, tolerance);
+      expect_all("AddLayerNorm", {}, {r, x, s, b}, tolerance);
+      expect_all("AddRmsNorm", {}, {x, r, s}, tolerance);
+    }
+}
+
+TEST(NonFinite, Softmax) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t n : {1, 7, 64, 1500, 9000})
+      for (const char* op : {"Softmax", "LogSoftmax"}) expect_all(op, {}, {spiked(dtype, {14, n})}, tolerance_of(dtype));
+}
+
+TEST(NonFinite, Reductions) {
+  for (const DType dtype : kFloats)
+    for (const std::string kind : {"sum", "mean", "max", "min", "prod", "l1", "sum_square", "l2", "log_sum_exp"})
+      for (const Shape& shape : {Shape{14, 3}, Shape{14, 129}, Shape{7, 2000}}) {
+        Tensor x = spiked(dtype, shape);
+        if (kind == "prod")  // no overflow of finite values, whose order would matter
+          for (std::int64_t i = 0; i < x.count(); ++i)
+            if (std::isfinite(x.at(i))) store_element(dtype, x.mutable_data(), i, i % 2 ? 1 : -1);
+        expect_all("Reduce", {{"kind", kind}, {"axes", Ints{1}}}, {x}, 4 * tolerance_of(dtype));
+        expect_all("Reduce", {{"kind", kind}, {"axes", Ints{0}}}, {x}, 4 * tolerance_of(dtype));
+      }
+}
+
+TEST(NonFinite, ArgReduceAndCumSum) {
+  for (const DType dtype : kFloats)
+    for (const char* op : {"ArgMax", "ArgMin"})
+      for (const std::int64_t axis : {0, 1}) expect_all(op, {{"axis", axis}}, {spiked(dtype, {14, 300})}, 0);
+  for (const std::int64_t axis : {0, 1}) expect_all("CumSum", {{"axis", axis}}, {spiked(DType::f32, {14, 300})}, 1e-5);
+}
+
+TEST(NonFinite, Products) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t m : {1, 4, 14, 40}) {
+      const Tensor a = spiked(dtype, {m, 72}), b = random_tensor(dtype, {72, 40}, 2), bias = spiked(dtype, {1, 40}, 3);
+      expect_all("MatMul", {}, {a, b}, 2 * tolerance_of(dtype));
+      expect_all("MatMul", {}, {random_tensor(dtype, {m, 72}, 4), spiked(dtype, {72, 40}, 5)}, 2 * tolerance_of(dtype));
+      for (const std::string activation : {"relu", "gelu", "silu"})
+        expect_all("MatMul", {{"activation", activation}}, {a, b, bias.reshaped({40})}, 2 * tolerance_of(dtype));
+    }
+}
+
+TEST(NonFinite, Gated) {
+  for (const DType dtype : kFloats)
+    for (const std::string activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
+      expect_all("Gated", {{"activation", activation}}, {spiked(dtype, {14, 66})}, 2 * tolerance_of(dtype));
+}
+
+TEST(NonFinite, RotaryEmbedding) {
+  for (const DType dtype : kFloats)
+    for (const bool interleaved : {false, true})
+      expect_all("RotaryEmbedding", {{"interleaved", interleaved}}, {spiked(dtype, {1, 2, 7, 64}), random_tensor(dtype, {1, 7, 32}, 2), random_tensor(dtype, {1, 7, 32}, 3)},
+                 2 * tolerance_of(dtype));
+}
+
+// What is not selected must not be seen, so a mask by multiplication would show.
+TEST(NonFinite, MovedAndSelected) {
+  const auto dims = [](const Ints& values) {
+    std::vector<Dim> out;
+    for (const std::int64_t v : values) out.emplace_back(v);
+    return out;
+  };
+  for (const DType dtype : kFloats) {
+    const Tensor x = spiked(dtype, {14, 24});
+    const Tensor rows = Tensor::of_ints(DType::i64, {6}, Ints{0, 3, 13, 6, 1, 5}), mask = Tensor::of_ints(DType::boolean, {14, 1}, Ints{1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0});
+    expect_all("Gather", {}, {x, rows}, 0);
+    expect_all("Transpose", {{"permutation", Ints{1, 0}}}, {x}, 0);
+    expect_all("Concat", {{"axis", std::int64_t{1}}}, {x, x}, 0);
+    expect_all("Expand", {{"shape", dims({3, 14, 24})}}, {x}, 0);
+    expect_all("Reshape", {{"shape", dims({24, 14})}}, {x}, 0);
+    for (const bool upper : {false, true}) expect_all("Trilu", {{"upper", upper}, {"k", Dim(0)}}, {x}, 0);
+    expect_all("Pad", {{"pads", dims({1, 2, 3, 4})}, {"mode", std::string("constant")}, {"value", -INFINITY}}, {x}, 0);
+    expect_all("Where", {}, {mask, x, random_tensor(dtype, {14, 24}, 2)}, 0);
+    expect_all("ScatterND", {}, {x, Tensor::of_ints(DType::i64, {2, 1}, Ints{2, 9}), spiked(dtype, {2, 24}, 4)}, 0);
+    expect_all("GatherElements", {{"axis", std::int64_t{1}}}, {x, Tensor::of_ints(DType::i64, {14, 2}, Ints(28, 23))}, 0);
+  }
+}
+
+}  // namespace
+}  // namespace tandem::test
