@@ -101,7 +101,6 @@ class RecipeParser {
     bool good = sorted.size() == inner->shape.size();
     for (std::size_t i = 0; good && i < sorted.size(); ++i) good = sorted[i] == static_cast<std::int64_t>(i);
     if (!good) s_.refuse_at(start, fmt::format("{} is no permutation of {} axes", to_string(permutation), inner->shape.size()));
-    if (bits(inner->dtype) % 8 != 0) s_.refuse_at(start, fmt::format("{} cannot be transposed", to_string(inner->dtype)));
     return Recipe::transpose(std::move(inner), std::move(permutation));
   }
 

@@ -27,7 +27,11 @@ bool has_native_bf16() {
 }
 
 // What oneDNN computes in: f16, and bf16 on CPUs without such instructions, are converted to f32 tile by tile.
-DType compute_type(DType dtype) { return dtype == DType::bf16 && has_native_bf16() ? DType::bf16 : DType::f32; }
+DType compute_type(const OpCall& call) {
+  // The activation comes before the sum, and oneDNN's ReLU, which makes NaN zero, is not used.
+  const bool can_be_inside = !call.has_operand(kMatMulResidual) || call.attributes.text("activation") != "relu";
+  return call.operand(kMatMulB).dtype == DType::bf16 && can_be_inside && has_native_bf16() ? DType::bf16 : DType::f32;
+}
 
 memory::desc plain_matrix(std::int64_t rows, std::int64_t columns, DType type) {
   return {{rows, columns}, type == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32, memory::format_tag::ab};
@@ -41,11 +45,11 @@ dnnl::primitive_attr attributes(Activation activation, const memory::desc* resid
   using dnnl::algorithm;
   dnnl::post_ops ops;
   switch (activation) {
-    case Activation::none: break;
+    case Activation::none:
+    case Activation::relu: break;  // oneDNN's makes NaN zero: ours follows
     case Activation::gelu: onednn::append_eltwise(ops, algorithm::eltwise_gelu_erf, 0); break;
     case Activation::gelu_tanh: onednn::append_eltwise(ops, algorithm::eltwise_gelu_tanh, 0); break;
     case Activation::silu: onednn::append_eltwise(ops, algorithm::eltwise_swish, 1); break;
-    case Activation::relu: onednn::append_eltwise(ops, algorithm::eltwise_relu, 0); break;
     case Activation::tanh: onednn::append_eltwise(ops, algorithm::eltwise_tanh, 0); break;
     case Activation::sigmoid: onednn::append_eltwise(ops, algorithm::eltwise_logistic, 0); break;
   }
@@ -78,10 +82,11 @@ class OneDnnMatMul final : public PreparedKernel {
   explicit OneDnnMatMul(const PrepareArgs& args)
       : p_(matmul_problem(args.call)), threads_(args.threads), packed_(dynamic_cast<const PackedWeights*>(args.packed)) {
     keep_single_threaded();
-    type_ = compute_type(p_.dtype);
+    type_ = compute_type(args.call);
     converts_ = type_ != p_.dtype;
     // Our activation and sum take half the time of oneDNN's, but see results only once they are rounded to the type they are stored in.
-    finishes_ = type_ == DType::f32 && (p_.residual || (p_.activation != Activation::none && p_.activation != Activation::relu));
+    finishes_ = type_ == DType::f32 && (p_.residual || p_.activation != Activation::none);
+    rectifies_ = p_.activation == Activation::relu && !finishes_;  // rounding first changes nothing
     cut();
     // The scratchpad's size is known once the primitives are.
     const std::int64_t last_rows = p_.m % tile_rows_;
@@ -224,6 +229,7 @@ class OneDnnMatMul final : public PreparedKernel {
     const std::int64_t count = rows * kind.columns;
     auto* c = reinterpret_cast<float*>(direct_ ? args.results[0] + c_offset : work + c_at_);
     if (finishes_ && p_.activation != Activation::none) activate_floats(p_.activation, c, count);
+    if (rectifies_) rectify_bf16(direct_ ? args.results[0] + c_offset : work + c_at_, count);
     if (finishes_ && direct_ && p_.residual) from_floats_plus(DType::f32, c, args.operands[kMatMulResidual] + c_offset, reinterpret_cast<std::byte*>(c), count);
     if (!direct_) write_back(args, kind, c_offset, work + c_at_);
   }
@@ -241,6 +247,12 @@ class OneDnnMatMul final : public PreparedKernel {
     }
   }
 
+  static void rectify_bf16(std::byte* values, std::int64_t count) {
+    constexpr std::uint16_t kMinusZero = 0x8000, kMinusInfinity = 0xff80;  // NaN lies beyond
+    auto* words = reinterpret_cast<std::uint16_t*>(values);
+    for (std::int64_t i = 0; i < count; ++i) words[i] = words[i] > kMinusZero && words[i] <= kMinusInfinity ? 0 : words[i];
+  }
+
   static void add_bf16(const std::byte* from, const std::byte* add, std::byte* to, std::int64_t count) {
     constexpr std::int64_t kBlock = 256;
     float block[kBlock];
@@ -255,7 +267,7 @@ class OneDnnMatMul final : public PreparedKernel {
   int threads_;
   const PackedWeights* packed_;
   DType type_ = DType::f32;
-  bool converts_ = false, direct_ = false, finishes_ = false;
+  bool converts_ = false, direct_ = false, finishes_ = false, rectifies_ = false;
   std::int64_t tile_rows_ = 0, tile_columns_ = 0;
   std::vector<TileKind> kinds_;
   std::size_t scratch_bytes_ = 0, a_at_ = 0, b_at_ = 0, bias_at_ = 0, c_at_ = 0, per_thread_bytes_ = 0;
@@ -275,7 +287,7 @@ std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* cons
   const std::int64_t k = b.dims[b.dims.size() - 2].constant(), n = b.dims.back().constant();
   if (k == 0 || n == 0) return nullptr;
   constexpr std::int64_t kRows = 256;
-  const DType type = compute_type(b.dtype);
+  const DType type = compute_type(call);
   const auto desc = onednn::matmul_desc(engine(), plain_matrix(kRows, k, type), any_matrix(k, n, type), memory::desc(),
                                         plain_matrix(kRows, n, type), attributes(Activation::none, nullptr));
   auto packed = std::make_unique<PackedWeights>();
