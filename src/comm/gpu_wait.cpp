@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::int64_t kLookNs = 2'000'000;
 
-// The group that carries what lies on the host.
 Group& control_of(Group& group) {
   auto* gpu = dynamic_cast<GpuGroup*>(&group);
   return gpu ? gpu->control() : group;
@@ -20,7 +19,7 @@ Group& control_of(Group& group) {
 }  // namespace
 
 GpuWait::GpuWait(Group& group, std::chrono::nanoseconds limit, std::string what)
-    : group_(control_of(group)), deadline_(Deadline::after(limit)), what_(std::move(what)), next_look_ns_(monotonic_ns() + kLookNs) {}
+    : whole_(group), group_(control_of(group)), deadline_(Deadline::after(limit)), what_(std::move(what)), next_look_ns_(monotonic_ns() + kLookNs) {}
 
 // The rank that has begun the fewest collectives: the others are in one that it has not begun. Among equals another one than this.
 int GpuWait::find_laggard() const {
@@ -35,7 +34,7 @@ void GpuWait::look() {
   const std::int64_t now = monotonic_ns();
   if (now < next_look_ns_) return;
   next_look_ns_ = now + kLookNs;
-  group_.throw_if_failed();
+  whole_.throw_if_failed();
   const int laggard = find_laggard();
   const Progress last = group_.progress(laggard);
   if (laggard_ >= 0 && (laggard != laggard_ || last.sequence != sequence_)) last_sign_ns_ = now;

@@ -22,7 +22,8 @@ class GpuWait {
   int find_laggard() const;
   [[noreturn]] void time_out(const Progress& last);
 
-  Group& group_;
+  Group& whole_;  // as it was given
+  Group& group_;  // that carries what lies on the host
   Deadline deadline_;
   std::string what_;
   int laggard_ = -1;           // rank in the group

@@ -55,7 +55,7 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
 RankContext::~RankContext() {
   try {
     const OnDevice on_device(device_);
-    if (!device_.is_host() && !(joined_ && joined_->gpu)) {  // leaving a group of GPUs ends what waits for other ranks
+    if (!device_.is_host() && !others()) {  // leaving a group ends what waits for other ranks
       done_->wait(*stream_);                                 // in whose order memory goes back
       stream_->wait(Deadline::after(options_.step_deadline));
     }

@@ -101,7 +101,8 @@ class RankContext {
   bool is_as_timed(std::size_t step, const OpCall& call) const;
   void join_group();
   void leave_group();
-  GpuGroup* gpu_group() const { return dynamic_cast<GpuGroup*>(group_); }
+  // The ranks whose work that of this rank's device waits for, be it through the host; null where there are none.
+  Group* others() const { return !device_.is_host() && group_ && group_->size() > 1 && !engine_->plan().collectives.empty() ? group_ : nullptr; }
   void wait_for_stream();
   void wait_with_others(const std::function<void(Deadline)>& wait);
   void guarded(const std::function<void()>& work);

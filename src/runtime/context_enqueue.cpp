@@ -36,9 +36,9 @@ void RankContext::synchronize() {
   guarded([&] { wait_for_stream(); });
 }
 
-// With ranks that communicate by their GPUs: as long as the one that holds the others up makes progress.
+// With other ranks: as long as the one that holds the others up makes progress.
 void RankContext::wait_with_others(const std::function<void(Deadline)>& wait) {
-  if (!gpu_group()) return wait(Deadline::after(options_.step_deadline));
+  if (!others()) return wait(Deadline::after(options_.step_deadline));
   GpuWait others(*group_, options_.step_deadline, "the work of its GPU");
   const std::function<bool()>* outer = StopScope::current();
   const std::function<bool()> look = [&] {
@@ -66,7 +66,7 @@ void RankContext::guarded(const std::function<void()>& work) {
 // Once the world has ended, or is to: what the stream still waits for is ended too. A communicator is gone when its kernels have left the
 // stream and no graph holds them any more, so the recordings go.
 void RankContext::end_streams(const Error& error) noexcept {
-  GpuGroup* group = gpu_group();
+  Group* group = others();
   if (!group) return;
   try {
     if (error.code() == ErrorCode::timeout || error.code() == ErrorCode::interrupted) group->abort(error.message());

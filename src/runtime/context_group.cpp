@@ -120,7 +120,7 @@ void RankContext::make_parts(Joined& joined, Group& world) {
 
 // Prepared collectives keep their group, and graphs must be gone before the communicators whose kernels they hold.
 void RankContext::leave_group() {
-  if (gpu_group() && !bounds_.empty()) {
+  if (others() && !bounds_.empty()) {
     try {
       guarded([&] {
         done_->wait(*stream_);  // what callers' streams have to do

@@ -54,6 +54,11 @@ void run_body(ShmRegion& region, int rank, const std::function<void(Group&)>& bo
   }
 }
 
+bool is_stopped(pid_t pid) {
+  siginfo_t info = {};
+  return waitid(P_PID, static_cast<id_t>(pid), &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
 }  // namespace
 
 RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options, std::chrono::nanoseconds rendezvous)
@@ -102,12 +107,21 @@ void RankProcesses::signal(int rank, int number) {
 std::vector<RankOutcome> RankProcesses::wait(std::chrono::nanoseconds limit) {
   const Deadline deadline = Deadline::after(limit);
   std::vector<RankOutcome> outcomes(pids_.size());
-  for (std::size_t r = 0; r < pids_.size(); ++r) {
-    pollfd poller = {pipes_[r], POLLIN, 0};
-    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining()).count();
-    Report report;
-    if (poll(&poller, 1, static_cast<int>(milliseconds)) > 0 && read(pipes_[r], &report, sizeof report) == sizeof report)
-      outcomes[r] = {true, report.ok, report.code, report.rank, report.text, report.seconds};
+  std::vector<bool> told(pids_.size(), false);  // all that it will ever tell
+  const auto silent = [&](std::size_t r) { return told[r] || is_stopped(pids_[r]); };
+  for (bool all = false; !all && !deadline.expired();) {
+    std::vector<pollfd> pollers;
+    for (std::size_t r = 0; r < pids_.size(); ++r) pollers.push_back({told[r] ? -1 : pipes_[r], POLLIN, 0});
+    poll(pollers.data(), pollers.size(), 20);
+    all = true;
+    for (std::size_t r = 0; r < pids_.size(); ++r) {
+      Report report;
+      if (pollers[r].revents != 0) {
+        told[r] = true;
+        if (read(pipes_[r], &report, sizeof report) == sizeof report) outcomes[r] = {true, report.ok, report.code, report.rank, report.text, report.seconds};
+      }
+      all = all && silent(r);
+    }
   }
   for (std::size_t r = 0; r < pids_.size(); ++r) {
     if (!outcomes[r].finished) kill(pids_[r], SIGKILL);

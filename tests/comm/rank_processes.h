@@ -36,7 +36,7 @@ class RankProcesses {
 
   ShmRegion& region() { return *region_; }
   void signal(int rank, int number);
-  // Waits for all ranks, at most `limit`; ranks that have not ended by then are killed.
+  // Waits for all ranks, at most `limit`, and not for ranks that are stopped; those that have not ended by then are killed.
   std::vector<RankOutcome> wait(std::chrono::nanoseconds limit = std::chrono::seconds(60));
 
  private:

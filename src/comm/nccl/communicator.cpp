@@ -12,18 +12,10 @@
 namespace tandem::nccl {
 namespace {
 
-constexpr std::chrono::nanoseconds kTakeApart = std::chrono::milliseconds(500);  // what a destructor waits
-
-// A thread of its own, for it may never end.
-void run_aside(std::function<void()> work, std::chrono::nanoseconds limit) {
-  auto ended = std::make_shared<std::promise<void>>();
-  std::future<void> end = ended->get_future();
-  std::thread([work = std::move(work), ended] {
-    work();
-    ended->set_value();
-  }).detach();
-  end.wait_for(limit);
-}
+constexpr std::chrono::nanoseconds kTakeApart = std::chrono::seconds(1);  // what a destructor waits
+constexpr std::chrono::nanoseconds kGiveBack = std::chrono::seconds(4);   // after an abort, which takes NCCL about one
+// A process's connections break a moment before it counts as ended.
+constexpr std::chrono::nanoseconds kObituary = std::chrono::milliseconds(500);
 
 ncclConfig_t configuration() {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -44,18 +36,34 @@ bool Family::remove(ncclComm_t comm) {
 }
 
 void Family::abort() {
-  std::vector<ncclComm_t> comms;
-  {
-    const std::lock_guard lock(mutex_);
-    if (aborted_.exchange(true)) return;
-    comms = comms_;
-  }
-  if (comms.empty()) return;
-  std::thread([comms] {
+  const std::lock_guard lock(mutex_);
+  if (aborted_.exchange(true) || comms_.empty()) return;
+  abort_ = Aside::begin([comms = comms_] {
     api().ncclGroupStart();
     for (const ncclComm_t comm : comms) api().ncclCommAbort(comm);
     api().ncclGroupEnd();
-  }).detach();
+  });
+}
+
+bool Family::has_given_back() {
+  std::shared_ptr<Aside> abort;
+  Deadline by = Deadline::after(kGiveBack);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!abort_) return true;
+    abort = abort_;
+    by = give_back_by_ ? *give_back_by_ : by;
+    give_back_by_ = by;
+  }
+  return abort->wait(by.remaining());
+}
+
+std::optional<ncclResult_t> Family::state_of(ncclComm_t comm) {
+  const std::lock_guard lock(mutex_);
+  if (aborted_) return std::nullopt;
+  ncclResult_t state = ncclSuccess;
+  check(api().ncclCommGetAsyncError(comm, &state), "asking a communicator how it is", comm);
+  return state;
 }
 
 std::unique_ptr<Communicator> Communicator::create(Group& control, Deadline deadline) {
@@ -69,7 +77,12 @@ std::unique_ptr<Communicator> Communicator::create(Group& control, Deadline dead
   ncclConfig_t config = configuration();
   const ncclResult_t result = api().ncclCommInitRankConfig(&made->comm_, control.size(), id, control.rank(), &config);
   if (made->comm_) made->family_->add(made->comm_);
-  made->settle(result, "joining the ranks", control, deadline.limit());
+  try {
+    made->settle(result, "joining the ranks", control, deadline.limit());
+  } catch (...) {
+    if (!made->family_->has_given_back()) static_cast<void>(made.release());  // NCCL may still write to it
+    throw;
+  }
   return made;
 }
 
@@ -109,7 +122,7 @@ void Communicator::split_aside(Group& control, int color, int key, ncclComm_t& m
     std::atomic<int> result{-1};
   };
   auto call = std::make_shared<Call>();
-  std::thread([call, comm = comm_, color, key] { call->result = api().ncclCommSplit(comm, color, key, &call->made, &call->config); }).detach();
+  Aside::begin([call, comm = comm_, color, key] { call->result = api().ncclCommSplit(comm, color, key, &call->made, &call->config); });
   GpuWait wait(control, limit, "NCCL's splitting the ranks");
   try {
     while (call->result < 0) {
@@ -136,21 +149,34 @@ void Communicator::wait_for_part(ncclResult_t result, ncclComm_t& made, int colo
   }
 }
 
+void name_the_dead(Group& control) {
+  for (const Deadline obituary = Deadline::after(kObituary); !obituary.expired(); std::this_thread::sleep_for(std::chrono::milliseconds(5)))
+    control.throw_if_failed();
+}
+
 Communicator::~Communicator() {
-  if (!comm_ || !family_->remove(comm_) || borrowed_) return;
-  run_aside([comm = comm_] { api().ncclCommDestroy(comm); }, kTakeApart);
+  if (!comm_) return;
+  if (!family_->remove(comm_)) family_->has_given_back();
+  else if (!borrowed_) Aside::begin([comm = comm_] { api().ncclCommDestroy(comm); })->wait(kTakeApart);
+}
+
+ncclResult_t Communicator::state() {
+  const auto state = family_->state_of(comm_);
+  if (!state) fail(ErrorCode::aborted, "the ranks' communicator was aborted");
+  return *state;
 }
 
 void Communicator::settle(ncclResult_t result, const char* what, Group& control, std::chrono::nanoseconds limit) {
   GpuWait wait(control, limit, fmt::format("NCCL's {}", what));
   try {
     while (result == ncclInProgress) {
-      check(api().ncclCommGetAsyncError(comm_, &result), what, comm_);
+      result = state();
       if (result != ncclInProgress) break;
       wait.look();
       if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted in NCCL's {}", what));
       std::this_thread::yield();
     }
+    if (result != ncclSuccess) name_the_dead(control);
     check(result, what, comm_);
   } catch (const Error& error) {
     control.abort(error.message());

@@ -57,10 +57,9 @@ void LentControl::throw_if_failed() {
     const std::lock_guard lock(mutex_);
     if (failed_) throw *failed_;
   }
-  if (comm_->family()->aborted()) fail(ErrorCode::aborted, "the ranks' communicator was aborted");
-  ncclResult_t state = ncclSuccess;
-  check(api().ncclCommGetAsyncError(comm_->handle(), &state), "asking a communicator how it is");
-  if (state != ncclSuccess && state != ncclInProgress) check(state, "what the ranks exchange", comm_->handle());
+  const auto state = comm_->family()->state_of(comm_->handle());
+  if (!state) fail(ErrorCode::aborted, "the ranks' communicator was aborted");
+  if (*state != ncclInProgress) check(*state, "what the ranks exchange", comm_->handle());
 }
 
 void LentControl::abort(std::string_view reason) {

@@ -149,6 +149,14 @@ std::unique_ptr<GpuGroup> make(Group& control, Device&, Deadline deadline, std::
 
 const GpuBackend kBackend = {"nccl", refuse, make};
 
+NcclGroup::~NcclGroup() {
+  try {
+    if (comm_ && !dynamic_cast<LentControl*>(&control())) control().throw_if_failed();
+  } catch (const Error&) {
+    comm_->family()->abort();
+  }
+}
+
 std::optional<std::string> NcclGroup::refusal(const CollectiveCall& call) const {
   const CollectiveInfo& row = info(call.kind);
   if (size() == 1) return std::nullopt;
@@ -166,8 +174,7 @@ std::optional<std::string> NcclGroup::refusal(const CollectiveCall& call) const 
 void NcclGroup::enqueue(const CollectiveCall& call) {
   check_call(call, size());
   if (const auto reason = refusal(call)) fail(ErrorCode::unsupported, "{}: {}", tandem::to_string(call), *reason);
-  control().throw_if_failed();
-  if (comm_ && comm_->family()->aborted()) fail(ErrorCode::aborted, "the ranks' communicator was aborted");
+  throw_if_failed();
   Enqueue work{.call = call, .size = size(), .rank = rank(), .comm = comm_ ? comm_->handle() : nullptr};
   if (work.elements == 0) return;
   if (!comm_) {
@@ -193,6 +200,16 @@ std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lis
   std::shared_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
   if (!part) return nullptr;
   return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));
+}
+
+void NcclGroup::throw_if_failed() {
+  GpuGroup::throw_if_failed();  // names who it was
+  if (!comm_) return;
+  const auto state = comm_->family()->state_of(comm_->handle());
+  if (!state) fail(ErrorCode::aborted, "the ranks' communicator was aborted");
+  if (*state == ncclSuccess || *state == ncclInProgress) return;
+  name_the_dead(control());
+  check(*state, "what the ranks do together", comm_->handle());
 }
 
 void NcclGroup::abort(std::string_view reason) {

@@ -16,8 +16,13 @@ class NcclGroup final : public GpuGroup {
   NcclGroup(std::unique_ptr<Group> control, std::shared_ptr<ProgressWord> progress, std::shared_ptr<Communicator> comm)
       : GpuGroup(std::move(control)), progress_(std::move(progress)), comm_(std::move(comm)) {}
 
+  // A communicator of ranks of which one has failed is aborted, for NCCL would wait for that one.
+  ~NcclGroup() override;
+
   std::string_view backend() const override { return "nccl"; }
   std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override;
+  // Also what NCCL says of the communicator.
+  void throw_if_failed() override;
   void abort(std::string_view reason) override;
   std::optional<std::string> refusal(const CollectiveCall& call) const override;
 
