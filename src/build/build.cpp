@@ -6,6 +6,7 @@
 
 #include "build/choose.h"
 #include "core/check.h"
+#include "core/digest.h"
 #include "device/code.h"
 
 namespace tandem {
@@ -118,7 +119,7 @@ class ProgramBuilder {
         SymbolValues symbols = coordinates(plan_.mesh, 0);
         for (const auto& [name, range] : profile) symbols[name] = range.*extent;
         for (const std::string& text : texts_of(kernel, call, symbols)) {
-          std::string key = code_key(text);
+          std::string key = text_key(text);
           const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
           if (std::ranges::none_of(plan_.code, same)) plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
         }

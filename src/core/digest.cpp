@@ -1,5 +1,7 @@
 #include "core/digest.h"
 
+#include <fmt/format.h>
+
 namespace tandem {
 
 std::uint64_t text_digest(std::string_view text) {
@@ -7,5 +9,7 @@ std::uint64_t text_digest(std::string_view text) {
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return hash;
 }
+
+std::string text_key(std::string_view text) { return fmt::format("{:016x}-{}", text_digest(text), text.size()); }
 
 }  // namespace tandem

@@ -11,8 +11,6 @@ namespace tandem {
 
 using CodeBytes = std::shared_ptr<const std::vector<std::byte>>;
 
-// Names a text: its digest and length.
-std::string code_key(std::string_view text);
 // 90 of "sm_90a"; 0 of anything else.
 int sm_of_target(std::string_view target);
 
@@ -21,7 +19,7 @@ bool can_compile_cuda(std::string* why = nullptr);
 // For GPUs of compute capability sm / 10; products and sums are not contracted. Throws Error(unsupported) without the compiler, saying how to
 // get it, Error(internal) with its messages where the text does not compile.
 CodeBytes compile_cuda(const std::string& text, int sm);
-// From now on kernels of the text with this key get the code instead of being compiled. Thread-safe; kept until the process ends.
+// From now on kernels of the text with this key (text_key) get the code instead of being compiled. Thread-safe; kept until the process ends.
 void offer_cuda_code(const std::string& key, int sm, CodeBytes code);
 
 }  // namespace tandem

@@ -94,7 +94,7 @@ struct CollectiveUse {
 
 // What a text of KernelDef::texts became for one kind of GPU.
 struct StoredCode {
-  std::string text;    // code_key() of it
+  std::string text;    // text_key() of it
   int sm = 0;          // 90 for compute capability 9.0
   std::string digest;  // of the bytes
   std::int64_t size = 0;

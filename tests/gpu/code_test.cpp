@@ -1,4 +1,5 @@
 // Machine code that engines bring for kernels made from text.
+#include "core/digest.h"
 #include "device/code.h"
 
 #include <cuda_runtime.h>
@@ -35,8 +36,8 @@ TEST(Code, TargetsAndKeys) {
   EXPECT_EQ(sm_of_target("sm_120f"), 120);
   EXPECT_EQ(sm_of_target("cpu"), 0);
   EXPECT_EQ(sm_of_target("sm_"), 0);
-  EXPECT_EQ(code_key("abc"), code_key("abc"));
-  EXPECT_NE(code_key("abc"), code_key("abd"));
+  EXPECT_EQ(text_key("abc"), text_key("abc"));
+  EXPECT_NE(text_key("abc"), text_key("abd"));
 }
 
 // The code of another text, so that only what was offered can have been run.
@@ -44,7 +45,7 @@ TEST(Code, WhatIsOfferedIsRun) {
   std::string why;
   if (!has_gpu() || !can_compile_cuda(&why)) GTEST_SKIP() << "no GPU, or no NVRTC: " << why;
   const int sm = open_device("cuda", 0)->sm();
-  offer_cuda_code(code_key(text_of(1)), sm, compile_cuda(text_of(2), sm));
+  offer_cuda_code(text_key(text_of(1)), sm, compile_cuda(text_of(2), sm));
   const cudaKernel_t kernel = cuda::compiled_kernel(text_of(1), "put", sm);
   int* at = nullptr;
   ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&at), sizeof *at), cudaSuccess);
@@ -59,7 +60,7 @@ TEST(Code, WhatIsOfferedIsRun) {
 TEST(Code, WhatIsNoCodeIsToldOf) {
   if (!has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   const int sm = open_device("cuda", 0)->sm();
-  offer_cuda_code(code_key(text_of(3)), sm, std::make_shared<const std::vector<std::byte>>(1000, std::byte{0x5a}));
+  offer_cuda_code(text_key(text_of(3)), sm, std::make_shared<const std::vector<std::byte>>(1000, std::byte{0x5a}));
   EXPECT_NE(thrown([&] { cuda::compiled_kernel(text_of(3), "put", sm); }).message().find("loading a compiled kernel"), std::string::npos);
 }
 

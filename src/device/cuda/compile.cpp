@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/check.h"
+#include "core/digest.h"
 #include "device/code.h"
 #include "device/cuda/library.h"
 #include "device/cuda/runtime.h"
@@ -68,7 +69,7 @@ Offers& offers() {
 
 CodeBytes offered(const std::string& source, int sm) {
   const std::lock_guard lock(offers().mutex);
-  const auto found = offers().code.find({code_key(source), sm});
+  const auto found = offers().code.find({text_key(source), sm});
   return found == offers().code.end() ? nullptr : found->second;
 }
 
