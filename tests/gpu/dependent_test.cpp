@@ -21,8 +21,10 @@ std::filesystem::path models() {
 std::vector<std::string> names() {
   std::vector<std::string> found;
   std::error_code none;
-  for (std::filesystem::directory_iterator it(models(), none), end; !none && it != end; it.increment(none))
-    if (it->path().extension() == ".onnx" && !it->path().stem().string().starts_with("collective")) found.push_back(it->path().stem().string());
+  for (std::filesystem::directory_iterator it(models(), none), end; !none && it != end; it.increment(none)) {
+    const std::string name = it->path().stem().string();
+    if (it->path().extension() == ".onnx" && !name.starts_with("collective") && !name.starts_with("sharded")) found.push_back(name);
+  }
   std::ranges::sort(found);
   return found;
 }
