@@ -152,6 +152,8 @@ void RankContext::set_edge(Bound& bound, const Step& step) const {
 std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValues& symbols) {
   auto bound = std::make_shared<Bound>();
   bound->symbols = symbols;
+  for (const Binding& input : program().inputs)
+    bound->shapes += fmt::format("{}{} {}", bound->shapes.empty() ? "" : ", ", input.name, to_string(bound_dims(program().values[static_cast<std::size_t>(input.value)].type.dims, symbols)));
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
   bound->memory = plan_memory(program(), symbols, outside);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/gpu_group.h"
+#include "comm/shm/call_log.h"
 #include "runtime/memory.h"
 #include "runtime/rank_engine.h"
 
@@ -108,11 +109,13 @@ class RankContext {
   void guarded(const std::function<void()>& work);
   void end_streams(const Error& error) noexcept;
   void make_parts(Joined& joined, Group& world);
+  void agree_on_collectives(Bound& bound);
   Group* group_of(std::size_t step);
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
   void stage(Bound& bound);
+  void give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, const std::function<void()>& work);
   void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   class Timing;
   void run_steps(Bound& bound, Timing* timing = nullptr);
@@ -142,6 +145,7 @@ class RankContext {
     std::unique_ptr<GpuGroup> gpu;                        // of the same ranks; null where collectives go through the host
     std::string through_host;                             // why they do, on a GPU
     std::map<std::string, std::unique_ptr<Group>> parts;  // by axis or rank lists
+    shm::CallLog calls{nullptr};                          // of whole programs, given to a device
   };
   std::shared_ptr<Joined> joined_;
   Group* group_ = nullptr;  // the one in use: that of GPUs, the own one or the bound one; null before the collective point

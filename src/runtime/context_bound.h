@@ -18,6 +18,8 @@ struct RankContext::Bound {
     std::uint64_t resident = 0;  // RunArgs has it
   };
   SymbolValues symbols;
+  std::string shapes;   // of the inputs, in words
+  bool agreed = false;  // with the other ranks, on the collectives
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
   std::size_t needed_bytes() const { return memory.arena_bytes + workspace_bytes + kAlignment; }

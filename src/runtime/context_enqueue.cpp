@@ -112,7 +112,6 @@ void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<cons
   wait_for_stream();
 }
 
-// What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
 void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   place(*bound, inputs, outputs);
   const auto work = [&] {
@@ -126,18 +125,29 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
   };
   if (device_.is_recorded(*stream_)) {
     device_.keep_with_recording(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_));
+    joined_->calls.leave();  // nobody tells us when it is replayed
     return work();
   }
-  done_->wait(*stream_);  // the arena is one
-  if (hook_) {
-    run_timed(*bound, outputs);
-    return done_->record(*stream_);
+  agree_on_collectives(*bound);
+  if (others()) joined_->calls.begin(bound->shapes);
+  try {
+    done_->wait(*stream_);  // the arena is one
+    if (hook_) run_timed(*bound, outputs);
+    else give_recorded(*bound, inputs, outputs, work);
+    done_->record(*stream_);
+  } catch (...) {
+    joined_->calls.undo();
+    throw;
   }
+}
+
+// What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
+void RankContext::give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, const std::function<void()>& work) {
   std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
   addresses.insert(addresses.end(), outputs.begin(), outputs.end());
   addresses.push_back(arena_->data());
   addresses.push_back(static_cast<const std::byte*>(consumed_));
-  auto& recorded = bound->recorded;
+  auto& recorded = bound.recorded;
   const auto known = std::ranges::find(recorded, addresses, &Bound::Recorded::addresses);
   if (known == recorded.end()) {
     recorded.push_front({std::move(addresses), nullptr});
@@ -149,7 +159,6 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
     known->recording->launch(*stream_);
     if (group_ && !program().steps.empty()) group_->mark(static_cast<std::int64_t>(program().steps.size()) - 1);
   }
-  done_->record(*stream_);
 }
 
 }  // namespace tandem

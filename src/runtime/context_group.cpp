@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <sstream>
 
+#include "comm/shm/shm_group.h"
 #include "core/check.h"
-#include "runtime/context.h"
+#include "runtime/context_bound.h"
 
 namespace tandem {
 namespace {
@@ -58,6 +60,30 @@ void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists
   lists = std::move(merged);
 }
 
+// Throws on all ranks of the group, which stays usable, unless all have the same lines.
+void require_same_calls(Group& group, const std::vector<std::string>& mine, Deadline deadline) {
+  const std::string text = fmt::format("{}", fmt::join(mine, "\n"));
+  std::vector<std::vector<std::string>> lists;
+  for (const auto& blob : group.exchange(std::as_bytes(std::span(text)), deadline)) {
+    std::istringstream lines(std::string(reinterpret_cast<const char*>(blob.data()), blob.size()));
+    lists.emplace_back();
+    for (std::string line; std::getline(lines, line);) lists.back().push_back(line);
+  }
+  for (std::size_t r = 1; r < lists.size(); ++r) {
+    if (lists[r] == lists[0]) continue;
+    const auto [a, b] = std::ranges::mismatch(lists[0], lists[r]);
+    const auto word = [](const auto& at, const std::vector<std::string>& list) { return at == list.end() ? std::string("nothing") : *at; };
+    throw Error(ErrorCode::mismatch,
+                fmt::format("ranks {} and {} disagree in collective {} of these shapes: {} and {}", group.members()[0], group.members()[r], a - lists[0].begin(), word(a, lists[0]),
+                            word(b, lists[r])), {}, group.members()[r]);
+  }
+}
+
+shm::ShmGroup* shared_memory_of(Group* group) {
+  auto* gpu = dynamic_cast<GpuGroup*>(group);
+  return dynamic_cast<shm::ShmGroup*>(gpu ? &gpu->control() : group);
+}
+
 }  // namespace
 
 // The collective point: agreement first, then every group in the order in which the plan first uses it.
@@ -73,6 +99,7 @@ void RankContext::join_group() {
   if (plan.world_size() > 1 && !group && !plan.collectives.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group && group->size() > 1) {
+    if (options_.same_plan) joined->calls = shm::CallLog(shared_memory_of(group));  // before they tell one another anything
     const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
     const std::string names[] = {"the plan", "the program"};
     require_agreement(*group, values, names, Deadline::after(options_.rendezvous_deadline));
@@ -116,6 +143,25 @@ void RankContext::make_parts(Joined& joined, Group& world) {
     }
     joined.parts[keys[k]] = std::move(made);
   }
+}
+
+// A GPU is not told what another one does in a collective, so ranks compare theirs before shapes run for the first time.
+void RankContext::agree_on_collectives(Bound& bound) {
+  if (bound.agreed || !others()) return;
+  std::vector<std::pair<Group*, std::vector<std::string>>> lists;  // in the order of first use, as the groups were made
+  for (const CollectiveUse& use : engine_->plan().collectives) {
+    if (use.program != static_cast<int>(options_.program)) continue;
+    const auto step = static_cast<std::size_t>(use.step);
+    Group* group = group_of(step);
+    if (!group || group->size() == 1) continue;
+    const OpCall call = engine_->call(options_.program, step).bound(bound.symbols);
+    auto list = std::ranges::find(lists, group, &std::pair<Group*, std::vector<std::string>>::first);
+    if (list == lists.end()) list = lists.insert(lists.end(), {group, {}});
+    list->second.push_back(fmt::format("{}{}{} {}{}", use.operation, use.reduce.empty() ? "" : " ", use.reduce, call.has_operand(0) ? call.operand(0).to_string() : "",
+                                       use.root < 0 ? "" : fmt::format(" root {}", use.root)));
+  }
+  for (const auto& [group, calls] : lists) require_same_calls(*group, calls, Deadline::after(options_.rendezvous_deadline));
+  bound.agreed = true;
 }
 
 // Prepared collectives keep their group, and graphs must be gone before the communicators whose kernels they hold.

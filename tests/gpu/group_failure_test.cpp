@@ -32,20 +32,31 @@ Engine engine_of(const std::string& device, const std::string& mesh, std::int64_
   options.device = device;
   options.mesh = mesh;
   options.timed = false;
-  options.shapes["x"] = fmt::format("{}x32", rows);
+  options.shapes["x"] = rows > 0 ? fmt::format("{}x32", rows) : "1x32:8x32:64x32";
   return build(model_path("mlp_dynamo"), options);
 }
 
-// One rank of the MLP over two GPUs, with memory of the host.
+// One rank of the MLP over two GPUs, with memory of the host. `rows` 0: the engine takes any number of them.
 struct Rank {
   Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30) : Rank(std::shared_ptr<Group>(&group, [](Group*) {}), rows, step_deadline_s) {}
   explicit Rank(const std::shared_ptr<Group>& group, std::int64_t rows = 8, double step_deadline_s = 30)
       : engine(engine_of("cuda", "tp=2", rows)), inputs(engine.random_inputs(1)),
         context(std::in_place, engine, ContextOptions{.rank = group->rank(), .threads = 1, .step_deadline_s = step_deadline_s}) {
     context->set_communicator(group);
-    context->set_input_shape(0, inputs.begin()->second.shape);
-    out.resize(static_cast<std::size_t>(element_count(context->output_shape(0))));
+    set_shape(inputs.begin()->second.shape);
     context->prepare();
+  }
+  void set_shape(const Shape& shape) {
+    context->set_input_shape(0, shape);
+    out.resize(static_cast<std::size_t>(element_count(context->output_shape(0))));
+  }
+  // With other rows, where the engine takes any number of them.
+  void run_rows(std::int64_t rows) {
+    set_shape({rows, 32});
+    values.assign(static_cast<std::size_t>(rows) * 32, 0.5f);
+    const void* const in[] = {values.data()};
+    void* const to[] = {out.data()};
+    context->run(in, to);
   }
   void run() {
     const void* const in[] = {inputs.begin()->second.data.get()};
@@ -57,7 +68,7 @@ struct Rank {
   Engine engine;
   Arrays inputs;
   std::optional<Context> context;
-  std::vector<float> out;
+  std::vector<float> out, values;
 };
 
 std::size_t free_bytes() {
@@ -235,6 +246,34 @@ TEST_P(GpuContexts, PlansThatDifferAreRefusedBeforeAnythingRuns) {
   for (const RankOutcome& outcome : ranks.wait(50s)) {
     ASSERT_TRUE(outcome.finished);
     EXPECT_EQ(outcome.code, ErrorCode::mismatch) << outcome.text;
+  }
+}
+
+TEST_P(GpuContexts, ShapesThatDifferAreRefusedBeforeAnythingRuns) {
+  RankProcesses ranks(2, [](Group& group) {
+    Rank rank(group, 0);
+    rank.run_rows(8);
+    rank.run_rows(group.rank() == 0 ? 16 : 24);
+  });
+  for (const RankOutcome& outcome : ranks.wait(50s)) {
+    ASSERT_TRUE(outcome.finished);
+    EXPECT_EQ(outcome.code, ErrorCode::mismatch) << outcome.text;
+    EXPECT_NE(outcome.text.find("ranks 0 and 1 disagree in collective 0 of these shapes"), std::string::npos) << outcome.text;
+  }
+}
+
+// Both shapes have run before and are replayed.
+TEST_P(GpuContexts, CallsInAnotherOrderAreNamedOnAllRanks) {
+  RankProcesses ranks(2, [](Group& group) {
+    Rank rank(group, 0);
+    for (int call = 0; call < 6; ++call) rank.run_rows(call % 2 ? 8 : 16);
+    rank.run_rows(group.rank() == 0 ? 8 : 16);
+    rank.run_rows(group.rank() == 0 ? 16 : 8);
+  });
+  for (const RankOutcome& outcome : ranks.wait(50s)) {
+    ASSERT_TRUE(outcome.finished);
+    EXPECT_EQ(outcome.code, ErrorCode::mismatch) << outcome.text;
+    EXPECT_NE(outcome.text.find("rank 0 runs x [8,32], rank 1 runs x [16,32]"), std::string::npos) << outcome.text;
   }
 }
 

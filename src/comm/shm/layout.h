@@ -17,7 +17,7 @@ namespace tandem::shm {
 
 inline constexpr std::size_t kPage = 4096, kLine = 64;
 inline constexpr int kMaxWorld = 256;
-inline constexpr std::uint64_t kMagic = 0x31306d656d646e74;  // "tndmem01"
+inline constexpr std::uint64_t kMagic = 0x32306d656d646e74;  // "tndmem02"
 
 inline std::size_t round_to(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -76,10 +76,18 @@ struct Descriptor {
   bool operator==(const Descriptor&) const = default;
 };
 
+// The last calls that a rank began elsewhere than here; call_log.cpp says how they are written.
+struct Calls {
+  static constexpr std::size_t kKept = 16, kTextWords = 14;
+  alignas(2 * kLine) std::atomic<std::uint64_t> word[kKept] = {};
+  std::atomic<std::uint64_t> text[kKept][kTextWords] = {};
+};
+
 struct alignas(2 * kLine) Cell {
   Signal arrived;
   Descriptor descriptor;
   std::atomic<std::uint32_t> left{0};
+  Calls calls;
 };
 
 struct alignas(2 * kLine) Mailbox {

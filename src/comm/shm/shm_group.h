@@ -38,6 +38,8 @@ class ShmGroup final : public Group {
   void abort(std::string_view reason) override;
   // Ends the world with an error about a world rank, unless it has ended before; throws what has ended it.
   [[noreturn]] void give_up(ErrorCode code, int world_rank, std::string_view reason);
+  // For CallLog.
+  Calls& calls(int rank) const { return cell(rank).calls; }
   // Of this rank, for its GPU to write; in a page of its own.
   std::atomic<std::uint64_t>& gpu_sequence() const { return page(rank_).gpu_sequence; }
 
