@@ -14,12 +14,18 @@ std::unique_ptr<Context> make_context(const Engine& engine, ContextOptions optio
   return std::make_unique<Context>(engine, options);
 }
 
+// Looks where the engine's weights are, for which another thread may have to be waited for.
+int gpu_of_rank(const Context& context) {
+  const nb::gil_scoped_release release;
+  return context.gpu();
+}
+
 }  // namespace
 
 RankRunner::RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt)
     : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(std::move(interrupt)),
       context_(make_context(engine, std::move(options), interrupt_)), shapes_(inputs_.size()), whole_shape_set_(inputs_.size(), false),
-      gpu_(context_->gpu()) {}
+      gpu_(gpu_of_rank(*context_)) {}
 
 Context& RankRunner::context() {
   if (!context_) throw Error(ErrorCode::invalid_argument, "it is closed");

@@ -320,6 +320,8 @@ ENDINGS = {
     "model alive": "model = tandem.load(path); model(x=x)",
     "processes alive": "model = tandem.load(path, isolate='processes'); model(x=x)",
     "engine and arrays alive": "engine = tandem.load_engine(path); out = tandem.load(engine)(x=x)",
+    "team alive": "team = tandem.Team(tandem.load_engine(path).ranks); model = team.load(path); model(x=x)",
+    "team of processes alive": "team = tandem.Team(tandem.load_engine(path).ranks, isolate='processes'); team.load(path)(x=x)",
     "in a cycle": "class A: pass\na = A(); a.me = a; a.model = tandem.load(path); a.model(x=x)",
     "in a module": "tandem.kept = tandem.load(path); tandem.kept(x=x); sys.kept = tandem.kept",
     "context and group alive": "groups = tandem.Group.in_process(2)\nc = tandem.Context(tandem.load_engine(path), rank=1)\nc.set_communicator(groups[1])",
@@ -378,6 +380,13 @@ def test_no_rank_process_is_left(engines):
     assert len(pids) == 2
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_interpreter_that_is_to_have_no_gil_is_refused():
+    code = "import sys; sys._is_gil_enabled = lambda: {}\ntry:\n  import tandem\n  print('imported')\nexcept ImportError as e: print(e)"
+    for enabled, said in ((True, "imported"), (False, "tandem needs the GIL, which this interpreter was told to leave off")):
+        done = subprocess.run([sys.executable, "-c", code.format(enabled)], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(said) and done.stderr == ""
 
 
 def test_import_starts_no_threads():

@@ -1,8 +1,5 @@
 #include "comm/nccl/lent_control.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -10,6 +7,7 @@
 
 #include "comm/nccl/nccl_group.h"
 #include "core/check.h"
+#include "core/readable.h"
 #include "core/stop.h"
 #include "device/cuda/runtime.h"
 #include "tandem/nccl.h"
@@ -20,13 +18,6 @@ namespace {
 
 [[noreturn]] void refuse(std::string_view what) {
   fail(ErrorCode::unsupported, "{}: ranks that have a communicator of NCCL only exchange memory of GPUs", what);
-}
-
-// Whether this process has memory there. What NCCL finds there tells it whether it is a communicator.
-bool is_mapped(const void* address) {
-  const auto number = reinterpret_cast<std::uintptr_t>(address), page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  unsigned char resident = 0;
-  return number % alignof(void*) == 0 && mincore(reinterpret_cast<void*>(number / page * page), 1, &resident) == 0;
 }
 
 // Memory of the GPU for one exchange.
@@ -135,7 +126,9 @@ std::unique_ptr<Group> LentControl::split(const std::vector<std::vector<int>>& l
 std::unique_ptr<Group> group_from_nccl(ncclComm* communicator) {
   using namespace nccl;
   if (!communicator) fail(ErrorCode::invalid_argument, "there is no communicator");
-  if (!is_mapped(communicator)) fail(ErrorCode::invalid_argument, "there is no communicator at {}: it was destroyed, or the number is no address of one", static_cast<void*>(communicator));
+  // What lies there tells NCCL whether it is one.
+  if (reinterpret_cast<std::uintptr_t>(communicator) % alignof(std::uint64_t) != 0 || !is_readable(communicator, sizeof(std::uint64_t)))
+    fail(ErrorCode::invalid_argument, "there is no communicator at {}: it was destroyed, or the number is no address of one", static_cast<void*>(communicator));
   int size = 0, rank = 0, gpu = 0;
   ncclResult_t state = ncclSuccess;
   if (api().ncclCommCount(communicator, &size) != ncclSuccess || api().ncclCommUserRank(communicator, &rank) != ncclSuccess ||
