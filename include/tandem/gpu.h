@@ -9,6 +9,10 @@ namespace tandem {
 // How many GPUs this process can use: 0 in programs built without CUDA, and without a driver. Never throws.
 int gpu_count();
 
+// Whether this process has lost a GPU: to work that does not end, or to an error that broke the GPU's context. A program that ends then
+// writes out what it has (std::fflush) and calls std::quick_exit(): exit handlers of NVIDIA's libraries wait for such work. Never waits.
+bool gpu_lost() noexcept;
+
 // What CUDA calls cudaStreamLegacy: its default stream where null means another, as to Context::enqueue().
 inline void* default_stream() { return reinterpret_cast<void*>(1); }
 

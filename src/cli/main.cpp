@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "tandem/gpu.h"
 
 namespace {
 
@@ -94,9 +97,7 @@ int report_usage(int argc, char** argv, const CLI::ParseError& error) {
   return 2;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_verb(int argc, char** argv) {
   if (argc == 3 && argv[1] == cli::kRankVerb) return serve_rank(argv[2]);
   cli::catch_signals();
   CLI::App app("Shards one model over several ranks, compiles it and runs it as if the ranks were one device.", "tandem");
@@ -127,4 +128,15 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report(common, Error(ErrorCode::internal, error.what()));
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int status = run_verb(argc, argv);
+  if (gpu_lost()) {  // else exit handlers of NVIDIA's libraries would wait for what it does not end
+    std::fflush(nullptr);
+    std::quick_exit(status);
+  }
+  return status;
 }

@@ -44,6 +44,8 @@ class Event {
   virtual void record(Stream& stream) = 0;
   // What is given to `stream` from now on starts after the moment recorded last; at once where none was.
   virtual void wait(Stream& stream) = 0;
+  // Whether the moment recorded last is over; true where none was. Throws the error of work that failed.
+  virtual bool passed() = 0;
 };
 
 // Notes moments in the work of a stream, by the device's own clock.
@@ -86,6 +88,8 @@ class Device {
   virtual void leave(int before) noexcept { static_cast<void>(before); }
   // Whether it was lost to this process: then nothing may wait for its work, and what that uses must be kept.
   virtual bool lost() const noexcept { return false; }
+  // Of a device that is lost: it stays so until all that `stream` was given is done; a later enter() then lets go of `needed`. Never waits.
+  virtual void keep_until_done(Stream& stream, std::shared_ptr<const void> needed) noexcept = 0;
   // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* memory) noexcept = 0;

@@ -2,6 +2,7 @@
 #include "core/check.h"
 #include "device/code.h"
 #include "device/links.h"
+#include "device/lost.h"
 #include "device/upload.h"
 
 namespace tandem {
@@ -11,6 +12,7 @@ std::shared_ptr<Device> open_cuda_device(int) {
 }
 
 int cuda_device_count() { return 0; }
+bool any_gpu_lost() noexcept { return false; }
 void upload_to_cuda(Device&, std::span<const Upload>, Deadline) {}
 int cuda_number(const Device&) { return -1; }
 

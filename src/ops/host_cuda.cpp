@@ -117,6 +117,7 @@ const KernelDef cuda_host = {
     .refuse = refuse,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Host>(args); },
     .rank = 1000,
+    .in_place_operand = 0,  // whatever op: operands are read before results are written
     .device = "cuda",
     .through_host = true,
 };

@@ -62,7 +62,8 @@ struct KernelDef {
   // Null if it can run this call (its Dims may still be symbols), else the reason it cannot, as half a sentence.
   std::optional<std::string> (*refuse)(const OpCall& call) = nullptr;
   std::unique_ptr<PreparedKernel> (*prepare)(const PrepareArgs& args) = nullptr;
-  // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs); null result: it reads them as they are.
+  // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs, whose contents have arrived); null result: it reads them as
+  // they are.
   std::unique_ptr<Packed> (*pack)(const OpCall& call, std::span<const std::byte* const> weights) = nullptr;
   // Operands that pack() copied, so that the plain weight need not stay in memory.
   bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;

@@ -6,12 +6,11 @@
 #include "core/stop.h"
 #include "plan/typical.h"
 #include "runtime/context_bound.h"
+#include "runtime/context_marks.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
 namespace {
-
-std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
 
 // Seen by tools that look from outside; none without a name.
 class NamedRange {
@@ -40,7 +39,7 @@ bool is_set(const char* name) {
 }  // namespace
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
-    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), direct_(direct_outputs(engine_->program(options.program))),
+    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), marks_(std::make_unique<Marks>(device_)), direct_(direct_outputs(engine_->program(options.program))),
       shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(std::make_shared<DeviceMemory>()), address_(program().values.size(), nullptr) {
   for (const Step& step : program().steps) {
     arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
@@ -49,28 +48,6 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
   pointers_.resize(arguments_.size());
   named_ranges_ = is_set("TANDEM_NVTX");
   last_read_ = last_step_that_reads_inputs(program());
-}
-
-// Nothing is freed that the device may still use: where its work does not end, all of it is kept.
-RankContext::~RankContext() {
-  try {
-    const OnDevice on_device(device_);
-    if (!device_.is_host() && !others()) {  // leaving a group ends what waits for other ranks
-      done_->wait(*stream_);                                 // in whose order memory goes back
-      stream_->wait(Deadline::after(options_.step_deadline));
-    }
-    leave_group();
-  } catch (const Error&) {
-    struct Kept {
-      std::shared_ptr<const RankEngine> engine;
-      std::shared_ptr<Joined> joined;
-      std::shared_ptr<Stream> stream;
-      std::shared_ptr<DeviceMemory> arena;
-      std::list<std::shared_ptr<Bound>> bounds;
-    };
-    if (device_.lost()) new Kept{engine_, joined_, stream_, arena_, std::move(bounds_)};
-    leave_group();
-  }
 }
 
 const Program& RankContext::program() const { return engine_->program(options_.program); }
@@ -194,7 +171,10 @@ const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
     }
   join_group();
   bounds_.push_front(prepare_bound(*symbols_));
-  if (bounds_.size() > options_.kept_shapes) bounds_.pop_back();
+  if (bounds_.size() > options_.kept_shapes) {
+    wait_until_done();
+    bounds_.pop_back();
+  }
   return bounds_.front();
 }
 
@@ -232,7 +212,7 @@ void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
     fail(ErrorCode::invalid_argument, "the memory for activations is at {}, which is not aligned to {} bytes", static_cast<const void*>(memory), kAlignment);
   const std::size_t needed = bounds_.empty() ? 0 : bounds_.front()->needed_bytes();
   if (memory && needed > bytes) too_small(needed, bytes);
-  done_->wait(*stream_);
+  wait_until_done();
   arena_ = std::make_shared<DeviceMemory>(memory ? DeviceMemory::borrowed(memory, bytes) : DeviceMemory());
   lent_ = memory != nullptr;
 }
@@ -247,7 +227,7 @@ void RankContext::set_inputs_consumed_event(void* event) {
 void RankContext::reserve(std::size_t needed) {
   if (needed <= arena_->bytes()) return;
   if (lent_) too_small(needed, arena_->bytes());
-  if (arena_->bytes() > 0) done_->wait(*stream_);
+  if (arena_->bytes() > 0) wait_until_done();
   *arena_ = {};
   arena_ = std::make_shared<DeviceMemory>(make_memory(needed));
 }
@@ -298,6 +278,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
       throw named;
     }
     if (timing) timing->end_step(s);
+    marks_->pass(s, *stream_);
     if (consumed_ && last_read_ == static_cast<int>(s)) device_.record_event(consumed_, *stream_);
     if (group_) group_->mark(static_cast<std::int64_t>(s));
   }

@@ -104,7 +104,10 @@ class RankContext {
   void leave_group();
   // The ranks whose work that of this rank's device waits for, be it through the host; null where there are none.
   Group* others() const { return !device_.is_host() && group_ && group_->size() > 1 && !engine_->plan().collectives.empty() ? group_ : nullptr; }
+  void abandon() noexcept;
   void wait_for_stream();
+  void wait_until_done();
+  Error located(const Error& late);
   void wait_with_others(const std::function<void(Deadline)>& wait);
   void guarded(const std::function<void()>& work);
   void end_streams(const Error& error) noexcept;
@@ -115,6 +118,7 @@ class RankContext {
   void run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
   void stage(Bound& bound);
+  void one_by_one(const std::function<void()>& steps);
   void give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, const std::function<void()>& work);
   void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   class Timing;
@@ -128,6 +132,8 @@ class RankContext {
   Device& device_;
   std::shared_ptr<Stream> stream_;
   std::unique_ptr<Event> done_;           // of the last enqueue
+  class Marks;
+  std::unique_ptr<Marks> marks_;
   std::vector<int> direct_;               // direct_outputs(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;

@@ -10,6 +10,8 @@
 
 namespace tandem {
 
+inline std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
+
 struct RankContext::Bound {
   struct Launch {
     std::unique_ptr<PreparedKernel> kernel;

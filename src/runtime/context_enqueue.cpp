@@ -2,15 +2,25 @@
 #include <algorithm>
 #include <numeric>
 
-#include "comm/gpu_wait.h"
-#include "core/stop.h"
 #include "runtime/context_bound.h"
+#include "runtime/context_marks.h"
 
 namespace tandem {
 namespace {
 
 constexpr std::size_t kKeptRecordings = 8;  // per bound shape
-constexpr std::chrono::nanoseconds kDrain = std::chrono::seconds(4), kForEver = std::chrono::hours(24 * 365);
+
+// Records an event behind what the scope gave to the stream, however it ends.
+struct RecordsAtEnd {
+  ~RecordsAtEnd() {
+    try {
+      event.record(stream);
+    } catch (const Error&) {  // the next wait says what broke
+    }
+  }
+  Event& event;
+  Stream& stream;
+};
 
 }  // namespace
 
@@ -34,54 +44,6 @@ void RankContext::synchronize() {
   const Turn turn(*this);
   done_->wait(*stream_);  // of whatever stream the last work was given to
   guarded([&] { wait_for_stream(); });
-}
-
-// With other ranks: as long as the one that holds the others up makes progress.
-void RankContext::wait_with_others(const std::function<void(Deadline)>& wait) {
-  if (!others()) return wait(Deadline::after(options_.step_deadline));
-  GpuWait others(*group_, options_.step_deadline, "the work of its GPU");
-  const std::function<bool()>* outer = StopScope::current();
-  const std::function<bool()> look = [&] {
-    if (outer && *outer && (*outer)()) return true;
-    others.look();
-    return false;
-  };
-  const StopScope scope(look);
-  wait(Deadline::after(kForEver));
-}
-
-void RankContext::wait_for_stream() {
-  wait_with_others([&](Deadline deadline) { stream_->wait(deadline); });
-}
-
-void RankContext::guarded(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    end_streams(error);
-    throw;
-  }
-}
-
-// Once the world has ended, or is to: what the stream still waits for is ended too. A communicator is gone when its kernels have left the
-// stream and no graph holds them any more, so the recordings go.
-void RankContext::end_streams(const Error& error) noexcept {
-  Group* group = others();
-  if (!group) return;
-  try {
-    if (error.code() == ErrorCode::timeout || error.code() == ErrorCode::interrupted) group->abort(error.message());
-    group->throw_if_failed();
-    return;  // the others have no part in what went wrong
-  } catch (const Error& ended) {
-    group->abort(ended.message());
-  }
-  try {
-    const std::function<bool()> never;
-    const StopScope scope(never);
-    stream_->wait(Deadline::after(kDrain));
-  } catch (const Error&) {  // of what the stream was doing, which is known
-  }
-  for (const auto& bound : bounds_) bound->recorded.clear();
 }
 
 // Memory of the device for inputs and outputs that lie on the host.
@@ -126,19 +88,26 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
   if (device_.is_recorded(*stream_)) {
     device_.keep_with_recording(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_));
     joined_->calls.leave();  // nobody tells us when it is replayed
+    marks_->replay(program().steps.size());
     return work();
   }
   agree_on_collectives(*bound);
   if (others()) joined_->calls.begin(bound->shapes);
   try {
     done_->wait(*stream_);  // the arena is one
-    if (hook_) run_timed(*bound, outputs);
+    const RecordsAtEnd done{*done_, *stream_};
+    if (hook_) one_by_one([&] { run_timed(*bound, outputs); });
     else give_recorded(*bound, inputs, outputs, work);
-    done_->record(*stream_);
   } catch (...) {
     joined_->calls.undo();
     throw;
   }
+}
+
+void RankContext::one_by_one(const std::function<void()>& steps) {
+  marks_->begin(program().steps.size(), *stream_);
+  steps();
+  marks_->end();
 }
 
 // What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
@@ -152,9 +121,10 @@ void RankContext::give_recorded(Bound& bound, std::span<const std::byte* const> 
   if (known == recorded.end()) {
     recorded.push_front({std::move(addresses), nullptr});
     if (recorded.size() > kKeptRecordings) recorded.pop_back();
-    work();
+    one_by_one(work);
   } else {
     recorded.splice(recorded.begin(), recorded, known);
+    marks_->replay(program().steps.size());
     if (!known->recording) known->recording = device_.record(*stream_, work);
     known->recording->launch(*stream_);
     if (group_ && !program().steps.empty()) group_->mark(static_cast<std::int64_t>(program().steps.size()) - 1);

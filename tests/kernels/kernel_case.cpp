@@ -85,6 +85,7 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
     operands.push_back(at);
   }
   for (const std::size_t i : c.weights) weights[i] = operands[i];
+  stream->wait(Deadline::after(std::chrono::seconds(20)));
   const std::unique_ptr<Packed> packed = kernel.pack ? kernel.pack(call, weights) : nullptr;
   for (const std::size_t i : c.weights)
     if (packed && kernel.packs_operand && kernel.packs_operand(call, i)) operands[i] = nullptr;

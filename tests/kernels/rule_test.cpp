@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "ops/ops.h"
 
 namespace tandem {
@@ -53,6 +55,18 @@ TEST(KernelRule, TiesKeepTheOrder) {
   const KernelDef first{.name = "first", .op = "Attention"}, second{.name = "second", .op = "Attention"};
   const std::vector<const KernelDef*> able = {&first, &second};
   EXPECT_EQ(choose_by_rule(able, attention_over(2, 9, 8, 8), {})->name, "first");
+}
+
+// An engine has placed the result then, and its file may come to a machine without the library.
+TEST(KernelRule, WhatALibraryDoesInPlaceIsDoneInPlaceWithoutItToo) {
+  for (const auto& kernels : {cpu_kernels(), cuda_kernels()})
+    for (const KernelDef* kernel : kernels) {
+      if (kernel->library.empty() || kernel->in_place_operand < 0) continue;
+      const auto stands_in = [&](const KernelDef* other) {
+        return other->device == kernel->device && other->library.empty() && other->in_place_operand == kernel->in_place_operand && (other->op.empty() || other->op == kernel->op);
+      };
+      EXPECT_TRUE(std::ranges::any_of(kernels, stands_in)) << kernel->name;
+    }
 }
 
 }  // namespace

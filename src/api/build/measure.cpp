@@ -93,6 +93,7 @@ class TrialRun {
       : trial_(trial), device_(open_device(trial.kernel.device, group ? group->rank() : 0)), on_device_(*device_), stream_(device_->make_stream(threads)), alone_(!group) {
     const std::size_t sets = device_->is_host() || group ? 1 : std::clamp<std::size_t>(kColdBytes / std::max<std::size_t>(1, size_of(trial.call)), 1, kMostCalls);
     place_operands(static_cast<unsigned>(group ? group->rank() : 0), sets);
+    stream_->wait(Deadline::after(kStepDeadline));
     if (group && !device_->is_host()) gpu_group_ = make_gpu_group(*group, *device_, {}, nullptr);  // as contexts do
     Group* used = gpu_group_ ? gpu_group_.get() : group;
     const std::size_t count = trial.call.operands.size();

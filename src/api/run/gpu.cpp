@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/seconds.h"
+#include "device/lost.h"
 #include "device/upload.h"
 
 namespace tandem {
@@ -23,6 +24,7 @@ struct Gpu::Data {
 };
 
 int gpu_count() { return cuda_device_count(); }
+bool gpu_lost() noexcept { return any_gpu_lost(); }
 
 Gpu::Gpu(int number) : data_(std::make_shared<Data>()) {
   const int count = cuda_device_count();

@@ -13,6 +13,7 @@ class Past final : public Event {
  public:
   void record(Stream&) override {}
   void wait(Stream&) override {}
+  bool passed() override { return true; }
 };
 
 class Clock final : public Stopwatch {
@@ -56,6 +57,7 @@ class CpuDevice final : public Device {
   std::unique_ptr<Recording> record(Stream&, const std::function<void()>&) override { return nullptr; }
   bool is_recorded(Stream&) override { return false; }
   void keep_with_recording(Stream&, std::shared_ptr<const void>) override {}
+  void keep_until_done(Stream&, std::shared_ptr<const void>) noexcept override {}
 };
 
 }  // namespace

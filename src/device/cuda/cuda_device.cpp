@@ -28,6 +28,11 @@ class Moment final : public Event {
   }
   void record(Stream& stream) override { check(cudaEventRecord(event_, handle_of(stream)), "recording an event"); }
   void wait(Stream& stream) override { check(cudaStreamWaitEvent(handle_of(stream), event_, 0), "waiting for an event"); }
+  bool passed() override {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status != cudaErrorNotReady) check(status, "the work of a step");
+    return status == cudaSuccess;
+  }
 
  private:
   int ordinal_;
@@ -60,7 +65,28 @@ void throw_fault(Fault* faults) {
   }
 }
 
+// How the work ended. Polls, so that neither a kernel that never ends nor the driver can hold the caller past the deadline.
+cudaError_t wait_for(int ordinal, cudaStream_t stream, Deadline deadline) {
+  for (int spins = 0;; ++spins) {
+    const cudaError_t status = cudaStreamQuery(stream);
+    if (status != cudaErrorNotReady) return status;
+    if (deadline.expired()) {
+      const Error late(ErrorCode::timeout, fmt::format("the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
+      lose_until_done(ordinal, stream, late);
+      throw late;
+    }
+    if (spins % 256 == 255 && StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted");
+    if (spins > 20000) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+}
+
 }  // namespace
+
+void finish(cudaStream_t stream, const char* what) {
+  int ordinal = 0;
+  check(cudaGetDevice(&ordinal), "asking for the current GPU");
+  check(wait_for(ordinal, stream, Deadline::after(kStepDeadline)), what);
+}
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -79,6 +105,11 @@ void check(cudaError_t status, const char* what) {
 void free_host(void* memory) noexcept {
   const BesideRecordings allowed;
   if (!any_lost()) cudaFreeHost(memory);
+}
+
+void free_device(void* memory) noexcept {
+  const BesideRecordings allowed;
+  if (!any_lost()) cudaFree(memory);
 }
 
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
@@ -117,24 +148,12 @@ void CudaStream::failed(std::exception_ptr error) noexcept {
   if (!error_) error_ = std::move(error);
 }
 
-// Polls, so that neither a kernel that never ends nor the driver can hold the caller past the deadline.
 void CudaStream::wait(Deadline deadline) {
-  for (int spins = 0;; ++spins) {
-    const cudaError_t status = cudaStreamQuery(current_);
-    if (status != cudaErrorNotReady) {
-      const std::lock_guard lock(mutex_);
-      if (std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
-      check(status, "the work of a step");
-      return throw_fault(faults_.get());
-    }
-    if (deadline.expired()) {
-      const Error late(ErrorCode::timeout, fmt::format("the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
-      lose_until_done(device_->ordinal(), current_, late);
-      throw late;
-    }
-    if (spins % 256 == 255 && StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted");
-    if (spins > 20000) std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
+  const cudaError_t status = wait_for(device_->ordinal(), current_, deadline);
+  const std::lock_guard lock(mutex_);
+  if (std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
+  check(status, "the work of a step");
+  throw_fault(faults_.get());
 }
 
 CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
@@ -170,6 +189,13 @@ void CudaDevice::leave(int before) noexcept {
 }
 
 bool CudaDevice::lost() const noexcept { return is_lost(ordinal_); }
+
+// Where the GPU is lost already, that goes on until this work is done too.
+void CudaDevice::keep_until_done(Stream& stream, std::shared_ptr<const void> needed) noexcept {
+  const BesideRecordings allowed;
+  lose_until_done(ordinal_, handle_of(stream), Error(ErrorCode::timeout, "the work of a context that is gone has not ended"));
+  let_go_later(std::move(needed));
+}
 
 std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_, sm_); }
 std::string CudaDevice::target() const { return fmt::format("sm_{}", sm_); }

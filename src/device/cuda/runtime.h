@@ -18,9 +18,13 @@ namespace tandem::cuda {
 void check(cudaError_t status, const char* what);
 // The error of the launch just done, if any.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+// Until what a stream of the thread's current GPU was given is done; `what` that is, for the error of work that failed. Throws
+// Error(timeout) after 30 s, and asks StopScope.
+void finish(cudaStream_t stream, const char* what);
 
-// Memory of the host that a GPU may use; it is kept where one is lost, for that may be waited for.
+// Memory of the host that a GPU may use, and memory of the thread's current GPU; kept where one is lost, for that may be waited for.
 void free_host(void* memory) noexcept;
+void free_device(void* memory) noexcept;
 
 class CudaDevice;
 
@@ -74,6 +78,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void begin_range(const char* name) noexcept override;
   void end_range() noexcept override;
   bool lost() const noexcept override;
+  void keep_until_done(Stream& stream, std::shared_ptr<const void> needed) noexcept override;
   std::byte* allocate(std::size_t bytes) override;
   void release(std::byte* memory) noexcept override;
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override;

@@ -10,7 +10,7 @@ namespace tandem::cuda {
 
 // For good. Later calls repeat the error; the first one counts.
 void lose(int ordinal, const Error& error);
-// Until what `stream` was given so far is done, if ever.
+// Until what `stream` was given so far is done, if ever, and what else such calls named. Waits for nothing.
 void lose_until_done(int ordinal, cudaStream_t stream, const Error& error);
 // Throws the error by which it was lost. Never waits.
 void throw_if_lost(int ordinal);

@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "device/cuda/runtime.h"
+#include "device/cuda/trouble.h"
 #include "device/upload.h"
 
 namespace tandem {
@@ -25,6 +26,7 @@ class Lane {
  public:
   Lane() = default;
   void open() {
+    check(cudaGetDevice(&ordinal_), "asking for the current GPU");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
     for (Buffer& buffer : buffers_) {
       check(cudaHostAlloc(&buffer.memory, kPiece, cudaHostAllocDefault), "pinning memory of the host");
@@ -32,6 +34,7 @@ class Lane {
     }
   }
   ~Lane() {
+    if (any_lost()) return;
     if (stream_) cudaStreamSynchronize(stream_);
     for (Buffer& buffer : buffers_) {
       if (buffer.fetched) cudaEventDestroy(buffer.fetched);
@@ -60,15 +63,20 @@ class Lane {
   };
 
   // An event that was never recorded is over.
-  static void wait(cudaEvent_t event, Deadline deadline) {
+  void wait(cudaEvent_t event, Deadline deadline) {
     for (;;) {
       const cudaError_t status = cudaEventQuery(event);
       if (status != cudaErrorNotReady) return check(status, "copying weights");
-      if (deadline.expired()) fail(ErrorCode::timeout, "weights did not reach the GPU within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count());
+      if (deadline.expired()) {
+        const Error late(ErrorCode::timeout, fmt::format("weights did not reach the GPU within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
+        lose_until_done(ordinal_, stream_, late);
+        throw late;
+      }
       std::this_thread::yield();
     }
   }
 
+  int ordinal_ = 0;
   cudaStream_t stream_ = nullptr;
   std::array<Buffer, 2> buffers_;
   std::size_t next_ = 0;

@@ -52,7 +52,7 @@ std::size_t weight_bytes(const Problem& p) {
 
 struct PackedWeight final : Packed {
   explicit PackedWeight(std::size_t size) : bytes(size) { cuda::check(cudaMalloc(&data, size), "memory for a weight"); }
-  ~PackedWeight() override { cudaFree(data); }
+  ~PackedWeight() override { cuda::free_device(data); }
   std::size_t size_bytes() const override { return bytes; }
   void* data = nullptr;
   std::size_t bytes;
@@ -170,7 +170,7 @@ std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* cons
   for (std::size_t i = 0; i < kernel.size(); ++i) p.axes[i].kernel = kernel[i];
   auto packed = std::make_unique<PackedWeight>(weight_bytes(p));
   weight_copy(p).launch(weights[kWeight], packed->data, packed->bytes, cudaStreamPerThread);
-  cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "bringing a weight into cuDNN's layout");
+  cuda::finish(cudaStreamPerThread, "bringing a weight into cuDNN's layout");
   return packed;
 }
 

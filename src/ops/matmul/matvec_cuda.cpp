@@ -27,7 +27,7 @@ class CudaMatVec final : public PreparedKernel {
     if (splits_ == 1) return;
     arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
     cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
-    cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "clearing counters");
+    cuda::finish(cudaStreamPerThread, "clearing counters");
   }
 
   std::size_t workspace_bytes() const override { return splits_ == 1 ? 0 : static_cast<std::size_t>(splits_ * p_.m * p_.n) * sizeof(float); }

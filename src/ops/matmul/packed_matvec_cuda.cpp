@@ -17,23 +17,23 @@ namespace {
 
 class PackedColumns final : public Packed {
  public:
-  PackedColumns(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n) * 2) {
-    cuda::check(cudaDeviceSynchronize(), "placing a weight");  // by whatever stream
-    cuda::check(cudaMalloc(&data_, bytes_), "memory for a weight by columns");
-    cuda::launch_pack_columns(b, data_, k, n, cudaStreamPerThread);
-    const cudaError_t status = cudaStreamSynchronize(cudaStreamPerThread);
-    if (status != cudaSuccess) cudaFree(data_);
-    cuda::check(status, "storing a weight by columns");
+  PackedColumns(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n) * 2), data_(bytes_) {
+    cuda::launch_pack_columns(b, data_.address, k, n, cudaStreamPerThread);
+    cuda::finish(cudaStreamPerThread, "storing a weight by columns");
   }
-  ~PackedColumns() override { cudaFree(data_); }
   PackedColumns(const PackedColumns&) = delete;
 
   std::size_t size_bytes() const override { return bytes_; }
-  const void* data() const { return data_; }
+  const void* data() const { return data_.address; }
 
  private:
+  struct Memory {
+    explicit Memory(std::size_t bytes) { cuda::check(cudaMalloc(&address, bytes), "memory for a weight by columns"); }
+    ~Memory() { cuda::free_device(address); }
+    void* address = nullptr;
+  };
   std::size_t bytes_;
-  void* data_ = nullptr;
+  Memory data_;
 };
 
 class PackedMatVec final : public PreparedKernel {
