@@ -215,7 +215,13 @@ def python(check: Check) -> Iterator[Row]:
         name = f"{case.get('classname', '').split('.')[-1]} {case.get('name')}"
         yield Row("python", name, {"": "passed", "skipped": "skipped"}.get(found, "failed"), float(case.get("time", 0)), told)
     if not cases or status not in (0, 1):
-        yield Row("python", "all", "failed", seconds, text.strip()[-1500:])
+        yield Row("python", "all", "failed", seconds, end_of_process(text))
+
+
+def end_of_process(text: str) -> str:
+    """Of a Python process that died: where each thread was, without the modules that were loaded."""
+    at = text.find("Fatal Python error")
+    return text[max(0, at - 300) : at + 2500] if at >= 0 else text.strip()[-1500:]
 
 
 class Server:
