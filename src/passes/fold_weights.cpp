@@ -31,6 +31,19 @@ RecipePtr sliced(const Node& node, RecipePtr recipe) {
   return recipe;
 }
 
+// Rows of zeros behind the others.
+RecipePtr padded(const Node& node, RecipePtr recipe) {
+  if (node.attributes.text("mode") != "constant" || node.attributes.real("value") != 0) return nullptr;
+  const auto& pads = node.attributes.dims("pads");
+  const std::size_t rank = recipe->shape.size();
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    const Dim &before = pads.at(axis), &after = pads.at(axis + rank);
+    if (before != Dim(0) || !after.is_constant() || after.constant() < 0) return nullptr;
+    if (after != Dim(0)) recipe = Recipe::pad(recipe, static_cast<int>(axis), recipe->shape[axis] + after.constant());
+  }
+  return recipe;
+}
+
 RecipePtr concatenated(const Node& node) {
   std::vector<RecipePtr> parts;
   for (const Value* v : node.operands()) {
@@ -48,6 +61,7 @@ RecipePtr moved(const Node& node) {
   const DType dtype = node.result()->type.dtype;
   if (node.is("Cast") && is_float(recipe->dtype) && is_float(dtype)) return Recipe::cast(recipe, dtype);
   if (node.is("Slice")) return sliced(node, recipe);
+  if (node.is("Pad")) return padded(node, recipe);
   if (!node.is("Reshape")) return nullptr;
   const auto shape = known_shape(node.result()->type.dims);
   return shape ? Recipe::reshape(recipe, *shape) : nullptr;

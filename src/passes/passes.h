@@ -15,6 +15,7 @@ bool fold_constants(Module& module, const PassOptions& options);
 bool fold_shapes(Module& module, const PassOptions& options);
 bool fold_positions(Module& module, const PassOptions& options);
 bool fold_weights(Module& module, const PassOptions& options);
+bool fold_scales(Module& module, const PassOptions& options);
 bool cleanup(Module& module, const PassOptions& options);
 bool merge_equal(Module& module, const PassOptions& options);
 bool remove_dead(Module& module, const PassOptions& options);

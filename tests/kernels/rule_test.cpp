@@ -63,7 +63,8 @@ TEST(KernelRule, WhatALibraryDoesInPlaceIsDoneInPlaceWithoutItToo) {
     for (const KernelDef* kernel : kernels) {
       if (kernel->library.empty() || kernel->in_place_operand < 0) continue;
       const auto stands_in = [&](const KernelDef* other) {
-        return other->device == kernel->device && other->library.empty() && other->in_place_operand == kernel->in_place_operand && (other->op.empty() || other->op == kernel->op);
+        return other->device == kernel->device && other->library.empty() && other->in_place_operand == kernel->in_place_operand &&
+               (other->op.empty() || other->op == kernel->op);
       };
       EXPECT_TRUE(std::ranges::any_of(kernels, stands_in)) << kernel->name;
     }

@@ -1,4 +1,7 @@
 // Convolutions and what slides windows. Expected values are plain loops or written by hand.
+#include <fmt/ranges.h>
+
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -75,6 +78,93 @@ TEST(ConvImport, PaddingGroupsAndBias) {
   Imported other("Conv", 11);
   other.input(f32("B,4,H,W")).input(f32("6,4,3,3")).with("kernel_shape", Ints{3, 2});
   expect_error(ErrorCode::invalid_model, "kernel_shape", [&] { other.run_rule(); });
+}
+
+struct Transposed {
+  Shape x, w;  // w: [c, m/groups, taps…]
+  Ints strides, dilations, pads, past;
+  std::int64_t groups = 1;
+};
+
+// Three indices of a number, row-major.
+std::array<std::int64_t, 3> split(std::int64_t at, const std::array<std::int64_t, 3>& extents) {
+  return {at / extents[2] / extents[1], at / extents[2] % extents[1], at % extents[2]};
+}
+
+// Each element of x is scattered over the result.
+std::vector<double> scattered(const Transposed& c, const Tensor& x, const Tensor& w) {
+  const std::size_t spatial = c.x.size() - 2;
+  std::array<std::int64_t, 3> in = {1, 1, 1}, taps = in, out = in, stride = in, dilation = in, before = {};
+  for (std::size_t i = 0; i < spatial; ++i) {
+    const std::size_t d = i + 3 - spatial;
+    in[d] = c.x[i + 2], taps[d] = c.w[i + 2], stride[d] = c.strides[i], dilation[d] = c.dilations[i], before[d] = c.pads[i];
+    out[d] = (in[d] - 1) * stride[d] + (taps[d] - 1) * dilation[d] + 1 + c.past[i] - c.pads[i] - c.pads[i + spatial];
+  }
+  const std::int64_t in_count = in[0] * in[1] * in[2], tap_count = taps[0] * taps[1] * taps[2], out_count = out[0] * out[1] * out[2];
+  const std::int64_t channels = c.x[1], each_in = channels / c.groups, each_out = c.w[1];
+  std::vector<double> y(static_cast<std::size_t>(c.x[0] * c.groups * each_out * out_count), 0.0);
+  for (std::int64_t i = 0; i < x.count(); ++i)
+    for (std::int64_t m = 0; m < each_out; ++m)
+      for (std::int64_t t = 0; t < tap_count; ++t) {
+        const std::int64_t channel = i / in_count % channels, image = i / in_count / channels;
+        const auto from = split(i % in_count, in), tap = split(t, taps);
+        std::array<std::int64_t, 3> o{};
+        bool inside = true;
+        for (std::size_t d = 0; d < 3; ++d) {
+          o[d] = from[d] * stride[d] + tap[d] * dilation[d] - before[d];
+          inside = inside && o[d] >= 0 && o[d] < out[d];
+        }
+        const std::int64_t row = (image * c.groups + channel / each_in) * each_out + m;
+        if (inside) y[static_cast<std::size_t>(row * out_count + (o[0] * out[1] + o[1]) * out[2] + o[2])] += x.at(i) * w.at((channel * each_out + m) * tap_count + t);
+      }
+  return y;
+}
+
+TEST(ConvTransposeImport, ScattersRows) {
+  const Transposed cases[] = {
+      {{1, 1, 3}, {1, 1, 3}, {1}, {1}, {0, 0}, {0}},
+      {{2, 3, 4}, {3, 2, 4}, {2}, {1}, {1, 1}, {0}},
+      {{1, 2, 4}, {2, 3, 3}, {2}, {1}, {0, 0}, {1}},
+      {{1, 2, 5}, {2, 2, 2}, {3}, {1}, {0, 1}, {2}},
+      {{1, 2, 5}, {2, 2, 3}, {2}, {3}, {2, 1}, {0}},
+      {{1, 2, 6}, {2, 1, 3}, {1}, {2}, {4, 3}, {0}},
+      {{1, 1, 6}, {1, 1, 5}, {2}, {1}, {5, 4}, {0}},
+      {{2, 4, 3, 5}, {4, 3, 3, 2}, {2, 3}, {1, 2}, {1, 0, 0, 2}, {1, 0}, 2},
+      {{1, 3, 2, 2}, {3, 1, 1, 4}, {3, 2}, {1, 1}, {0, 1, 0, 1}, {0, 0}, 3},
+      {{1, 2, 2, 3, 2}, {2, 2, 2, 3, 1}, {2, 1, 2}, {1, 1, 1}, {0, 1, 0, 1, 1, 0}, {0, 0, 1}},
+  };
+  for (const Transposed& c : cases) {
+    SCOPED_TRACE(fmt::format("{} {} {} {}", c.x, c.w, c.strides, c.pads));
+    Imported node("ConvTranspose", 11);
+    node.input(waves(1, c.x)).input(waves(2, c.w)).with("strides", c.strides).with("dilations", c.dilations).with("pads", c.pads).with("output_padding", c.past);
+    const Tensor y = node.with("group", c.groups).evaluate();
+    expect_near(y, scattered(c, waves(1, c.x), waves(2, c.w)), 1e-5);
+  }
+}
+
+TEST(ConvTransposeImport, ShapesAndErrors) {
+  Imported shape("ConvTranspose", 11);  // more rows than there are
+  shape.input(numbers({1, 1, 2}, {1, 2})).constant(numbers({1, 1, 2}, {10, 1})).constant(numbers({1}, {0.5}));
+  expect_near(shape.with("strides", Ints{2}).with("output_shape", Ints{6}).evaluate(), {10.5, 1.5, 20.5, 2.5, 0.5, 0.5});
+  for (const char* automatic : {"SAME_UPPER", "SAME_LOWER"}) {
+    Imported same("ConvTranspose", 11);
+    same.input(f32("B,4,H,W")).input(f32("4,6,3,3")).with("strides", Ints{2, 2}).with("auto_pad", std::string(automatic));
+    same.run_rule();
+    EXPECT_EQ(same.results[0]->type, Type({DType::f32, {Dim::symbol("B"), 6, Dim::symbol("H") * 2, Dim::symbol("W") * 2}}));
+    Imported few("ConvTranspose", 11);
+    few.input(numbers({1, 1, 2}, {1, 2})).constant(numbers({1, 1, 3}, {100, 10, 1})).with("strides", Ints{2}).with("auto_pad", std::string(automatic));
+    expect_near(few.evaluate(), std::string_view(automatic) == "SAME_UPPER" ? std::vector<double>{100, 10, 201, 20} : std::vector<double>{10, 201, 20, 2});
+  }
+  Imported even("ConvTranspose", 11);
+  even.input(f32("B,4,H,W")).input(f32("4,6,2,2")).with("strides", Ints{2, 2});
+  even.run_rule();
+  EXPECT_EQ(even.results[0]->type, Type({DType::f32, {Dim::symbol("B"), 6, Dim::symbol("H") * 2, Dim::symbol("W") * 2}}));
+  Imported groups("ConvTranspose", 11);
+  groups.input(f32("B,4,9")).input(f32("4,6,3")).with("group", std::int64_t{3});
+  expect_error(ErrorCode::invalid_model, "3 groups of 4 channels", [&] { groups.run_rule(); });
+  Imported none("ConvTranspose", 11);
+  none.input(f32("B,4,2")).input(f32("4,6,3")).with("pads", Ints{3, 3});
+  expect_error(ErrorCode::invalid_model, "would have -2 rows", [&] { none.run_rule(); });
 }
 
 NamedAttributes window(Ints kernel, Ints strides, Dims pads, bool ceil = false) {

@@ -79,7 +79,7 @@ class Author {
   Value* either(std::string_view op, Value* a, Value* b) { return pick(2) ? add(op, {a, b}) : add(op, {b, a}); }
 
   Value* piece() {
-    switch (pick(15)) {
+    switch (pick(16)) {
       case 0: return add(std::array{"Neg", "Abs", "Sigmoid", "Relu", "Sin"}[static_cast<std::size_t>(pick(5))], {any()});
       case 1: return either(std::array{"Add", "Mul", "Max"}[static_cast<std::size_t>(pick(3))], any(), any());
       case 2: return either(pick(2) ? "Add" : "Mul", any(), number(pick(3), pick(2) ? Shape{1} : Shape{}));
@@ -94,6 +94,7 @@ class Author {
       case 11: return either("Add", any(), weight({kWidth}));
       case 12: return masked(any());
       case 13: return packed_heads(any());
+      case 14: return normalized_convolution(any());
       default: return halves(any());
     }
   }
@@ -131,6 +132,15 @@ class Author {
       q = part(0), k = part(1), v = part(2);
     }
     return reshape(transpose(add("Attention", {q, k, v}), {0, 2, 1, 3}), {kB, kS, Dim(kWidth)});
+  }
+
+  // Over the sequence, then a scale and an offset per channel.
+  Value* normalized_convolution(Value* x) {
+    Value* y = add("Conv", {transpose(x, {0, 2, 1}), weight({kWidth, kWidth, 3})}, {{"pads", std::vector<Dim>{1, 1}}});
+    const auto column = [&] { return pick(2) ? weight({kWidth, 1}) : add("Reshape", {add("Tanh", {weight({kWidth})})}, {{"shape", std::vector<Dim>{kWidth, 1}}}); };
+    if (pick(2)) y = either("Add", y, column());
+    y = either("Add", either("Mul", y, column()), column());
+    return transpose(y, {0, 2, 1});
   }
 
   Value* gelu(Value* x) {

@@ -1,6 +1,7 @@
 // Conv. How many groups there are follows from the channels of x and of the weight, so that a rank with some of the groups needs no other attributes.
 #include "core/tensor.h"
 #include "graph/graph.h"
+#include "ops/conv/conv_transpose.h"
 #include "ops/conv/problem.h"
 #include "ops/ops.h"
 #include "ops/pointwise/define.h"
@@ -174,7 +175,7 @@ const OpDef ops::Conv = {
     .infer = infer,
     .rule = rule,
     .evaluate = evaluate,
-    .onnx = {{.op_type = "Conv", .since = 1, .import = import}},
+    .onnx = {{.op_type = "Conv", .since = 1, .import = import}, {.op_type = "ConvTranspose", .since = 1, .import = import_transpose}},
 };
 
 }  // namespace tandem
