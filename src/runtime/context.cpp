@@ -12,11 +12,11 @@
 namespace tandem {
 namespace {
 
-// Seen by tools that look from outside; none without a name.
+// Seen by tools that look from outside. A null device has none, and no name is made for it.
 class NamedRange {
  public:
-  NamedRange(Device& device, const std::string& name) : device_(name.empty() ? nullptr : &device) {
-    if (device_) device_->begin_range(name.c_str());
+  NamedRange(Device* device, const Step& step) : device_(device) {
+    if (device_) device_->begin_range(label(step).c_str());
   }
   ~NamedRange() {
     if (device_) device_->end_range();
@@ -147,7 +147,7 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
       const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
                              is_as_timed(s, call) ? std::string_view(step.algorithm) : std::string_view()};
       bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
-                                 static_cast<std::uint32_t>(step.results.size())});
+                                 static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(*bound, step);
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
     } catch (const Error& error) {
@@ -262,14 +262,16 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
   std::byte* workspace = arena_->data() + bound.memory.arena_bytes;
   if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
   std::byte* const* next = pointers_.data();
+  const bool host = device_.is_host();
+  Device* const ranges = !host && (timing || named_ranges_) ? &device_ : nullptr;
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
     const Bound::Launch& launch = bound.launches[s];
     const std::span<const std::byte* const> operands(next, launch.operands);
     const std::span<std::byte* const> results(next + launch.operands, launch.results);
     next += launch.operands + launch.results;
     if (StopScope::wanted()) interrupted(s);
-    const NamedRange range(device_, timing || named_ranges_ ? label(program().steps[s]) : std::string());
-    if (timing) timing->begin_step(s);
+    const NamedRange range(ranges, program().steps[s]);
+    if (timing) timing->begin_step(s, launch.communicates);
     try {
       launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early, launch.resident});
     } catch (const Error& error) {
@@ -277,8 +279,8 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
       throw named;
     }
-    if (timing) timing->end_step(s);
-    marks_->pass(s, *stream_);
+    if (timing) timing->end_step(launch.communicates);
+    if (!host) marks_->pass(s, *stream_);
     if (consumed_ && last_read_ == static_cast<int>(s)) device_.record_event(consumed_, *stream_);
     if (group_) group_->mark(static_cast<std::int64_t>(s));
   }

@@ -16,6 +16,7 @@ struct RankContext::Bound {
   struct Launch {
     std::unique_ptr<PreparedKernel> kernel;
     std::uint32_t operands = 0, results = 0;
+    bool communicates = false;
     bool starts_early = false;
     std::uint64_t resident = 0;  // RunArgs has it
   };
@@ -37,12 +38,23 @@ struct RankContext::Bound {
   std::list<Recorded> recorded;  // most recently used first
 };
 
-// The times of one run.
+// The times of one run. Between two kernels of a CPU everything is cold: there nothing is called or made but the clock.
 class RankContext::Timing {
  public:
   explicit Timing(RankContext& context);
-  void begin_step(std::size_t step);
-  void end_step(std::size_t step);
+  void begin_step(std::size_t step, bool communicates) {
+    StepClock& clock = clocks_[count_];
+    clock.step = step;
+    if (communicates) clock.waited_ns = -waited();
+    if (watch_) watch_->mark(*context_.stream_);
+    else clock.begin_ns = monotonic_ns();
+  }
+  void end_step(bool communicates) {
+    StepClock& clock = clocks_[count_++];
+    if (watch_) watch_->mark(*context_.stream_);
+    else clock.end_ns = monotonic_ns();
+    if (communicates) clock.waited_ns += waited();
+  }
   // Waits until the work is done.
   std::vector<StepClock> read(Deadline deadline);
 
@@ -50,8 +62,9 @@ class RankContext::Timing {
   // What this rank has waited in collectives so far; 0 where that is not known when a step has been given to its device.
   std::int64_t waited() const;
   RankContext& context_;
-  std::unique_ptr<Stopwatch> watch_;
+  std::unique_ptr<Stopwatch> watch_;  // null on a CPU, whose kernels are done when they return
   std::vector<StepClock> clocks_;
+  std::size_t count_ = 0;  // steps that have ended
 };
 
 // Holds the RankContext for one call, in whose thread its device is the current one.

@@ -3,26 +3,17 @@
 
 namespace tandem {
 
-RankContext::Timing::Timing(RankContext& context) : context_(context), watch_(context.device_.make_stopwatch()) {
-  clocks_.reserve(context.program().steps.size());
-}
+RankContext::Timing::Timing(RankContext& context)
+    : context_(context), watch_(context.device_.is_host() ? nullptr : context.device_.make_stopwatch()), clocks_(context.program().steps.size()) {}
 
 std::int64_t RankContext::Timing::waited() const {
-  if (!context_.device_.is_host() || !context_.group_) return 0;
+  if (watch_ || !context_.group_) return 0;
   return context_.group_->progress(context_.group_->rank()).waited_ns;
 }
 
-void RankContext::Timing::begin_step(std::size_t step) {
-  clocks_.push_back({.step = step, .waited_ns = context_.program().steps[step].communicates ? -waited() : 0});
-  watch_->mark(*context_.stream_);
-}
-
-void RankContext::Timing::end_step(std::size_t step) {
-  watch_->mark(*context_.stream_);
-  if (context_.program().steps[step].communicates) clocks_.back().waited_ns += waited();
-}
-
 std::vector<RankContext::StepClock> RankContext::Timing::read(Deadline deadline) {
+  clocks_.resize(count_);
+  if (!watch_) return std::move(clocks_);
   const std::vector<std::int64_t> marks = watch_->read(deadline);
   for (std::size_t i = 0; i < clocks_.size(); ++i) {
     clocks_[i].begin_ns = marks[2 * i];

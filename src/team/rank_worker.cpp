@@ -46,6 +46,7 @@ RankReply RankWorker::serve(const RankRequest& request) {
     context_->set_step_hook({});
     if (request.trace)
       context_->set_step_hook([&](std::span<const RankContext::StepClock> clocks) {
+        into.trace.reserve(clocks.size());
         for (const auto& clock : clocks) into.trace.push_back({static_cast<int>(clock.step), clock.begin_ns, clock.end_ns, clock.waited_ns});
       });
     context_->bind(request.symbols);

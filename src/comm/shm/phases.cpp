@@ -89,7 +89,7 @@ std::uint64_t ShmGroup::await(const Signal& signal, std::uint32_t count, int wri
   if (reached(value, count)) return value;
   const std::int64_t begin = monotonic_ns();
   const std::uint64_t late = await_slowly(const_cast<Signal&>(signal), count, writer);
-  std::atomic<std::int64_t>& waited = page(rank_).waited_ns;  // which this thread alone writes
+  std::atomic<std::int64_t>& waited = mine().waited_ns;  // which this thread alone writes
   waited.store(waited.load(std::memory_order_relaxed) + monotonic_ns() - begin, std::memory_order_relaxed);
   return late;
 }
@@ -110,8 +110,7 @@ bool ShmGroup::await_spinning(const Signal& signal, std::uint32_t count) const {
 
 std::uint64_t ShmGroup::await_slowly(Signal& signal, std::uint32_t count, int writer) {
   if (await_spinning(signal, count)) return signal.value.load(std::memory_order_acquire);
-  RankPage& mine = page(rank_);
-  mine.waiting_for.store(members_[static_cast<std::size_t>(writer)], std::memory_order_relaxed);
+  mine().waiting_for.store(members_[static_cast<std::size_t>(writer)], std::memory_order_relaxed);
   const Deadline deadline = deadline_ ? *deadline_ : Deadline::after(waiting_->step);
   int laggard = find_laggard(writer);
   std::uint64_t seen = region_->page(laggard).sequence;
@@ -123,7 +122,7 @@ std::uint64_t ShmGroup::await_slowly(Signal& signal, std::uint32_t count, int wr
     signal.sleepers.fetch_sub(1);
     const std::uint64_t now = signal.value.load(std::memory_order_acquire);
     if (reached(now, count)) {
-      mine.waiting_for.store(-1, std::memory_order_relaxed);
+      mine().waiting_for.store(-1, std::memory_order_relaxed);
       return now;
     }
     throw_if_gone(writer, signal, count);

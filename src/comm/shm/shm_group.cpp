@@ -50,13 +50,15 @@ ShmGroup::ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::v
   mailboxes_ = reinterpret_cast<Mailbox*>(memory_->data() + layout.mailboxes());
   slots_ = memory_->data() + layout.slots();
   mail_ = memory_->data() + layout.mail();
+  mine_ = &region_->page(members_[static_cast<std::size_t>(rank_)]);
+  failure_ = &region_->header().failure.state;
 }
 
 ShmGroup::~ShmGroup() {
   cell(rank_).left.store(1);
   futex_wake_all(low_half(cell(rank_).arrived.value));
   if (is_world_) {
-    page(rank_).state.store(RankState::left);
+    mine().state.store(RankState::left);
     return;
   }
   auto& leavers = reinterpret_cast<GroupHeader*>(memory_->data())->leavers;
@@ -64,9 +66,9 @@ ShmGroup::~ShmGroup() {
 }
 
 void ShmGroup::mark(std::int64_t step) {
-  region_->throw_if_failed();
-  page(rank_).step.store(step, std::memory_order_relaxed);
-  page(rank_).marked_at_ns.store(monotonic_ns(), std::memory_order_relaxed);
+  if (failure_->load(std::memory_order_relaxed) != 0) [[unlikely]] region_->throw_failure();
+  mine().step.store(step, std::memory_order_relaxed);
+  mine().marked_at_ns.store(monotonic_ns(), std::memory_order_relaxed);
 }
 
 void ShmGroup::throw_if_failed() {
@@ -89,7 +91,7 @@ void ShmGroup::give_up(ErrorCode code, int world_rank, std::string_view reason) 
 
 void ShmGroup::begin(const Descriptor& descriptor, std::uint64_t hash, const std::optional<Deadline>& deadline) {
   region_->throw_if_failed();
-  page(rank_).sequence.fetch_add(1, std::memory_order_relaxed);
+  mine().sequence.fetch_add(1, std::memory_order_relaxed);
   ++calls_;
   cell(rank_).descriptor = descriptor;
   hash = mix(hash, static_cast<std::uint64_t>(descriptor.activity));

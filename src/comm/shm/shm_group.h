@@ -41,14 +41,14 @@ class ShmGroup final : public Group {
   // For CallLog.
   Calls& calls(int rank) const { return cell(rank).calls; }
   // Of this rank, for its GPU to write; in a page of its own.
-  std::atomic<std::uint64_t>& gpu_sequence() const { return page(rank_).gpu_sequence; }
+  std::atomic<std::uint64_t>& gpu_sequence() const { return mine().gpu_sequence; }
 
  private:
   // shm_group.cpp
   Cell& cell(int rank) const { return cells_[rank]; }
   Mailbox& mailbox(int from, int to) const { return mailboxes_[from * size_ + to]; }
   std::byte* mail(int from, int to, std::uint32_t number) const;
-  RankPage& page(int rank) const { return region_->page(members_[static_cast<std::size_t>(rank)]); }
+  RankPage& mine() const { return *mine_; }
   void begin(const Descriptor& descriptor, std::uint64_t hash, const std::optional<Deadline>& deadline);
 
   // phases.cpp
@@ -86,6 +86,9 @@ class ShmGroup final : public Group {
   bool is_world_, roomy_, check_;
   std::size_t offset_, slot_bytes_, mail_bytes_;
   std::shared_ptr<Mapping> memory_;
+  // Of the region. Marks come between two kernels, when every detour is a miss.
+  RankPage* mine_;
+  const std::atomic<std::uint32_t>* failure_;
   Cell* cells_;
   Mailbox* mailboxes_;
   std::byte* slots_;
