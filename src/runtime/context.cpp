@@ -171,6 +171,7 @@ const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
     }
   join_group();
   bounds_.push_front(prepare_bound(*symbols_));
+  placed_.clear();  // one that is gone may have lain where this one does
   if (bounds_.size() > options_.kept_shapes) {
     wait_until_done();
     bounds_.pop_back();
@@ -234,6 +235,10 @@ void RankContext::reserve(std::size_t needed) {
 
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   reserve(bound.needed_bytes());
+  given_.assign({&bound, arena_->data()});
+  given_.insert(given_.end(), inputs.begin(), inputs.end());
+  given_.insert(given_.end(), outputs.begin(), outputs.end());
+  if (given_ == placed_) return;
   for (std::size_t v = 0; v < address_.size(); ++v) {
     const auto root = static_cast<std::size_t>(bound.memory.root[v]);
     const PlanValue& value = program().values[root];
@@ -249,6 +254,7 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
   for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
   for (std::size_t i = 0; i < arguments_.size(); ++i) pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
+  std::swap(placed_, given_);
 }
 
 // Peers need not wait for a rank that goes no further.
@@ -279,6 +285,8 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
       throw named;
     }
+    __builtin_prefetch(&launch + 1);  // arrive while the step is marked as done
+    __builtin_prefetch(next);
     if (timing) timing->end_step(launch.communicates);
     if (!host) marks_->pass(s, *stream_);
     if (consumed_ && last_read_ == static_cast<int>(s)) device_.record_event(consumed_, *stream_);

@@ -141,9 +141,12 @@ class RankContext {
   std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
   std::shared_ptr<DeviceMemory> arena_;
   bool lent_ = false;                     // it is the caller's
-  std::vector<std::byte*> address_;       // per value; filled for each run
+  std::vector<std::byte*> address_;       // per value
   std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
-  std::vector<std::byte*> pointers_;      // their addresses; filled for each run
+  std::vector<std::byte*> pointers_;      // their addresses
+  // The bound shapes, memory, inputs and outputs of the run at hand, and those that `pointers_` are for: values of the plan are looked at
+  // only where these differ.
+  std::vector<const void*> given_, placed_;
   Group* bound_group_ = nullptr;
   // What the collective point made. Recordings hold it, for they must not outlive its communicators.
   struct Joined {
