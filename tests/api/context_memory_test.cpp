@@ -61,6 +61,30 @@ struct Block {
   std::byte* data;
 };
 
+// More shapes than a context keeps, at the same addresses, and each of them at others too.
+TEST(ContextMemory, ShapesTakeTurnsAtTheSameAddresses) {
+  const Engine engine = bert();
+  const Call call = call_of(engine);
+  Context context(engine);
+  std::vector<std::vector<float>> here(engine.outputs().size(), std::vector<float>(1 << 16)), there = here;
+  const auto run = [&](Context& with, const Shape& shape, std::vector<std::vector<float>>& outputs) {
+    for (std::size_t i = 0; i < call.inputs.size(); ++i) with.set_input_shape(i, shape);
+    std::vector<void*> to;
+    for (auto& output : outputs) std::ranges::fill(output, -1.0f), to.push_back(output.data());
+    with.run(call.inputs, to);
+  };
+  for (int round = 0; round < 2; ++round)
+    for (const Shape& shape : {Shape{1, 4}, Shape{2, 8}, Shape{1, 5}, Shape{2, 7}, Shape{1, 6}, Shape{2, 4}}) {
+      Context fresh(engine);
+      std::vector<std::vector<float>> wanted = here;
+      run(fresh, shape, wanted);
+      for (auto* outputs : {&here, &there, &there, &here}) {
+        run(context, shape, *outputs);
+        EXPECT_EQ(*outputs, wanted);
+      }
+    }
+}
+
 TEST(ContextMemory, ABlockOfTheCallers) {
   const Engine engine = bert();
   Call call = call_of(engine);
