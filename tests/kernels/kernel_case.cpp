@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <random>
 
 #include "comm/group.h"
@@ -42,6 +43,7 @@ namespace {
 
 // Rows by the kernel of a GPU that ran them.
 struct Counts final : testing::Environment {
+  std::mutex mutex;  // ranks are threads in some tests
   std::map<std::string, int> rows;
   void TearDown() override {
     for (const auto& [kernel, count] : rows) std::printf("[ cuda ] %d rows on %s\n", count, kernel.c_str());
@@ -57,6 +59,7 @@ const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call, boo
   std::ranges::stable_partition(others, [&](const KernelDef* other) { return other->name == same; });
   for (const KernelDef* other : others)
     if (!refusal(*other, call, exact)) {
+      const std::lock_guard lock(counts->mutex);
       ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
       return other;
     }
