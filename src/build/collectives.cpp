@@ -1,6 +1,8 @@
 // What each collective of a program sends.
 #include "build/build.h"
 #include "core/check.h"
+#include "ops/attention/flat.h"
+#include "ops/attention/operands.h"
 
 namespace tandem {
 namespace {
@@ -32,7 +34,7 @@ Dim sent_bytes(Collective kind, const Dim& bytes, int ranks) {
   }
 }
 
-Dim bytes_of(const Value* value) { return ceil_div(product(value->type.dims) * Dim(bits(value->type.dtype)), Dim(8)); }
+Dim bytes_of(const Type& type) { return ceil_div(product(type.dims) * Dim(bits(type.dtype)), Dim(8)); }
 
 }  // namespace
 
@@ -51,7 +53,7 @@ CollectiveUse collective_use(const Node& node, const Mesh& mesh) {
     if (info->reduces) use.reduce = attribute<std::string>(node, "reduce", "sum");
     if (info->rooted) use.root = static_cast<int>(attribute<std::int64_t>(node, "root", 0));
     use.count = product(input->type.dims);
-    use.bytes = sent_bytes(info->kind, bytes_of(input), ranks);
+    use.bytes = sent_bytes(info->kind, bytes_of(input->type), ranks);
     return use;
   }
   if (node.is("Append")) {  // its kernel says what moves
@@ -61,11 +63,12 @@ CollectiveUse collective_use(const Node& node, const Mesh& mesh) {
   }
   // Attention: every rank gives its keys and values to all others.
   use.operation = "attention";
-  for (std::size_t i = 1; i <= 2; ++i)
-    if (const Value* part = node.operand(i)) {
-      use.count = use.count + product(part->type.dims);
-      use.bytes = use.bytes + bytes_of(part) * Dim(ranks - 1);
-    }
+  const OpCall attention = node.is("FlatAttention") ? attention::heads_first(node.call()) : node.call();
+  for (const std::size_t i : {attention::kK, attention::kV}) {
+    const Type& part = attention.operand(i);
+    use.count = use.count + product(part.dims);
+    use.bytes = use.bytes + bytes_of(part) * Dim(ranks - 1);
+  }
   return use;
 }
 

@@ -28,6 +28,7 @@ struct PassOptions {
   std::optional<DType> dtype = {};
   // i8, i4 or f8e4m3: what the matrices of products become (quantize_weights); none: they stay.
   std::optional<DType> weights = {};
+  std::string device = "cpu";  // the kind that the program is for
 };
 
 struct Pass {

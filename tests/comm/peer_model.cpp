@@ -254,9 +254,132 @@ class Arrivals {
   ArrivalProtocol p_;
 };
 
+class Room {
+ public:
+  struct Rank {
+    std::uint8_t call = 0;
+    std::uint8_t reads = 0;   // groups of `there` that its first stream has read
+    std::uint8_t step = 0;    // of its second stream: pushes and announcements of `there`, then pushes, announcements and looks at `back`
+  };
+  struct State {
+    std::vector<Rank> ranks;
+    std::vector<std::uint8_t> memory;  // [rank][area][group][sender]: 1 + the call
+    std::vector<std::uint8_t> words;   // [rank][area][group][sender]: the call announced, from 1
+    std::vector<Store> stores;         // slot: the place; word 1: of an announcement
+    std::string wrong;
+  };
+
+  explicit Room(const RoomProtocol& protocol) : p_(protocol), most_(*std::ranges::max_element(p_.groups)) {}
+
+  State start() const {
+    const auto all = static_cast<std::size_t>(p_.ranks * 2 * most_ * p_.ranks);
+    return {std::vector<Rank>(static_cast<std::size_t>(p_.ranks)), std::vector<std::uint8_t>(all), std::vector<std::uint8_t>(all), {}, {}};
+  }
+  Bytes bytes(const State& s) const {
+    Bytes all = s.wrong;
+    for (const Rank& r : s.ranks) all += {static_cast<char>(r.call), static_cast<char>(r.reads), static_cast<char>(r.step)};
+    for (const std::uint8_t m : s.memory) all.push_back(static_cast<char>(m));
+    for (const std::uint8_t w : s.words) all.push_back(static_cast<char>(w));
+    append(all, s.stores);
+    return all;
+  }
+  bool done(const State& s) const {
+    return std::ranges::all_of(s.ranks, [&](const Rank& r) { return r.call == p_.groups.size(); });
+  }
+
+  template <typename Visit>
+  void each_next(const State& s, const Visit& visit) const {
+    for (std::size_t i = 0; i < s.stores.size(); ++i) {
+      State next = s;
+      const Store store = s.stores[i];
+      next.stores.erase(next.stores.begin() + static_cast<std::ptrdiff_t>(i));
+      (store.word == 1 ? next.words : next.memory)[static_cast<std::size_t>(store.rank * 2 * most_ * p_.ranks + store.slot)] = store.value;
+      visit(next);
+    }
+    for (int rank = 0; rank < p_.ranks; ++rank) {
+      const Rank& r = s.ranks[static_cast<std::size_t>(rank)];
+      if (r.call == p_.groups.size()) continue;
+      read_there(s, rank, visit);
+      second_stream(s, rank, visit);
+    }
+  }
+
+ private:
+  static constexpr int kThere = 0, kBack = 1;
+  // A group in `back`: pushed, announced, and then the group before it read; after the last group that one too.
+  static constexpr int kStepsOfThere = 2, kStepsOfBack = 3;
+
+  int slot(int area, int group, int sender) const { return (area * most_ + group) * p_.ranks + sender; }
+  std::size_t place(int rank, int area, int group, int sender) const { return static_cast<std::size_t>(rank * 2 * most_ * p_.ranks + slot(area, group, sender)); }
+  int groups_of(const Rank& r) const { return p_.groups[r.call]; }
+
+  void send(State& s, int rank, int area, int group, bool announces) const {
+    for (int peer = 0; peer < p_.ranks; ++peer)
+      s.stores.push_back({static_cast<std::uint8_t>(peer), static_cast<std::uint8_t>(slot(area, group, rank)), static_cast<std::uint8_t>(rank), static_cast<std::uint8_t>(announces),
+                          static_cast<std::uint8_t>(s.ranks[static_cast<std::size_t>(rank)].call + 1)});
+  }
+
+  // False: not everyone has announced it.
+  bool read(State& s, int rank, int area, int group, bool awaits) const {
+    const int now = s.ranks[static_cast<std::size_t>(rank)].call + 1;
+    for (int sender = 0; sender < p_.ranks && awaits; ++sender)
+      if (s.words[place(rank, area, group, sender)] < now) return false;
+    for (int sender = 0; sender < p_.ranks; ++sender)
+      if (const int value = s.memory[place(rank, area, group, sender)]; value != now)
+        s.wrong = "rank " + std::to_string(rank) + " reads in call " + std::to_string(now - 1) + " what was sent in call " + std::to_string(value - 1);
+    return true;
+  }
+
+  template <typename Visit>
+  void read_there(const State& s, int rank, const Visit& visit) const {
+    State next = s;
+    Rank& mine = next.ranks[static_cast<std::size_t>(rank)];
+    if (mine.reads == groups_of(mine) || !read(next, rank, kThere, mine.reads, true)) return;
+    ++mine.reads;
+    visit(next);
+  }
+
+  bool on_its_way(const State& s, int rank) const {
+    return std::ranges::any_of(s.stores, [&](const Store& store) { return store.sender == rank && store.word == 0; });
+  }
+
+  template <typename Visit>
+  void second_stream(const State& s, int rank, const Visit& visit) const {
+    State next = s;
+    Rank& mine = next.ranks[static_cast<std::size_t>(rank)];
+    const int groups = groups_of(mine), there = kStepsOfThere * groups;
+    if (mine.step < there) {
+      const bool announces = mine.step % kStepsOfThere == 1;
+      if (announces && p_.fence && on_its_way(s, rank)) return;
+      send(next, rank, kThere, mine.step / kStepsOfThere, announces);
+    } else {
+      const int group = (mine.step - there) / kStepsOfBack, part = (mine.step - there) % kStepsOfBack;
+      if (part == 0 && group < groups && p_.back_follows && mine.reads <= group) return;
+      if (part == 1 && p_.fence && on_its_way(s, rank)) return;
+      if (part < 2) send(next, rank, kBack, group, part == 1);
+      else if (group > 0 && !read(next, rank, kBack, group - 1, p_.awaits_back)) return;
+    }
+    ++mine.step;
+    if (mine.step == there + kStepsOfBack * groups) return end_call(next, rank, visit);
+    visit(next);
+  }
+
+  template <typename Visit>
+  void end_call(State& next, int rank, const Visit& visit) const {
+    Rank& mine = next.ranks[static_cast<std::size_t>(rank)];
+    if (mine.reads < groups_of(mine) || !read(next, rank, kBack, groups_of(mine) - 1, p_.awaits_back)) return;
+    mine = {static_cast<std::uint8_t>(mine.call + 1), 0, 0};
+    visit(next);
+  }
+
+  RoomProtocol p_;
+  int most_;
+};
+
 }  // namespace
 
 Search search(const WordProtocol& protocol, std::size_t most_states) { return explore(Words(protocol), most_states); }
 Search search(const ArrivalProtocol& protocol, std::size_t most_states) { return explore(Arrivals(protocol), most_states); }
+Search search(const RoomProtocol& protocol, std::size_t most_states) { return explore(Room(protocol), most_states); }
 
 }  // namespace tandem::testing

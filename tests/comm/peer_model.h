@@ -32,6 +32,18 @@ struct ArrivalProtocol {
   bool fence = true;  // the counter is raised after the words have arrived
 };
 
+// Calls in a room (src/comm/peer/room_layout.h). On each rank two streams work side by side. One pushes a word to every rank's `there` for each
+// group, and, once the other stream has read a group, to every rank's `back`; it announces each of these, and reads a group of `back` after it
+// has pushed the next. The other reads `there`, group by group, once everyone has announced it. A call begins when both streams are through with
+// the one before.
+struct RoomProtocol {
+  int ranks = 2;
+  std::vector<int> groups;     // of the calls, in order
+  bool fence = true;           // an event is announced after the words have arrived
+  bool awaits_back = true;     // what comes back is awaited before it is read
+  bool back_follows = true;    // a group is pushed back after it was read
+};
+
 struct Search {
   std::optional<std::string> found;  // what goes wrong, and after how many steps
   std::size_t states = 0;            // different ones that were seen
@@ -40,5 +52,6 @@ struct Search {
 
 Search search(const WordProtocol& protocol, std::size_t most_states);
 Search search(const ArrivalProtocol& protocol, std::size_t most_states);
+Search search(const RoomProtocol& protocol, std::size_t most_states);
 
 }  // namespace tandem::testing

@@ -61,5 +61,27 @@ TEST(PeerModel, Arrivals) {
   expect_wrong(ArrivalProtocol{.ranks = 2, .words = 1, .steps = 4, .fence = false});
 }
 
+TEST(PeerModel, RoomsOfTwoRanks) {
+  expect_right(RoomProtocol{.ranks = 2, .groups = {1, 1, 1, 1}});
+  expect_right(RoomProtocol{.ranks = 2, .groups = {2, 1}});
+  const Search most = search(RoomProtocol{.ranks = 2, .groups = {2, 1, 2}}, 150'000);  // there are more
+  EXPECT_FALSE(most.found) << *most.found;
+}
+
+TEST(PeerModel, RoomsOfThreeRanks) {
+  const Search most = search(RoomProtocol{.ranks = 3, .groups = {1, 1}}, 150'000);  // there are more
+  EXPECT_FALSE(most.found) << *most.found;
+}
+
+TEST(PeerModel, RoomsNeedTheirOrder) {
+  expect_wrong(RoomProtocol{.ranks = 2, .groups = {1, 1}, .fence = false});
+  expect_wrong(RoomProtocol{.ranks = 2, .groups = {1, 1}, .awaits_back = false});
+}
+
+// Results that are pushed before what they are made of was read say nothing of the room of the reader.
+TEST(PeerModel, RoomsAreOverwrittenWhereResultsDoNotFollow) {
+  expect_wrong(RoomProtocol{.ranks = 2, .groups = {1, 1}, .back_follows = false});
+}
+
 }  // namespace
 }  // namespace tandem::testing

@@ -39,6 +39,7 @@ struct Whole {
 struct Spreading {
   std::string kernel, layout = "contiguous", split = "qkv";
   int ranks = 2, threads = 1;
+  bool packed = false;  // FlatAttention: columns of one value, and some that are for others
 };
 
 // Rows a rank holds, and where row `local` of a rank lies in the whole sequence.
@@ -145,6 +146,46 @@ Tensor part_of(const Tensor& whole, std::size_t dim, int rank, const Spreading& 
   return part;
 }
 
+// [batch, heads, rows, size] to [batch, rows, heads · size], or back.
+Tensor heads_last(const Tensor& x) {
+  const Shape& s = x.shape();
+  Tensor out(x.dtype(), {s[0], s[2], s[1] * s[3]});
+  for (std::int64_t i = 0; i < x.count(); ++i) {
+    const std::int64_t d = i % s[3], row = i / s[3] % s[2], head = i / s[3] / s[2] % s[1], b = i / s[3] / s[2] / s[1];
+    store_element(x.dtype(), out.mutable_data(), ((b * s[2] + row) * s[1] + head) * s[3] + d, x.at(i));
+  }
+  return out;
+}
+Tensor heads_first(const Tensor& x, std::int64_t heads) {
+  const Shape& s = x.shape();
+  const std::int64_t size = s[2] / heads;
+  Tensor out(x.dtype(), {s[0], heads, s[1], size});
+  for (std::int64_t i = 0; i < x.count(); ++i) {
+    const std::int64_t d = i % size, head = i / size % heads, row = i / s[2] % s[1], b = i / s[2] / s[1];
+    store_element(x.dtype(), out.mutable_data(), ((b * heads + head) * s[1] + row) * size + d, x.at(i));
+  }
+  return out;
+}
+
+// The case with k, NaN, q and v side by side in one value.
+void pack(KernelCase& c, const Whole& w) {
+  const Tensor parts[] = {heads_last(*c.operands[kK]), heads_last(*c.operands[kQ]), heads_last(*c.operands[kV])};
+  constexpr std::int64_t kBetween = 3;
+  const std::int64_t rows = parts[0].shape()[1], after_k = parts[0].shape()[2] + kBetween, after_q = after_k + parts[1].shape()[2];
+  const std::int64_t begins[] = {0, after_k, after_q}, width = after_q + parts[2].shape()[2];
+  Tensor all(w.dtype, {w.batch, rows, width});
+  for (std::int64_t i = 0; i < all.count(); ++i) store_element(w.dtype, all.mutable_data(), i, NAN);
+  for (std::size_t part = 0; part < 3; ++part)
+    for (std::int64_t i = 0; i < parts[part].count(); ++i) {
+      const std::int64_t columns = parts[part].shape()[2];
+      store_element(w.dtype, all.mutable_data(), i / columns * width + begins[part] + i % columns, parts[part].at(i));
+    }
+  for (const std::size_t i : {kQ, kK, kV}) c.operands[i] = all;
+  c.op = "FlatAttention";
+  for (const auto& [name, value] : {std::pair{"heads", w.heads}, {"kv_heads", w.kv_heads}, {"size", w.size}, {"value_size", w.value_size}}) c.attributes.emplace_back(name, value);
+  c.attributes.emplace_back("begins", std::vector<std::int64_t>{after_k, 0, after_q});
+}
+
 KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
   const int rank = group.rank();
   const bool all_rows = s.split == "kv";
@@ -173,6 +214,7 @@ KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
   if (!w.row_counts.empty()) c.operands[kQueryLengths] = Tensor::of_ints(DType::i64, {w.batch}, w.row_counts);
   if (!w.column_counts.empty()) c.operands[kKeyLengths] = Tensor::of_ints(DType::i32, {w.batch}, w.column_counts);
   if (w.causal == "offset") c.operands[kPast] = Tensor::of_ints(DType::i64, {}, std::vector<std::int64_t>{w.past});
+  if (s.packed) pack(c, w);
   return c;
 }
 
@@ -200,8 +242,10 @@ std::vector<std::vector<Tensor>> run(const std::vector<Whole>& cases, const Spre
   std::vector<std::vector<Tensor>> results(cases.size(), std::vector<Tensor>(static_cast<std::size_t>(s.ranks)));
   run_ranks(s.ranks, [&](Group& host) {
     RankGroup group(host);
-    for (std::size_t i = 0; i < cases.size(); ++i)
-      results[i][static_cast<std::size_t>(host.rank())] = run_kernel(case_of(cases[i], s, group.get()))[0];
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const Tensor result = run_kernel(case_of(cases[i], s, group.get()))[0];
+      results[i][static_cast<std::size_t>(host.rank())] = s.packed ? heads_first(result, cases[i].heads) : result;
+    }
   });
   return results;
 }
@@ -234,8 +278,8 @@ Tensor join(const Whole& w, const Spreading& s, const std::vector<Tensor>& parts
 }
 
 std::string text_of(const Whole& w, const Spreading& s) {
-  return fmt::format("{} {} {} on {} ranks: {} b{} h{}/{} rows {} columns {} causal {} mask {} past {}", s.kernel, s.layout, s.split,
-                     s.ranks, to_string(w.dtype), w.batch, w.heads, w.kv_heads, w.rows, w.columns, w.causal,
+  return fmt::format("{} {} {}{} on {} ranks: {} b{} h{}/{} rows {} columns {} causal {} mask {} past {}", s.kernel, s.layout, s.split,
+                     s.packed ? " packed" : "", s.ranks, to_string(w.dtype), w.batch, w.heads, w.kv_heads, w.rows, w.columns, w.causal,
                      w.mask ? fmt::format("{}{}", to_string(w.mask->dtype()), to_string(w.mask->shape())) : "none", w.past);
 }
 
@@ -432,6 +476,58 @@ TEST_P(AttentionRanks, KeysInParts) {
           }
     expect_right(cases, {{"attention_parts", "contiguous", "kv", n, 1}, {"attention_parts", "zigzag", "kv", n, 2}});
   }
+}
+
+// Rows of one value, as products make them.
+TEST_P(AttentionRanks, PackedRows) {
+  const int n = GetParam();
+  if (!on_cuda()) GTEST_SKIP() << "on the CPU attention over ranks is given heads first";
+  for (const DType dtype : kFloats) {
+    std::vector<Whole> cases;
+    for (const std::int64_t rows : kSizes)
+      for (const int group : {1, 3})
+        for (const std::int64_t value_size : {8, 5})
+          for (const char* form : {"full", "causal", "columns", "bool"}) {
+            Whole w{.dtype = dtype, .batch = 2, .heads = 2 * n * group, .kv_heads = 2 * n, .rows = rows, .columns = rows, .value_size = value_size};
+            const std::string f = form;
+            if (f == "causal") w.causal = "lower_right";
+            if (f == "columns") w.mask = random_tensor(dtype, {2, w.heads, 1, rows}, 9, 2);
+            if (f == "bool") w.mask = random_bools({1, 1, rows, rows}, static_cast<unsigned>(rows), 3);
+            w.fill(static_cast<unsigned>(cases.size()));
+            cases.push_back(std::move(w));
+          }
+    std::vector<Spreading> list;
+    for (const char* layout : {"contiguous", "zigzag"})
+      for (const char* way : {"all_to_all", "all_gather", "ring"}) list.push_back({fmt::format("cuda_flat_attention_{}", way), layout, "qkv", n, 1, true});
+    expect_right(cases, list);
+  }
+}
+
+// Long enough that GPUs exchange the heads in groups, one beside the attention of another; some rows against loops in double.
+TEST_P(AttentionRanks, LongSequencesInGroupsOfHeads) {
+  if (!on_cuda()) GTEST_SKIP() << "on the CPU sequences of all lengths go the same way";
+  const int n = GetParam();
+  for (const auto& [layout, packed] : {std::pair{"contiguous", false}, {"zigzag", false}, {"contiguous", true}})
+    for (const auto& [dtype, group, batch, rows, columns] :
+         {std::tuple{DType::bf16, 1, 1, 2560, 2560}, {DType::f16, 2, 3, 1000, 1500}, {DType::f32, 1, 2, 1300, 1300}, {DType::bf16, 1, 1, 4000, 4000}}) {
+      Whole w{.dtype = dtype, .batch = batch, .heads = 12 * n * group, .kv_heads = 12 * n, .rows = rows, .columns = columns, .size = 128, .value_size = rows == 1300 ? 96 : 128};
+      if (rows == 4000) w.causal = "upper_left";
+      w.fill(static_cast<unsigned>(rows));
+      if (packed && rows != columns) continue;
+      const Spreading s = {packed ? "cuda_flat_attention_all_to_all" : "attention_all_to_all", layout, "qkv", n, 1, packed};
+      const auto first = run({w}, s)[0], second = run({w}, s)[0];
+      for (std::size_t r = 0; r < first.size(); ++r) EXPECT_TRUE(same_bits(first[r], second[r])) << text_of(w, s) << ": runs differ on rank " << r;
+      const Tensor whole = join(w, s, first, text_of(w, s));
+      const Numbers in_double = {numbers(w.q), numbers(w.k), numbers(w.v)};
+      std::vector<double> got, expected;
+      for (std::int64_t line = 0; line < w.batch * w.heads * w.rows; line += 211) {
+        const std::vector<double> row = row_of(w, in_double, line / (w.heads * w.rows), line / w.rows % w.heads, line % w.rows);
+        expected.insert(expected.end(), row.begin(), row.end());
+        for (std::int64_t d = 0; d < w.value_size; ++d) got.push_back(whole.at(line * w.value_size + d));
+      }
+      const auto count = static_cast<std::int64_t>(got.size());
+      expect_close(Tensor::of(dtype, {count}, got), Tensor::of(dtype, {count}, expected), tolerance_of(dtype), text_of(w, s));
+    }
 }
 
 OpCall call_with(std::vector<std::pair<std::string, AttributeValue>> attributes, std::int64_t heads, std::int64_t kv_heads) {

@@ -68,6 +68,37 @@ TEST_P(PassText, GivesTheExpectedProgramAndTheSameResults) {
 
 INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(testing::case_names(TANDEM_PASS_TESTS)), [](const auto& info) { return info.param; });
 
+TEST(FlattenAttention, OverRanksIsForGpusAndForRowsThatAllCount) {
+  constexpr std::string_view kText = R"(module mesh(cp=2)
+program main {{
+  input %qkv: f32[1,8,3,2,4]
+  input %count: i64[1]
+  %qs = Slice(%qkv) {{starts=[1], ends=[2], axes=[2]}}
+  %qh = Reshape(%qs) {{shape=[1,8,2,4]}}
+  %q = Transpose(%qh) {{permutation=[0,2,1,3]}}
+  %a = Attention(%q, %q, %q{}) {{axis="cp", num_ranks=2, split="{}", layout="zigzag", algorithm="ring", extent=15, kv_extent=15}}
+  %y = Transpose(%a) {{permutation=[0,2,1,3]}}
+  return %y as "y"
+}}
+)";
+  const auto flattened = [&](const std::string& operands, const std::string& split, const std::string& device) {
+    const auto module = parse_module(fmt::format(kText, operands, split), all_ops());
+    PassOptions options;
+    options.device = device;
+    pass_named("flatten_attention").run(*module, options);
+    pass_named("remove_dead").run(*module, options);
+    verify(*module);
+    return print(*module);
+  };
+  const std::string flat = flattened("", "qkv", "cuda");
+  EXPECT_NE(flat.find("FlatAttention"), std::string::npos) << flat;
+  EXPECT_EQ(flat.find("Transpose"), std::string::npos) << flat;
+  for (const char* kept : {R"(axis="cp")", "num_ranks=2", R"(layout="zigzag")", R"(algorithm="ring")", "extent=15", "kv_extent=15", "begins=[8,8,8]"})
+    EXPECT_NE(flat.find(kept), std::string::npos) << kept << " in " << flat;
+  for (const auto& [operands, split, device] : {std::tuple{"", "qkv", "cpu"}, {"", "kv", "cuda"}, {", _, %count", "qkv", "cuda"}})
+    EXPECT_EQ(flattened(operands, split, device).find("FlatAttention"), std::string::npos) << operands << split << device;
+}
+
 TEST(Pipeline, RefusesAnUnknownPassAndListsTheNames) {
   Module module(all_ops());
   module.add_graph("main");

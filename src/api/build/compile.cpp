@@ -67,6 +67,7 @@ void compile(Draft& draft, const BuildOptions& options) {
   pipeline.pass.io.insert(draft.module->placements.begin(), draft.module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   if (!options.weights.empty()) pipeline.pass.weights = quantized_type(options.weights);
+  if (!options.device.empty()) pipeline.pass.device = options.device;
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
   if (draft.world) {

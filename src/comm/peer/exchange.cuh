@@ -85,6 +85,11 @@ __device__ __forceinline__ std::uint32_t* arrival(const View& view, int rank, in
   return reinterpret_cast<std::uint32_t*>(view.slab[rank] + Slab::kArrivals + (lane * kMaxRanks + sender) * kArrivalStride);
 }
 
+// For the host, one more collective: in its first kernel, which all ranks run.
+__device__ __forceinline__ void count_begun(const View& view) {
+  if (blockIdx.x == 0 && threadIdx.x == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
+}
+
 // What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return.
 struct Turn {
   LaneState lane;
@@ -95,7 +100,7 @@ __device__ __forceinline__ Turn begin_turn(const View& view) {
   turn.lane.calls = load_plain(&view.state->lanes[blockIdx.x].calls);
   turn.lane.arrivals = load_plain(&view.state->lanes[blockIdx.x].arrivals);
   turn.ended = __syncthreads_or(load_plain(&view.state->ended) != 0);
-  if (blockIdx.x == 0 && threadIdx.x == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
+  count_begun(view);
   return turn;
 }
 

@@ -127,6 +127,12 @@ View PeerGroup::view(std::chrono::nanoseconds limit) const {
   return view;
 }
 
+std::shared_ptr<Room> PeerGroup::room(std::size_t there, std::size_t back, Deadline deadline) {
+  throw_if_failed();
+  if (!room_ || !room_->holds(there, back)) room_ = std::make_shared<Room>(control(), device_, there, back, deadline);
+  return room_;
+}
+
 std::unique_ptr<Group> PeerGroup::split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) {
   const Deadline until = deadline.value_or(Deadline::after(kRendezvousDeadline));
   std::unique_ptr<Group> part = control().split(lists, until);

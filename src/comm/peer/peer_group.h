@@ -14,6 +14,7 @@
 #include "comm/peer/launch.h"
 #include "comm/peer/links.h"
 #include "comm/peer/pages.h"
+#include "comm/peer/room.h"
 #include "comm/peer/window.h"
 
 namespace tandem::peer {
@@ -50,6 +51,9 @@ class PeerGroup final : public GpuGroup {
   // `limit`, and ends the waits of kernels; where nobody does, they end after twice the time.
   View view(std::chrono::nanoseconds limit) const;
   int blocks() const { return blocks_; }
+  // Collective, on all ranks with the same numbers of bytes in the same order: a room of at least so many, which may be in use by others in the
+  // same stream too. It may allocate, and the device is the thread's current one. Whoever holds it lets go of it before the group ends.
+  std::shared_ptr<Room> room(std::size_t there, std::size_t back, Deadline deadline);
   // All-reduce with what follows it, as can_reduce_and_norm() allows; `blocks` is set here.
   void reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit);
   // Whether throw_if_failed() would throw what ended this group itself. Any thread.
@@ -83,6 +87,7 @@ class PeerGroup final : public GpuGroup {
   std::unique_ptr<Links> links_;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<Window> window_;
+  std::shared_ptr<Room> room_;  // the last one made
   std::shared_ptr<nccl::ProgressWord> progress_;  // null where the control group has none
   State* state_ = nullptr;
   std::atomic<bool> stops_{false};

@@ -56,6 +56,6 @@ std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
 
 extern const KernelDef attention, flat_attention;
 const KernelDef attention = {.name = "attention", .op = "Attention", .refuse = refuse, .prepare = prepare};
-const KernelDef flat_attention = {.name = "flat_attention", .op = "FlatAttention", .refuse = attention_refusal, .prepare = prepare_flat};
+const KernelDef flat_attention = {.name = "flat_attention", .op = "FlatAttention", .refuse = refuse, .prepare = prepare_flat};
 
 }  // namespace tandem::kernels

@@ -121,6 +121,7 @@ std::optional<std::string> refuse(const OpCall& call) {
 }
 
 std::optional<std::string> refuse_flat(const OpCall& call) {
+  if (call.attributes.integer("num_ranks") > 1) return "it is spread over several ranks";
   const FlatHeads flat = flat_heads(call);
   for (const std::int64_t size : {flat.size, flat.value_size})
     if (auto reason = size_refusal(Dim(size))) return reason;

@@ -28,7 +28,10 @@ OpCall heads_first(const OpCall& call) {
   inner.op = &ops::Attention;
   inner.attributes = Attributes(&inner.op->fields);
   for (const char* name : {"scale", "softcap"}) inner.attributes.set(name, call.attributes.real(name));
-  for (const char* name : {"causal", "empty_rows"}) inner.attributes.set(name, call.attributes.text(name));
+  for (const char* name : {"causal", "empty_rows", "axis", "split", "layout", "algorithm"}) inner.attributes.set(name, call.attributes.text(name));
+  for (const char* name : {"extent", "kv_extent"}) inner.attributes.set(name, call.attributes.dim(name));
+  inner.attributes.set("groups", call.attributes.get<RankLists>("groups"));
+  inner.attributes.set("num_ranks", call.attributes.integer("num_ranks"));
   inner.operands = call.operands;
   for (const std::size_t i : {kQ, kK, kV}) {
     const Type& x = require_rank(call, i, 3, 3);
@@ -87,8 +90,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 const OpDef FlatAttention = {
     .name = "FlatAttention",
     .doc =
-        "Attention of one device whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; "
-        "made by a pass, with Attention's operands and meaning. q, k and v may be parts of one value.",
+        "Attention whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; made by a pass, "
+        "with Attention's operands and meaning. q, k and v may be parts of one value.",
     .fields = {{"heads", FieldKind::integer, std::int64_t{1}, {}, "Hq"},
                {"kv_heads", FieldKind::integer, std::int64_t{1}, {}, "Hkv"},
                {"size", FieldKind::integer, std::int64_t{1}, {}, "D, of q and k"},
@@ -101,7 +104,19 @@ const OpDef FlatAttention = {
                 {"none", "upper_left", "lower_right", "offset"},
                 "j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past"},
                {"softcap", FieldKind::real, 0.0, {}, "c: scores become c·tanh(score/c) before the mask; 0: they stay"},
-               {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"}},
+               {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"},
+               {"axis", FieldKind::text, std::string(), {}, "mesh axis over which the sequence is split; empty: none, or `groups`, or all ranks"},
+               {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit groups of ranks instead of an axis"},
+               {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
+               {"split", FieldKind::text, std::string("qkv"), {"qkv", "kv"}, "what the ranks hold parts of"},
+               {"layout", FieldKind::text, std::string("contiguous"), {"contiguous", "zigzag"}, "which positions a rank holds"},
+               {"algorithm",
+                FieldKind::text,
+                std::string("auto"),
+                {"auto", "all_gather", "all_to_all", "ring", "balanced"},
+                "how the ranks exchange"},
+               {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
+               {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
     .operands = attention::operands(),
     .min_operands = 3,
     .max_operands = 7,

@@ -4,6 +4,7 @@
 
 #include "core/tensor.h"
 #include "ops/attention/moves_cuda.h"
+#include "ops/attention/pushed_cuda.h"
 #include "ops/attention/share_cuda.h"
 #include "ops/shape_rules.h"
 
@@ -149,7 +150,11 @@ const KernelDef cuda_attention_all_to_all = {
           const auto reason = attention_all_to_all.refuse(call);
           return reason ? reason : own_attention_refusal(call);
         },
-    .prepare = [](const PrepareArgs& args) { return prepare_on_gpus<ByHeads>(args); },
+    .prepare =
+        [](const PrepareArgs& args) {
+          if (auto pushed = prepare_pushed_attention(args, problem_of(args.call), {})) return pushed;
+          return prepare_on_gpus<ByHeads>(args);
+        },
     .rank = 1,
     .sent_bytes = [](const OpCall& call) { return attention_all_to_all.sent_bytes(call); },
     .device = "cuda",

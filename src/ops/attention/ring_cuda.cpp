@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/tensor.h"
+#include "ops/attention/beside_cuda.h"
 #include "ops/attention/merge_cuda.h"
 #include "ops/attention/moves_cuda.h"
 #include "ops/attention/share_cuda.h"
@@ -18,35 +19,6 @@ using namespace attention;
 using cuda::Layout;
 
 const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
-
-// A stream beside the kernel's own, which begins where that stands and is waited for there; both may be recorded.
-class Beside {
- public:
-  Beside() {
-    cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-    for (cudaEvent_t* event : {&begun_, &ended_}) cuda::check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "making an event");
-  }
-  ~Beside() {
-    cudaEventDestroy(begun_);
-    cudaEventDestroy(ended_);
-    cudaStreamDestroy(stream_);
-  }
-  Beside(const Beside&) = delete;
-
-  cudaStream_t begin(cudaStream_t main) const {
-    cuda::check(cudaEventRecord(begun_, main), "recording an event");
-    cuda::check(cudaStreamWaitEvent(stream_, begun_, 0), "waiting for an event");
-    return stream_;
-  }
-  void end(cudaStream_t main) const {
-    cuda::check(cudaEventRecord(ended_, stream_), "recording an event");
-    cuda::check(cudaStreamWaitEvent(main, ended_, 0), "waiting for an event");
-  }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t begun_ = nullptr, ended_ = nullptr;
-};
 
 // One row segment's running result.
 struct Merged {
@@ -157,7 +129,7 @@ class Ring final : public PreparedKernel {
   std::vector<Segment> rows_;
   std::vector<Merged> merged_;  // per row segment
   std::vector<Work> work_;      // by step
-  Beside beside_;
+  cuda::Beside beside_;
   Layout layout_;
   std::size_t at_blocks_[2] = {}, at_rest_ = 0, k_bytes_ = 0, v_bytes_ = 0, block_bytes_ = 0, out_bytes_ = 0;
 };

@@ -1,0 +1,64 @@
+#include "comm/peer/room.h"
+
+#include <array>
+#include <cstring>
+
+#include "core/check.h"
+#include "device/cuda/runtime.h"
+
+namespace tandem::peer {
+namespace {
+
+constexpr std::size_t kArrivalBytes = static_cast<std::size_t>(kRoomEvents) * kMaxRanks * kArrivalStride;
+
+// A stream of its own: others may hold kernels that wait.
+void clear(void* memory, std::size_t bytes) {
+  cudaStream_t stream = nullptr;
+  cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  const cudaError_t status = cudaMemsetAsync(memory, 0, bytes, stream);
+  const cudaError_t done = status == cudaSuccess ? cudaStreamSynchronize(stream) : status;
+  cudaStreamDestroy(stream);
+  cuda::check(done, "clearing memory for peers");
+}
+
+void check_sizes(Group& group, std::size_t there, std::size_t back, Deadline deadline) {
+  const std::array<std::uint64_t, 2> mine = {there, back};
+  const auto all = group.exchange(std::as_bytes(std::span(mine)), deadline);
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    std::array<std::uint64_t, 2> other{};
+    check(all[r].size() == sizeof other, "ranks exchange sizes");
+    std::memcpy(other.data(), all[r].data(), sizeof other);
+    if (other != mine)
+      fail(ErrorCode::mismatch, "rank {} wants {} and {} bytes for what the ranks push to one another, rank {} wants {} and {}", group.members()[r], other[0], other[1],
+           group.members()[static_cast<std::size_t>(group.rank())], there, back);
+  }
+}
+
+}  // namespace
+
+Room::Room(Group& group, Device& device, std::size_t there, std::size_t back, Deadline deadline)
+    : ranks_(group.size()), there_(aligned_size(there)), back_(aligned_size(back)) {
+  check_sizes(group, there_, back_, deadline);
+  Links links(group, deadline);
+  window_ = std::make_unique<Window>(group, links, device, there_ + back_ + kArrivalBytes, deadline);
+  all_do(group, deadline, [&] {
+    clear(window_->at(group.rank()) + there_ + back_, kArrivalBytes);
+    cuda::check(cudaMalloc(reinterpret_cast<void**>(&state_), sizeof(RoomState)), "allocating the state of a room");
+    clear(state_, sizeof(RoomState));
+  });
+}
+
+Room::~Room() { cudaFree(state_); }
+
+RoomView Room::view() const {
+  RoomView view{};
+  for (int r = 0; r < ranks_; ++r) {
+    view.there[r] = window_->at(r);
+    view.back[r] = view.there[r] + there_;
+    view.arrivals[r] = view.back[r] + back_;
+  }
+  view.state = state_;
+  return view;
+}
+
+}  // namespace tandem::peer

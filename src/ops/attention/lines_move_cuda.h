@@ -1,0 +1,43 @@
+// Lines of attention's operands moved between the GPUs of a group, from the layout that they have to the one that is wanted.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "comm/peer/room_layout.h"
+
+namespace tandem::cuda {
+
+// In bytes.
+struct LineSteps {
+  std::int64_t batch, head, row;
+};
+
+// Lines [batch, heads, rows] of `bytes` for each rank: those for (or of) rank p from from[p] to to[p].
+struct LineMove {
+  int batch = 0, heads = 0, rows = 0, bytes = 0;
+  const char* from[peer::kMaxRanks] = {};
+  char* to[peer::kMaxRanks] = {};
+  LineSteps from_steps{}, to_steps{};
+  // Rows from `cut` on lie further than their steps say: the second half of a rank's rows where these are two pieces of the sequence.
+  int cut = 0;
+  std::int64_t from_jump[peer::kMaxRanks] = {}, to_jump[peer::kMaxRanks] = {};
+};
+
+// One kernel; what does not happen is −1 or false. All blocks first await an event, then move the lines, then announce another.
+struct LineMoves {
+  LineMove moves[3];
+  int count = 0;
+  bool own = true;  // this rank's among them
+  int awaits = -1, announces = -1;
+  bool begins = false, ends = false;  // a call of the room
+  int blocks = 1;                     // at most
+};
+// The most that one LineMove may have: rows · bytes.
+inline constexpr std::int64_t kMostLineBytes = 0x7fffffff;
+void launch_line_moves(const peer::View& view, const peer::RoomView& room, const LineMoves& work, cudaStream_t stream);
+// Ends when all ranks have announced the event.
+void launch_await(const peer::View& view, const peer::RoomView& room, int event, cudaStream_t stream);
+
+}  // namespace tandem::cuda
