@@ -69,25 +69,29 @@ class Bench {
       time("all_reduce", bytes, backend, reduce, [&] { is_sum(out); });
       time("all_reduce + norm", bytes, backend + " and a kernel", [&](int call) { reduce(call), norm(out.data, all.data); }, [&] { is_sum(all); });
       if (auto* peers = dynamic_cast<peer::PeerGroup*>(&group)) {
+        peer::ReduceAndNorm work{};
+        work.residual = residual.data;
+        work.scale = scale.data;
+        work.y = y.data;
+        work.sum = out.data;
+        work.rows = count / kLength;
+        work.length = kLength;
+        work.epsilon = 1e-5f;
+        work.dtype = DType::bf16;
+        work.aligned = true;
+        work.blocks = peers->blocks();
         for (const bool early : {false, true}) {
-          peer::ReduceAndNorm work{};
-          work.residual = residual.data;
-          work.scale = scale.data;
-          work.y = y.data;
-          work.sum = out.data;
-          work.rows = count / kLength;
-          work.length = kLength;
-          work.epsilon = 1e-5f;
-          work.dtype = DType::bf16;
-          work.blocks = peers->blocks();
           work.early = early;
-          if (!peer::can_reduce_and_norm(work, group.size())) continue;
-          const auto fused = [&](int call) {
-            work.in = input(call);
-            peers->reduce_and_norm(work, handle_, kLimit);
-          };
-          time("all_reduce + norm", bytes, early ? "peer, one kernel, dependent launch" : "peer, one kernel", fused, [&] { is_sum(out); });
+          const auto chosen = [&](int call) { work.in = input(call), peers->reduce_and_norm(work, handle_, kLimit); };
+          time("all_reduce + norm", bytes, early ? "peer, one kernel, dependent launch" : "peer, one kernel", chosen, [&] { is_sum(out); });
         }
+        const peer::View view = peers->view(kLimit);
+        const auto at_once = [&](int call) { work.in = input(call), peer::launch_norm_at_once(view, work, handle_); };
+        const auto by_parts = [&](int call) { work.in = input(call), peer::launch_norm_by_parts(view, work, handle_); };
+        if (work.rows <= peer::most_rows_at_once(work, group.size()))
+          time("all_reduce + norm", bytes, "peer, one kernel, at once", at_once, [&] { is_sum(out); });
+        if (work.rows <= peer::most_rows_by_parts(work, group.size()))
+          time("all_reduce + norm", bytes, "peer, one kernel, by parts", by_parts, [&] { is_sum(out); });
       }
       const auto gather = [&](int call) {
         group.run({.kind = Collective::all_gather, .dtype = DType::bf16, .dims = shape, .stream = handle_, .in = input(call), .out = all.data, .deadline = Deadline::after(kLimit)});

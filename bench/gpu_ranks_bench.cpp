@@ -38,13 +38,16 @@ struct Work {
   std::string name;
   bool attention = false, causal = false;
   std::int64_t length = 0;  // of the sequence; or rows of the reduction
+  bool apart = false;       // the reduction and the norm as kernels of their own
 };
 
 std::vector<Work> all_work() {
   std::vector<Work> list;
   for (const std::int64_t k : {8, 32, 128})
     for (const bool causal : {false, true}) list.push_back({fmt::format("Attention over ranks {}K{}", k, causal ? " causal" : ""), true, causal, k * 1024});
-  for (const std::int64_t kb : {8, 64, 512, 4096, 16384}) list.push_back({fmt::format("AllReduce + residual + RmsNorm {} KB", kb), false, false, kb * 1024 / (2 * kWidth)});
+  for (const std::int64_t kb : {8, 64, 512, 4096, 16384})
+    for (const bool apart : {false, true})
+      list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false, kb * 1024 / (2 * kWidth), apart});
   return list;
 }
 
@@ -151,6 +154,7 @@ class Row {
     if (world.rank() == 0) {
       BuildOptions options;
       options.device = "cuda";
+      if (work.apart) options.disabled_passes = {"fuse_reduce_norm"};
       const Array bytes = build(network_of(work, world.size()), options).to_bytes();
       file.assign(bytes.data.get(), bytes.data.get() + bytes.size_bytes());
     }

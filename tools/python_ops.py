@@ -128,7 +128,9 @@ def method(op: Any) -> str:
         result = f"        {names} = self._add_all{call}\n        return {names}"
     if max(map(len, result.splitlines())) > 140:
         result = f"        attributes: dict[str, Any] = {{\n" + wrapped(given + ",", 12).replace("\n                ", "\n            ")
-        result += f'\n        }}  # fmt: skip\n        return self._add("{op.name}", {operands}, attributes, name)'
+        call = f'("{op.name}", {operands}, attributes, name)'
+        result += "\n        }  # fmt: skip\n"
+        result += f"        return self._add{call}" if len(op.results) == 1 else f"        {names} = self._add_all{call}\n        return {names}"
     return "\n".join([*lines, result]) + "\n"
 
 

@@ -888,6 +888,76 @@ class NetworkOps(_core._Network):
         """
         return self._add("AllReduce", [x], {"axis": axis, "groups": groups, "num_ranks": num_ranks, "reduce": reduce}, name)
 
+    def all_reduce_add_layer_norm(
+        self,
+        x: Operand,
+        residual: Operand,
+        scale: Operand,
+        bias: Operand | None = None,
+        offset: Operand | None = None,
+        *,
+        axis: str = "",
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        dim: int = -1,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> tuple[Value, Value]:
+        """AddLayerNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the norm, and the sum with residual and
+        offset.
+
+        Args:
+            x: this rank's part of the sum.
+            residual: like x.
+            scale: broadcasts to the normalized dimensions.
+            bias: broadcasts to the normalized dimensions.
+            offset: broadcasts to the normalized dimensions.
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            dim: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        attributes: dict[str, Any] = {
+            "axis": axis, "groups": groups, "num_ranks": num_ranks, "dim": dim, "epsilon": epsilon,
+        }  # fmt: skip
+        r0, r1 = self._add_all("AllReduceAddLayerNorm", [x, residual, scale, bias, offset], attributes, name)
+        return r0, r1
+
+    def all_reduce_add_rms_norm(
+        self,
+        x: Operand,
+        residual: Operand,
+        scale: Operand,
+        offset: Operand | None = None,
+        *,
+        axis: str = "",
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        dim: int = -1,
+        epsilon: float = 1e-05,
+        name: str = "",
+    ) -> tuple[Value, Value]:
+        """AddRmsNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the norm, and the sum with residual and
+        offset.
+
+        Args:
+            x: this rank's part of the sum.
+            residual: like x.
+            scale: broadcasts to the normalized dimensions.
+            offset: broadcasts to the normalized dimensions.
+            axis: mesh axis whose groups take part; empty: `groups`, or all ranks.
+            groups: explicit disjoint groups of ranks.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            dim: the first of the normalized dimensions, which are the last ones.
+            epsilon: added to the variance or mean square.
+        """
+        attributes: dict[str, Any] = {
+            "axis": axis, "groups": groups, "num_ranks": num_ranks, "dim": dim, "epsilon": epsilon,
+        }  # fmt: skip
+        r0, r1 = self._add_all("AllReduceAddRmsNorm", [x, residual, scale, offset], attributes, name)
+        return r0, r1
+
     def all_to_all(
         self,
         x: Operand,

@@ -172,7 +172,7 @@ class ProgramBuilder {
 
   // A step starts early where its kernel and the one before keep to the rules of dependent launches.
   void find_edges() {
-    const auto keeps_rules = [&](const Step& step) { return options_.dependent_launch && !step.communicates && find_kernel(step.kernel)->dependent; };
+    const auto keeps_rules = [&](const Step& step) { return options_.dependent_launch && find_kernel(step.kernel)->dependent; };
     for (std::size_t s = 0; s < program_.steps.size(); ++s) {
       Step& step = program_.steps[s];
       step.starts_early = s > 0 && keeps_rules(program_.steps[s - 1]) && keeps_rules(step);

@@ -56,6 +56,13 @@ CollectiveUse collective_use(const Node& node, const Mesh& mesh) {
     use.bytes = sent_bytes(info->kind, bytes_of(input->type), ranks);
     return use;
   }
+  if (node.is("AllReduceAddLayerNorm") || node.is("AllReduceAddRmsNorm")) {
+    use.operation = info(Collective::all_reduce).name;
+    use.reduce = "sum";
+    use.count = product(input->type.dims);
+    use.bytes = sent_bytes(Collective::all_reduce, bytes_of(input->type), ranks);
+    return use;
+  }
   if (node.is("Append")) {  // its kernel says what moves
     use.operation = "append";
     use.count = product(input->type.dims);

@@ -31,14 +31,6 @@ class Pinned {
   std::byte* data_ = nullptr;
 };
 
-const KernelDef* kernel_for(const OpCall& call) {
-  std::vector<const KernelDef*> own, any;
-  for (const KernelDef* kernel : kernels_of(call.op->name, "cpu"))
-    if (!refusal(*kernel, call)) (kernel->op.empty() ? any : own).push_back(kernel);
-  if (own.empty() && any.empty()) return nullptr;
-  return choose_by_rule(own.empty() ? any : own, call, {});
-}
-
 class Host final : public PreparedKernel {
  public:
   explicit Host(const PrepareArgs& args) : pool_(args.threads) {
@@ -48,7 +40,7 @@ class Host final : public PreparedKernel {
     for (const Type& type : call.results) add(&type, result_bytes_);
     const std::vector<const std::byte*> no_weights(call.operands.size(), nullptr);
     PrepareArgs inner{call, no_weights, nullptr, args.threads, args.group};
-    kernel_ = kernel_for(call)->prepare(inner);
+    kernel_ = kernel_by_rule(call, "cpu")->prepare(inner);
     const std::size_t workspace = total_;
     memory_ = std::make_unique<Pinned>(total_ + kernel_->workspace_bytes());
     workspace_ = memory_->data() + workspace;
@@ -104,7 +96,7 @@ class Host final : public PreparedKernel {
 };
 
 std::optional<std::string> refuse(const OpCall& call) {
-  if (kernel_for(call)) return std::nullopt;
+  if (kernel_by_rule(call, "cpu")) return std::nullopt;
   return "no kernel of the CPU can run it either";
 }
 

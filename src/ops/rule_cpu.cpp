@@ -24,4 +24,12 @@ const KernelDef* choose_by_rule(std::span<const KernelDef* const> able, const Op
   return *std::ranges::min_element(able, {}, [&](const KernelDef* kernel) { return sent(*kernel, call, typical); });
 }
 
+const KernelDef* kernel_by_rule(const OpCall& call, std::string_view device) {
+  std::vector<const KernelDef*> own, any;
+  for (const KernelDef* kernel : kernels_of(call.op->name, device))
+    if (!refusal(*kernel, call)) (kernel->op.empty() ? any : own).push_back(kernel);
+  if (own.empty() && any.empty()) return nullptr;
+  return choose_by_rule(own.empty() ? any : own, call, {});
+}
+
 }  // namespace tandem

@@ -12,4 +12,7 @@ namespace tandem {
 const KernelDef* choose_by_rule(std::span<const KernelDef* const> able, const OpCall& call, const SymbolValues& typical);
 inline constexpr std::int64_t kTypicalExtent = 64;
 
+// The one that a plan for the device would take for a call; null if none can run it.
+const KernelDef* kernel_by_rule(const OpCall& call, std::string_view device);
+
 }  // namespace tandem

@@ -33,7 +33,9 @@ bool recognise_rotary(Module& module, const PassOptions& options);
 // fuse
 bool quantize_weights(Module& module, const PassOptions& options);
 bool lower_precision(Module& module, const PassOptions& options);
+bool reduce_terms(Module& module, const PassOptions& options);
 bool fuse_add_norm(Module& module, const PassOptions& options);
+bool fuse_reduce_norm(Module& module, const PassOptions& options);
 bool rotate_before_transpose(Module& module, const PassOptions& options);
 bool merge_gates(Module& module, const PassOptions& options);
 bool fuse_pointwise(Module& module, const PassOptions& options);

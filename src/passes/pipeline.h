@@ -29,6 +29,8 @@ struct PassOptions {
   // i8, i4 or f8e4m3: what the matrices of products become (quantize_weights); none: they stay.
   std::optional<DType> weights = {};
   std::string device = "cpu";  // the kind that the program is for
+  // Every rank runs what becomes of this module. False for a module per rank: collectives then stay as they are written.
+  bool same_program = true;
 };
 
 struct Pass {

@@ -129,7 +129,6 @@ class ProgramCheck {
       return;
     }
     require(number > 0, "{}: nothing is before it that could let it start early", label);
-    require(!s.communicates && !program_.steps[number - 1].communicates, "{}: neither it nor what follows it starts early where ranks communicate", label);
     std::set<int> own;
     for (const int result : s.results) own.insert(root(check_index(result, label)));
     for (const int position : s.resident) {

@@ -32,7 +32,7 @@ const KernelDef& kernel_of(const Step& step, const std::string& device) {
 // Edges and resident operands that the kernel does not know.
 void check_edge(const Step& step, const KernelDef& kernel, const OpCall& call) {
   const auto refuse = [&](const std::string& why) { fail(ErrorCode::invalid_engine, "kernel '{}' of {} \"{}\" {}", step.kernel, step.op, step.node, why); };
-  if (step.starts_early && (!kernel.dependent || step.communicates)) refuse("cannot start before the step before it has ended");
+  if (step.starts_early && !kernel.dependent) refuse("cannot start before the step before it has ended");
   for (const int operand : step.resident)
     if (!kernel.reads_early || !kernel.reads_early(call, static_cast<std::size_t>(operand))) refuse(fmt::format("does not read operand {} before it waits", operand));
 }

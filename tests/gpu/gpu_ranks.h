@@ -36,4 +36,13 @@ void run_gpu_ranks_without_group(int world, const std::function<void(GpuRank&)>&
 // each time on other inputs and a poisoned output, compared with the oracle. Throws Error(internal) naming the first element that is wrong.
 void run_and_check_op(GpuRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place = false);
 
+// The same for AllReduceAddLayerNorm and AllReduceAddRmsNorm of [rows, length].
+struct NormOp {
+  DType dtype = DType::bf16;
+  std::int64_t rows = 1, length = 8;
+  bool centers = false, offset = false;
+  bool in_place = false, shifted = false;  // shifted: on rank 0 alone memory is aligned to an element only
+};
+void run_and_check_norm(GpuRank& rank, Group& group, const NormOp& op, std::uint64_t seed);
+
 }  // namespace tandem::test

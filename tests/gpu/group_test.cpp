@@ -101,6 +101,20 @@ TEST_P(GpuGroups, InPlaceLargeAndEmpty) {
   });
 }
 
+// Rows that one kernel takes over peer memory, and ones of which it takes none: too long, or of no whole words.
+TEST_P(GpuGroups, AllReduceWithResidualAndNorm) {
+  run([](GpuRank& rank) {
+    std::uint64_t seed = 4000;
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+      for (const auto& [rows, length] : {std::pair<std::int64_t, std::int64_t>{1, 4096}, {7, 104}, {33, 31}, {2, 9000}, {600, 1024}, {0, 8}})
+        for (const bool centers : {false, true}) {
+          run_and_check_norm(rank, *rank.group, {dtype, rows, length, centers, centers, false, rows % 3 == 0}, ++seed);
+          run_and_check_norm(rank, *rank.group, {dtype, rows, length, centers, !centers, true, false}, ++seed);
+        }
+    run_and_check_norm(rank, *rank.group, {DType::bf16, 1500, 2048, false, false}, ++seed);  // large enough for parts where there are more than two
+  });
+}
+
 // Ranks in another order, groups of one, ranks that are in none.
 TEST_P(GpuGroups, PartsOfTheRanks) {
   const int n = GetParam().ranks;
@@ -113,6 +127,7 @@ TEST_P(GpuGroups, PartsOfTheRanks) {
       const std::int64_t size = part->size();
       run_and_check_op(rank, *part, {.kind = Collective::all_reduce, .reduction = Reduction::sum}, {1000}, 7);
       run_and_check_op(rank, *part, {.kind = Collective::all_gather, .axis = 1}, {3, 5}, 8);
+      run_and_check_norm(rank, *part, {DType::bf16, 5, 512, true, true}, 10);
       run_and_check_op(rank, *part, {.kind = Collective::all_to_all, .split_axis = 1, .concat_axis = 0}, {3, 5 * size}, 9);
     }
   });

@@ -16,7 +16,8 @@ namespace {
 // Calls of several kinds and sizes with inputs that change from turn to turn, pauses between them, everything checked on the GPU.
 class Soak {
  public:
-  explicit Soak(const PeerRank& rank) : rank_(rank), in_(kMost), out_(kMost), gathered_(kMost * static_cast<std::size_t>(peer::kMaxRanks)), counters_(16) {
+  explicit Soak(const PeerRank& rank) : rank_(rank), in_(kMost), out_(kMost), gathered_(kMost * static_cast<std::size_t>(peer::kMaxRanks)), zeros_(kMost), counters_(16) {
+    cuda::check(cudaMemset(zeros_.at(), 0, kMost), "clearing");
     cuda::check(cudaMemset(counters_.at(), 0, 16), "clearing");
     cuda::check(cudaDeviceSynchronize(), "clearing");
     require_that_errors_count();
@@ -35,8 +36,27 @@ class Soak {
     rank_.group->run({.kind = Collective::all_gather, .dtype = dtype, .dims = shape, .stream = rank_.handle, .in = in_.at(), .out = gathered_.at()});
     testing::compare_gathered(gathered_.as<T>(), count, rank_.group->size(), turn(), errors(), rank_.handle);
   }
+  // All-reduce with a residual of zeros, and the norm; the sum is compared.
+  void norm(std::int64_t rows, bool by_parts) {
+    begin<__nv_bfloat16>(rows * kLength, out_);
+    peer::ReduceAndNorm work{};
+    work.in = in_.at();
+    work.residual = work.scale = zeros_.at();
+    work.y = gathered_.at();
+    work.sum = out_.at();
+    work.rows = rows;
+    work.length = kLength;
+    work.dtype = DType::bf16;
+    work.aligned = true;
+    work.blocks = rank_.peers().blocks();
+    if (by_parts) peer::launch_norm_by_parts(rank_.peers().view(kPatience), work, rank_.handle);
+    else rank_.peers().reduce_and_norm(work, rank_.handle, kPatience);
+    testing::compare_sum(out_.as<__nv_bfloat16>(), rows * kLength, rank_.group->size(), turn(), errors(), rank_.handle);
+  }
   // An odd number of calls that use different lanes.
   void first() {
+    norm(1, false);
+    norm(17, true);
     reduce<__nv_bfloat16>(4096, DType::bf16);
     reduce<float>(4, DType::f32);
     gather<float>(3000, DType::f32);
@@ -44,6 +64,8 @@ class Soak {
   void second() {
     reduce<__nv_bfloat16>(262'144, DType::bf16);
     reduce<std::int32_t>(777, DType::i32);
+    norm(100, false);
+    norm(128, true);
     reduce<__nv_bfloat16>(40'000, DType::bf16);
     gather<__nv_bfloat16>(100'000, DType::bf16);
     reduce<float>(131'072, DType::f32);
@@ -71,6 +93,7 @@ class Soak {
 
  private:
   static constexpr std::size_t kMost = 1 << 20;
+  static constexpr std::int64_t kLength = 4096;
   // What was never written is counted as wrong.
   void require_that_errors_count() {
     out_.poison(rank_.handle);
@@ -93,7 +116,7 @@ class Soak {
   unsigned long long* errors() { return counters_.as<unsigned long long>() + 1; }
 
   const PeerRank& rank_;
-  Buffer in_, out_, gathered_, counters_;
+  Buffer in_, out_, gathered_, zeros_, counters_;
 };
 
 void soak(Group& control, int rounds) {

@@ -42,6 +42,19 @@ TEST(Collective, Extents) {
   EXPECT_EQ(result(ops::ReduceScatter, "S", over(2)).dims[0], floor_div(Dim::symbol("S"), 2));
 }
 
+TEST(Collective, AllReduceWithNorm) {
+  const Type x = f32("B,S,8"), scale = f32("8");
+  for (const OpDef* op : {&ops::AllReduceAddRmsNorm, &ops::AllReduceAddLayerNorm}) {
+    EXPECT_TRUE(op->collective);
+    EXPECT_EQ(op->evaluate, nullptr);
+    EXPECT_EQ(infer(*op, {x, x, scale}, over(2)), (std::vector<Type>{x, x}));
+    expect_error(ErrorCode::invalid_model, "num_ranks is 0", [&] { infer(*op, {x, x, scale}, over(0)); });
+    expect_error(ErrorCode::invalid_model, "the residual is", [&] { infer(*op, {x, scale, scale}, over(2)); });
+    expect_error(ErrorCode::invalid_model, "do not broadcast", [&] { infer(*op, {x, x, f32("7")}, over(2)); });
+    expect_error(ErrorCode::invalid_model, "a float type", [&] { infer(*op, {type_of(DType::i32, "8"), type_of(DType::i32, "8"), type_of(DType::i32, "8")}, over(2)); });
+  }
+}
+
 TEST(Collective, Errors) {
   const auto refused = [](const char* part, const OpDef& op, Type x, NamedAttributes attributes) {
     expect_error(ErrorCode::invalid_model, part, [&] { infer(op, {x}, attributes); });

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "ops/collective/all_reduce_norm.h"
 
 namespace tandem::testing {
 namespace {
@@ -152,6 +153,15 @@ Tensor appended(const OpCall& call, const std::vector<std::vector<Tensor>>& oper
   return part;
 }
 
+// The sum over the ranks, and what the norm makes of it.
+std::vector<Tensor> normed_sum(const OpCall& call, const std::vector<std::vector<Tensor>>& operands, int me) {
+  std::vector<Tensor> parts, mine = operands[static_cast<std::size_t>(me)];
+  for (const auto& of_rank : operands) parts.push_back(of_rank[0]);
+  mine[0] = reduced(parts, "sum");
+  const OpCall norm = parts_of(call).norm;
+  return norm.op->evaluate(norm, mine);
+}
+
 // Attention over a split sequence is attention over the whole one, of which a rank keeps its rows if they are split too.
 Tensor exchanged_attention(const OpCall& call, const std::vector<std::vector<Tensor>>& operands, int me) {
   const std::int64_t extents[] = {call.attributes.dim("extent").constant(), call.attributes.dim("kv_extent").constant(),
@@ -210,6 +220,8 @@ class Lockstep {
       for (const int m : members) theirs.push_back(operands(node, static_cast<std::size_t>(m)));
       if (exchanges) {
         results[r] = {exchanged_attention(call, theirs, me)};
+      } else if (node.op().name.starts_with("AllReduceAdd")) {
+        results[r] = normed_sum(call, theirs, me);
       } else if (node.is("Append")) {
         results[r] = {appended(call, theirs, me)};
       } else {

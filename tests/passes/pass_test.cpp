@@ -121,6 +121,20 @@ TEST(Pipeline, ADisabledPassDoesNotRun) {
   EXPECT_EQ(print(*module).find("Silu"), std::string::npos);
 }
 
+TEST(Pipeline, CollectivesOfAProgramPerRankStay) {
+  for (const char* name : {"reduce_terms", "fuse_reduce_norm"}) {
+    const TextCase c = read_case(name);
+    const auto module = parse_module(c.before, all_ops());
+    PipelineOptions options{.phases = {Phase::fuse}};
+    options.pass.same_program = false;
+    run_pipeline(*module, options);
+    const std::string text = print(*module);
+    EXPECT_EQ(text.find("AllReduceAdd"), std::string::npos) << text;
+    const auto reduced = [&](const std::string& value) { return text.find("= AllReduce(" + value + ")") != std::string::npos; };
+    EXPECT_TRUE(std::string_view(name) == "reduce_terms" ? reduced("%h1") && reduced("%h2") : reduced("%x") && reduced("%p")) << text;
+  }
+}
+
 TEST(Pipeline, EveryPassCanBeSwitchedOff) {
   const TextCase c = read_case("recognise_silu");
   for (const Pass& off : all_passes()) {

@@ -81,7 +81,7 @@ class Grower {
     Value* x = any();
     const auto dims = x->type.dims;
     const std::int64_t last = dims[2].constant();
-    switch (pick(12)) {
+    switch (pick(13)) {
       case 0: return add(linear(x, 4 * (1 + pick(3))));
       case 1: return add(op("Tanh", {x}));
       case 2: return add(op("Add", {x, weight({last})}));
@@ -103,6 +103,11 @@ class Grower {
       case 10: {
         Value* turned = op("Softmax", {op("Transpose", {x}, {{"permutation", std::vector<std::int64_t>{1, 0, 2}}})}, {{"axis", std::int64_t{2}}});
         return add(op("Transpose", {turned}, {{"permutation", std::vector<std::int64_t>{1, 0, 2}}}));
+      }
+      case 11: {
+        Value* sum = op("Add", {x, linear(op("Tanh", {linear(x, 12)}), last)});
+        add(sum);
+        return add(op(pick(2) ? "LayerNorm" : "RmsNorm", {sum, weight({last})}, {{"epsilon", 0.1}}));
       }
       default: return add(op("Mul", {x, op("Sigmoid", {x})}));
     }

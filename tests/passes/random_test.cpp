@@ -309,7 +309,8 @@ std::vector<std::string> names() {
     const std::string name(pass.name);
     // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh, no types are asked for.
     const bool asked = name == "lower_precision" || name == "quantize_weights";
-    if (pass.phase == Phase::shard || name == "remove_dead" || name == "fold_shapes" || asked) continue;
+    const bool over_ranks = pass.phase == Phase::shard || name == "reduce_terms" || name == "fuse_reduce_norm";
+    if (over_ranks || name == "remove_dead" || name == "fold_shapes" || asked) continue;
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   return names;

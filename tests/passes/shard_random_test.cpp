@@ -55,6 +55,7 @@ bool run_one(std::uint64_t seed, Coverage& coverage) {
     PipelineOptions fuse;
     fuse.phases = {Phase::fuse};
     run_pipeline(module, fuse);
+    for (const auto& node : module.main().nodes()) coverage["all-reduce with norm"] += node->op().name.starts_with("AllReduceAdd") ? 1 : 0;
     expect_near(testing::evaluate_ranks(module.main(), inputs, symbols), wanted);
   } catch (const Error& error) {
     ADD_FAILURE() << error.message();
@@ -74,7 +75,7 @@ TEST(ShardRandom, RanksTogetherGiveWhatTheWholeProgramGives) {
   for (const auto& [op, count_of] : coverage) std::printf("  %s %d\n", op.c_str(), count_of);
   if (given) return;
   EXPECT_GE(sharded, 1500);
-  for (const char* op : {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "Append", "qkv", "kv"}) EXPECT_GE(coverage[op], 20) << op;
+  for (const char* op : {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "Append", "qkv", "kv", "all-reduce with norm"}) EXPECT_GE(coverage[op], 20) << op;
 }
 
 }  // namespace

@@ -107,8 +107,6 @@ TEST(Edges, RefusesWhatMakesNoSense) {
       {[](Program& p) { p.steps[1].starts_early = false; }, "it has resident operands and does not start early"},
       {[](Program& p) { p.steps[1].resident = {1}; }, "operand 1 is resident, and absent"},
       {[](Program& p) { p.steps[1].resident = {-1}; }, "operand -1 is resident, and absent"},
-      {[](Program& p) { p.steps[0].communicates = true; }, "neither it nor what follows it"},
-      {[](Program& p) { p.steps[1].communicates = true; }, "neither it nor what follows it"},
       {[](Program& p) { p.steps[0].starts_early = true; }, "nothing is before it"},
   };
   Random random(1);

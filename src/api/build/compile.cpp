@@ -55,7 +55,7 @@ void tell(const BuildOptions& options, const std::string& what, double done) {
   if (options.progress) options.progress(what, done);
 }
 
-void compile(Draft& draft, const BuildOptions& options) {
+void compile(Draft& draft, const BuildOptions& options, bool same_program) {
   PipelineOptions pipeline;
   std::size_t passes = 0;
   pipeline.timing = [&](const Pass&, double, bool) {  // several times over where a mesh is chosen
@@ -64,6 +64,7 @@ void compile(Draft& draft, const BuildOptions& options) {
   pipeline.pass.mesh = draft.world ? *draft.world : Mesh::parse(options.mesh);
   pipeline.pass.strategies = options.strategies;
   pipeline.pass.io = options.io;
+  pipeline.pass.same_program = same_program;
   pipeline.pass.io.insert(draft.module->placements.begin(), draft.module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   if (!options.weights.empty()) pipeline.pass.weights = quantized_type(options.weights);
@@ -119,7 +120,7 @@ Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
   auto data = std::make_shared<EngineData>();
   std::vector<std::shared_ptr<const Module>> modules;
   for (Draft& draft : drafts) {
-    compile(draft, options);
+    compile(draft, options, drafts.size() == 1);
     data->plans.push_back(std::make_shared<Plan>(build_plan(*draft.module, plan_options(draft, options, cache))));
     modules.push_back(std::move(draft.module));
   }

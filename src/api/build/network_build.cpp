@@ -21,7 +21,7 @@ RankLists groups_of(const Node& node) { return node.attributes.has("groups") ? n
 // What one rank does alone changes nothing.
 void remove_single_rank_collectives(Graph& graph) {
   for (Node* node : graph.node_list()) {
-    if (!node->op().collective || ranks_of(*node) != 1 || node->result()->type != node->operand(0)->type) continue;
+    if (!node->op().collective || node->results().size() != 1 || ranks_of(*node) != 1 || node->result()->type != node->operand(0)->type) continue;
     graph.replace_uses(node->result(), node->operand(0));
     graph.erase(*node);
   }

@@ -3,37 +3,37 @@
 
 #include <algorithm>
 
-#include "tandem/error.h"
-
 namespace tandem::peer {
 namespace {
 
 constexpr int kWordsAtOnce = kWordLane / kWord;  // of a lane's slot
+// How far before the words that a thread waits for are those that it sends, so that the links never rest.
+constexpr int kDistance = 2 * kThreads;
 
 template <typename T, int kMost, bool kSums>
 __global__ void __launch_bounds__(kThreads, 1) at_once(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int words, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, words - begin);
   const std::size_t apart = static_cast<std::size_t>(kWordsAtOnce / view.size) * kWord;  // from one sender's words to the next
   int i = static_cast<int>(threadIdx.x);
-  wait_for_previous();
+  begin_dependent();
   uint4 own{};
   if (i < count) own = never_empty(read_word<T>(a, a.in, begin + i));
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
   const unsigned slot = turn.lane.calls & 1;
-  for (int next = i; next < count; next += kThreads) {
-    if (next != i) own = never_empty(read_word<T>(a, a.in, begin + next));
-    for_peers<kMost>(
-        view, [&](int) { return own; },
-        [&](int p, const uint4& word) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + static_cast<std::size_t>(next) * kWord, word); });
-  }
-  let_next_begin();
   const bool one = count <= kThreads;
   Wait wait;
   char* const arriving = word_lane(view, view.rank, lane, slot);
-  for (; i < count; i += kThreads) {
-    if (!one) own = never_empty(read_word<T>(a, a.in, begin + i));
-    write_word<T>(a, a.out, begin + i, take_and_reduce<T, kMost, kSums>(view, arriving + static_cast<std::size_t>(i) * kWord, apart, own, fold, wait));
+  for (int next = i, taken = i - kDistance; taken < count; next += kThreads, taken += kThreads) {
+    if (next < count) {
+      if (next != i) own = never_empty(read_word<T>(a, a.in, begin + next));
+      for_peers<kMost>(
+          view, [&](int) { return own; },
+          [&](int p, const uint4& word) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + static_cast<std::size_t>(next) * kWord, word); });
+    }
+    if (taken < 0) continue;
+    if (!one) own = never_empty(read_word<T>(a, a.in, begin + taken));
+    write_word<T>(a, a.out, begin + taken, take_and_reduce<T, kMost, kSums>(view, arriving + static_cast<std::size_t>(taken) * kWord, apart, own, fold, wait));
   }
   if (threadIdx.x == 0) view.state->lanes[lane].calls = turn.lane.calls + 1;
 }
@@ -44,28 +44,26 @@ template <typename T, int kMost, bool kSums>
 __global__ void __launch_bounds__(kThreads, 1) by_parts(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int part, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, part - begin);
   const std::size_t apart = static_cast<std::size_t>(per_block) * kWord;
-  wait_for_previous();
+  begin_dependent();
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
   const unsigned slot = turn.lane.calls & 1;
   const auto index_of = [&](int of, int i) { return static_cast<std::int64_t>(of) * part + begin + i; };
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
-    for_peers<kMost>(
-        view, [&](int p) { return never_empty(read_word<T>(a, a.in, index_of(p, i))); },
-        [&](int p, const uint4& word) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + static_cast<std::size_t>(i) * kWord, word); });
+  const auto place = [&](int rank, int section, int i) { return word_lane(view, rank, lane, slot) + section * apart + static_cast<std::size_t>(i) * kWord; };
   Wait wait;
-  char* const raw = word_lane(view, view.rank, lane, slot);
-  char* const reduced = raw + view.size * apart;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
-    const uint4 own = never_empty(read_word<T>(a, a.in, index_of(view.rank, i)));
-    const uint4 sum = take_and_reduce<T, kMost, kSums>(view, raw + static_cast<std::size_t>(i) * kWord, apart, own, fold, wait);
+  const auto send_raw = [&](int i) {
     for_peers<kMost>(
-        view, [&](int) { return sum; },
-        [&](int p, const uint4& word) { store_word(word_lane(view, p, lane, slot) + (view.size + view.rank) * apart + static_cast<std::size_t>(i) * kWord, word); });
+        view, [&](int p) { return never_empty(read_word<T>(a, a.in, index_of(p, i))); }, [&](int p, const uint4& word) { store_word(place(p, view.rank, i), word); });
+  };
+  const auto reduce_own = [&](int i) {
+    const uint4 own = never_empty(read_word<T>(a, a.in, index_of(view.rank, i)));
+    const uint4 sum = take_and_reduce<T, kMost, kSums>(view, place(view.rank, 0, i), apart, own, fold, wait);
+    for_peers<kMost>(
+        view, [&](int) { return sum; }, [&](int p, const uint4& word) { store_word(place(p, view.size + view.rank, i), word); });
     write_word<T>(a, a.out, index_of(view.rank, i), sum);
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
-    const auto at = [&](int p) { return reduced + p * apart + static_cast<std::size_t>(i) * kWord; };
+  };
+  const auto take_reduced = [&](int i) {
+    const auto at = [&](int p) { return place(view.rank, view.size + p, i); };
     for_peers<kMost>(
         view, [&](int p) { return load_word(at(p)); },
         [&](int p, uint4 word) {
@@ -73,6 +71,11 @@ __global__ void __launch_bounds__(kThreads, 1) by_parts(const __grid_constant__ 
           wipe(at(p));
           write_word<T>(a, a.out, index_of(p, i), word);
         });
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < count + 2 * kDistance; i += kThreads) {
+    if (i < count) send_raw(i);
+    if (i >= kDistance && i - kDistance < count) reduce_own(i - kDistance);
+    if (i >= 2 * kDistance) take_reduced(i - 2 * kDistance);
   }
   if (threadIdx.x == 0) view.state->lanes[lane].calls = turn.lane.calls + 1;
 }
@@ -90,43 +93,24 @@ template <typename T, int kMost>
 void launch_at_once_of(const View& view, const ReduceWords& work, cudaStream_t stream) {
   const int words = words_of(work), most = std::min(work.blocks, kLanes);
   const int per_block = std::max(kThreads, rounded_up(words, most)), blocks = rounded_up(words, per_block);
-  const Launch launch(static_cast<unsigned>(blocks), kThreads, stream, work.early);
+  const Start start(stream, work.early);
+  const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
-    launch.start(at_once<T, kMost, true>, view, work.arrays, work.fold, words, per_block);
+    start_kernel(start, at_once<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
   else
-    launch.start(at_once<T, kMost, false>, view, work.arrays, work.fold, words, per_block);
+    start_kernel(start, at_once<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
 }
 
 template <typename T, int kMost>
 void launch_by_parts_of(const View& view, const ReduceWords& work, cudaStream_t stream) {
   const int part = rounded_up(words_of(work), view.size), most = std::min(work.blocks, kLanes);
   const int per_block = std::max(kThreads, rounded_up(part, most)), blocks = rounded_up(part, per_block);
-  const Launch launch(static_cast<unsigned>(blocks), kThreads, stream, work.early);
+  const Start start(stream, work.early);
+  const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
-    launch.start(by_parts<T, kMost, true>, view, work.arrays, work.fold, part, per_block);
+    start_kernel(start, by_parts<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
   else
-    launch.start(by_parts<T, kMost, false>, view, work.arrays, work.fold, part, per_block);
-}
-
-// Calls work(Most<2 | 4 | 8>).
-template <int kMost>
-struct Most {
-  static constexpr int value = kMost;
-};
-template <typename T, typename Work>
-void with_most(int size, const Work& work) {
-  if (size <= 2) work(T(), Most<2>());
-  else if (size <= 4) work(T(), Most<4>());
-  else work(T(), Most<8>());
-}
-template <typename Work>
-void with_type(DType dtype, int size, const Work& work) {
-  switch (dtype) {
-    case DType::f32: return with_most<float>(size, work);
-    case DType::f16: return with_most<__half>(size, work);
-    case DType::bf16: return with_most<__nv_bfloat16>(size, work);
-    default: throw Error(ErrorCode::internal, "words are of f32, f16 or bf16");
-  }
+    start_kernel(start, by_parts<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
 }
 
 }  // namespace

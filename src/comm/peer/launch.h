@@ -48,12 +48,17 @@ struct ReduceAndNorm {
   float epsilon;
   bool centers;        // LayerNorm, not RmsNorm
   DType dtype;
-  int blocks;
   bool early;          // may start before what is before it in the stream has ended, for which it waits by itself
+  bool aligned;        // all addresses are, to a word
+  int blocks;          // that the GPU may run at once, at most kLanes
 };
-// Whether one launch can do it: addresses and rows are whole words, rows not too long, and not more of them than a slot holds.
-bool can_reduce_and_norm(const ReduceAndNorm& work, int size);
-void launch_reduce_and_norm(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
+// Whether rows are of whole words, and not too long.
+bool can_reduce_and_norm(DType dtype, std::int64_t length, int size);
+// As with ReduceWords, at once or by parts; and the rows that one launch can take.
+std::int64_t most_rows_at_once(const ReduceAndNorm& work, int size);
+std::int64_t most_rows_by_parts(const ReduceAndNorm& work, int size);
+void launch_norm_at_once(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
+void launch_norm_by_parts(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
 
 // Any bytes: the stream of in[p], row by row, goes to rank p, which puts what rank r sends into its out[r]; in[rank] goes to out[rank].
 // Rows without bytes: nothing goes there.

@@ -21,7 +21,7 @@ inline constexpr int kMaxRanks = 8;
 inline constexpr int kLanes = 128;
 inline constexpr int kThreads = 512;
 inline constexpr std::size_t kWord = 16;
-inline constexpr std::size_t kWordLane = 128 << 10, kDataLane = 64 << 10;  // bytes of a lane's slot
+inline constexpr std::size_t kWordLane = 256 << 10, kDataLane = 64 << 10;  // bytes of a lane's slot
 inline constexpr std::size_t kArrivalStride = 32;
 
 struct Slab {

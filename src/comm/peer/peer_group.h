@@ -54,7 +54,8 @@ class PeerGroup final : public GpuGroup {
   // Collective, on all ranks with the same numbers of bytes in the same order: a room of at least so many, which may be in use by others in the
   // same stream too. It may allocate, and the device is the thread's current one. Whoever holds it lets go of it before the group ends.
   std::shared_ptr<Room> room(std::size_t there, std::size_t back, Deadline deadline);
-  // All-reduce with what follows it, as can_reduce_and_norm() allows; `blocks` is set here.
+  // All-reduce with what follows it; `aligned` and `blocks` are set here. Whether it can depends on nothing that ranks may differ in.
+  bool can_reduce_and_norm(DType dtype, std::int64_t length) const;
   void reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit);
   // Whether throw_if_failed() would throw what ended this group itself. Any thread.
   bool has_failed() const { return pages_->ended() || pages_->gave_up(rank()); }

@@ -3,47 +3,20 @@
 
 #include "comm/peer/exchange.cuh"
 #include "comm/peer/launch.h"
+#include "device/cuda/dependent.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "tandem/error.h"
+
 namespace tandem::peer {
 
-// Kernels that may start early wait here for what is before them in the stream, and say where what follows may start.
-__device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// A launch, early or not.
-class Launch {
- public:
-  Launch(unsigned blocks, unsigned threads, cudaStream_t stream, bool early) {
-    early_.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early_.val.programmaticStreamSerializationAllowed = 1;
-    config_.gridDim = blocks;
-    config_.blockDim = threads;
-    config_.stream = stream;
-    config_.attrs = &early_;
-    config_.numAttrs = early ? 1 : 0;
-  }
-  Launch(const Launch&) = delete;
-  // Errors are for cudaGetLastError().
-  template <typename... P, typename... A>
-  void start(void (*kernel)(P...), const A&... arguments) const {
-    cudaLaunchKernelEx(&config_, kernel, static_cast<P>(arguments)...);
-  }
-
- private:
-  cudaLaunchAttribute early_{};
-  cudaLaunchConfig_t config_{};
-};
+using cuda::begin_dependent;
+using cuda::let_next_begin;
+using cuda::Start;
+using cuda::start_kernel;
+using cuda::wait_for_previous;
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(__half x) { return __half2float(x); }
@@ -167,6 +140,27 @@ __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, 
     }
   }
   return finish<kSums>(sum, fold, view.size);
+}
+
+// Calls work(T, Most<2 | 4 | 8>) for a type of words and a number of ranks.
+template <int kMost>
+struct Most {
+  static constexpr int value = kMost;
+};
+template <typename T, typename Work>
+void with_most(int size, const Work& work) {
+  if (size <= 2) work(T(), Most<2>());
+  else if (size <= 4) work(T(), Most<4>());
+  else work(T(), Most<8>());
+}
+template <typename Work>
+void with_type(DType dtype, int size, const Work& work) {
+  switch (dtype) {
+    case DType::f32: return with_most<float>(size, work);
+    case DType::f16: return with_most<__half>(size, work);
+    case DType::bf16: return with_most<__nv_bfloat16>(size, work);
+    default: throw Error(ErrorCode::internal, "words are of f32, f16 or bf16");
+  }
 }
 
 }  // namespace tandem::peer
