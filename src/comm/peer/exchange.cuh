@@ -87,7 +87,7 @@ __device__ __forceinline__ std::uint32_t* arrival(const View& view, int rank, in
 
 // For the host, one more collective: in its first kernel, which all ranks run.
 __device__ __forceinline__ void count_begun(const View& view) {
-  if (blockIdx.x == 0 && threadIdx.x == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
 }
 
 // What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return.
