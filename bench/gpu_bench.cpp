@@ -90,6 +90,20 @@ std::vector<Work> all_work() {
   }
   dequant("DequantMatMul 1x4096x28672 fp8", DType::f8e4m3, 1, 4096, 28672, 0);
   dequant("DequantMatMul 2048x4096x14336 i4", DType::i4, 2048, 4096, 14336, 64);
+  // Both operands quantised; i8 with a scale per column, 8-bit floats with one, as quantisers give them.
+  const auto quant = [&](std::string name, DType codes, std::int64_t m, std::int64_t k, std::int64_t n) {
+    const auto scales = [&](std::int64_t columns) { return codes == DType::i8 ? Shape{columns} : Shape{}; };
+    Work work{std::move(name), "QuantMatMul", {{"to", DType::bf16}}, DType::bf16, {{m, k}, {k, n}, kAbsent, kAbsent, scales(n), {}},
+              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16), {}}, 2.0 * static_cast<double>(m * k * n), 0.1};
+    work.weights = {1, 4, 5};
+    work.types = {codes, codes, DType::bf16, DType::bf16, DType::f32, DType::f32};
+    list.push_back(work);
+  };
+  for (const auto& [word, codes] : {std::pair("fp8", DType::f8e4m3), std::pair("int8", DType::i8)}) {
+    quant(fmt::format("QuantMatMul 8192 {}", word), codes, 8192, 8192, 8192);
+    quant(fmt::format("QuantMatMul 2048x14336x4096 {}", word), codes, 2048, 14336, 4096);
+    quant(fmt::format("QuantMatMul 16x4096x4096 {}", word), codes, 16, 4096, 4096);
+  }
   const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns, bool causal) {
     Work work{std::move(name), "Attention", {}, DType::bf16, {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
               {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}}, 4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};

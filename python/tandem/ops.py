@@ -454,6 +454,32 @@ class NetworkOps(_core._Network):
         """
         return self._add("DequantizeLinear", [x, scale, zero_point], {"axis": axis, "block_size": block_size, "to": dtype_word(to)}, name)
 
+    def quant_matmul(
+        self,
+        a: Operand,
+        b: Operand,
+        bias: Operand | None = None,
+        residual: Operand | None = None,
+        scale: Operand | None = None,
+        a_scale: Operand | None = None,
+        *,
+        activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "none",
+        to: DTypeLike = "f32",
+        name: str = "",
+    ) -> Value:
+        """y[…,m,n] = activation(Σₖ a[…,m,k]·b[k,n]·a_scale·scale[n] + bias[n]) + residual[…,m,n], a and b being quantised, both i8 or both
+        8-bit floats; made by a pass from DequantizeLinear and MatMul.
+
+        Args:
+            bias: [n].
+            residual: the result's shape.
+            scale: of b, always given: one, or [n].
+            a_scale: always given: one number.
+            activation: applied before the residual is added.
+            to: dtype of the result, of bias and residual.
+        """
+        return self._add("QuantMatMul", [a, b, bias, residual, scale, a_scale], {"activation": activation, "to": dtype_word(to)}, name)
+
     def quantize_linear(
         self,
         x: Operand,

@@ -92,6 +92,71 @@ def test_products_keep_their_codes(tmp_path, kind, block, mesh):
                 np.testing.assert_allclose(model(x=rows)["y"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def save_both_quantised(path, kind, columns):
+    """y = q(relu(q(x)·w0 + b0))·w1ᵀ + b1 as quantisers write it; returns its oracle. Scales are powers of two and codes few, so that f32
+    holds every sum and a border between two codes is met alike."""
+    rng = np.random.default_rng(5)
+    weight_type = np.dtype(np.int8 if kind == "int8" else ml_dtypes.float8_e4m3fn)
+    type_ = np.dtype(CODES[kind])
+
+    def quantise(x, scale):
+        if kind == "int8":
+            return np.clip(np.rint(x / scale), -128, 127)
+        most = float(ml_dtypes.finfo(type_).max)
+        return np.clip(x / scale, -most, most).astype(type_).astype(np.float32)
+
+    nodes, weights, floats, biases, scales = [], {}, [], [], [0.25, 16.0]
+    for i, (k, n) in enumerate([(INNER, HIDDEN), (HIDDEN, INNER)]):
+        codes = rng.integers(-12, 13, (k, n)).astype(np.float32) * (1 if kind == "int8" else 0.25)
+        scale = np.float32(2.0) ** rng.integers(-3, 1, n if columns else ()).astype(np.float32)
+        floats.append(codes.astype(weight_type).astype(np.float32) * scale)
+        biases.append(rng.integers(-8, 9, n).astype(np.float32))
+        stored = codes.T if i == 1 else codes
+        weights |= {f"sx{i}": np.float32(scales[i]), f"zx{i}": np.zeros((), type_), f"b{i}": biases[i]}
+        weights |= {f"w{i}": stored.astype(weight_type), f"s{i}": scale, f"z{i}": np.zeros(scale.shape, weight_type)}
+        nodes.append(helper.make_node("QuantizeLinear", ["xr"[i], f"sx{i}", f"zx{i}"], [f"q{i}"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{i}", f"sx{i}", f"zx{i}"], [f"a{i}"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"w{i}", f"s{i}", f"z{i}"], [f"d{i}"], axis=1 - i))
+    nodes.insert(3, helper.make_node("MatMul", ["a0", "d0"], ["p"]))
+    nodes.insert(4, helper.make_node("Add", ["p", "b0"], ["h"]))
+    nodes.insert(5, helper.make_node("Relu", ["h"], ["r"]))
+    nodes.append(helper.make_node("Gemm", ["a1", "d1", "b1"], ["y"], transB=1))
+    save(path, nodes, (INNER, INNER), weights)
+
+    def oracle(x):
+        h = np.maximum(quantise(x, scales[0]) * scales[0] @ floats[0] + biases[0], 0)
+        return quantise(h, scales[1]) * scales[1] @ floats[1] + biases[1]
+
+    return oracle
+
+
+@pytest.mark.parametrize("mesh", [None, {"tp": 2}, {"dp": 2}], ids=["one", "tp", "dp"])
+@pytest.mark.parametrize("columns", [False, True], ids=["one scale", "columns"])
+@pytest.mark.parametrize("kind", ["int8", "fp8", "fp8_e5m2"])
+def test_codes_are_multiplied(tmp_path, kind, columns, mesh):
+    oracle = save_both_quantised(tmp_path / "m.onnx", kind, columns)
+    engine = tandem.build(tmp_path / "m.onnx", mesh=mesh)
+    ops = ops_of(engine)
+    assert ops.count("QuantMatMul") == 2 and not {"MatMul", "DequantMatMul", "DequantizeLinear", "Relu"} & set(ops)
+    engine.save(tmp_path / "m.tandem")
+    x = np.random.default_rng(1).integers(-20, 21, (6, INNER)).astype(np.float32) / 4
+    for source in (engine, tmp_path / "m.tandem"):
+        with tandem.load(source) as model:
+            for rows in (x, x[:2]):
+                expected = oracle(rows)
+                np.testing.assert_allclose(model(x=rows)["y"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_codes_are_multiplied_in_half_precision(tmp_path):
+    oracle = save_both_quantised(tmp_path / "m.onnx", "int8", True)
+    engine = tandem.build(tmp_path / "m.onnx", dtype="bf16")
+    assert ops_of(engine).count("QuantMatMul") == 2
+    x = np.random.default_rng(1).integers(-20, 21, (6, INNER)).astype(np.float32) / 4
+    with tandem.load(engine) as model:
+        expected = oracle(x)
+        np.testing.assert_allclose(model(x=x)["y"], expected, rtol=0, atol=0.03 * np.abs(expected).max())
+
+
 def test_a_border_inside_a_block_is_named(tmp_path):
     save_mlp(tmp_path / "mlp.onnx", "int8", 64)
     with pytest.raises(tandem.errors.UnsupportedError, match=r"product1.*128 in quantisation blocks of 64 cannot be split over tp"):

@@ -23,7 +23,16 @@ std::optional<std::int64_t> block_of(const Node& dequantize, bool flipped) {
   return rows ? std::optional(dequantize.attributes.integer("block_size")) : std::nullopt;
 }
 
-bool is_zero(const Value* value) { return number_of(value) == 0.0; }
+// A zero point per column is looked at as a whole, unless a refit may change it.
+bool is_zero(const Value* value) {
+  if (number_of(value) == 0.0) return true;
+  constexpr std::int64_t kMostColumns = 1 << 20;
+  if (value->weight() && value->graph().module().refittable) return false;
+  const auto known = constant_of(value, kMostColumns);
+  for (std::int64_t i = 0; known && i < known->count(); ++i)
+    if (known->at(i) != 0) return false;
+  return known.has_value();
+}
 
 bool rewrite(Node& node) {
   if (!node.is("MatMul") || node.operands().size() > 2) return false;

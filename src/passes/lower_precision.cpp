@@ -40,9 +40,14 @@ class Lowering {
     if (node.results().size() != 1 || node.result()->type.dtype != DType::f32) return false;
     std::vector<Value*> operands;
     for (Value* operand : node.operands()) operands.push_back(low(operand, node));
-    if (node.is("DequantMatMul")) operands[kDequantScale] = node.operand(kDequantScale);  // f16 has no room for small scales
-    if (operands == node.operands()) return false;
-    Node* made = graph_.add(node.op(), operands, named(node.attributes), node.name(), {}, &node);
+    NamedAttributes attributes = named(node.attributes);
+    const bool both = node.is("QuantMatMul");
+    if (both || node.is("DequantMatMul")) operands[kDequantScale] = node.operand(kDequantScale);  // f16 has no room for small scales
+    if (both) operands[kQuantScaleA] = node.operand(kQuantScaleA);
+    for (auto& [name, value] : attributes)
+      if (both && name == "to") value = dtype_;
+    if (operands == node.operands() && !both) return false;
+    Node* made = graph_.add(node.op(), operands, std::move(attributes), node.name(), {}, &node);
     if (made->result()->type.dtype != dtype_) return false;  // its type does not follow its operands; remove_dead takes it away
     made->note = node.note;
     Value* wide = builder_before(node).add("Cast", {made->result()}, {{"to", DType::f32}});

@@ -46,7 +46,7 @@ Node* made_by(const Value* value, std::string_view op) {
 
 bool has_one_use(const Value* value) { return value->uses().size() == 1 && !value->graph().is_output(value); }
 
-bool is_product(const Node& node) { return node.is("MatMul") || node.is("DequantMatMul"); }
+bool is_product(const Node& node) { return node.is("MatMul") || node.is("DequantMatMul") || node.is("QuantMatMul"); }
 
 Node* product_behind(const Value* value) {
   return value && value->producer() && is_product(*value->producer()) ? value->producer() : nullptr;
@@ -68,6 +68,7 @@ bool joins_columns(const Node& a, const Node& b) {
   const std::vector<std::size_t> columns = column_operands(a);
   if (&a.op() != &b.op() || columns != column_operands(b)) return false;
   if (a.is("DequantMatMul") && a.attributes.integer("block_size") != b.attributes.integer("block_size")) return false;
+  if (a.result()->type.dtype != b.result()->type.dtype) return false;
   for (std::size_t i = 1; i < std::max(a.operands().size(), b.operands().size()); ++i) {
     const Value *x = a.operand(i), *y = b.operand(i);
     if (std::ranges::find(columns, i) == columns.end() ? x != y : x->type.dtype != y->type.dtype) return false;

@@ -24,7 +24,7 @@ bool has_one_use(const Value* value);
 // The only node that uses it, if that is this op, else null.
 Node* only_user(const Value* value, std::string_view op);
 
-// A product: MatMul, or DequantMatMul, whose first operands are those of MatMul.
+// A product: MatMul, or DequantMatMul or QuantMatMul, whose first operands are those of MatMul.
 bool is_product(const Node& node);
 // The product that made a value, else null.
 Node* product_behind(const Value* value);

@@ -20,6 +20,7 @@ bool cleanup(Module& module, const PassOptions& options);
 bool merge_equal(Module& module, const PassOptions& options);
 bool remove_dead(Module& module, const PassOptions& options);
 bool fuse_dequantize(Module& module, const PassOptions& options);
+bool fuse_quantized(Module& module, const PassOptions& options);
 bool unflatten_products(Module& module, const PassOptions& options);
 bool split_packed(Module& module, const PassOptions& options);
 bool split_heads(Module& module, const PassOptions& options);

@@ -30,6 +30,7 @@ constexpr Pass kPasses[] = {
     {"cleanup", Phase::simplify, cleanup, "drops steps that change nothing and joins neighbours of one kind"},
     {"merge_equal", Phase::simplify, merge_equal, "computes equal things once"},
     {"fuse_dequantize", Phase::simplify, fuse_dequantize, "products with dequantised weights become DequantMatMul"},
+    {"fuse_quantized", Phase::simplify, fuse_quantized, "those of dequantised activations become QuantMatMul, which multiplies codes"},
     {"unflatten_products", Phase::simplify, unflatten_products, "flatten, product, unflatten becomes a product of rank 3 or more"},
     {"recognise_gelu", Phase::simplify, recognise_gelu, "GELU written with Erf or Tanh becomes Gelu"},
     {"recognise_silu", Phase::simplify, recognise_silu, "x * sigmoid(x) becomes Silu"},

@@ -2,7 +2,7 @@
 
 #include "ops/onnx_dtype.h"
 #include "ops/op_test.h"
-#include "ops/quantize/scales.h"
+#include "ops/quantize/operands.h"
 
 namespace tandem::testing {
 namespace {
@@ -121,6 +121,50 @@ TEST(Quantize, Rules) {
   EXPECT_EQ(rule_text(ops::DequantizeLinear, {x, type_of(DType::f32, "64")}), "a b, b -> a b");
   EXPECT_EQ(rule_text(ops::DequantizeLinear, {x, type_of(DType::f32, "")}), "a b,  -> a b");
   EXPECT_EQ(rule_text(ops::DequantizeLinear, {x, blocks, type_of(DType::i8, "6,2")}, {{"block_size", V{32}}}), "a bc!, a b, a b -> a bc!");
+}
+
+const NamedAttributes kToF16 = {{"to", DType::f16}, {"activation", std::string("relu")}};
+
+// By a loop of its own.
+TEST(QuantMatMul, AddsProductsOfCodes) {
+  for (const bool floats : {false, true}) {
+    const DType left = floats ? DType::f8e5m2 : DType::i8, right = floats ? DType::f8e4m3 : DType::i8;
+    const Tensor a = numbers({2, 1, 3}, {3, -4, 112, 0, 1, -96}, left), b = numbers({3, 2}, {1, -2, 120, 28, -5, 0}, right);
+    const Tensor scale = numbers({2}, {0.5, 0.25}), scale_a = numbers({1}, {0.125}), bias = numbers({2}, {1, -100}, DType::f16);
+    const Tensor residual = numbers({2, 1, 2}, {1, 2, 3, 4}, DType::f16);
+    std::vector<double> expected;
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j) {
+        double sum = 0;
+        for (int l = 0; l < 3; ++l) sum += a.at(i * 3 + l) * b.at(l * 2 + j);
+        expected.push_back(std::max(0.0, sum * scale.at(j) * 0.125 + bias.at(j)) + residual.at(i * 2 + j));
+      }
+    const Tensor y = evaluate(ops::QuantMatMul, {a, b, bias, residual, scale, scale_a}, kToF16);
+    EXPECT_EQ(y.dtype(), DType::f16);
+    expect_near(y, expected, 1e-3);
+  }
+}
+
+TEST(QuantMatMul, InferenceAndRule) {
+  const auto i8 = [](const char* dims) { return type_of(DType::i8, dims); };
+  const auto f32 = [](const char* dims) { return type_of(DType::f32, dims); };
+  using Operands = std::vector<std::optional<Type>>;
+  const auto refused = [&](const Operands& operands, const NamedAttributes& attributes, const std::string& part) {
+    expect_error(ErrorCode::invalid_model, part, [&] { infer(ops::QuantMatMul, operands, attributes); });
+  };
+  const std::optional<Type> none;
+  EXPECT_EQ(infer(ops::QuantMatMul, {i8("B,S,8"), i8("8,6"), none, none, f32("6"), f32("")}, {{"to", DType::bf16}}),
+            (std::vector<Type>{type_of(DType::bf16, "B,S,6")}));
+  refused({f32("B,8"), i8("8,6"), none, none, f32("6"), f32("")}, {}, "f32 is multiplied by i8, expected i8 by i8 or 8-bit floats by such");
+  refused({i8("B,8"), type_of(DType::f8e4m3, "8,6"), none, none, f32("6"), f32("")}, {}, "i8 is multiplied by f8e4m3");
+  refused({i8("B,8"), i8("8,6"), none, none, f32("5"), f32("")}, {}, "5 scales are given for axis 1 of i8[8,6], which has 6");
+  refused({i8("B,8"), i8("8,6"), none, none, f32("6"), f32("8")}, {}, "the scale of a is f32[8], expected one float");
+  refused({i8("B,8"), i8("8,6"), none, none, f32("6")}, {}, "the scale of a is missing");
+  refused({i8("B,8"), i8("8,6"), none, none, f32("6"), f32("")}, {{"to", DType::i32}}, "it gives no i32");
+  refused({i8("B,8"), i8("8,6"), none, none, f32("6"), f32("")}, {{"to", DType::f8e4m3}}, "it gives no f8e4m3");
+  refused({i8("B,7"), i8("8,6"), none, none, f32("6"), f32("")}, {}, "7 columns meet 8 rows");
+  EXPECT_EQ(rule_text(ops::QuantMatMul, {i8("4,8"), i8("8,6"), none, none, f32("6"), f32("1")}),
+            "a b+sum, b+sum c, , , c, 1 -> a c");
 }
 
 TEST(Quantize, Import) {

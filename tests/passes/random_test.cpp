@@ -65,6 +65,12 @@ class Author {
     if (how == 7) return transpose(add("DequantizeLinear", {weight({columns, kWidth}, DType::i4), weight({columns, 2})}, last), {1, 0});
     return how < 2 ? weight({kWidth, columns}) : transpose(weight({columns, kWidth}), {1, 0});
   }
+  // What codes of one scale stand for, where the matrix is such too.
+  Value* like_codes(Value* x, const Value& matrix) {
+    const Node* made = matrix.producer();
+    if (!made || !made->is("DequantizeLinear") || made->operands().size() != 2 || made->attributes.integer("block_size") != 0) return x;
+    return add("DequantizeLinear", {add("QuantizeLinear", {x, number(0.01)}, {{"to", DType::i8}}), number(0.01)});
+  }
   Value* reshape(Value* x, std::vector<Dim> shape) { return add("Reshape", {x}, {{"shape", std::move(shape)}}); }
   Value* transpose(Value* x, std::vector<std::int64_t> permutation) {
     return add("Transpose", {x}, {{"permutation", std::move(permutation)}});
@@ -103,7 +109,8 @@ class Author {
   Value* product(Value* x) {
     const bool flat = pick(2) != 0;
     Value* from = flat ? reshape(x, {kB * kS, Dim(kWidth)}) : x;
-    Value* y = add("MatMul", {from, matrix(kWidth)});
+    Value* by = matrix(kWidth);
+    Value* y = add("MatMul", {like_codes(from, *by), by});
     if (pick(2)) y = either("Add", y, weight({kWidth}));
     return flat ? reshape(y, {kB, kS, Dim(kWidth)}) : y;
   }
@@ -300,6 +307,7 @@ TEST_P(RandomPrograms, ComputeTheSameAfterwards) {
   const auto pipeline = [](Module& module) { run_pipeline(module, {.phases = {Phase::simplify, Phase::fuse}}); };
   const bool late = name.starts_with("refine") || pass_named(name == "pipeline" ? "shard" : name).phase == Phase::fuse;
   if (name == "pipeline") check_programs(nothing, pipeline);
+  else if (name == "fuse_quantized") check_programs([](Module& module) { pass_named("fuse_dequantize").run(module, {}); }, pass);
   else check_programs(late ? std::function<void(Module&)>(earlier) : nothing, pass);
 }
 

@@ -23,7 +23,7 @@ double bytes_of(const Type& type, const SymbolValues& symbols) { return elements
 // Multiplications and additions of the ops that have more of them than they have bytes.
 double flops_of(const Program& program, const Step& step, const SymbolValues& symbols) {
   const auto type = [&](int i) { return program.values[static_cast<std::size_t>(i)].type; };
-  if (step.op == "MatMul" || step.op == "DequantMatMul")
+  if (step.op == "MatMul" || step.op == "DequantMatMul" || step.op == "QuantMatMul")
     return 2 * elements(type(step.results.at(0)), symbols) * static_cast<double>(type(step.operands.at(0)).dims.back().evaluate(symbols));
   if (step.op != "Attention") return 0;
   const Dim whole = step.attributes.dim("kv_extent");

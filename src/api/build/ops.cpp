@@ -15,6 +15,7 @@ namespace {
 std::string method_name(std::string_view name) {
   if (name == "MatMul") return "matmul";
   if (name == "DequantMatMul") return "dequant_matmul";
+  if (name == "QuantMatMul") return "quant_matmul";
   if (name == "IsNaN") return "is_nan";
   const auto upper = [&](std::size_t i) { return i < name.size() && std::isupper(static_cast<unsigned char>(name[i])) != 0; };
   std::string method;

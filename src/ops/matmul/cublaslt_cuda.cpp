@@ -53,6 +53,10 @@ cudaDataType cuda_type(DType dtype) {
     case DType::bf16: return CUDA_R_16BF;
     case DType::f32: return CUDA_R_32F;
     case DType::f64: return CUDA_R_64F;
+    case DType::f8e4m3: return CUDA_R_8F_E4M3;
+    case DType::f8e5m2: return CUDA_R_8F_E5M2;
+    case DType::i8: return CUDA_R_8I;
+    case DType::i32: return CUDA_R_32I;
     default: fail(ErrorCode::internal, "cuBLASLt is not given {}", to_string(dtype));
   }
 }
@@ -94,8 +98,9 @@ std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm) {
 
 LtDesc make_desc(DType dtype) {
   cublasLtMatmulDesc_t desc = nullptr;
-  const bool wide = dtype == DType::f64;
-  check_cublas(cublaslt().make_desc(&desc, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, wide ? CUDA_R_64F : CUDA_R_32F), "describing a product");
+  const bool wide = dtype == DType::f64, whole = dtype == DType::i32;
+  const cublasComputeType_t compute = wide ? CUBLAS_COMPUTE_64F : whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F;
+  check_cublas(cublaslt().make_desc(&desc, compute, wide ? CUDA_R_64F : whole ? CUDA_R_32I : CUDA_R_32F), "describing a product");
   return LtDesc(desc);
 }
 

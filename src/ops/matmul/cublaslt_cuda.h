@@ -43,12 +43,12 @@ using LtDesc = std::unique_ptr<cublasLtMatmulDescOpaque_t, FreeCublasLt>;
 using LtLayout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, FreeCublasLt>;
 using LtPreference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, FreeCublasLt>;
 
-cudaDataType cuda_type(DType dtype);  // f16, bf16, f32, f64
+cudaDataType cuda_type(DType dtype);  // f16, bf16, f32, f64, 8-bit floats, i8, i32
 // Column-major, dense; `count` matrices `stride` elements apart.
 LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t count, std::int64_t stride);
 // Its configuration, "id=66 tile=18 stages=36 cluster=2": tells it from the others that one version of the library proposes for one call.
 std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm);
-LtDesc make_desc(DType dtype);  // sums in f32, or in f64 for f64; no TF32
+LtDesc make_desc(DType dtype);  // sums in f32, or in f64 for f64, in i32 for i32; no TF32
 
 template <typename T>
 void set(const LtDesc& desc, cublasLtMatmulDescAttributes_t which, const T& value) {

@@ -1,4 +1,5 @@
-// DequantMatMul on CPUs, by strips of columns: for few rows b is dequantised in registers, for more a strip of it at a time in the cache.
+// DequantMatMul and QuantMatMul on CPUs, by strips of columns: for few rows b is dequantised in registers, for more a strip of it at a time in
+// the cache.
 #include <algorithm>
 #include <cstring>
 
@@ -38,7 +39,7 @@ class DequantMatMulKernel final : public PreparedKernel {
  public:
   explicit DequantMatMulKernel(const PrepareArgs& args)
       : p_(dequant_problem(args.call)), threads_(args.threads), packed_(dynamic_cast<const PackedStrips*>(args.packed)) {
-    if (p_.type != DType::f32) a_bytes_ = aligned(p_.m * p_.k * 4);
+    if (p_.a != DType::f32) a_bytes_ = aligned(p_.m * p_.k * 4);
     const std::int64_t scales = p_.blocks() * kStripColumns * 4;
     zeros_at_ = aligned(scales);
     sums_at_ = zeros_at_ + (p_.zero ? aligned(scales) : 0);
@@ -52,10 +53,11 @@ class DequantMatMulKernel final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     const auto* a = reinterpret_cast<const float*>(args.operands[kDequantA]);
-    if (p_.type != DType::f32) {
+    if (p_.a != DType::f32) {
       auto* floats = reinterpret_cast<float*>(args.workspace);
       args.pool().split(p_.m * p_.k, 4096, [&](std::int64_t begin, std::int64_t end, int) {
-        to_floats(p_.type, args.operands[kDequantA] + bytes(p_.type, begin), floats + begin, end - begin);
+        if (p_.both) quantized_to_floats(p_.a, args.operands[kDequantA], begin, floats + begin, end - begin);
+        else to_floats(p_.a, args.operands[kDequantA] + bytes(p_.a, begin), floats + begin, end - begin);
       });
       a = floats;
     }
@@ -121,6 +123,11 @@ class DequantMatMulKernel final : public PreparedKernel {
 
   void finish(const RunArgs& args, std::int64_t row, std::int64_t column, float* sums) const {
     const std::int64_t columns = std::min(kStripColumns, p_.n - column);
+    if (p_.both) {
+      float scale;
+      to_floats(p_.scale_a, args.operands[kQuantScaleA], &scale, 1);
+      for (std::int64_t i = 0; i < columns; ++i) sums[i] *= scale;
+    }
     if (p_.bias) {
       float bias[kStripColumns];
       to_floats(p_.type, args.operands[kDequantBias] + bytes(p_.type, column), bias, columns);
@@ -155,7 +162,7 @@ std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* cons
 
 }  // namespace
 
-extern const KernelDef dequant_matmul;
+extern const KernelDef dequant_matmul, quant_matmul;
 const KernelDef dequant_matmul = {
     .name = "dequant_matmul",
     .op = "DequantMatMul",
@@ -163,6 +170,14 @@ const KernelDef dequant_matmul = {
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<DequantMatMulKernel>(args); },
     .pack = pack,
     .packs_operand = [](const OpCall&, std::size_t operand) { return operand == kDequantB; },
+};
+const KernelDef quant_matmul = {
+    .name = "quant_matmul",
+    .op = "QuantMatMul",
+    .refuse = dequant_refusal,
+    .prepare = dequant_matmul.prepare,
+    .pack = pack,
+    .packs_operand = dequant_matmul.packs_operand,
 };
 
 }  // namespace tandem::kernels
