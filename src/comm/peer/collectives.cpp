@@ -12,8 +12,9 @@ namespace {
 
 // Seconds that sending a part on takes more than sending everything at once, and the bytes per second that a GPU pushes: where parts pay.
 constexpr double kSecondTrip = 2e-6, kPushed = 360e9;
-// The same where rows are normed too, which begins after the second trip.
-constexpr double kThirdTrip = 3e-6;
+// The same where rows are normed too, which begins after the second trip; and from where on one kernel by parts takes less than the all-reduce by
+// parts and a norm after it, each of which fills the GPU better.
+constexpr double kThirdTrip = 3e-6, kOneKernel = 5.5e-6;
 // Up to here integers are reduced by everyone.
 constexpr std::size_t kAnyAtOnce = 64 << 10;
 // Shifts go on beside the attention to what came before, which needs the other multiprocessors.
@@ -50,10 +51,10 @@ Rows flat_part(char* data, std::size_t bytes, int parts, int index) {
   return whole(data + begin, std::min(bytes - begin, part));
 }
 
-// Whether each rank had better reduce a part and send it on: fewer bytes for one more trip.
-bool by_parts_pays(double bytes, int size, double trip) {
+// Seconds of sending that are saved where each rank reduces a part and sends it on.
+double saved_by_parts(double bytes, int size) {
   const double peers = size - 1;
-  return bytes * (peers - 2 * peers / size) / kPushed > trip;
+  return bytes * (peers - 2 * peers / size) / kPushed;
 }
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % kWord == 0; }
@@ -89,6 +90,11 @@ void PeerGroup::enqueue(const CollectiveCall& call) {
 
 bool PeerGroup::can_reduce_and_norm(DType dtype, std::int64_t length) const { return peer::can_reduce_and_norm(dtype, length, size()); }
 
+bool PeerGroup::one_kernel_pays(std::int64_t bytes) const {
+  const double saved = saved_by_parts(static_cast<double>(bytes), size());
+  return saved <= kSecondTrip || saved > kOneKernel;
+}
+
 void PeerGroup::reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit) {
   throw_if_failed();
   tandem::check(can_reduce_and_norm(work.dtype, work.length), "rows are of whole words, and not too long");
@@ -97,7 +103,7 @@ void PeerGroup::reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::n
   work.aligned = std::ranges::all_of(addresses, aligned);
   const View view = this->view(limit);
   const std::int64_t row = work.length * bits(work.dtype) / 8, rows = work.rows;
-  const bool parts = by_parts_pays(static_cast<double>(rows * row), size(), kThirdTrip);
+  const bool parts = saved_by_parts(static_cast<double>(rows * row), size()) > kThirdTrip;
   const std::int64_t most = parts ? most_rows_by_parts(work, size()) : most_rows_at_once(work, size());
   for (std::int64_t at = 0; at < rows; at += most) {
     work.rows = std::min(most, rows - at);
@@ -119,7 +125,7 @@ void PeerGroup::all_reduce_words(const View& view, const CollectiveCall& call) {
   const auto element = static_cast<std::int64_t>(element_bytes(call));
   std::int64_t elements = 1;
   for (const std::int64_t extent : call.dims) elements *= extent;
-  const bool by_parts = by_parts_pays(static_cast<double>(elements * element), size(), kSecondTrip);
+  const bool by_parts = saved_by_parts(static_cast<double>(elements * element), size()) > kSecondTrip;
   const std::int64_t most = by_parts ? most_by_parts(call.dtype, size(), blocks_) : most_at_once(call.dtype, size(), blocks_);
   for (std::int64_t at = 0; at < elements; at += most) {
     const std::int64_t count = std::min(most, elements - at);

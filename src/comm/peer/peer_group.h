@@ -56,6 +56,8 @@ class PeerGroup final : public GpuGroup {
   std::shared_ptr<Room> room(std::size_t there, std::size_t back, Deadline deadline);
   // All-reduce with what follows it; `aligned` and `blocks` are set here. Whether it can depends on nothing that ranks may differ in.
   bool can_reduce_and_norm(DType dtype, std::int64_t length) const;
+  // Whether that is faster for so many bytes than an all-reduce and a norm of one's own.
+  bool one_kernel_pays(std::int64_t bytes) const;
   void reduce_and_norm(ReduceAndNorm work, void* stream, std::chrono::nanoseconds limit);
   // Whether throw_if_failed() would throw what ended this group itself. Any thread.
   bool has_failed() const { return pages_->ended() || pages_->gave_up(rank()); }

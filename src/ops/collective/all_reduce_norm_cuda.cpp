@@ -48,7 +48,8 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   const OpCall norm = parts_of(args.call).norm;
   const Shape shape = shape_of(norm.operand(0));
   const std::int64_t length = element_count({shape.begin() + normalize_axis(norm.attributes.integer("axis"), static_cast<int>(shape.size())), shape.end()});
-  if (!peers || !peers->can_reduce_and_norm(norm.operand(0).dtype, length)) return prepare_all_reduce_then_norm(args, "cuda");
+  const auto size = static_cast<std::int64_t>(bytes(norm.operand(0).dtype, element_count(shape)));
+  if (!peers || !peers->can_reduce_and_norm(norm.operand(0).dtype, length) || !peers->one_kernel_pays(size)) return prepare_all_reduce_then_norm(args, "cuda");
   if (peers->size() != args.call.attributes.integer("num_ranks"))
     fail(ErrorCode::mismatch, "{} is over {} ranks, its group has {}", args.call.op->name, args.call.attributes.integer("num_ranks"), peers->size());
   return std::make_unique<OnPeers>(*peers, norm, element_count(shape) / length, length);
