@@ -94,9 +94,8 @@ const TypeFacts& facts_of(PyObject* object) {
 // Delegates, so that what was taken is given back when reading throws.
 BorrowedArray::BorrowedArray(nb::handle object, const std::string& what, const Place& place) : BorrowedArray() {
   object_ = object.inc_ref().ptr();
-  if (PyObject_CheckBuffer(object_))
-    read_buffer(what);
-  else if (!read_device_array(what, place) && !read_dlpack(what, place))
+  if (PyObject_CheckBuffer(object_) && read_buffer(what)) return;
+  if (!read_device_array(what, place) && !read_dlpack(what, place))
     refuse(fmt::format("{} is of type {}, expected an array: numpy, torch, or anything with DLPack or the buffer protocol", what, class_name(object)));
 }
 
@@ -131,10 +130,13 @@ void BorrowedArray::set_strides(const std::int64_t* strides, std::int64_t unit, 
   for (std::size_t d = 0; d < shape_.size(); ++d) strides_.push_back(strides[d] * unit);
 }
 
-void BorrowedArray::read_buffer(const std::string& what) {
+// False of arrays of GPUs that have the protocol's functions, which refuse (cupy).
+bool BorrowedArray::read_buffer(const std::string& what) {
   if (PyObject_GetBuffer(object_, &buffer_, PyBUF_RECORDS_RO) != 0) {
     PyErr_Clear();
-    return read_extension_type(what);
+    if (PyObject_HasAttrString(object_, "__cuda_array_interface__")) return false;
+    read_extension_type(what);
+    return true;
   }
   const std::string_view format = buffer_.format ? buffer_.format : "";
   const auto dtype = dtype_of_format(format, static_cast<std::size_t>(buffer_.itemsize));
@@ -144,6 +146,7 @@ void BorrowedArray::read_buffer(const std::string& what) {
   if (buffer_.strides) set_strides(reinterpret_cast<const std::int64_t*>(buffer_.strides), 1, static_cast<std::size_t>(buffer_.itemsize));
   data_ = static_cast<std::byte*>(buffer_.buf);
   read_only_ = buffer_.readonly != 0;
+  return true;
 }
 
 // numpy arrays of ml_dtypes' element types (bf16, fp8) have no buffer of their own: their bits have one.
@@ -151,7 +154,7 @@ void BorrowedArray::read_extension_type(const std::string& what) {
   const nb::object dtype = nb::getattr(object_, "dtype", nb::none());
   const auto name = nb::cast<std::string>(nb::str(nb::getattr(dtype, "name", nb::str(""))));
   const auto found = dtype_of_name(name);
-  if (!found) refuse(fmt::format("{} has element type {}, which no engine takes", what, name.empty() ? class_name(object_) : name));
+  if (!found || bits(*found) > 16) refuse(fmt::format("{} has element type {}, which no engine takes", what, name.empty() ? class_name(object_) : name));
   const nb::object view_of_bits = nb::handle(object_).attr("view")(nb::str(bits(*found) == 8 ? "uint8" : "uint16"));
   BorrowedArray view(view_of_bits, what);
   std::swap(buffer_, view.buffer_);

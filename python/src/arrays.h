@@ -47,7 +47,7 @@ class BorrowedArray {
 
  private:
   BorrowedArray() = default;
-  void read_buffer(const std::string& what);
+  bool read_buffer(const std::string& what);
   void read_extension_type(const std::string& what);
   bool read_dlpack(const std::string& what, const Place& place);
   bool read_device_array(const std::string& what, const Place& place);

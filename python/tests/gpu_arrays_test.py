@@ -265,7 +265,12 @@ def test_an_engine_for_the_cpu(add_model, torch):
 
 def test_several_ranks_take_arrays_of_the_host(mlp, torch):
     x = mlp.inputs()
-    with tandem.load(tandem.build(mlp.path, mesh={"tp": 2}, device="cuda")) as model:
+    engine = tandem.build(mlp.path, mesh={"tp": 2}, device="cuda")
+    if torch.cuda.device_count() < 2:
+        with tandem.load(engine) as model, pytest.raises(tandem.Error, match="ranks 0 and 1 are threads of one process and share one GPU"):
+            model(x=x)
+    isolate = "threads" if torch.cuda.device_count() > 1 else "processes"
+    with tandem.load(engine, isolate=isolate) as model:
         with pytest.raises(tandem.Error, match="several ranks takes and gives arrays of the host"):
             model(x=torch.from_numpy(x).cuda())
         near(model(x=x)["out"], mlp(x))

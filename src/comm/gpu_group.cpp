@@ -37,11 +37,16 @@ std::vector<GpuPlace> exchange_places(Group& control, const Device& device, Dead
   return places;
 }
 
-std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuPlace> places) {
+std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuPlace> places, bool refuse_threads) {
   for (std::size_t b = 0; b < places.size(); ++b)
-    for (std::size_t a = 0; a < b; ++a)
-      if (places[a].host == places[b].host && places[a].gpu == places[b].gpu)
-        return fmt::format("ranks {} and {} share one GPU", control.members()[a], control.members()[b]);
+    for (std::size_t a = 0; a < b; ++a) {
+      if (places[a].host != places[b].host || places[a].gpu != places[b].gpu) continue;
+      const int first = control.members()[a], second = control.members()[b];
+      if (refuse_threads && places[a].process == places[b].process)
+        fail(ErrorCode::unsupported, "ranks {} and {} are threads of one process and share one GPU, where the work of each would wait for the other's: "
+             "make ranks processes, or give each a GPU of its own", first, second);
+      return fmt::format("ranks {} and {} share one GPU", first, second);
+    }
   return std::nullopt;
 }
 
@@ -77,7 +82,7 @@ std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const G
   if (wanted == "host") return none("TANDEM_GPU_GROUP asks for the host");
   if (device.is_host()) return none("the ranks run on CPUs");
   const std::vector<GpuPlace> places = exchange_places(control, device, options.deadline);
-  if (const auto reason = shared_gpu(control, places)) return none(*reason);
+  if (const auto reason = shared_gpu(control, places, options.refuse_threads_on_one_gpu)) return none(*reason);
   std::vector<std::string> reasons;
   for (const GpuBackend& backend : gpu_backends()) {
     if (!wanted.empty() && wanted != backend.name) continue;

@@ -61,6 +61,9 @@ struct GpuGroupOptions {
   // is empty; its "host" stands for none.
   std::string backend;
   Deadline deadline = Deadline::after(kRendezvousDeadline);
+  // Error(unsupported) naming two ranks that are threads of one process on one GPU: CUDA runs one function of the host at a time, so what
+  // carries a collective through the host for one of them would wait for the other's for ever.
+  bool refuse_threads_on_one_gpu = false;
 };
 
 // Collective. Null where no backend can serve these ranks, and then on all of them, with the reason in `why`; Error on all of them where

@@ -105,7 +105,7 @@ void RankContext::join_group() {
     require_agreement(*group, values, names, Deadline::after(options_.rendezvous_deadline));
     const bool communicates = !plan.collectives.empty() || !options_.same_plan;  // the same on all ranks
     if (!device_.is_host() && communicates && !dynamic_cast<GpuGroup*>(group)) {
-      joined->gpu = make_gpu_group(*group, device_, {.deadline = Deadline::after(options_.rendezvous_deadline)}, &joined->through_host);
+      joined->gpu = make_gpu_group(*group, device_, {.deadline = Deadline::after(options_.rendezvous_deadline), .refuse_threads_on_one_gpu = true}, &joined->through_host);
       if (joined->gpu) group = joined->gpu.get();
     }
     make_parts(*joined, *group);

@@ -254,13 +254,14 @@ class IExecutionContext(Closed):
         """
         with told(self._logger):
             self._check_stream(stream_handle)
+            context = self._bound()
             missing = [name for name in self._engine._ports if not self._addresses.get(name) and 0 not in self.get_tensor_shape(name)]
             if missing:
                 raise InvalidArgumentError(f"{', '.join(missing)}: no address was set; call set_tensor_address() for every input and output")
             shapeless = [name for name in self._engine._input_names if -1 in self.get_tensor_shape(name)]
             if shapeless:
                 raise InvalidArgumentError(f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one")
-            self._bound().run_addresses(self._addresses, stream_number(stream_handle))
+            context.run_addresses(self._addresses, stream_number(stream_handle))
         return True
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:
