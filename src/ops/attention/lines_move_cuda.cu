@@ -28,11 +28,11 @@ template <typename U>
 __device__ __forceinline__ U load(const char* at) { return __ldcg(reinterpret_cast<const U*>(at)); }
 
 template <typename U, int kAtOnce>
-__device__ __forceinline__ void move_tile(const LineMove& m, const Tiling& t, std::uint32_t tile, int peer) {
+__device__ __forceinline__ void move_tile(const LineMove& m, const Tiling& t, std::uint32_t tile, int peer, int group) {
   const std::uint32_t first = take_index(tile, t.head_tiles) * (kThreads * kAtOnce) + threadIdx.x;
   const std::int64_t head = take_index(tile, t.heads), batch = tile;
-  const char* from = m.from[peer] + batch * m.from_steps.batch + head * m.from_steps.head;
-  char* to = m.to[peer] + batch * m.to_steps.batch + head * m.to_steps.head;
+  const char* from = m.from[peer] + group * m.from_group + batch * m.from_steps.batch + head * m.from_steps.head;
+  char* to = m.to[peer] + group * m.to_group + batch * m.to_steps.batch + head * m.to_steps.head;
   const std::int64_t from_jump = m.from_jump[peer], to_jump = m.to_jump[peer];
   U units[kAtOnce];
 #pragma unroll
@@ -57,16 +57,19 @@ __global__ void __launch_bounds__(kThreads) move_lines(const __grid_constant__ p
   if (m.begins) peer::count_begun(view);
   peer::Wait wait;
   if (__syncthreads_or(peer::load_plain(&view.state->ended) != 0)) return;
-  if (m.awaits >= 0 && !peer::await_event(view, room, m.awaits, wait)) return;
-  for (std::uint32_t i = blockIdx.x; i < tilings.tiles; i += gridDim.x) {
-    const std::uint32_t turn = quotient(i, tilings.rank_tiles);  // the next rank first, this one last
-    std::uint32_t tile = i - turn * tilings.rank_tiles.by;
-    int peer = view.rank + 1 + static_cast<int>(turn), which = 0;
-    if (peer >= view.size) peer -= view.size;
-    while (tile >= tilings.of[which].tiles) tile -= tilings.of[which++].tiles;
-    move_tile<U, kAtOnce>(m.moves[which], tilings.of[which], tile, peer);
+  for (int event = 0; event < m.awaited; ++event)
+    if (!peer::await_event(view, room, m.awaits + event, wait)) return;
+  for (int group = 0; group < m.groups; ++group) {
+    for (std::uint32_t i = blockIdx.x; i < tilings.tiles; i += gridDim.x) {
+      const std::uint32_t turn = quotient(i, tilings.rank_tiles);  // the next rank first, this one last
+      std::uint32_t tile = i - turn * tilings.rank_tiles.by;
+      int peer = view.rank + 1 + static_cast<int>(turn), which = 0;
+      if (peer >= view.size) peer -= view.size;
+      while (tile >= tilings.of[which].tiles) tile -= tilings.of[which++].tiles;
+      move_tile<U, kAtOnce>(m.moves[which], tilings.of[which], tile, peer, group);
+    }
+    if (m.announces >= 0) peer::announce(view, room, m.announces + group);
   }
-  if (m.announces >= 0) peer::announce(view, room, m.announces);
   if (m.ends) peer::end_call(room);
 }
 
@@ -86,6 +89,8 @@ std::uint64_t unit_of(const LineMoves& work, int ranks) {
       add(m.from_jump[p]);
       add(m.to_jump[p]);
     }
+    add(m.from_group);
+    add(m.to_group);
     for (const LineSteps& steps : {m.from_steps, m.to_steps}) {
       add(steps.batch);
       add(steps.head);

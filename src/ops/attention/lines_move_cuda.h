@@ -20,17 +20,19 @@ struct LineMove {
   const char* from[peer::kMaxRanks] = {};
   char* to[peer::kMaxRanks] = {};
   LineSteps from_steps{}, to_steps{};
+  std::int64_t from_group = 0, to_group = 0;  // bytes from the lines of one group to those of the next
   // Rows from `cut` on lie further than their steps say: the second half of a rank's rows where these are two pieces of the sequence.
   int cut = 0;
   std::int64_t from_jump[peer::kMaxRanks] = {}, to_jump[peer::kMaxRanks] = {};
 };
 
-// One kernel; what does not happen is −1 or false. All blocks first await an event, then move the lines, then announce another.
+// One kernel; what does not happen is −1 or false. All blocks first await `awaited` events from `awaits` on, then move the lines of one group after
+// the other, each followed by the announcement of an event, `announces` and on.
 struct LineMoves {
   LineMove moves[3];
-  int count = 0;
+  int count = 0, groups = 1;
   bool own = true;  // this rank's among them
-  int awaits = -1, announces = -1;
+  int awaits = 0, awaited = 0, announces = -1;
   bool begins = false, ends = false;  // a call of the room
   int blocks = 1;                     // at most
 };

@@ -79,7 +79,6 @@ class Pushed final : public PreparedKernel {
     attention_ = prepare_attention(device, share, p_);
     for (int i = 0; i < schedule.streams; ++i) at_rest_.push_back(layout_.add(attention_->workspace_bytes()));
     if (schedule.streams > 1) other_ = args.device->make_stream(1);
-    if (groups_ > 1) pushed_ = std::vector<cuda::Moment>(static_cast<std::size_t>(groups_));
     back_bytes_ = static_cast<std::size_t>(p_.batch * local_.heads * spread_.rows.local * p_.value_size) * element_;
   }
 
@@ -92,22 +91,21 @@ class Pushed final : public PreparedKernel {
     const cudaStream_t main = cuda::handle_of(args.stream);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0) cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
     const cudaStream_t beside = groups_ > 1 ? beside_.begin(main) : main;
-    if (other_) begun_.order(main, cuda::handle_of(*other_));
-    for (int g = 0; g < groups_; ++g) {
-      push_operands(turn, g, beside);
-      if (groups_ > 1) pushed_[static_cast<std::size_t>(g)].mark(beside);
+    push_operands(turn, 0, 1, beside);
+    if (groups_ > 1) {
+      pushed_.mark(beside);
+      push_operands(turn, 1, groups_ - 1, beside);
+      pushed_.await(main);
+      if (other_) pushed_.await(cuda::handle_of(*other_));
     }
     for (int g = 0; g < groups_; ++g) {
       Stream& stream = other_ && g % 2 == 1 ? *other_ : args.stream;
-      // Nothing waits for peers before this rank has pushed as much: then the ranks' kernels go on in whatever order the GPUs take them.
-      if (groups_ > 1) pushed_[static_cast<std::size_t>(g)].await(cuda::handle_of(stream));
       cuda::launch_await(turn.view, turn.room, g, cuda::handle_of(stream));
       attend(turn, g, stream);
       if (groups_ > 1) attended_.order(cuda::handle_of(stream), beside);
       push_result(turn, g, beside);
-      if (g > 0) take_result(turn, g - 1, beside);
     }
-    take_result(turn, groups_ - 1, beside);
+    take_results(turn, beside);
     if (groups_ > 1) beside_.end(main);
     cuda::check_launch("attention over ranks");
   }
@@ -159,24 +157,28 @@ class Pushed final : public PreparedKernel {
   // The first and the last pushes have nothing to go on beside.
   int blocks_of(bool alone) const { return alone ? group_.blocks() : std::min(few_, group_.blocks()); }
 
-  void push_operands(const Turn& turn, int g, cudaStream_t stream) const {
+  // One kernel for several groups keeps its multiprocessors: at its end, and before another began, attention would take them.
+  void push_operands(const Turn& turn, int first, int count, cudaStream_t stream) const {
     const Steps* from[] = {&local_.q_steps, &local_.k_steps, &local_.v_steps};
     const Steps* to[] = {&p_.q_steps, &p_.k_steps, &p_.v_steps};
     cuda::LineMoves work;
     work.count = 3;
+    work.groups = count;
     for (const std::size_t i : {kQ, kK, kV}) {
       const Blocks& blocks = i == kQ ? spread_.rows : spread_.columns;
       const std::int64_t heads = i == kQ ? p_.heads : p_.kv_heads, row = wide(to[i]->row);
       cuda::LineMove& m = work.moves[i] = lines(blocks, heads, i == kV ? p_.value_size : p_.size, *from[i], *to[i]);
+      m.from_group = wide(heads * from[i]->head);
+      m.to_group = wide(heads * to[i]->head);
       for (int peer = 0; peer < spread_.ranks; ++peer) {
-        m.from[peer] = reinterpret_cast<const char*>(turn.args.operands[i] + begins_[i]) + wide((peer * groups_ + g) * heads * from[i]->head);
-        m.to[peer] = turn.room.there[peer] + at_[i] + group_head(*to[i], g, i != kQ) + first_of(blocks, spread_.rank) * row;
+        m.from[peer] = reinterpret_cast<const char*>(turn.args.operands[i] + begins_[i]) + wide((peer * groups_ + first) * heads * from[i]->head);
+        m.to[peer] = turn.room.there[peer] + at_[i] + group_head(*to[i], first, i != kQ) + first_of(blocks, spread_.rank) * row;
         m.to_jump[peer] = jump_of(blocks, spread_.rank) * row;
       }
     }
-    work.announces = g;
-    work.begins = g == 0;
-    work.blocks = blocks_of(g == 0);
+    work.announces = first;
+    work.begins = first == 0;
+    work.blocks = blocks_of(first == 0);
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
@@ -209,18 +211,20 @@ class Pushed final : public PreparedKernel {
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
-  void take_result(const Turn& turn, int g, cudaStream_t stream) const {
+  // Of all groups, at the end: multiprocessors that wait for peers before would be missed.
+  void take_results(const Turn& turn, cudaStream_t stream) const {
     cuda::LineMoves work;
     work.count = 1;
-    cuda::LineMove& m = work.moves[0] = lines(spread_.rows, p_.heads, p_.value_size, local_.out_steps, local_.out_steps);
+    cuda::LineMove& m = work.moves[0] = lines(spread_.rows, groups_ * p_.heads, p_.value_size, local_.out_steps, local_.out_steps);
     for (int peer = 0; peer < spread_.ranks; ++peer) {
-      m.from[peer] = turn.room.back[spread_.rank] + result_head(peer, g);
-      m.to[peer] = reinterpret_cast<char*>(turn.args.results[0]) + result_head(peer, g);
+      m.from[peer] = turn.room.back[spread_.rank] + result_head(peer, 0);
+      m.to[peer] = reinterpret_cast<char*>(turn.args.results[0]) + result_head(peer, 0);
     }
     work.own = false;
-    work.awaits = groups_ + g;
-    work.ends = g == groups_ - 1;
-    work.blocks = blocks_of(work.ends);
+    work.awaits = groups_;
+    work.awaited = groups_;
+    work.ends = true;
+    work.blocks = group_.blocks();
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
@@ -240,8 +244,7 @@ class Pushed final : public PreparedKernel {
   std::vector<std::size_t> at_rest_;     // the attention's workspace, by stream
   std::unique_ptr<Stream> other_;        // every second group's, if two streams take turns
   cuda::Beside beside_;                  // of pushes
-  cuda::Moment begun_, attended_;
-  std::vector<cuda::Moment> pushed_;     // by group
+  cuda::Moment pushed_, attended_;
   mutable std::shared_ptr<peer::Room> room_;
 };
 
