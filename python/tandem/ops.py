@@ -622,10 +622,18 @@ class NetworkOps(_core._Network):
         causal: Literal["none", "upper_left", "lower_right", "offset"] = "none",
         softcap: float = 0.0,
         empty_rows: Literal["zero", "nan"] = "zero",
+        axis: str = "",
+        groups: Sequence[Sequence[int]] = (),
+        num_ranks: int | None = None,
+        split: Literal["qkv", "kv"] = "qkv",
+        layout: Literal["contiguous", "zigzag"] = "contiguous",
+        algorithm: Literal["auto", "all_gather", "all_to_all", "ring", "balanced"] = "auto",
+        extent: Dim = 0,
+        kv_extent: Dim = 0,
         name: str = "",
     ) -> Value:
-        """Attention of one device whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is
-        [B,Sq,Hq·Dv]; made by a pass, with Attention's operands and meaning. q, k and v may be parts of one value.
+        """Attention whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; made by a
+        pass, with Attention's operands and meaning. q, k and v may be parts of one value.
 
         Args:
             mask: bool (true: attend) or added to the scores; broadcasts to [B,Hq,Sq,Skv].
@@ -641,10 +649,19 @@ class NetworkOps(_core._Network):
             causal: j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past.
             softcap: c: scores become c·tanh(score/c) before the mask; 0: they stay.
             empty_rows: the result of a row that may attend to nothing.
+            axis: mesh axis over which the sequence is split; empty: none, or `groups`, or all ranks.
+            groups: explicit groups of ranks instead of an axis.
+            num_ranks: ranks in a group; None: as axis, groups or mesh say.
+            split: what the ranks hold parts of.
+            layout: which positions a rank holds.
+            algorithm: how the ranks exchange.
+            extent: length of the whole query sequence if split; 0: as many as there are.
+            kv_extent: length of the whole key sequence if split; 0: as many as there are.
         """
         attributes: dict[str, Any] = {
             "heads": heads, "kv_heads": kv_heads, "size": size, "value_size": value_size, "begins": begins, "scale": scale, "causal":
-            causal, "softcap": softcap, "empty_rows": empty_rows,
+            causal, "softcap": softcap, "empty_rows": empty_rows, "axis": axis, "groups": groups, "num_ranks": num_ranks, "split":
+            split, "layout": layout, "algorithm": algorithm, "extent": extent, "kv_extent": kv_extent,
         }  # fmt: skip
         return self._add("FlatAttention", [q, k, v, mask, query_lengths, key_lengths, past], attributes, name)
 

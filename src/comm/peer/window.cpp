@@ -1,6 +1,7 @@
 #include "comm/peer/window.h"
 
 #include <cstring>
+#include <mutex>
 
 #include "core/check.h"
 #include "device/cuda/runtime.h"
@@ -13,6 +14,13 @@ const Driver& driver() {
   const Driver* found = find_driver(&why);
   if (!found) fail(ErrorCode::unsupported, "{}", why);
   return *found;
+}
+
+// One thread of a process at a time maps and unmaps: cuMemUnmap (driver of CUDA 13.0) was seen to corrupt the heap where threads let go of
+// mappings of the same memory together.
+std::mutex& mapping() {
+  static std::mutex mutex;
+  return mutex;
 }
 
 }  // namespace
@@ -72,6 +80,7 @@ void Window::make_own(int ordinal, int rank, std::size_t bytes, Descriptor& expo
 }
 
 void Window::map(View& view, int ordinal) {
+  const std::lock_guard lock(mapping());
   CUdeviceptr address = 0;
   driver_.check(driver_.reserve(&address, bytes_, 0, 0, 0), "reserving addresses");
   view.reserved = true;
@@ -85,6 +94,7 @@ void Window::map(View& view, int ordinal) {
 }
 
 void Window::let_go() noexcept {
+  const std::lock_guard lock(mapping());
   for (View& view : views_) {
     const auto address = reinterpret_cast<CUdeviceptr>(view.data);
     if (view.mapped) driver_.unmap(address, bytes_);
