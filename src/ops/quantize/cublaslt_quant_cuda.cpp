@@ -91,8 +91,8 @@ class CublasLtQuantMatMul final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     if (scales_inside_) {
-      set(desc_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.operands[kDequantScale]);
-      set(desc_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.operands[kQuantScaleA]);
+      set(desc_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, aligned_scale(args, kDequantScale, scales_at_));
+      set(desc_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, aligned_scale(args, kQuantScaleA, scales_at_ + kAlignment));
     }
     if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.operands[kDequantBias]);
     if (fits(args.operands[kDequantA]) && (!scales_inside_ || fits(args.results[0]))) return run_rows(args, whole_, 0);
@@ -163,6 +163,15 @@ class CublasLtQuantMatMul final : public PreparedKernel {
     place(library_bytes_);
     c_at_ = place(bytes(result_, (scales_inside_ ? piece_.rows : p_.m) * p_.n));
     a_at_ = place(bytes(p_.a, piece_.rows * p_.k));
+    scales_at_ = place(2 * kAlignment);
+  }
+
+  // The library refuses scales that are not aligned either.
+  static const std::byte* aligned_scale(const RunArgs& args, std::size_t operand, std::size_t at) {
+    const std::byte* scale = args.operands[operand];
+    if (fits(scale)) return scale;
+    copy(args.workspace + at, scale, sizeof(float), handle_of(args.stream));
+    return args.workspace + at;
   }
 
   // cut.rows rows from `row` on, through copies where they do not begin where the library wants them.
@@ -221,7 +230,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
   const void* b_data_;
   DType sums_, result_ = DType::f32;  // of the sums; of what cuBLASLt writes
   cublasLtHandle_t handle_ = nullptr;
-  std::size_t most_workspace_ = 0, library_bytes_ = 0, c_at_ = 0, a_at_ = 0, workspace_bytes_ = 0;
+  std::size_t most_workspace_ = 0, library_bytes_ = 0, c_at_ = 0, a_at_ = 0, scales_at_ = 0, workspace_bytes_ = 0;
   bool scales_inside_ = false, bias_inside_ = false;
   LtDesc desc_;
   LtLayout b_;
