@@ -1,5 +1,6 @@
 #include "ops/matmul/cublaslt_cuda.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
@@ -93,6 +94,46 @@ std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm) {
     std::memcpy(&number, value.data(), std::min(size, sizeof number));
     if (number != 0) words += fmt::format("{}{}={}", words.empty() ? "" : " ", name, number);
   }
+  return words;
+}
+
+namespace {
+
+constexpr int kMostAlgorithms = 16;  // that the library is asked for where one of them is to be chosen
+
+// Best first; none if the library has none.
+std::vector<LtAlgorithm> find_algorithms(const LtProduct& product, int most) {
+  cublasLtMatmulPreference_t made = nullptr;
+  check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
+  const LtPreference preference(made);
+  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, product.most_workspace);
+  // Partial sums are not rounded to 16 bits, and are added in one order.
+  set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, product.first_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, product.second_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, product.result_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, product.result_alignment);
+  std::vector<LtAlgorithm> found(static_cast<std::size_t>(most));
+  int count = 0;
+  const cublasStatus_t status = cublaslt().heuristic(product.handle, product.desc.get(), product.first.get(), product.second.get(), product.result.get(),
+                                                     product.result.get(), preference.get(), most, found.data(), &count);
+  found.resize(status == CUBLAS_STATUS_SUCCESS ? static_cast<std::size_t>(count) : 0);
+  std::erase_if(found, [](const LtAlgorithm& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+  return found;
+}
+
+}  // namespace
+
+std::optional<LtAlgorithm> choose_algorithm(const LtProduct& product, std::string_view words) {
+  const auto found = find_algorithms(product, words.empty() ? 1 : kMostAlgorithms);
+  if (found.empty()) return std::nullopt;
+  const auto chosen = std::ranges::find_if(found, [&](const LtAlgorithm& result) { return algorithm_words(result.algo) == words; });
+  return chosen == found.end() ? found.front() : *chosen;
+}
+
+std::vector<std::string> words_of_algorithms(const LtProduct& product) {
+  std::vector<std::string> words;
+  for (const LtAlgorithm& found : find_algorithms(product, kMostAlgorithms)) words.push_back(algorithm_words(found.algo));
   return words;
 }
 

@@ -4,8 +4,11 @@
 #include <cublasLt.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "tandem/types.h"
 
@@ -46,6 +49,22 @@ using LtPreference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, FreeCubla
 cudaDataType cuda_type(DType dtype);  // f16, bf16, f32, f64, 8-bit floats, i8, i32
 // Column-major, dense; `count` matrices `stride` elements apart.
 LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t count, std::int64_t stride);
+
+// A product as the library is asked about it, in its own order: first · second = result. Alignments in bytes, of the addresses to come.
+struct LtProduct {
+  cublasLtHandle_t handle;
+  const LtDesc& desc;
+  const LtLayout &first, &second, &result;
+  std::uint32_t first_alignment, second_alignment, result_alignment;
+  std::size_t most_workspace;
+};
+using LtAlgorithm = cublasLtMatmulHeuristicResult_t;
+// Of compute capability sm / 10, in bytes.
+inline std::size_t most_workspace_of(int sm) { return sm >= 90 ? 32 << 20 : 8 << 20; }
+// The one of these words, if the library has it; else its best; nothing if it has none.
+std::optional<LtAlgorithm> choose_algorithm(const LtProduct& product, std::string_view words);
+// The words of those that there are to choose from, best first.
+std::vector<std::string> words_of_algorithms(const LtProduct& product);
 // Its configuration, "id=66 tile=18 stages=36 cluster=2": tells it from the others that one version of the library proposes for one call.
 std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm);
 LtDesc make_desc(DType dtype);  // sums in f32, or in f64 for f64, in i32 for i32; no TF32

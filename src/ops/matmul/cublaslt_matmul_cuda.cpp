@@ -19,7 +19,6 @@ using namespace cuda;
 
 constexpr std::int64_t kWideAlignment = 16;    // of what the faster algorithms read
 constexpr std::int64_t kMostProducts = 65535;  // of one call
-constexpr int kMostAlgorithms = 16;            // that the library is asked for where one of them is to be chosen
 
 class CublasLtMatMul final : public PreparedKernel {
  public:
@@ -28,18 +27,14 @@ class CublasLtMatMul final : public PreparedKernel {
     handle_ = cublaslt_handle(device.ordinal());
     split_epilogue();
     describe();
-    most_workspace_ = device.sm() >= 90 ? 32 << 20 : 8 << 20;
-    aligned_ = choose_algorithm(kWideAlignment, args.algorithm);
+    most_workspace_ = most_workspace_of(device.sm());
+    aligned_ = choose_algorithm(product(kWideAlignment), args.algorithm);
     if (!aligned_) return;
-    anywhere_ = choose_algorithm(static_cast<std::int64_t>(bytes(p_.dtype, 1)), {});
+    anywhere_ = choose_algorithm(product(static_cast<std::int64_t>(bytes(p_.dtype, 1))), {});
     if (!anywhere_) plain_ = prepare_cuda_matmul(args);
   }
 
-  std::vector<std::string> algorithms() const {
-    std::vector<std::string> words;
-    for (const auto& found : find_algorithms(kWideAlignment, kMostAlgorithms)) words.push_back(algorithm_words(found.algo));
-    return words;
-  }
+  std::vector<std::string> algorithms() const { return words_of_algorithms(product(kWideAlignment)); }
 
   // Whether cuBLASLt has an algorithm for it.
   bool is_able() const { return aligned_.has_value(); }
@@ -98,38 +93,14 @@ class CublasLtMatMul final : public PreparedKernel {
     c_ = make_layout(p_.dtype, p_.n, p_.m, batches_.count, p_.m * p_.n);
   }
 
-  // For operands and results that begin at multiples of `alignment` bytes, best first; none if the library has none.
-  std::vector<cublasLtMatmulHeuristicResult_t> find_algorithms(std::int64_t alignment, int most) const {
-    cublasLtMatmulPreference_t made = nullptr;
-    check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
-    const LtPreference preference(made);
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace_);
-    // Partial sums are not rounded to 16 bits, and are added in one order.
-    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  // For operands and results that begin at multiples of `alignment` bytes.
+  LtProduct product(std::int64_t alignment) const {
     // The bias is known by the alignment of an address; run() puts the real one in its place.
     if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(alignment));
     auto a = static_cast<std::uint32_t>(alignment), b = a, c = a;
     const auto within = [this](std::uint32_t so_far, std::int64_t elements) { return static_cast<std::uint32_t>(std::gcd(std::size_t{so_far}, bytes(p_.dtype, elements))); };
     for (const MatMulProblem::Offsets& first : batches_.first) a = within(a, first.a), b = within(b, first.b), c = within(c, first.c);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c);
-    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<std::size_t>(most));
-    int count = 0;
-    const cublasStatus_t status =
-        cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), most, found.data(), &count);
-    found.resize(status == CUBLAS_STATUS_SUCCESS ? static_cast<std::size_t>(count) : 0);
-    std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
-    return found;
-  }
-
-  // The one of these words, if the library has it; else its best.
-  std::optional<cublasLtMatmulHeuristicResult_t> choose_algorithm(std::int64_t alignment, std::string_view words) const {
-    const auto found = find_algorithms(alignment, words.empty() ? 1 : kMostAlgorithms);
-    if (found.empty()) return std::nullopt;
-    const auto chosen = std::ranges::find_if(found, [&](const auto& result) { return algorithm_words(result.algo) == words; });
-    return chosen == found.end() ? found.front() : *chosen;
+    return {handle_, desc_, b_, a_, c_, b, a, c, most_workspace_};
   }
 
   MatMulProblem p_;

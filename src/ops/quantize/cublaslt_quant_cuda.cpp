@@ -25,7 +25,6 @@ using namespace cuda;
 constexpr std::int64_t kAlignment = 16;      // of what it reads and writes, and so of rows of codes
 constexpr std::int64_t kMostDepth = 131071;  // products of i8 that i32 has room to add
 constexpr std::int64_t kPieceRows = 256;     // that are copied at a time where memory is not aligned
-constexpr int kMostAlgorithms = 16;          // that the library is asked for where one of them is to be chosen
 constexpr int kFirstWithSmallFloats = 89;
 
 bool fits(const std::byte* address) { return reinterpret_cast<std::uintptr_t>(address) % kAlignment == 0; }
@@ -67,7 +66,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
         sums_(is_integer(p_.a) ? DType::i32 : DType::f32) {
     const auto& device = static_cast<const CudaDevice&>(*args.device);
     handle_ = cublaslt_handle(device.ordinal());
-    most_workspace_ = device.sm() >= 90 ? 32 << 20 : 8 << 20;
+    most_workspace_ = most_workspace_of(device.sm());
     scales_inside_ = sums_ == DType::f32 && p_.scale_column == 0 && p_.scale == DType::f32 && p_.scale_a == DType::f32;
     const bool aligned_bias = args.weights.size() > kDequantBias && args.weights[kDequantBias];
     bias_inside_ = scales_inside_ && p_.bias && aligned_bias && p_.type != DType::f32;
@@ -81,11 +80,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
   // Whether cuBLASLt has an algorithm for it.
   bool is_able() const { return whole_.algorithm && piece_.algorithm; }
 
-  std::vector<std::string> algorithms() const {
-    std::vector<std::string> words;
-    for (const auto& found : find_algorithms(whole_, kMostAlgorithms)) words.push_back(algorithm_words(found.algo));
-    return words;
-  }
+  std::vector<std::string> algorithms() const { return words_of_algorithms(product(whole_)); }
 
   std::size_t workspace_bytes() const override { return workspace_bytes_; }
 
@@ -105,7 +100,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
   struct Cut {
     std::int64_t rows = 0;
     LtLayout a, c;
-    std::optional<cublasLtMatmulHeuristicResult_t> algorithm;
+    std::optional<LtAlgorithm> algorithm;
   };
 
   void describe() {
@@ -117,24 +112,11 @@ class CublasLtQuantMatMul final : public PreparedKernel {
 
   Cut cut(std::int64_t rows, std::string_view words) const {
     Cut cut{rows, make_layout(p_.a, p_.k, rows, 1, 0), make_layout(result_, p_.n, rows, 1, 0), std::nullopt};
-    const auto found = find_algorithms(cut, words.empty() ? 1 : kMostAlgorithms);
-    if (found.empty()) return cut;
-    const auto chosen = std::ranges::find_if(found, [&](const auto& result) { return algorithm_words(result.algo) == words; });
-    cut.algorithm = chosen == found.end() ? found.front() : *chosen;
+    cut.algorithm = choose_algorithm(product(cut), words);
     return cut;
   }
 
-  // Best first; none if the library has none.
-  std::vector<cublasLtMatmulHeuristicResult_t> find_algorithms(const Cut& cut, int most) const {
-    cublasLtMatmulPreference_t made = nullptr;
-    check_cublas(cublaslt().make_preference(&made), "saying what algorithms may need");
-    const LtPreference preference(made);
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace_);
-    // Partial sums are not rounded to 16 bits, and are added in one order.
-    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-      set(preference, which, static_cast<std::uint32_t>(kAlignment));
+  LtProduct product(const Cut& cut) const {
     // Only the alignment of these addresses matters here; run() puts the real ones in their place.
     const auto* anywhere = reinterpret_cast<const void*>(kAlignment);
     if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, anywhere);
@@ -142,13 +124,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
       set(desc_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, anywhere);
       set(desc_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, anywhere);
     }
-    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<std::size_t>(most));
-    int count = 0;
-    const cublasStatus_t status = cublaslt().heuristic(handle_, desc_.get(), b_.get(), cut.a.get(), cut.c.get(), cut.c.get(), preference.get(),
-                                                       most, found.data(), &count);
-    found.resize(status == CUBLAS_STATUS_SUCCESS ? static_cast<std::size_t>(count) : 0);
-    std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
-    return found;
+    return {handle_, desc_, b_, cut.a, cut.c, kAlignment, kAlignment, kAlignment, most_workspace_};
   }
 
   // The library's, then sums (of a piece, where the result itself takes the whole), then a piece of a.

@@ -44,9 +44,10 @@ __device__ __forceinline__ void add_rows(const DequantMatVec& p, std::int64_t co
   const std::int64_t pitch = p.n / kPerByte<C>;
   const auto* b = static_cast<const unsigned char*>(p.b) + begin * pitch + column / kPerByte<C>;
   const std::int64_t row0 = std::int64_t{blockIdx.z} * kRows;
-  std::int64_t a[kRows];  // first elements
+  const std::int64_t a = row0 * p.k + begin;
+  int after[kRows];  // where each row of a begins, after the first
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) a[r] = (row0 + r < p.m ? row0 + r : p.m - 1) * p.k + begin;
+  for (int r = 0; r < kRows; ++r) after[r] = static_cast<int>((row0 + r < p.m ? r : p.m - 1 - row0) * p.k);
   const auto place = [&](int i) { return ring + ((i % K::kFlight) * kThreads + threadIdx.x) * K::kBytes; };
   const auto start = [&](int i) {
     if (i < count) start_copy<K::kBytes>(place(i), b + i * pitch);
@@ -82,7 +83,7 @@ __device__ __forceinline__ void add_rows(const DequantMatVec& p, std::int64_t co
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float x = float_at(p.type, p.a, a[r] + i);
+        const float x = float_at(p.type, p.a, a + after[r] + i);
 #pragma unroll
         for (int j = 0; j < K::kColumns; ++j) sums[r][j] += x * w[j];
       }
@@ -128,8 +129,9 @@ __device__ __forceinline__ void finish(const DequantMatVec& p, std::int64_t row,
   else static_cast<float*>(p.c)[at] = sum;
 }
 
+// A least number of blocks keeps ptxas from spilling a few registers for more of them at once.
 template <typename C, int kRows, bool kScalesLast>
-__global__ void __launch_bounds__(kThreads) dequant_matvec(const __grid_constant__ DequantMatVec p) {
+__global__ void __launch_bounds__(kThreads, kRows >= 4 ? 1 : 0) dequant_matvec(const __grid_constant__ DequantMatVec p) {
   using K = Cut<C, kRows>;
   constexpr int kRing = K::kFlight * kThreads * K::kBytes, kSums = kWarps * K::kBlockColumns * static_cast<int>(sizeof(float));
   __shared__ alignas(16) unsigned char memory[kRing > kSums ? kRing : kSums];

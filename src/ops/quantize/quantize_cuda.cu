@@ -41,23 +41,22 @@ __global__ void __launch_bounds__(kThreads) dequantize(const __grid_constant__ Q
   const std::int64_t first = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kVector;
   if (first >= q.count) return;
   T* y = static_cast<T*>(q.y) + first;
-  Vector<T, kVector> out;
   const auto value = [&](float code, std::int64_t at) {
     const float zero = q.zero ? code_at<F>(q.zero, at) : 0.0f;
     return from_float<T>((code - zero) * float_at(q.scale_type, q.scale, at));
   };
-  if (first + kVector <= q.count) {
+  if constexpr (kVector <= 2) {  // addresses that are not aligned
+#pragma unroll
+    for (int j = 0; j < kVector; ++j)
+      if (first + j < q.count) y[j] = value(code_at<F>(q.x, first + j), scale_index(q, first + j));
+  } else if (first + kVector <= q.count) {
+    Vector<T, kVector> out;
     const auto bytes = reinterpret_cast<const CodeBytes<F, kVector>*>(q.x)[first / kVector];
     each<kVector>(q, first, [&](int j, std::int64_t at) { out.at[j] = value(code_at<F>(&bytes, j), at); });
-    if constexpr (kVector > 2) {
-      *reinterpret_cast<Vector<T, kVector>*>(y) = out;
-    } else {
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) y[j] = out.at[j];
-    }
-    return;
+    *reinterpret_cast<Vector<T, kVector>*>(y) = out;
+  } else {
+    for (int j = 0; first + j < q.count; ++j) y[j] = value(code_at<F>(q.x, first + j), scale_index(q, first + j));
   }
-  for (int j = 0; first + j < q.count; ++j) y[j] = value(code_at<F>(q.x, first + j), scale_index(q, first + j));
 }
 
 __device__ __forceinline__ float rounded_to(DType type, float v) {
