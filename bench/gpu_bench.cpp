@@ -234,10 +234,9 @@ class Row {
 
   // `follows`: another call of this row was given to the stream just before.
   void call(std::size_t set, bool follows) {
-    constexpr int kFirstWithEarlyStarts = 90;
     std::vector<bool> weights(call_.operands.size(), false);
     for (const std::size_t i : work_.weights) weights[i] = true;
-    const bool early = follows && work_.dependent && kernel_->dependent && device_->sm() >= kFirstWithEarlyStarts;
+    const bool early = follows && work_.dependent && kernel_->dependent && can_start_early(*device_);
     const std::uint64_t resident = early ? resident_operands(*kernel_, call_, weights) : 0;
     const std::size_t in = call_.operands.size(), out = call_.results.size();
     prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60)), early, resident});

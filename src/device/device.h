@@ -106,6 +106,9 @@ class Device {
   virtual void keep_with_recording(Stream& stream, std::shared_ptr<const void> needed) = 0;
 };
 
+// Whether kernels of a GPU may start before the one ahead of them has ended.
+inline bool can_start_early(const Device& device) { return device.sm() >= 90; }
+
 // The device is the calling thread's current one for a scope: libraries and launches that do not name a device go there.
 class OnDevice {
  public:

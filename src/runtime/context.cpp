@@ -104,23 +104,20 @@ Shape RankContext::output_shape(std::size_t index) {
   return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
 }
 
-// Algorithms were timed for the typical shapes.
-bool RankContext::is_as_timed(std::size_t s, const OpCall& call) const {
+// `typical`: the symbols of the shapes for which algorithms were timed.
+bool RankContext::is_as_timed(std::size_t s, const OpCall& call, const SymbolValues& typical) const {
   if (program().steps[s].algorithm.empty()) return false;
-  SymbolValues symbols = typical_symbols(program());
-  symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
-  const OpCall timed = engine_->call(options_.program, s).bound(symbols);
+  const OpCall timed = engine_->call(options_.program, s).bound(typical);
   return timed.operands == call.operands && timed.results == call.results;
 }
 
 // Of the launch just added. It starts early only after a step that launches something for these shapes: else it would be beside whatever
 // came before that, and what the plan calls resident might not be.
 void RankContext::set_edge(Bound& bound, const Step& step) const {
-  constexpr int kFirstWithEarlyStarts = 90;
   const std::size_t number = bound.launches.size() - 1;
   Bound::Launch& launch = bound.launches.back();
   const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
-  launch.starts_early = step.starts_early && options_.dependent_launch && device_.sm() >= kFirstWithEarlyStarts && number > 0 &&
+  launch.starts_early = step.starts_early && options_.dependent_launch && can_start_early(device_) && number > 0 &&
                         engine_->kernel(options_.program, number - 1).dependent && std::ranges::any_of(program().steps[number - 1].results, has_elements);
   for (const int operand : step.resident)
     if (launch.starts_early && operand < 64) launch.resident |= std::uint64_t{1} << operand;
@@ -134,6 +131,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
   bound->memory = plan_memory(program(), symbols, outside);
+  SymbolValues typical = typical_symbols(program());
+  typical.merge(coordinates(engine_->plan().mesh, engine_->rank()));
   for (std::size_t s = 0; s < program().steps.size(); ++s) {
     const Step& step = program().steps[s];
     try {
@@ -145,7 +144,7 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
       const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
-                             is_as_timed(s, call) ? std::string_view(step.algorithm) : std::string_view()};
+                             is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view()};
       bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(*bound, step);

@@ -99,7 +99,7 @@ class RankContext {
   void reserve(std::size_t needed);
   DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
   void set_edge(Bound& bound, const Step& step) const;
-  bool is_as_timed(std::size_t step, const OpCall& call) const;
+  bool is_as_timed(std::size_t step, const OpCall& call, const SymbolValues& typical) const;
   void join_group();
   void leave_group();
   // The ranks whose work that of this rank's device waits for, be it through the host; null where there are none.

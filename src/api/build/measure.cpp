@@ -156,11 +156,10 @@ class TrialRun {
   }
 
   void call(const Variant& variant) {
-    constexpr int kFirstWithEarlyStarts = 90;
     const std::size_t count = trial_.call.operands.size();
     const std::uint64_t resident = resident_operands(trial_.kernel, trial_.call, trial_.weights);
     for (std::size_t i = 0; i < variant.calls; ++i) {
-      const bool early = i > 0 && trial_.kernel.dependent && device_->sm() >= kFirstWithEarlyStarts;  // as after a step of a plan that lets it
+      const bool early = i > 0 && trial_.kernel.dependent && can_start_early(*device_);  // as after a step of a plan that lets it
       const auto operands = std::span<const std::byte* const>(operand_data_).subspan(i % sets_ * count, count);
       variant.kernels[i % variant.kernels.size()]->run({operands, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline), early, early ? resident : 0});
     }
