@@ -30,8 +30,8 @@ program main symbols(B=1:2:8) {
 }
 )";
 
-void expect_refused(const char* text, const ShardOptions& options, ErrorCode code, const std::string& words) {
-  const auto module = parse_module(text, all_ops());
+void expect_refused(const char* text, const ShardOptions& options, ErrorCode code, const std::string& words, const OpSet& ops = all_ops()) {
+  const auto module = parse_module(text, ops);
   testing::fill_sources(*module);
   const std::string before = print(*module);
   try {
@@ -80,6 +80,20 @@ TEST(ShardRefusal, BordersInsideABlockOrAByte) {
                  "block");
   expect_refused(kQuantized, {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"w3", "1:m"}}}, ErrorCode::unsupported,
                  "[weight 'w3'] 3 columns of i4 on each rank would begin inside a byte");
+}
+
+// No op of the list owns regions yet, so one is added to it here.
+TEST(ShardRefusal, ANodeWithRegionsIsNamed) {
+  const OpDef body{.name = "Body", .doc = "Owns regions.", .min_operands = 1, .max_operands = 1, .infer = [](const OpCall& call) {
+                     return std::vector<Type>{call.operand(0)};
+                   }};
+  std::vector<const OpDef*> list = all_ops().all();
+  list.push_back(&body);
+  const OpSet ops(list);
+  expect_refused("module program main symbols(B=1:2:8) { input %x: f32[B,8] %h = Relu(%x) %y: f32[B,8] = Body(%h) \"loop\" region { %z = Relu(%^x) } "
+                 "return %y as \"y\" }",
+                 {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"x", "0:m"}}}, ErrorCode::unsupported,
+                 "[Body \"loop\"] a node with regions cannot be sharded", ops);
 }
 
 TEST(ShardRefusal, AnAxisWithoutAStrategy) {
