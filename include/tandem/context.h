@@ -26,6 +26,8 @@ struct ContextOptions {
   std::function<bool()> stop;
   // Of the memory that the context needs on the rank's device; null: the device's own. Weights are the engine's, which does not ask it.
   std::shared_ptr<DeviceAllocator> allocator;
+  // Told how far the loading of the rank's weights is, by the constructor.
+  ProgressCallback progress = {};
 };
 
 // Gives the memory of an output when a run is about to write it, for callers that do not ask for shapes before.

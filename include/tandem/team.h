@@ -26,6 +26,8 @@ struct TeamOptions {
   // a rank did not give up.
   std::function<bool()> stop;
   double stop_deadline_s = -1;
+  // Told how far the ranks' loading is, several times a second and at its end, by the constructor. What it throws ends the ranks.
+  ProgressCallback progress = {};
 };
 
 // Asked before the ranks start for the memory of each output: `rank` is −1, or the rank where each has its own. It must hold a dense array

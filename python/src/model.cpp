@@ -1,6 +1,7 @@
 // Model: the ranks of an engine, started and used as one.
 #include <fmt/format.h>
 
+#include "progress.h"
 #include "rank_runner.h"
 #include "session.h"
 #include "tandem/team.h"
@@ -14,6 +15,7 @@ struct ModelSettings {
   std::string isolate;
   int threads = 0;
   double step_deadline = 30, load_deadline = 120, rendezvous_deadline = 60, drain_deadline = 10;
+  ProgressCallback progress;
 };
 
 constexpr double kStopDeadline = 0.05;  // seconds that a running step may still take: Ctrl-C is to end a wait within half a second
@@ -32,7 +34,8 @@ class Ranks {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
     if (engine.ranks() == 1 && settings.isolate == "threads") {
-      single_.emplace(engine, ContextOptions{.threads = settings.threads, .step_deadline_s = settings.step_deadline}, interrupt);
+      const ContextOptions options{.threads = settings.threads, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
+      single_.emplace(engine, options, interrupt);
       return;
     }
     TeamOptions options;
@@ -44,6 +47,7 @@ class Ranks {
     options.drain_deadline_s = settings.drain_deadline;
     options.stop = [interrupt] { return interrupt->stop(); };
     options.stop_deadline_s = kStopDeadline;
+    options.progress = settings.progress;
     interrupt_->waiting([&] { team_ = std::make_unique<Model>(engine, options); });
   }
 
@@ -156,11 +160,17 @@ void bind_model(nb::module_& module) {
                       "latest when the interpreter exits. tandem.load makes one.")
       .def(
           "__init__",
-          [](PyModel* self, const Engine& engine, const std::string& isolate, int threads, double step, double load, double rendezvous, double drain) {
-            new (self) PyModel(engine, {isolate, threads, step, load, rendezvous, drain});
+          [](PyModel* self, const Engine& engine, const std::string& isolate, int threads, double step, double load, double rendezvous, double drain,
+             nb::object progress) {
+            const ProgressCallback told = progress.is_none() ? ProgressCallback() : progress_callback(std::move(progress));
+            new (self) PyModel(engine, {isolate, threads, step, load, rendezvous, drain, told});
           },
           "engine"_a, nb::kw_only(), "isolate"_a = "threads", "threads"_a = 0, "step_deadline"_a = 30.0, "load_deadline"_a = 120.0,
-          "rendezvous_deadline"_a = 60.0, "drain_deadline"_a = 10.0, "Starts the ranks; the arguments are those of tandem.load.")
+          "rendezvous_deadline"_a = 60.0, "drain_deadline"_a = 10.0, "progress"_a = nb::none(),
+          nb::sig("def __init__(self, engine: Engine, *, isolate: str = \"threads\", threads: int = 0, step_deadline: float = 30.0, "
+                  "load_deadline: float = 120.0, rendezvous_deadline: float = 60.0, drain_deadline: float = 10.0, "
+                  "progress: collections.abc.Callable[[str, float], object] | None = None) -> None"),
+          "Starts the ranks; the arguments are those of tandem.load, but that `progress` is a function or None.")
       .def("__call__", &PyModel::call, "inputs"_a = nb::none(), "named"_a,
            nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> dict[str, typing.Any]"),
            "Runs all ranks once. Inputs are whole arrays by name, as arguments or in a mapping: numpy, torch, or whatever has DLPack or the buffer "

@@ -11,6 +11,7 @@ from ._core import Engine, Model
 from .errors import InvalidArgumentError, MismatchError
 from .mesh import Mesh
 from .network import Network
+from .progress import Progress as Bar
 from .progress import watched
 
 __all__ = ["build", "load"]
@@ -113,6 +114,7 @@ def load(
     load_deadline: float = 120.0,
     rendezvous_deadline: float = 60.0,
     drain_deadline: float = 10.0,
+    progress: Progress | bool | None = None,
 ) -> Model:
     """Starts the ranks of an engine and returns them as one Model, which is also a context manager.
 
@@ -126,6 +128,7 @@ def load(
         load_deadline: seconds that loading may take.
         rendezvous_deadline: seconds that ranks wait for each other at the start.
         drain_deadline: seconds that ranks get to end.
+        progress: who is told how much of building and loading is done, as `build` has it.
 
     Raises:
         MismatchError, InvalidEngineError, IoError: of the engine.
@@ -135,17 +138,19 @@ def load(
         if not isinstance(model, Network) and _core.is_engine_file(model):
             model = _core.load_engine(model)
         else:
-            model = build(model, device=device, ranks=ranks if ranks and ranks > 1 else 0)
+            model = build(model, device=device, ranks=ranks if ranks and ranks > 1 else 0, progress=progress)
     if device not in ("", model.device):
         raise MismatchError(f"the engine is for the device {model.device}, not {device}; build it for that")
     if ranks is not None and ranks != model.ranks:
         raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
-    return Model(
-        model,
-        isolate=isolate,
-        threads=threads,
-        step_deadline=step_deadline,
-        load_deadline=load_deadline,
-        rendezvous_deadline=rendezvous_deadline,
-        drain_deadline=drain_deadline,
-    )
+    with Bar(progress) as bar:
+        return Model(
+            model,
+            isolate=isolate,
+            threads=threads,
+            step_deadline=step_deadline,
+            load_deadline=load_deadline,
+            rendezvous_deadline=rendezvous_deadline,
+            drain_deadline=drain_deadline,
+            progress=bar.callback,
+        )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tandem
 from tandem.progress import Progress
 
@@ -81,8 +82,12 @@ def test_no_progress_where_nobody_watches():
     assert Progress(True, stream=io.StringIO()).callback is not None
 
 
-def test_a_terminal_sees_a_forced_bar_and_a_pipe_nothing(mlp):
-    code = "import sys, tandem; tandem.build(sys.argv[1], progress=True if sys.argv[2] == '1' else None)"
+@pytest.mark.parametrize(
+    "work", ["tandem.build(path, progress=shown)", "tandem.load(engine, progress=shown)", "tandem.load(path, progress=shown, ranks=2)"]
+)
+def test_a_terminal_sees_a_forced_bar_and_a_pipe_nothing(mlp, work):
+    code = "import sys, tandem; path, shown = sys.argv[1], True if sys.argv[2] == '1' else None\n"
+    code += f"engine = tandem.build(path, progress=False); {work}"
     leader, follower = pty.openpty()
     subprocess.run([sys.executable, "-c", code, mlp.path, "1"], stderr=follower, check=True, timeout=60)
     os.close(follower)
@@ -90,6 +95,28 @@ def test_a_terminal_sees_a_forced_bar_and_a_pipe_nothing(mlp):
     os.close(leader)
     silent = subprocess.run([sys.executable, "-c", code, mlp.path, "0"], capture_output=True, check=True, timeout=60)
     assert (silent.stdout, silent.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize(("mesh", "isolate"), [(None, "threads"), ({"tp": 2}, "threads"), ({"tp": 2}, "processes")])
+def test_loading_tells_how_far_it_is(mlp, mesh, isolate):
+    told, engine = [], tandem.build(mlp.path, mesh=mesh)
+    with tandem.load(engine, isolate=isolate, progress=lambda what, done: told.append((what, done))) as model:
+        assert told == sorted(told, key=lambda one: one[1]) and {what for what, _ in told} == {"loading weights"}
+        assert all(0 <= done <= 1 for _, done in told) and told[-1][1] == 1
+        before = len(told)
+        model(x=mlp.inputs())
+        assert len(told) == before  # it is over
+
+
+@pytest.mark.parametrize(("mesh", "isolate"), [(None, "threads"), ({"tp": 2}, "threads"), ({"tp": 2}, "processes")])
+def test_who_is_told_may_end_the_loading(mlp, mesh, isolate):
+    def told(what, done):
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        tandem.load(tandem.build(mlp.path, mesh=mesh), isolate=isolate, progress=told)
+    with tandem.load(tandem.build(mlp.path, mesh=mesh), isolate=isolate) as model:  # nothing is broken by it
+        np.testing.assert_allclose(model(x=mlp.inputs())["out"], mlp(mlp.inputs()), rtol=1e-4, atol=1e-4)
 
 
 def test_logging(mlp, caplog):

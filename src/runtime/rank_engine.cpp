@@ -99,7 +99,8 @@ EngineFile parse_engine_file(const Tensor& bytes, bool strict) {
   return file;
 }
 
-std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights) {
+std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
+                                                   const LoadProgress& progress) {
   std::shared_ptr<RankEngine> engine(new RankEngine);
   engine->plan_ = std::move(plan);
   engine->rank_ = rank;
@@ -119,24 +120,26 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   const OnDevice on_device(*engine->device_);
   for (const StoredCode& code : engine->plan_->code)
     if (code.bytes && code.sm == engine->device_->sm()) offer_cuda_code(code.text, code.sm, code.bytes);
-  engine->load_weights(weights);
+  engine->load_weights(weights, progress);
   engine->place_weights();
-  engine->pack_all();
+  engine->pack_all(progress);
   return engine;
 }
 
-std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank) {
+std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress) {
   const EngineFile file = open_engine_file(engine_file);
-  return load(file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); });
+  return load(file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress);
 }
 
-void RankEngine::load_weights(const WeightSource& source) {
+// Weights are the first half of the work, what kernels make of them the second.
+void RankEngine::load_weights(const WeightSource& source, const LoadProgress& progress) {
   for (const PlanWeight& weight : plan_->weights) {
     Tensor data = source(weight, rank_);
     if (data.dtype() != weight.dtype || data.shape() != weight.shape)
       fail(ErrorCode::mismatch, "weight '{}' is {}{}, the plan has {}{}", weight.name, to_string(data.dtype()), to_string(data.shape()),
            to_string(weight.dtype), to_string(weight.shape));
     weights_.push_back(std::move(data));
+    if (progress) progress(0.5 * static_cast<double>(weights_.size()) / static_cast<double>(plan_->weights.size()));
   }
 }
 
@@ -182,14 +185,17 @@ void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read
   }
 }
 
-void RankEngine::pack_all() {
+void RankEngine::pack_all(const LoadProgress& progress) {
   std::vector<bool> read_plain(weights_.size(), false);
+  std::size_t steps = 0, done = 0;
+  for (const Program& program : plan_->programs) steps += program.steps.size();
   for (std::size_t p = 0; p < plan_->programs.size(); ++p) {
     const Program& program = plan_->programs[p];
     packed_.emplace_back();
     for (std::size_t s = 0; s < program.steps.size(); ++s) {
       packed_[p].emplace_back();
       pack_step(p, s, read_plain);
+      if (progress) progress(0.5 + 0.5 * static_cast<double>(++done) / static_cast<double>(steps));
     }
     const std::vector<int> root = alias_roots(program);
     for (const Binding& output : program.outputs)

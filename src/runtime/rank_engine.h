@@ -15,6 +15,9 @@ namespace tandem {
 // The slice of a weight that belongs to `rank`; thread-safe where several ranks of a process load at once.
 using WeightSource = std::function<Tensor(const PlanWeight&, int rank)>;
 
+// Told how much of loading is done, 0 … 1, on the thread that loads. May throw to end it.
+using LoadProgress = std::function<void(double done)>;
+
 // Opens an engine file for this build's ops and kinds of device. Where it was built with other libraries than this program has, the
 // affected steps are chosen again, or, if `strict`, Error(mismatch) names both. Error(invalid_engine) names a kernel this build does
 // not have.
@@ -31,10 +34,11 @@ class RankEngine {
   // Runs KernelDef::pack; plain copies of weights that every user has packed are dropped. Throws Error(mismatch) naming a weight that
   // is not what the plan says, Error(invalid_engine) naming a kernel this build does not have.
   // Opens the device of the rank, and throws what open_device() throws.
-  static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights);
+  static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
+                                                const LoadProgress& progress = {});
 
   // The same from an engine file, whose slices stay mapped where kernels use them as they are.
-  static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank);
+  static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress = {});
 
   const Plan& plan() const { return *plan_; }
   int rank() const { return rank_; }
@@ -52,9 +56,9 @@ class RankEngine {
 
  private:
   RankEngine() = default;
-  void load_weights(const WeightSource& weights);
+  void load_weights(const WeightSource& weights, const LoadProgress& progress);
   void place_weights();
-  void pack_all();
+  void pack_all(const LoadProgress& progress);
   void drop_plain(const std::vector<bool>& read_plain);
   void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
 

@@ -40,7 +40,8 @@ class RankProcess {
       ::prctl(PR_SET_NAME, fmt::format("tandem rank {}", rank).c_str());
       region = ShmRegion::open(descriptor(message, StartDescriptor::region));
       block_.emplace(SharedMemory::open(descriptor(message, StartDescriptor::block)));
-      auto engine = RankEngine::open(fmt::format("/proc/self/fd/{}", descriptor(message, StartDescriptor::engine)), rank);
+      auto engine = RankEngine::open(fmt::format("/proc/self/fd/{}", descriptor(message, StartDescriptor::engine)), rank,
+                                     [&](double done) { region->page(rank).loaded = done; });
       worker_ = std::make_unique<RankWorker>(std::move(engine), options, region);
     } catch (...) {
       const Error error = current_error(rank);

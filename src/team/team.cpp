@@ -39,12 +39,22 @@ Team::Team(std::vector<std::shared_ptr<const Plan>> plans, const WeightSource& w
   start(weights);
   try {
     wait_for_all(settings_.load_deadline, false);
+    if (settings_.progress) settings_.progress(1);
   } catch (const Error& error) {
-    const auto patience = error.code() == ErrorCode::interrupted ? std::min(settings_.stop_deadline, settings_.drain_deadline) : settings_.drain_deadline;
-    const Deadline deadline = Deadline::after(spawner_ ? std::chrono::nanoseconds(0) : patience);
-    for (auto& link : links_) link->close(deadline);
+    const bool interrupted = error.code() == ErrorCode::interrupted;
+    close_links(interrupted ? std::min(settings_.stop_deadline, settings_.drain_deadline) : settings_.drain_deadline);
+    throw;
+  } catch (...) {  // of settings.progress
+    region_->abort(ErrorCode::aborted, -1, "the caller gave up loading");
+    close_links(std::min(settings_.stop_deadline, settings_.drain_deadline));
     throw;
   }
+  settings_.progress = {};
+}
+
+void Team::close_links(std::chrono::nanoseconds patience) {
+  const Deadline deadline = Deadline::after(spawner_ ? std::chrono::nanoseconds(0) : patience);
+  for (auto& link : links_) link->close(deadline);
 }
 
 void Team::start(const WeightSource& weights) {

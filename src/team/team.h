@@ -25,6 +25,8 @@ struct TeamSettings {
   // give up. The call throws Error(interrupted); the team stays usable unless a rank does not give up.
   std::function<bool()> stop;
   std::chrono::nanoseconds stop_deadline = kDrainDeadline;
+  // Told by the constructor, while ranks load, how much of that all have done, 0 … 1, and 1 at the end. May throw, which ends the team.
+  std::function<void(double done)> progress = {};
 };
 
 // One tensor for all ranks, or one per rank for values that are each rank's own.
@@ -86,6 +88,8 @@ class Team {
   // team_wait.cpp
   std::vector<RankReply> wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress);
   bool receive_some(Replies& replies);
+  void tell_progress(const Replies& replies) const;
+  void close_links(std::chrono::nanoseconds patience);
   std::vector<int> late_ranks(const Replies& replies, Deadline start, bool counted_from_progress) const;
   Failure judge(const Replies& replies, const std::vector<int>& late, std::chrono::nanoseconds limit) const;
   std::string whereabouts(int rank, const Replies& replies) const;

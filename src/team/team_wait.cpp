@@ -45,12 +45,19 @@ std::vector<int> Team::late_ranks(const Replies& replies, Deadline start, bool c
   return late.empty() && waiting.size() == silent ? waiting : late;
 }
 
+void Team::tell_progress(const Replies& replies) const {
+  double sum = 0;
+  for (int rank = 0; rank < size(); ++rank) sum += replies[static_cast<std::size_t>(rank)] ? 1 : region_->page(rank).loaded.load();
+  settings_.progress(sum / size());
+}
+
 std::vector<RankReply> Team::wait_for_all(std::chrono::nanoseconds limit, bool counted_from_progress) {
   const Deadline start = Deadline::after(limit);
   std::optional<Deadline> grace, drain;
   bool given_up = false;
   Replies replies(links_.size());
   while (!receive_some(replies)) {
+    if (settings_.progress) tell_progress(replies);
     const std::vector<int> late = late_ranks(replies, start, counted_from_progress);
     const bool dead = std::ranges::any_of(replies, [](const auto& r) { return r && r->ended; });
     // Whom the others miss will not answer either.

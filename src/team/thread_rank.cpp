@@ -28,7 +28,8 @@ struct Desk {
 void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
   std::unique_ptr<RankWorker> worker;
   try {
-    auto engine = RankEngine::load(start.plan, start.rank, start.weights);
+    auto engine = RankEngine::load(start.plan, start.rank, start.weights,
+                                   [&](double done) { start.region->page(start.rank).loaded = done; });
     start.weights = {};
     worker = std::make_unique<RankWorker>(std::move(engine), start.options, start.region);
     desk->answer({});

@@ -31,6 +31,11 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   return out;
 }
 
+LoadProgress loading(const ProgressCallback& told) {
+  if (!told) return {};
+  return [&told](double done) { told("loading weights", done); };
+}
+
 // The extent of the whole dimension of which every rank has `local`.
 std::int64_t whole_extent(const Binding& input, int dim, std::int64_t local, const Mesh& mesh) {
   if (!input.sharding.is_split(dim)) return local;
@@ -52,10 +57,12 @@ struct Context::Data {
   std::map<std::size_t, std::shared_ptr<OutputAllocator>> allocators;
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
-      : engine(of), options(given), context(of.data().rank_engine(given.rank), rank_options) {}
+      : engine(of), options(given), context(of.data().rank_engine(given.rank, loading(given.progress)), rank_options) {}
 };
 
-Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options, checked(engine, options))) {}
+Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options, checked(engine, options))) {
+  data_->options.progress = {};
+}
 Context::~Context() = default;
 Context::Context(Context&&) noexcept = default;
 

@@ -30,10 +30,10 @@ const Step& step_of(const Plan& plan, const CollectiveUse& use) {
 
 }  // namespace
 
-std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank) const {
+std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank, const LoadProgress& progress) const {
   const std::lock_guard lock(loaded.mutex);
   if (auto known = loaded.by_rank[rank].lock()) return known;
-  auto made = RankEngine::load(plans.at(plans.size() == 1 ? 0 : static_cast<std::size_t>(rank)), rank, weights);
+  auto made = RankEngine::load(plans.at(plans.size() == 1 ? 0 : static_cast<std::size_t>(rank)), rank, weights, progress);
   loaded.by_rank[rank] = made;
   return made;
 }

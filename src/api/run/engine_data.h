@@ -17,15 +17,15 @@ struct EngineData {
   std::string path;                                // of an engine that came from a file; else empty
   bool has_weights = true;
   const Plan& plan() const { return *plans.at(0); }
-  // The weights of one rank, loaded once for all its users of this process. Callable from any thread.
-  std::shared_ptr<const RankEngine> rank_engine(int rank) const;
+  // The weights of one rank, loaded once for all its users of this process. Callable from any thread, and waits for one that is loading.
+  std::shared_ptr<const RankEngine> rank_engine(int rank, const LoadProgress& progress = {}) const;
 
   // A copy starts without any: it may be given other plans or weights.
   struct LoadedRanks {
     LoadedRanks() = default;
     LoadedRanks(const LoadedRanks&) {}
     LoadedRanks& operator=(const LoadedRanks&) = delete;
-    std::mutex mutex;
+    std::recursive_mutex mutex;  // who is told how far loading is may use the same engine
     std::map<int, std::weak_ptr<const RankEngine>> by_rank;
   };
   mutable LoadedRanks loaded;

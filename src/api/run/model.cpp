@@ -79,6 +79,7 @@ Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine)
   settings.drain_deadline = nanoseconds("drain", options.drain_deadline_s);
   settings.stop = options.stop;
   settings.stop_deadline = options.stop_deadline_s < 0 ? settings.drain_deadline : nanoseconds("stop", options.stop_deadline_s);
+  if (options.progress) settings.progress = [&options](double done) { options.progress("loading weights", done); };
   team_ = std::make_unique<Team>(engine.data().plans, engine.data().weights, settings);
 }
 

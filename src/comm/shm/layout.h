@@ -48,6 +48,7 @@ struct alignas(kPage) RankPage {
   std::atomic<std::int32_t> pid{0};
   std::atomic<std::uint64_t> pid_namespace{0};
   std::atomic<std::uint64_t> cores[16] = {};  // the CPUs it may run on
+  std::atomic<double> loaded{0};              // how much of its weights, 0 … 1
   alignas(kLine) std::atomic<std::int64_t> step{-1};
   std::atomic<std::uint64_t> sequence{0};
   std::atomic<std::int64_t> marked_at_ns{0};
