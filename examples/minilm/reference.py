@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 from make_onnx import model_folder
@@ -10,22 +11,25 @@ from safetensors.numpy import load_file
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def sentence_embeddings(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+_Array = np.ndarray[Any, Any]
+
+
+def sentence_embeddings(input_ids: _Array, attention_mask: _Array) -> _Array:
     folder = model_folder()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
     batch, sequence = input_ids.shape
     heads = config["num_attention_heads"]
 
-    def norm(x, name):
+    def norm(x: _Array, name: str) -> _Array:
         x = x - x.mean(-1, keepdims=True)
         x = x / np.sqrt((x * x).mean(-1, keepdims=True) + config["layer_norm_eps"])
         return x * weights[name + ".weight"] + weights[name + ".bias"]
 
-    def linear(x, name):
+    def linear(x: _Array, name: str) -> _Array:
         return x @ weights[name + ".weight"].T + weights[name + ".bias"]
 
-    def by_head(x):
+    def by_head(x: _Array) -> _Array:
         return x.reshape(batch, sequence, heads, -1).transpose(0, 2, 1, 3)
 
     x = weights["embeddings.word_embeddings.weight"][input_ids]
@@ -46,4 +50,5 @@ def sentence_embeddings(input_ids: np.ndarray, attention_mask: np.ndarray) -> np
 
     mask = attention_mask[:, :, None].astype(np.float64)
     mean = (x * mask).sum(1) / mask.sum(1)
-    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+    normalised: _Array = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+    return normalised

@@ -31,7 +31,8 @@ def make_model() -> bytes:
     tensors = [numpy_helper.from_array(value, name) for name, value in {**weights, **shapes}.items()]
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "rows", WIDTH]) for name in "xy"]
     graph = helper.make_graph(nodes, "attention", ports[:1], ports[1:], tensors)
-    return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11).SerializeToString()
+    model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    return bytes(model.SerializeToString())
 
 
 logger = trt.Logger(trt.Logger.WARNING)

@@ -6,8 +6,10 @@ tell one another; where there are fewer GPUs than ranks, which NCCL refuses, it 
 
 import ctypes
 import os
+from typing import Any
 
 import tandem
+import tandem.tensorrt
 import torch
 
 _launched = any(name in os.environ for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"))
@@ -24,32 +26,32 @@ class _Communicator(int):
 
     exchange = staticmethod(_group.exchange)
 
-    def __new__(cls):
+    def __new__(cls) -> "_Communicator":
         nccl, name, made = ctypes.CDLL("libnccl.so.2"), _Id(), ctypes.c_void_p()
         if rank == 0 and (status := nccl.ncclGetUniqueId(ctypes.byref(name))):
             raise SystemExit(f"ncclGetUniqueId: error {status}")
         name = _Id.from_buffer_copy(_group.exchange(bytes(name))[0])
         if status := nccl.ncclCommInitRank(ctypes.byref(made), num_gpus, name, rank):
             raise SystemExit(f"ncclCommInitRank: error {status}")
-        return super().__new__(cls, made.value)
+        return super().__new__(cls, made.value or 0)
 
 
 torch.cuda.set_device(rank % torch.cuda.device_count())
 nccl_comm = _Communicator() if num_gpus <= torch.cuda.device_count() else _group
 stream = torch.cuda.Stream()
 stream_ptr = stream.cuda_stream
-_inputs = []
+_inputs: list[torch.Tensor] = []
 
 
-class _Outputs(dict):
+class _Outputs(dict[str, Any]):
     """Memory of the GPU by name; reading one waits for the stream and gives a copy of the host."""
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         stream.synchronize()
         return super().__getitem__(name).cpu().numpy()
 
 
-def bind(engine, context, inputs):
+def bind(engine: tandem.tensorrt.ICudaEngine, context: tandem.tensorrt.IExecutionContext, inputs: dict[str, Any]) -> _Outputs:
     """Gives the context memory for every tensor; returns the outputs by name."""
     outputs = _Outputs()
     with torch.cuda.stream(stream):

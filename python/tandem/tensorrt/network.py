@@ -106,13 +106,13 @@ class INetworkDefinition(LayerMethods):
         """How many layers were added by name; those of a parsed model are not listed."""
         return len(self._layers)
 
-    def get_input(self, index: int) -> ITensor | None:
-        """Input `index`; None where there is none."""
-        return self._inputs[index] if 0 <= index < len(self._inputs) else None
+    def get_input(self, index: int) -> ITensor:
+        """Input `index`; None where there is none, which its type does not say, as TensorRT's does not."""
+        return self._inputs[index] if 0 <= index < len(self._inputs) else None  # type: ignore[return-value]
 
-    def get_output(self, index: int) -> ITensor | None:
+    def get_output(self, index: int) -> ITensor:
         """Output `index`; None where there is none."""
-        return self._outputs[index] if 0 <= index < len(self._outputs) else None
+        return self._outputs[index] if 0 <= index < len(self._outputs) else None  # type: ignore[return-value]
 
     def get_layer(self, index: int) -> ILayer:
         """Layer `index`, as they were added."""

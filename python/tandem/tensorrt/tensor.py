@@ -190,9 +190,9 @@ class ILayer(Closed):
         """How many results it has."""
         return len(self._outputs)
 
-    def get_input(self, index: int) -> ITensor | None:
+    def get_input(self, index: int) -> ITensor:
         """Operand `index`; None where there is none."""
-        return self._inputs[index] if 0 <= index < len(self._inputs) else None
+        return self._inputs[index] if 0 <= index < len(self._inputs) else None  # type: ignore[return-value]
 
     def set_input(self, index: int, tensor: ITensor) -> None:
         """Replaces operand `index`; further ones can only be added where the layer says so."""
@@ -202,9 +202,9 @@ class ILayer(Closed):
         self._inputs[index] = tensor
         self._changed()
 
-    def get_output(self, index: int) -> ITensor | None:
-        """Result `index`; None where there is none."""
-        return self._outputs[index] if 0 <= index < len(self._outputs) else None
+    def get_output(self, index: int) -> ITensor:
+        """Result `index`; None where there is none, which its type does not say: TensorRT's does not either, and programs are written for that."""
+        return self._outputs[index] if 0 <= index < len(self._outputs) else None  # type: ignore[return-value]
 
     @property
     def num_ranks(self) -> int:
