@@ -645,7 +645,7 @@ class NetworkOps(_core._Network):
             size: D, of q and k.
             value_size: Dv.
             begins: the first column of q, k and v in their operands.
-            scale: factor of q·kᵀ.
+            scale: factor of q·kᵀ; importers write 1/√D where a file leaves it out.
             causal: j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past.
             softcap: c: scores become c·tanh(score/c) before the mask; 0: they stay.
             empty_rows: the result of a row that may attend to nothing.

@@ -11,6 +11,7 @@
 
 #include "tandem/deadline.h"
 #include "tandem/device_memory.h"
+#include "tandem/error.h"
 
 namespace tandem {
 
@@ -28,6 +29,23 @@ class Stream {
   virtual void redirect(void* handle) = 0;
   // What work goes to at present (a cudaStream_t); null where the device has no such thing.
   virtual void* native() const { return nullptr; }
+};
+
+// Work goes to the stream's own again for a scope.
+class OwnStream {
+ public:
+  explicit OwnStream(Stream& stream) : stream_(stream), before_(stream.native()) { stream.redirect(nullptr); }
+  ~OwnStream() {
+    try {
+      stream_.redirect(before_);
+    } catch (const Error&) {  // it was taken before
+    }
+  }
+  OwnStream(const OwnStream&) = delete;
+
+ private:
+  Stream& stream_;
+  void* before_;
 };
 
 // Work that was recorded once and can be given to its device again at a small cost, with the same addresses.

@@ -10,23 +10,6 @@ namespace {
 
 constexpr std::chrono::nanoseconds kDrain = std::chrono::seconds(4), kForEver = std::chrono::hours(24 * 365);
 
-// Work goes to the stream's own again for a scope.
-class OwnStream {
- public:
-  explicit OwnStream(Stream& stream) : stream_(stream), before_(stream.native()) { stream.redirect(nullptr); }
-  ~OwnStream() {
-    try {
-      stream_.redirect(before_);
-    } catch (const Error&) {  // it was taken before
-    }
-  }
-  OwnStream(const OwnStream&) = delete;
-
- private:
-  Stream& stream_;
-  void* before_;
-};
-
 }  // namespace
 
 RankContext::~RankContext() {

@@ -7,23 +7,6 @@
 namespace tandem::cuda {
 namespace {
 
-// For a scope work goes to the stream's own again.
-class OwnStream {
- public:
-  explicit OwnStream(Stream& stream) : stream_(stream), before_(handle_of(stream)) { stream.redirect(nullptr); }
-  ~OwnStream() {
-    try {
-      stream_.redirect(before_);
-    } catch (const Error&) {  // it was taken before
-    }
-  }
-  OwnStream(const OwnStream&) = delete;
-
- private:
-  Stream& stream_;
-  cudaStream_t before_;
-};
-
 class Graph final : public Recording {
  public:
   Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {

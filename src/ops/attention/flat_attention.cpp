@@ -85,6 +85,16 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   return {out};
 }
 
+std::vector<Field> flat_fields() {
+  std::vector<Field> all = {{"heads", FieldKind::integer, std::int64_t{1}, {}, "Hq"},
+                            {"kv_heads", FieldKind::integer, std::int64_t{1}, {}, "Hkv"},
+                            {"size", FieldKind::integer, std::int64_t{1}, {}, "D, of q and k"},
+                            {"value_size", FieldKind::integer, std::int64_t{1}, {}, "Dv"},
+                            {"begins", FieldKind::integers, std::vector<std::int64_t>{0, 0, 0}, {}, "the first column of q, k and v in their operands"}};
+  for (Field& field : attention::fields()) all.push_back(std::move(field));
+  return all;
+}
+
 }  // namespace
 
 const OpDef FlatAttention = {
@@ -92,31 +102,7 @@ const OpDef FlatAttention = {
     .doc =
         "Attention whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; made by a pass, "
         "with Attention's operands and meaning. q, k and v may be parts of one value.",
-    .fields = {{"heads", FieldKind::integer, std::int64_t{1}, {}, "Hq"},
-               {"kv_heads", FieldKind::integer, std::int64_t{1}, {}, "Hkv"},
-               {"size", FieldKind::integer, std::int64_t{1}, {}, "D, of q and k"},
-               {"value_size", FieldKind::integer, std::int64_t{1}, {}, "Dv"},
-               {"begins", FieldKind::integers, std::vector<std::int64_t>{0, 0, 0}, {}, "the first column of q, k and v in their operands"},
-               {"scale", FieldKind::real, 1.0, {}, "factor of q·kᵀ"},
-               {"causal",
-                FieldKind::text,
-                std::string("none"),
-                {"none", "upper_left", "lower_right", "offset"},
-                "j ≤ i, j ≤ i + Skv − Sq, j ≤ i + past"},
-               {"softcap", FieldKind::real, 0.0, {}, "c: scores become c·tanh(score/c) before the mask; 0: they stay"},
-               {"empty_rows", FieldKind::text, std::string("zero"), {"zero", "nan"}, "the result of a row that may attend to nothing"},
-               {"axis", FieldKind::text, std::string(), {}, "mesh axis over which the sequence is split; empty: none, or `groups`, or all ranks"},
-               {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit groups of ranks instead of an axis"},
-               {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
-               {"split", FieldKind::text, std::string("qkv"), {"qkv", "kv"}, "what the ranks hold parts of"},
-               {"layout", FieldKind::text, std::string("contiguous"), {"contiguous", "zigzag"}, "which positions a rank holds"},
-               {"algorithm",
-                FieldKind::text,
-                std::string("auto"),
-                {"auto", "all_gather", "all_to_all", "ring", "balanced"},
-                "how the ranks exchange"},
-               {"extent", FieldKind::dim, Dim(0), {}, "length of the whole query sequence if split; 0: as many as there are"},
-               {"kv_extent", FieldKind::dim, Dim(0), {}, "length of the whole key sequence if split; 0: as many as there are"}},
+    .fields = flat_fields(),
     .operands = attention::operands(),
     .min_operands = 3,
     .max_operands = 7,

@@ -1,4 +1,4 @@
-// The operands of Attention, by position.
+// The operands of Attention, by position, and its attributes.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +14,8 @@ inline constexpr std::size_t kQueryLengths = 4;  // i32 or i64 [B]: rows from th
 inline constexpr std::size_t kKeyLengths = 5;    // i32 or i64 [B]: columns from there on are not attended to
 inline constexpr std::size_t kPast = 6;          // i32 or i64 scalar: keys before the first query
 
-// Their names, for Attention and FlatAttention.
-inline std::vector<Operand> operands() {
-  return {{"q"},
-          {"k"},
-          {"v"},
-          {"mask", "bool (true: attend) or added to the scores; broadcasts to [B,Hq,Sq,Skv]"},
-          {"query_lengths", "i32 or i64 [B]: rows from there on are zeros"},
-          {"key_lengths", "i32 or i64 [B]: columns from there on are not attended to"},
-          {"past", "i32 or i64 scalar, for causal=offset: keys before the first query"}};
-}
+// What Attention and FlatAttention are given, and the attributes that both have.
+std::vector<Operand> operands();
+std::vector<Field> fields();
 
 }  // namespace tandem::attention
