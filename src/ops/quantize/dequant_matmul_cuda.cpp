@@ -81,15 +81,15 @@ class FewRows final : public PreparedKernel {
   FewRows(const PrepareArgs& args, const DequantProblem& p) : p_(p) {
     auto& device = static_cast<cuda::CudaDevice&>(*args.device);
     const cuda::DequantCut cut = cuda::dequant_cut(p.b, p.m, p.block >= p.k && !p.zero);
-    const std::int64_t column_blocks = ceil_divide(p.n, cut.columns), groups = column_blocks * cut.row_groups;
+    const std::int64_t column_blocks = ceil_divide(p.n, cut.columns);
     const std::int64_t at_once = std::int64_t{cut.blocks_at_once} * device.multiprocessors();
     // One wave of blocks, each with rows enough to keep its copies under way.
-    const std::int64_t wanted = std::clamp<std::int64_t>(at_once / groups, 1, std::max<std::int64_t>(1, p.k / kLeastDepth));
+    const std::int64_t wanted = std::clamp<std::int64_t>(at_once / column_blocks, 1, std::max<std::int64_t>(1, p.k / kLeastDepth));
     depth_ = round_up(ceil_divide(p.k, wanted), cuda::kDequantWarps);
     splits_ = ceil_divide(p.k, depth_);
     if (!is_weight(args)) anywhere_ = std::make_unique<ThroughMemory>(args, p);
     if (splits_ == 1) return;
-    arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(groups) * sizeof(unsigned));
+    arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
     cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
     cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "clearing counters");
   }

@@ -11,7 +11,7 @@ constexpr int kWarps = kDequantWarps, kThreads = 32 * kWarps;
 // Columns that a thread has, so that sums and scales stay in registers, and the rows of b it has under way.
 template <typename C, int kRows>
 struct Cut {
-  static constexpr int kColumns = kIsPair<C> ? (kRows == 1 ? 32 : kRows <= 4 ? 16 : 8) : (kRows <= 2 ? 16 : 8);
+  static constexpr int kColumns = kIsPair<C> ? (kRows == 1 ? 32 : 16) : (kRows <= 2 ? 16 : 8);
   static constexpr int kBytes = kColumns / kPerByte<C>;
   static constexpr int kFlight = 64 / kBytes;
   static constexpr int kBlockColumns = 32 * kColumns;
@@ -43,11 +43,9 @@ __device__ __forceinline__ void add_rows(const DequantMatVec& p, std::int64_t co
   const int count = begin < end ? static_cast<int>(end - begin) : 0;
   const std::int64_t pitch = p.n / kPerByte<C>;
   const auto* b = static_cast<const unsigned char*>(p.b) + begin * pitch + column / kPerByte<C>;
-  const std::int64_t row0 = std::int64_t{blockIdx.z} * kRows;
-  const std::int64_t a = row0 * p.k + begin;
-  int after[kRows];  // where each row of a begins, after the first
+  std::int64_t a[kRows];  // first elements
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) after[r] = static_cast<int>((row0 + r < p.m ? r : p.m - 1 - row0) * p.k);
+  for (int r = 0; r < kRows; ++r) a[r] = (r < p.m ? r : p.m - 1) * p.k + begin;
   const auto place = [&](int i) { return ring + ((i % K::kFlight) * kThreads + threadIdx.x) * K::kBytes; };
   const auto start = [&](int i) {
     if (i < count) start_copy<K::kBytes>(place(i), b + i * pitch);
@@ -83,7 +81,7 @@ __device__ __forceinline__ void add_rows(const DequantMatVec& p, std::int64_t co
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float x = float_at(p.type, p.a, a + after[r] + i);
+        const float x = float_at(p.type, p.a, a[r] + i);
 #pragma unroll
         for (int j = 0; j < K::kColumns; ++j) sums[r][j] += x * w[j];
       }
@@ -137,33 +135,32 @@ __global__ void __launch_bounds__(kThreads, kRows >= 4 ? 1 : 0) dequant_matvec(c
   __shared__ alignas(16) unsigned char memory[kRing > kSums ? kRing : kSums];
   auto* shared = reinterpret_cast<float*>(memory);
   const std::int64_t column0 = std::int64_t{blockIdx.x} * K::kBlockColumns, column = column0 + threadIdx.x % 32 * K::kColumns;
-  const std::int64_t row0 = std::int64_t{blockIdx.z} * kRows;
   const int columns = p.n - column0 < K::kBlockColumns ? static_cast<int>(p.n - column0) : K::kBlockColumns;
   float sums[kRows][K::kColumns] = {};
   if (column < p.n) add_rows<C, kRows, kScalesLast>(p, column, memory, sums);
   const auto finished = [&](int r, int at, float sum) {
-    if (row0 + r < p.m) finish(p, row0 + r, column0 + at, sum);
+    if (r < p.m) finish(p, r, column0 + at, sum);
   };
   if (p.splits == 1) return across_warps(shared, sums, columns, finished);
   across_warps(shared, sums, columns, [&](int r, int at, float sum) {
-    if (row0 + r < p.m) p.partials[(blockIdx.y * p.m + row0 + r) * p.n + column0 + at] = sum;
+    if (r < p.m) p.partials[(blockIdx.y * p.m + r) * p.n + column0 + at] = sum;
   });
-  if (!is_last_to_arrive(p.arrived + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y)) return;
-  for (int r = 0; r < kRows && row0 + r < p.m; ++r)
+  if (!is_last_to_arrive(p.arrived + blockIdx.x, gridDim.y)) return;
+  for (int r = 0; r < kRows && r < p.m; ++r)
     for (int at = threadIdx.x; at < columns; at += kThreads) {
       float sum = 0;
-      for (unsigned s = 0; s < gridDim.y; ++s) sum += __ldcg(p.partials + (s * p.m + row0 + r) * p.n + column0 + at);
+      for (unsigned s = 0; s < gridDim.y; ++s) sum += __ldcg(p.partials + (s * p.m + r) * p.n + column0 + at);
       finished(r, at, sum);
     }
 }
 
-// Calls `work(kernel, rows per block, columns per block)`.
+// Calls `work(kernel, columns per block)`.
 template <typename C, bool kScalesLast, typename Work>
 void with_rows(std::int64_t rows, const Work& work) {
-  if (rows == 1) return work(dequant_matvec<C, 1, kScalesLast>, 1, Cut<C, 1>::kBlockColumns);
-  if (rows == 2) return work(dequant_matvec<C, 2, kScalesLast>, 2, Cut<C, 2>::kBlockColumns);
-  if (rows <= 4) return work(dequant_matvec<C, 4, kScalesLast>, 4, Cut<C, 4>::kBlockColumns);
-  work(dequant_matvec<C, 8, kScalesLast>, 8, Cut<C, 8>::kBlockColumns);
+  if (rows == 1) return work(dequant_matvec<C, 1, kScalesLast>, Cut<C, 1>::kBlockColumns);
+  if (rows == 2) return work(dequant_matvec<C, 2, kScalesLast>, Cut<C, 2>::kBlockColumns);
+  static_assert(kDequantRows == 4);
+  work(dequant_matvec<C, 4, kScalesLast>, Cut<C, 4>::kBlockColumns);
 }
 
 template <typename Work>
@@ -181,17 +178,16 @@ bool scales_last(const DequantMatVec& p) { return p.block >= p.k && !p.zero; }
 }  // namespace
 
 void launch_dequant_matvec(DType codes, const DequantMatVec& p, cudaStream_t stream) {
-  with_kernel(codes, p.m, scales_last(p), [&](auto kernel, int rows, int columns) {
-    const dim3 grid(grid_for(p.n, columns), static_cast<unsigned>(p.splits), grid_for(p.m, rows));
+  with_kernel(codes, p.m, scales_last(p), [&](auto kernel, int columns) {
+    const dim3 grid(grid_for(p.n, columns), static_cast<unsigned>(p.splits));
     kernel<<<grid, kThreads, 0, stream>>>(p);
   });
 }
 
 DequantCut dequant_cut(DType codes, std::int64_t rows, bool scales_last) {
   DequantCut cut;
-  with_kernel(codes, rows, scales_last, [&](auto kernel, int rows_per_block, int columns) {
+  with_kernel(codes, rows, scales_last, [&](auto kernel, int columns) {
     cut.columns = columns;
-    cut.row_groups = (rows + rows_per_block - 1) / rows_per_block;
     if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&cut.blocks_at_once, kernel, kThreads, 0) != cudaSuccess) cut.blocks_at_once = 1;
   });
   return cut;
