@@ -14,7 +14,7 @@ template <typename T>
 __device__ __forceinline__ T finished(float sum, const ConvFinish& finish, std::int64_t channel, std::int64_t i) {
   if (finish.bias) sum += to_float(static_cast<const T*>(finish.bias)[channel]);
   if (finish.residual) sum += to_float(static_cast<const T*>(finish.residual)[i]);
-  return from_float<T>(activate(finish.activation, sum));
+  return from_float<T>(activate_for<T>(finish.activation, sum));
 }
 
 // Rows of the grid are images of one channel, which `rows` counts over the batch.

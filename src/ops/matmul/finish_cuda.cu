@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) finish(Activation activation, T* c, 
   for (int j = 0; j < kCount; ++j) {
     auto y = A::load(x.at[j]);
     if (bias) y += A::load(add.at[j]);
-    y = activate(activation, y);
+    y = activate_for<T>(activation, y);
     if (residual) y += A::load(more.at[j]);
     x.at[j] = A::store(y);
   }

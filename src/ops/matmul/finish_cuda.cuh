@@ -59,6 +59,31 @@ __device__ __forceinline__ A activate(Activation activation, A x) {
   }
 }
 
+// x·Φ(x) for results of 16 bits, at a third of what erfcf costs, relative error below 1e-5 where |x| < 9: log₂Φ(−u) is −u²·log₂(e)/2 and a
+// smooth rest, here its Chebyshev fit on [0, 9] written in powers of u.
+__device__ __forceinline__ float short_gelu(float x) {
+  const float u = fabsf(x), v = fminf(u, 9.0f);
+  float rest = 7.439292915e-8f;
+  rest = rest * v - 3.647929589e-6f;
+  rest = rest * v + 7.933776942e-5f;
+  rest = rest * v - 1.019443735e-3f;
+  rest = rest * v + 8.749261498e-3f;
+  rest = rest * v - 5.430437252e-2f;
+  rest = rest * v + 2.631124854e-1f;
+  rest = rest * v - 1.151304603f;
+  rest = rest * v - 9.999935627e-1f;
+  const float tail = exp2f(rest - u * u * 0.7213475204f);
+  return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+
+// The same for a result that is stored as T.
+template <typename T, typename A>
+__device__ __forceinline__ A activate_for(Activation activation, A x) {
+  if constexpr (std::is_same_v<A, float> && sizeof(T) == 2)
+    if (activation == Activation::gelu) return short_gelu(x);
+  return activate(activation, x);
+}
+
 // Calls `work(Tag<T>())` with the device type of anything that MatMul takes.
 template <typename Work>
 void with_number_type(DType dtype, const Work& work) {

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) matmul(MatMulArgs<T> p, std::int64_t
       const std::int64_t at = (batch * s.m + row) * s.n + column;
       A sum = sums[i][j];
       if (p.bias) sum += Arithmetic<T>::load(p.bias[column]);
-      sum = activate(p.activation, sum);
+      sum = activate_for<T>(p.activation, sum);
       if (p.residual) sum += Arithmetic<T>::load(p.residual[at]);
       p.c[at] = Arithmetic<T>::store(sum);
     }

@@ -43,7 +43,7 @@ template <typename T>
 __device__ __forceinline__ void finish(const MatVec& p, std::int64_t row, std::int64_t column, float sum) {
   const std::int64_t at = row * p.n + column;
   if (p.bias) sum += to_float(static_cast<const T*>(p.bias)[column]);
-  sum = activate(p.activation, sum);
+  sum = activate_for<T>(p.activation, sum);
   if (p.residual) sum += to_float(static_cast<const T*>(p.residual)[at]);
   static_cast<T*>(p.c)[at] = from_float<T>(sum);
 }

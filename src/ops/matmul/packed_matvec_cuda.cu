@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_
   float sum = 0;
   for (int w = 0; w < split; ++w) sum += shared[warp + w][lane];
   if (p.bias) sum += to_float(static_cast<const T*>(p.bias)[at]);
-  sum = activate(p.activation, sum);
+  sum = activate_for<T>(p.activation, sum);
   if (p.residual) sum += to_float(static_cast<const T*>(p.residual)[at]);
   static_cast<T*>(p.y)[at] = from_float<T>(sum);
 }

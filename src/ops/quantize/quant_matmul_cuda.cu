@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) finish_codes(const __grid_constant__
   for (int j = 0; j < kVector; ++j) {
     float v = static_cast<float>(sums.at[j]) * scale_a * float_at(f.scale_type, f.scale, (column + j) * f.scale_step);
     if (f.bias) v += to_float(bias.at[j]);
-    v = activate(f.activation, v);
+    v = activate_for<T>(f.activation, v);
     if (f.residual) v += to_float(residual.at[j]);
     y.at[j] = from_float<T>(v);
   }
