@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "device_array.h"
+#include "progress.h"
 #include "tandem/error.h"
 
 namespace tandem::python {
@@ -10,6 +11,7 @@ namespace {
 
 std::unique_ptr<Context> make_context(const Engine& engine, ContextOptions options, const std::shared_ptr<Interrupt>& interrupt) {
   options.stop = [interrupt] { return interrupt->stop(); };
+  if (!options.progress) options.progress = progress_callback(nb::none());  // a signal is to end long loading too
   const nb::gil_scoped_release release;
   return std::make_unique<Context>(engine, options);
 }

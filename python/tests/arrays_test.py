@@ -1,6 +1,7 @@
 """Arrays go in and come out where they lie: numpy, buffers, DLPack, ml_dtypes; copies are counted."""
 
 import array
+import ctypes
 import gc
 
 import ml_dtypes
@@ -122,6 +123,67 @@ def test_dlpack(add, versioned):
     out = add(a=Exporter(a, versioned), b=Exporter(b[:], versioned))["y"]
     np.testing.assert_array_equal(out, a + b)
     assert add.last_copies == 0
+
+
+class Device(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int32), ("id", ctypes.c_int32)]
+
+
+class Tensor(ctypes.Structure):  # DLTensor
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device", Device),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("offset", ctypes.c_uint64),
+    ]
+
+
+class Table(ctypes.Structure):  # DLPackExchangeAPI 1.x
+    _fields_ = [("version", ctypes.c_uint32 * 2), ("previous", ctypes.c_void_p), ("functions", ctypes.c_void_p * 5)]
+
+
+class Tabled:
+    """What the table of its type lends; never to be asked by Python calls."""
+
+    def __init__(self, values):
+        self.values = values
+        strides = [stride // values.itemsize for stride in values.strides]
+        self.extents = [(ctypes.c_int64 * values.ndim)(*numbers) for numbers in (values.shape, strides)]
+
+    def __dlpack_device__(self):
+        raise AssertionError("asked")
+
+    __dlpack__ = __dlpack_device__
+
+
+@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
+def lend(array, out):
+    out[0] = Tensor(array.values.ctypes.data, Device(1, 0), array.values.ndim, 2, 32, 1, *array.extents, 0)
+    return 0
+
+
+@pytest.fixture
+def table(monkeypatch):
+    table = Table((1, 3), None, (ctypes.c_void_p * 5)(None, None, None, ctypes.cast(lend, ctypes.c_void_p), None))
+    ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
+    capsule = ctypes.pythonapi.PyCapsule_New(ctypes.byref(table), b"dlpack_exchange_api", None)
+    monkeypatch.setattr(Tabled, "__dlpack_c_exchange_api__", capsule, raising=False)
+    return table
+
+
+def test_exchange_tables_are_used_where_a_type_has_one(add, table):
+    a, b = pair()
+    np.testing.assert_array_equal(add(a=Tabled(a), b=Tabled(b))["y"], a + b)
+    assert add.last_copies == 0
+    np.testing.assert_array_equal(add(a=Tabled(a[::-1]), b=Tabled(b))["y"], a[::-1] + b)
+    assert add.last_copies == 1
+    with pytest.raises(tandem.Error, match="extent 3 in dimension 1"):
+        add(a=Tabled(a[:, :3]), b=Tabled(b))
 
 
 def test_dlpack_is_given_back(add):

@@ -16,7 +16,7 @@ PRELUDE = """
 import os, signal, sys, threading, time
 import numpy as np
 import tandem
-path, x = sys.argv[1], np.ones((6, 8), np.float32)
+path, x = sys.argv[1] if sys.argv[1:] else "", np.ones((6, 8), np.float32)
 """
 
 
@@ -172,6 +172,50 @@ def test_a_handler_that_raises_nothing_does_not_end_the_call(engines):
     assert out == "handled\ntimeout 1\n"
 
 
+def test_signals_are_handled_while_weights_are_loaded():
+    """Handlers run between two weights, not only once all are there: more often than just before and after the call."""
+    out = run(
+        """
+        net = tandem.Network()
+        y = net.input("x", "f32", ["n", 128])
+        for i in range(200):
+            y = y @ net.weight(f"w{i}", np.full((128, 128), 1 / 128, np.float32))
+        net.output("y", y)
+        engine, handled = net.build(progress=False), []
+        signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+        for load in (tandem._core.Model, tandem._core.Context):
+            for attempt in range(50):
+                handled.clear()
+                signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+                loaded = load(engine)
+                often = len(handled)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                loaded.close()
+                del loaded
+                if often > 3:
+                    break
+            else:
+                print(load)
+
+        def enough(*_):
+            raise KeyError("enough")
+
+        signal.signal(signal.SIGALRM, enough)
+        for attempt in range(50):
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            try:
+                tandem.load(engine).close()
+            except KeyError:
+                break
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        with tandem.load(engine) as model:  # nothing is broken by it
+            print(model(x=np.ones((1, 128), np.float32))["y"].sum())
+        """
+    )
+    assert out == "128.0\n"
+
+
 # --- processes and threads
 
 
@@ -265,6 +309,57 @@ def test_the_gil_is_free_while_a_call_waits(engines):
         engines[2],
     )
     assert out == "True\n"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_gil_is_free_in_every_call_that_works_long(engines, mlp, ranks, tmp_path):
+    """Python takes the GIL from no thread here: another one runs only where a call gives it up by itself."""
+    out = run(
+        """
+        sys.setswitchinterval(3600)
+        onnx, folder = sys.argv[2], sys.argv[3]
+        engine = tandem.load_engine(path)
+        context = tandem.Context(tandem.build(onnx))
+        context.set_input_shape("x", [6, 8])
+        network = tandem.Network.from_onnx(onnx)
+        model = tandem.load(engine)
+        group = tandem.Group.in_process(1)[0]
+        calls = {
+            "build": lambda: tandem.build(onnx, progress=False),
+            "build of a network": lambda: network.build(progress=False),
+            "from_onnx": lambda: tandem.Network.from_onnx(onnx),
+            "load_engine": lambda: tandem.load_engine(path),
+            "save": lambda: engine.save(folder + "/saved.tandem"),
+            "to_bytes": lambda: engine.to_bytes(),
+            "load": lambda: tandem._core.Model(engine).close(),
+            "Context": lambda: tandem._core.Context(tandem.load_engine(path)),
+            "prepare": lambda: context.prepare(),
+            "context": lambda: context(x=x),
+            "model": lambda: model(x=x),
+            "run": lambda: model.run({"x": x}),
+            "group": lambda: group.all_reduce(x),
+            "barrier": lambda: group.barrier(),
+            "none": lambda: None,
+        }
+        for name, call in calls.items():
+            for attempt in range(2000):
+                go, ran = threading.Event(), []
+                thread = threading.Thread(target=lambda: (go.wait(), ran.append(1)))
+                thread.start()
+                go.set()
+                call()
+                freed = bool(ran)
+                thread.join()
+                if freed:
+                    break
+            else:
+                print(name)
+        """,
+        engines[ranks],
+        mlp.path,
+        tmp_path,
+    )
+    assert out == "none\n"
 
 
 # --- failing ranks

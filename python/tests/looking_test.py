@@ -74,6 +74,15 @@ def test_progress_on_a_terminal(monkeypatch):
     assert shown.endswith("\r") and shown.rstrip("\r").endswith(" ")  # wiped
 
 
+def test_progress_in_a_notebook():
+    class Cell(io.StringIO):
+        pass
+
+    Cell.__module__ = "ipykernel.iostream"  # whose streams are no terminals
+    with Progress(stream=Cell()) as progress:
+        assert progress.callback is not None
+
+
 def test_no_progress_where_nobody_watches():
     assert Progress(stream=io.StringIO()).callback is None
     assert Progress(False, stream=Terminal()).callback is None

@@ -35,6 +35,34 @@ def test_element_types(typed_add, onnx_type, dtype):
     assert out.dtype == a.dtype and torch.equal(out, a + a)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_fp8(folder, dtype):
+    from conftest import save_onnx
+    from onnx import TensorProto, helper
+
+    kind = getattr(TensorProto, dtype.replace("_", "").upper())
+    nodes = [helper.make_node("Reshape", ["a", "shape"], ["y"])]
+    path = save_onnx(folder / f"torch_{dtype}.onnx", nodes, {"a": (kind, [2, 3])}, {"y": (kind, [3, 2])}, {"shape": np.array([3, 2])})
+    a = torch.arange(6.0).reshape(2, 3).to(getattr(torch, dtype))
+    with tandem.load(path) as model:
+        out = model(a=a)["y"]
+    assert out.dtype == a.dtype and torch.equal(out.float(), a.float().reshape(3, 2))
+
+
+def test_tensors_are_not_asked_where_torch_has_the_exchange_table(add_model, monkeypatch):
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("this torch has no exchange table")
+
+    def asked(*_, **__):
+        raise AssertionError("__dlpack__ was asked")
+
+    monkeypatch.setattr(torch.Tensor, "__dlpack__", asked)
+    monkeypatch.setattr(torch.Tensor, "__dlpack_device__", asked)
+    a = torch.ones(3, 4)
+    with tandem.load(add_model) as model:
+        assert torch.equal(model(a=a, b=a)["y"], a + a) and model.last_copies == 0
+
+
 def test_several_ranks(mlp):
     x = mlp.inputs()
     with tandem.load(tandem.build(mlp.path, mesh={"tp": 2})) as model:

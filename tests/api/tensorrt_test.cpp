@@ -110,6 +110,16 @@ TEST_F(TensorRt, RanksOfLayers) {
   EXPECT_FALSE(logger.messages.empty());
 }
 
+TEST_F(TensorRt, PreviewFeatureSwitchedOff) {
+  EXPECT_TRUE(config->getPreviewFeature(PreviewFeature::kMULTIDEVICE_RUNTIME_10_16));
+  config->setPreviewFeature(PreviewFeature::kMULTIDEVICE_RUNTIME_10_16, false);
+  EXPECT_FALSE(config->getPreviewFeature(PreviewFeature::kMULTIDEVICE_RUNTIME_10_16));
+  EXPECT_TRUE(says(thrown([&] { reducing(2); }), "kMULTIDEVICE_RUNTIME_10_16 was switched off"));
+  EXPECT_NE(reducing(1), nullptr);  // has nothing to exchange
+  config->setPreviewFeature(PreviewFeature::kMULTIDEVICE_RUNTIME_10_16, true);
+  EXPECT_NE(reducing(2), nullptr);
+}
+
 TEST_F(TensorRt, GroupsBeforeTheirRanks) {
   const auto network = owned(builder->createNetworkV2(0));
   auto* x = network->addInput("x", DataType::kFLOAT, Dims2(4, 3));

@@ -60,8 +60,9 @@ class IBuilderConfig {
   void setFlag(BuilderFlag flag) { flags_.insert(flag); }
   void clearFlag(BuilderFlag flag) { flags_.erase(flag); }
   bool getFlag(BuilderFlag flag) const { return flags_.contains(flag); }
-  // Accepted, for programs of TensorRT 10.16; without effect.
-  void setPreviewFeature(PreviewFeature, bool) {}
+  // Of TensorRT 10.16; on from the start. Networks that communicate are refused where it is switched off.
+  void setPreviewFeature(PreviewFeature, bool enable) { multi_device_ = enable; }
+  bool getPreviewFeature(PreviewFeature) const { return multi_device_; }
   // kWORKSPACE: the most bytes of activations and workspace of a rank for the typical shapes, above which the build fails.
   // kTACTIC_SHARED_MEMORY: ranks on the CPU take none.
   void setMemoryPoolLimit(MemoryPoolType pool, std::size_t bytes) {
@@ -88,6 +89,7 @@ class IBuilderConfig {
  private:
   friend class IBuilder;
   std::set<BuilderFlag> flags_ = {BuilderFlag::kTF32};
+  bool multi_device_ = true;
   std::size_t workspace_ = SIZE_MAX;
   const IOptimizationProfile* profile_ = nullptr;
   static std::string default_device() {
@@ -118,6 +120,9 @@ class IBuilder {
       options.refittable = config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
       if (config.profile_) options.shapes = config.profile_->texts();
       const tandem::Engine engine = tandem::build(network.lowered(), options);
+      if (!config.multi_device_ && !engine.collectives().empty())
+        throw tandem::Error(tandem::ErrorCode::invalid_argument,
+                            "the network communicates, but PreviewFeature::kMULTIDEVICE_RUNTIME_10_16 was switched off");
       const std::size_t bytes = engine.activation_bytes();
       if (bytes > config.workspace_)
         throw tandem::Error(tandem::ErrorCode::out_of_memory, "a rank takes " + std::to_string(bytes) +
