@@ -48,6 +48,7 @@ std::vector<Work> all_work() {
   for (const std::int64_t kb : {8, 64, 512, 4096, 16384})
     for (const bool apart : {false, true})
       list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false, kb * 1024 / (2 * kWidth), apart});
+  list.push_back({"A million tokens over ranks, once", true, false, 1 << 20});  // seconds on four GPUs; no peer is asked
   return list;
 }
 
@@ -124,7 +125,9 @@ class Row {
 
   // Seconds of one call, of all ranks together.
   double measure() {
-    for (int i = 0; i < 3; ++i) call(1);
+    const double first = slowest(call(1));
+    if (first > 1) return first;
+    for (int i = 0; i < 2; ++i) call(1);
     const double once = slowest(call(1));
     return slowest(call(std::clamp(static_cast<int>(0.05 / once), 5, 200)));
   }
