@@ -1,38 +1,14 @@
 #include "core/dim.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/check.h"
+#include "core/dim_atom.h"
 #include "core/numeric.h"
 
 namespace tandem {
-
-enum class AtomKind { symbol, floor_div, ceil_div, mod, min, max };
-
-struct Dim::Atom {
-  AtomKind kind;
-  std::string name;      // symbol only
-  std::vector<Dim> args;  // two of them otherwise
-  std::size_t size = 1;   // atoms in the whole expression, counted as a tree
-};
-
-// Lets the free functions of this file reach the representation.
-struct DimAccess {
-  static std::vector<Dim::Term> terms(const Dim& d) {
-    if (d.terms_) return *d.terms_;
-    if (d.constant_ == 0) return {};
-    return {{{}, d.constant_}};
-  }
-  static Dim make(std::vector<Dim::Term> terms) { return Dim(std::move(terms)); }
-  static Dim atom(Dim::Atom a) { return Dim::atom(std::move(a)); }
-  static std::size_t count(const Dim& d) { return d.terms_ ? d.terms_->size() : 1; }
-};
-
 namespace {
 
-constexpr std::array kWords = {"symbol", "floordiv", "ceildiv", "mod", "min", "max"};
-constexpr std::int64_t kSymbolLimit = std::int64_t{1} << 40;
 constexpr std::size_t kSizeLimit = 1 << 14;  // terms and atoms of one Dim; real models stay below a hundred
 
 // Keeps hostile expressions, whose products grow exponentially, from taking time and memory.
@@ -102,19 +78,6 @@ std::optional<Dim::Term> divide(const Dim::Term& a, const Dim::Term& b) {
   return out;
 }
 
-std::int64_t apply(AtomKind kind, std::int64_t a, std::int64_t b) {
-  switch (kind) {
-    case AtomKind::floor_div: return floor_divide(a, b);
-    case AtomKind::ceil_div: return ceil_divide(a, b);
-    case AtomKind::mod: return b == 0 ? floor_divide(a, b) : floor_modulo(a, b);
-    case AtomKind::min: return std::min(a, b);
-    case AtomKind::max: return std::max(a, b);
-    case AtomKind::symbol: break;
-  }
-  check(false, "a symbol is no function");
-  return 0;
-}
-
 Dim binary(AtomKind kind, const Dim& a, const Dim& b) {
   if (a.is_constant() && b.is_constant()) return apply(kind, a.constant(), b.constant());
   return DimAccess::atom({kind, "", {a, b}});
@@ -131,23 +94,6 @@ std::pair<Dim, Dim> split_multiple(const Dim& a, std::int64_t by) {
   }
   return {DimAccess::make(whole), DimAccess::make(rest)};
 }
-
-std::int64_t saturate(__int128 value) {
-  constexpr __int128 limit = std::int64_t{1} << 62;
-  return static_cast<std::int64_t>(std::clamp(value, -limit, limit));
-}
-
-Range combine(Range a, Range b, std::int64_t (*f)(std::int64_t, std::int64_t)) {
-  const std::array corners = {f(a.min, b.min), f(a.min, b.max), f(a.max, b.min), f(a.max, b.max)};
-  return {*std::min_element(corners.begin(), corners.end()), *std::max_element(corners.begin(), corners.end())};
-}
-
-Range multiply(Range a, Range b) {
-  return combine(a, b, [](std::int64_t x, std::int64_t y) { return saturate(static_cast<__int128>(x) * y); });
-}
-
-bool is_name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_' || c == '@'; }
-bool is_name_part(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; }
 
 }  // namespace
 
@@ -168,12 +114,6 @@ Dim Dim::atom(Atom a) {
   return Dim({Term{{std::make_shared<const Atom>(std::move(a))}, 1}});
 }
 
-Dim Dim::symbol(std::string_view name) {
-  const bool good = !name.empty() && is_name_start(name[0]) && std::all_of(name.begin() + 1, name.end(), is_name_part) && name != "@";
-  if (!good) fail(ErrorCode::invalid_argument, "'{}' cannot name a symbolic dimension", name);
-  return atom({AtomKind::symbol, std::string(name), {}});
-}
-
 bool Dim::is_constant() const { return !terms_; }
 
 std::int64_t Dim::constant() const {
@@ -186,89 +126,6 @@ std::optional<std::int64_t> Dim::value() const { return terms_ ? std::nullopt : 
 bool Dim::is_symbol() const {
   return terms_ && terms_->size() == 1 && terms_->front().factor == 1 && terms_->front().atoms.size() == 1 &&
          terms_->front().atoms[0]->kind == AtomKind::symbol;
-}
-
-std::int64_t Dim::evaluate(const SymbolValues& values) const {
-  if (!terms_) return constant_;
-  std::int64_t sum = 0;
-  for (const Term& t : *terms_) {
-    std::int64_t value = t.factor;
-    for (const AtomPtr& a : t.atoms) {
-      if (a->kind == AtomKind::symbol) {
-        const auto found = values.find(a->name);
-        if (found == values.end()) fail(ErrorCode::invalid_argument, "symbolic dimension '{}' has no value", a->name);
-        value = checked_multiply(value, found->second);
-      } else {
-        value = checked_multiply(value, apply(a->kind, a->args[0].evaluate(values), a->args[1].evaluate(values)));
-      }
-    }
-    sum = checked_add(sum, value);
-  }
-  return sum;
-}
-
-namespace {
-
-Dim rebuild(const Dim::Atom& atom, const std::map<std::string, Dim, std::less<>>& replacements) {
-  if (atom.kind == AtomKind::symbol) {
-    const auto found = replacements.find(atom.name);
-    return found == replacements.end() ? Dim::symbol(atom.name) : found->second;
-  }
-  const Dim a = atom.args[0].substitute(replacements), b = atom.args[1].substitute(replacements);
-  switch (atom.kind) {
-    case AtomKind::floor_div: return floor_div(a, b);
-    case AtomKind::ceil_div: return ceil_div(a, b);
-    case AtomKind::mod: return mod(a, b);
-    case AtomKind::min: return min(a, b);
-    default: return max(a, b);
-  }
-}
-
-}  // namespace
-
-Dim Dim::substitute(const std::map<std::string, Dim, std::less<>>& replacements) const {
-  Dim sum;
-  for (const Term& t : DimAccess::terms(*this)) {
-    Dim value = t.factor;
-    for (const AtomPtr& a : t.atoms) value = value * rebuild(*a, replacements);
-    sum = sum + value;
-  }
-  return sum;
-}
-
-Range Dim::bounds(const SymbolRanges& ranges) const {
-  Range sum{0, 0};
-  for (const Term& t : DimAccess::terms(*this)) {
-    Range value{t.factor, t.factor};
-    for (const AtomPtr& a : t.atoms) {
-      Range r{0, kSymbolLimit};
-      if (a->kind == AtomKind::symbol) {
-        if (auto found = ranges.find(a->name); found != ranges.end()) r = found->second;
-      } else {
-        const Range x = a->args[0].bounds(ranges), y = a->args[1].bounds(ranges);
-        switch (a->kind) {
-          case AtomKind::min: r = {std::min(x.min, y.min), std::min(x.max, y.max)}; break;
-          case AtomKind::max: r = {std::max(x.min, y.min), std::max(x.max, y.max)}; break;
-          case AtomKind::mod: r = {0, std::max<std::int64_t>(0, std::min(y.max - 1, x.min >= 0 ? x.max : y.max - 1))}; break;
-          default: {
-            const Range positive{std::max<std::int64_t>(1, y.min), std::max<std::int64_t>(1, y.max)};
-            r = combine(x, positive, a->kind == AtomKind::floor_div ? floor_divide : ceil_divide);
-          }
-        }
-      }
-      value = multiply(value, r);
-    }
-    sum = {saturate(static_cast<__int128>(sum.min) + value.min), saturate(static_cast<__int128>(sum.max) + value.max)};
-  }
-  return sum;
-}
-
-void Dim::collect_symbols(std::set<std::string>& into) const {
-  for (const Term& t : DimAccess::terms(*this))
-    for (const AtomPtr& a : t.atoms) {
-      if (a->kind == AtomKind::symbol) into.insert(a->name);
-      for (const Dim& d : a->args) d.collect_symbols(into);
-    }
 }
 
 // Polynomial long division by leading terms; gives up at the first remainder.
@@ -364,130 +221,5 @@ Dim extreme(AtomKind kind, const Dim& a, const Dim& b) {
 
 Dim min(const Dim& a, const Dim& b) { return extreme(AtomKind::min, a, b); }
 Dim max(const Dim& a, const Dim& b) { return extreme(AtomKind::max, a, b); }
-
-std::string Dim::to_string() const {
-  if (!terms_) return std::to_string(constant_);
-  std::string text;
-  for (const Term& t : *terms_) {
-    // "x+-9223372036854775808": the least integer has no positive counterpart that a '-' could precede.
-    if (!text.empty() && (t.factor >= 0 || t.factor == INT64_MIN)) text += "+";
-    if (t.factor < 0) text += "-";
-    const std::uint64_t magnitude = t.factor < 0 ? -static_cast<std::uint64_t>(t.factor) : static_cast<std::uint64_t>(t.factor);
-    std::string part = magnitude == 1 && !t.atoms.empty() ? "" : std::to_string(magnitude);
-    for (const AtomPtr& a : t.atoms) {
-      if (!part.empty()) part += "*";
-      part += a->kind == AtomKind::symbol
-                  ? a->name
-                  : fmt::format("{}({},{})", kWords.at(static_cast<std::size_t>(a->kind)), a->args[0].to_string(), a->args[1].to_string());
-    }
-    text += part;
-  }
-  return text;
-}
-
-namespace {
-
-// Recursive descent: sum := product (('+'|'-') product)*, product := unit (('*'|'/'|'%') unit)*.
-class Parser {
- public:
-  explicit Parser(std::string_view text) : text_(text) {}
-
-  Dim all() {
-    const Dim d = sum();
-    if (skip() != '\0') refuse("unexpected rest");
-    return d;
-  }
-
- private:
-  [[noreturn]] void refuse(std::string_view why) {
-    fail(ErrorCode::invalid_argument, "dimension '{}': {} at position {}", text_, why, at_);
-  }
-  char skip() {
-    while (at_ < text_.size() && text_[at_] == ' ') ++at_;
-    return at_ < text_.size() ? text_[at_] : '\0';
-  }
-  bool take(char c) { return skip() == c ? (++at_, true) : false; }
-  Dim sum() {
-    if (++depth_ > 64) refuse("nested too deeply");
-    Dim value = product();
-    for (;;) {
-      if (take('+')) value = value + product();
-      else if (take('-')) value = value - product();
-      else break;
-    }
-    --depth_;
-    return value;
-  }
-  Dim product() {
-    Dim value = unit();
-    for (;;) {
-      if (take('*')) value = value * unit();
-      else if (take('/')) { take('/'); value = floor_div(value, unit()); }
-      else if (take('%')) value = mod(value, unit());
-      else return value;
-    }
-  }
-  Dim unit() {
-    if (++depth_ > 64) refuse("nested too deeply");
-    const Dim value = unit_body();
-    --depth_;
-    return value;
-  }
-  std::int64_t number(int sign) {
-    std::int64_t value = 0;
-    while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_])))
-      value = checked_add(checked_multiply(value, 10), sign * (text_[at_++] - '0'));
-    return value;
-  }
-  Dim unit_body() {
-    const char c = skip();
-    if (take('-')) return std::isdigit(static_cast<unsigned char>(skip())) ? number(-1) : Dim(-1) * unit();
-    if (take('(')) {
-      const Dim value = sum();
-      if (!take(')')) refuse("')' expected");
-      return value;
-    }
-    if (std::isdigit(static_cast<unsigned char>(c))) return number(1);
-    if (!is_name_start(c)) refuse("a number, a name or '(' expected");
-    const std::size_t begin = at_++;
-    while (at_ < text_.size() && is_name_part(text_[at_])) ++at_;
-    const std::string_view word = text_.substr(begin, at_ - begin);
-    if (skip() != '(') return Dim::symbol(word);
-    return call(word);
-  }
-  Dim call(std::string_view word) {
-    take('(');
-    const Dim a = sum();
-    if (!take(',')) refuse("',' expected");
-    const Dim b = sum();
-    if (!take(')')) refuse("')' expected");
-    if (word == "floordiv") return floor_div(a, b);
-    if (word == "ceildiv") return ceil_div(a, b);
-    if (word == "mod") return mod(a, b);
-    if (word == "min" || word == "Min") return min(a, b);
-    if (word == "max" || word == "Max") return max(a, b);
-    refuse("unknown function");
-  }
-
-  std::string_view text_;
-  std::size_t at_ = 0;
-  int depth_ = 0;
-};
-
-}  // namespace
-
-Dim Dim::parse(std::string_view text) { return Parser(text).all(); }
-
-Dim product(const std::vector<Dim>& dims) {
-  Dim all = 1;
-  for (const Dim& d : dims) all = all * d;
-  return all;
-}
-
-std::string to_string(const std::vector<Dim>& dims) {
-  std::string text = "[";
-  for (const Dim& d : dims) text += (text.size() > 1 ? "," : "") + d.to_string();
-  return text + "]";
-}
 
 }  // namespace tandem
