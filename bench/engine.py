@@ -110,7 +110,9 @@ def main() -> int:
     build = clean_times([tandem, "build", str(model), "-o", str(engine), "--mesh", "tp=2", *shapes], args.rounds, args.realtime)
     load = clean_times([tandem, "run", str(engine), "--inputs", str(inputs)], args.rounds, args.realtime)
 
-    subprocess.run([tandem, "build", ROOT / "tests/models/mlp_legacy.onnx", "-o", bare, "--mesh", "dp=2"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [tandem, "build", ROOT / "tests/models/mlp_legacy.onnx", "-o", bare, "--mesh", "dp=2"], check=True, stdout=subprocess.DEVNULL
+    )
     endless = ["--runs", "1000000"]
     bare_bytes = memory_of_ranks([tandem, "bench", str(bare), *endless], 2)
     used = memory_of_ranks([tandem, "bench", str(engine), "--inputs", str(inputs), *endless], 2)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Whole models on a GPU, through the Python package: engines of the PyTorch modules in peers/gpu_models_torch.py, on their weights and inputs.
+"""Whole models on a GPU, through the Python package: engines of the PyTorch modules in peers/gpu_models_torch.py, on their weights and
+inputs.
 
 gpu_models.py --list   the names of the rows
 gpu_models.py          reads names from stdin, a line each; answers each with a line of JSON. The first answer compares the result with
@@ -49,7 +50,14 @@ class Nodes:
         return self("Add", self("MatMul", x, self.constant(weight.T)), self.constant(bias))
 
     def norm(self, name: str, x: str) -> str:
-        return self("LayerNormalization", x, self.constant(self.weights[f"{name}.weight"]), self.constant(self.weights[f"{name}.bias"]), axis=-1, epsilon=1e-12)
+        return self(
+            "LayerNormalization",
+            x,
+            self.constant(self.weights[f"{name}.weight"]),
+            self.constant(self.weights[f"{name}.bias"]),
+            axis=-1,
+            epsilon=1e-12,
+        )
 
 
 def save_bert(module: torch.nn.Module, given: torch.Tensor, path: Path) -> None:
@@ -105,7 +113,13 @@ class Row:
         us = peer.microseconds(lambda: self.context.run(self.inputs, self.outputs))
         self.context.synchronize()
         host = [notice for notice in self.notices if "host" in notice]
-        return {"name": name, "us": us, "error": self.error, "kernel": ", ".join(self.kernels)[:200], **({"notice": host[0][:200]} if host else {})}
+        return {
+            "name": name,
+            "us": us,
+            "error": self.error,
+            "kernel": ", ".join(self.kernels)[:200],
+            **({"notice": host[0][:200]} if host else {}),
+        }
 
 
 def main() -> None:

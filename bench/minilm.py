@@ -6,7 +6,8 @@
 A round runs both sides of a row, one after the other and in turns first. A spin probe goes before and after each; where a core lost
 more than 3 % the run is thrown away and tried again. The figure of a side is the median over rounds of its median step; the ratio is
 the peer's figure divided by ours.
-A step is a whole call, with scatter and gather. Token ids are random; the outputs of the model timed and of the peer are compared. Exit 1: outputs differ, or the machine gave too few clean runs.
+A step is a whole call, with scatter and gather. Token ids are random; the outputs of the model timed and of the peer are compared. Exit
+1: outputs differ, or the machine gave too few clean runs.
 """
 
 import argparse

@@ -119,7 +119,18 @@ def main() -> None:
         make_model(Path(model))
         for _ in range(3):
             for side, all_times in times.items():
-                command = [sys.executable, __file__, "--side", side, "--model", model, "--calls", str(args.calls), "--rounds", str(args.rounds)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--side",
+                    side,
+                    "--model",
+                    model,
+                    "--calls",
+                    str(args.calls),
+                    "--rounds",
+                    str(args.rounds),
+                ]
                 all_times += json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     medians = {side: statistics.median(values) for side, values in times.items()}
     report = {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Many cycles of build, load, run and close of a small model: resident memory, descriptors and threads must stay flat.
 
-    PYTHONPATH=build/cpu/python .venv/bin/python bench/python_leaks.py [--cycles 10000] [--isolate threads|processes] [--ranks N] [--seconds S]
+    PYTHONPATH=build/cpu/python .venv/bin/python bench/python_leaks.py [--cycles 10000] [--isolate threads|processes] [--ranks N]
+    [--seconds S]
 
 Prints a line per tenth; exit status 1 if memory grew by more than 5 MB after the first tenth, or a descriptor or thread is left.
 """
@@ -63,7 +64,9 @@ def main() -> int:
             print(f"{done} cycles: {resident_bytes() / 1e6:.1f} MB, descriptors and threads {open_things()}", flush=True)
     grown = resident_bytes() - (settled or resident_bytes())
     after = open_things()
-    print(f"{args.isolate}, {args.ranks} ranks: {done} cycles in {time.monotonic() - begin:.0f} s, memory {grown / 1e6:+.1f} MB, descriptors and threads {before} -> {after}")
+    print(
+        f"{args.isolate}, {args.ranks} ranks: {done} cycles in {time.monotonic() - begin:.0f} s, memory {grown / 1e6:+.1f} MB, descriptors and threads {before} -> {after}"
+    )
     return 1 if grown > 5e6 or after > before else 0
 
 

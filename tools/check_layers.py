@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the include table of docs/architecture.md: the table itself, every #include of every source file, every link line of CMakeLists.txt.
+"""Checks the include table of docs/architecture.md: the table itself, every #include of every source file, every link line of
+CMakeLists.txt.
 
 tools/check_layers.py              check this repository; exit 1 and one line per violation
 tools/check_layers.py --self-test  check that each kind of violation is found, on files made for it

@@ -38,8 +38,12 @@ def compile_one(entry: dict, sm: str) -> list[tuple[str, str, int, int, int]]:
         else:
             kept.append(word)
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*kept, f"--generate-code=arch=compute_{sm},code=sm_{sm}", "-cubin", "-Xptxas", "-v", "-o", f"{folder}/a.cubin"],
-                              capture_output=True, text=True, cwd=entry["directory"])
+        done = subprocess.run(
+            [*kept, f"--generate-code=arch=compute_{sm},code=sm_{sm}", "-cubin", "-Xptxas", "-v", "-o", f"{folder}/a.cubin"],
+            capture_output=True,
+            text=True,
+            cwd=entry["directory"],
+        )
     if done.returncode != 0:
         raise RuntimeError(f"{entry['file']}: {done.stderr[-2000:]}")
     found, kernel, stack, spilled = [], "", 0, 0
@@ -62,7 +66,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="print every kernel")
     args = parser.parse_args()
-    entries = {e["file"]: e for e in json.loads((args.build / "compile_commands.json").read_text()) if e["file"].endswith("_cuda.cu") and (not args.words or any(w in Path(e["file"]).name for w in args.words))}
+    entries = {
+        e["file"]: e
+        for e in json.loads((args.build / "compile_commands.json").read_text())
+        if e["file"].endswith("_cuda.cu") and (not args.words or any(w in Path(e["file"]).name for w in args.words))
+    }
     kernels, bad = 0, 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for rows in pool.map(lambda entry: compile_one(entry, args.sm), entries.values()):

@@ -74,7 +74,12 @@ def page_of(result: dict) -> str:
         *(f"| {stage} | {counts(rows, stage)} |" for stage in dict.fromkeys(row["stage"] for row in rows)),
         "",
         f"Rows of the kernels' tests, by name: {total}, of which {host} went through the host"
-        + (": " + ", ".join(sorted({k.removeprefix("cuda_host (").rstrip(")") for k in kernels if k.startswith("cuda_host")})) if host else "") + ".",
+        + (
+            ": " + ", ".join(sorted({k.removeprefix("cuda_host (").rstrip(")") for k in kernels if k.startswith("cuda_host")}))
+            if host
+            else ""
+        )
+        + ".",
         "",
         f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device, {product:.0f} TFLOP/s for a bf16 product of 8192.",
         "",

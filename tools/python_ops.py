@@ -112,7 +112,7 @@ def method(op: Any) -> str:
     signature += "Value:" if len(op.results) == 1 else f"tuple[{', '.join('Value' for _ in op.results)}]:"
     if len(signature) > 140:
         inner = "\n".join(f"        {p}," for p in parameters(op))
-        signature = f"    def {method_name(op)}(\n{inner}\n    ) {signature[signature.rindex('->'):]}"
+        signature = f"    def {method_name(op)}(\n{inner}\n    ) {signature[signature.rindex('->') :]}"
     lines = [signature]
     doc = f'"""{sentence(op.doc)}'
     if arguments(op):
@@ -127,10 +127,12 @@ def method(op: Any) -> str:
         names = ", ".join(f"r{i}" for i in range(len(op.results)))
         result = f"        {names} = self._add_all{call}\n        return {names}"
     if max(map(len, result.splitlines())) > 140:
-        result = f"        attributes: dict[str, Any] = {{\n" + wrapped(given + ",", 12).replace("\n                ", "\n            ")
+        result = "        attributes: dict[str, Any] = {\n" + wrapped(given + ",", 12).replace("\n                ", "\n            ")
         call = f'("{op.name}", {operands}, attributes, name)'
         result += "\n        }  # fmt: skip\n"
-        result += f"        return self._add{call}" if len(op.results) == 1 else f"        {names} = self._add_all{call}\n        return {names}"
+        result += (
+            f"        return self._add{call}" if len(op.results) == 1 else f"        {names} = self._add_all{call}\n        return {names}"
+        )
     return "\n".join([*lines, result]) + "\n"
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""BERT-large and ResNet-50 in PyTorch, with random weights: what bench/gpu_models.py makes engines of, and their peer, torch.compile with CUDA graphs.
+"""BERT-large and ResNet-50 in PyTorch, with random weights: what bench/gpu_models.py makes engines of, and their peer, torch.compile with
+CUDA graphs.
 
 gpu_models_torch.py    reads names from stdin, a line each ("BERT-large 384 f16 batch 1"); answers each with a line of JSON
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""PyTorch beside bench/gpu_bench: the same rows under the same names, on random operands that are rotated; CUDA graphs, medians left to the caller.
+"""PyTorch beside bench/gpu_bench: the same rows under the same names, on random operands that are rotated; CUDA graphs, medians left to
+the caller.
 
 gpu_torch.py    reads names from stdin, a line each; answers each with a line of JSON
 """
@@ -25,7 +26,9 @@ def matmul(m, k, n, dtype=BF16):
 
 def attention(heads, kv_heads, rows, columns, causal=False):
     def work(q, k, v):
-        backends = [SDPBackend.CUDNN_ATTENTION] if rows > 1 else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        backends = (
+            [SDPBackend.CUDNN_ATTENTION] if rows > 1 else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        )
         with sdpa_kernel(backends):
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=heads != kv_heads)
 

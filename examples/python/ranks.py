@@ -1,4 +1,5 @@
-"""A program that is one of several ranks: torchrun --nproc_per_node=2 ranks.py, mpirun -n 2 python ranks.py, or srun -n 2 python ranks.py"""
+"""A program that is one of several ranks: torchrun --nproc_per_node=2 ranks.py, mpirun -n 2 python ranks.py, or srun -n 2 python
+ranks.py"""
 
 import tandem
 

@@ -1,6 +1,6 @@
 """tandem build, refit and engines as arguments of the other verbs: what they print, what they refuse, and that no half file stays.
 
-    TANDEM=build/cpu/bin/tandem python tests/api/build_cli_test.py
+TANDEM=build/cpu/bin/tandem python tests/api/build_cli_test.py
 """
 
 import json
@@ -142,7 +142,11 @@ class HalfFiles(EngineTest):
         engine = self.folder / "e.tandem"
         engine.write_text("old")
         full = subprocess.run(
-            [TANDEM, "build", str(MODELS / "bert_legacy.onnx"), "-o", str(engine)], capture_output=True, text=True, timeout=LIMIT, check=False,
+            [TANDEM, "build", str(MODELS / "bert_legacy.onnx"), "-o", str(engine)],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)),
         )
         self.assertEqual(full.returncode, 1, full.stderr)

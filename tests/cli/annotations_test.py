@@ -72,7 +72,11 @@ class Annotations(ProgramTest):
 
     def test_two_axes_and_groups(self) -> None:
         groups = {-1: [0, 2], -2: [1, 3]}  # columns over the last axis, the same along the first
-        placed = {"x": ([(0, 2)], [-1, -2], {-1: [0, 1], -2: [2, 3]}), "w1": ([(1, 2)], [-1, -2], groups), "w2": ([(0, 2)], [-1, -2], groups)}
+        placed = {
+            "x": ([(0, 2)], [-1, -2], {-1: [0, 1], -2: [2, 3]}),
+            "w1": ([(1, 2)], [-1, -2], groups),
+            "w2": ([(0, 2)], [-1, -2], groups),
+        }
         report = self.inspect(annotate(product(), placed, 4), "--mesh", "dp=2,tp=2")
         self.assertEqual(self.split_weights(report), {(8, 8): ["tp"]})
         self.assertIn("dp", report["inputs"][0]["sharding"])
@@ -91,7 +95,16 @@ class Annotations(ProgramTest):
         report = self.inspect(product(), "--mesh", "x=2", "--strategy", "x=explicit", "--io", "w1=1:x", "--io", "w2=0:x")
         self.assertEqual([c["operation"] for c in report["collectives"]], ["all_reduce"])
         self.verified("--mesh", "x=2", "--strategy", "x=explicit", "--io", "w1=1:x", "--io", "w2=0:x")
-        self.refuse("inspect", self.folder / "model.onnx", "--mesh", "x=2", "--strategy", "x=explicit", code="invalid_argument", says=["'x'", "--io"])
+        self.refuse(
+            "inspect",
+            self.folder / "model.onnx",
+            "--mesh",
+            "x=2",
+            "--strategy",
+            "x=explicit",
+            code="invalid_argument",
+            says=["'x'", "--io"],
+        )
 
     def test_refused_by_name(self) -> None:
         cases = [
@@ -117,7 +130,14 @@ class Annotations(ProgramTest):
         model = annotate(product(), {})
         model.graph.node[0].device_configurations[0].sharding_spec.add(tensor_name="nowhere")
         self.refuse("inspect", self.save(model), "--mesh", "tp=2", code="invalid_model", says=["'nowhere'", "first"], node=True)
-        self.refuse("inspect", self.save(annotate(annotate(product(), {}), {}, name="twin")), "--mesh", "tp=2", code="unsupported", says=["'plan'", "'twin'"])
+        self.refuse(
+            "inspect",
+            self.save(annotate(annotate(product(), {}), {}, name="twin")),
+            "--mesh",
+            "tp=2",
+            code="unsupported",
+            says=["'plan'", "'twin'"],
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,13 @@ class BadModel(ProgramTest):
         for domain, says in {"": "'ai.onnx'", "com.microsoft": "'com.microsoft'"}.items():
             node = helper.make_node("Mystery", ["x"], ["y"], "layer/odd", domain=domain)
             path = self.save(make_model([node], [tensor("x", [2])], [tensor("y", [2])], domains=("com.microsoft",)))
-            error = self.refuse("run", path, code="unsupported", says=["Mystery", "layer/odd", says, "standard operators" if domain else "express it"], node=True)
+            error = self.refuse(
+                "run",
+                path,
+                code="unsupported",
+                says=["Mystery", "layer/odd", says, "standard operators" if domain else "express it"],
+                node=True,
+            )
             self.assertEqual(error["node"], 'Mystery "layer/odd"')
             if not domain:
                 self.assertIn("opset 17", error["message"])
@@ -66,7 +72,15 @@ class BadModel(ProgramTest):
 
 
 class BadInputs(ProgramTest):
-    def given(self, model: onnx.ModelProto, *more: object, code: str = "invalid_argument", says: list[str], node: bool = False, **arrays: np.ndarray) -> None:
+    def given(
+        self,
+        model: onnx.ModelProto,
+        *more: object,
+        code: str = "invalid_argument",
+        says: list[str],
+        node: bool = False,
+        **arrays: np.ndarray,
+    ) -> None:
         path = self.save(model)
         save_file(arrays, self.folder / "inputs.safetensors")
         self.refuse("run", path, "--inputs", "inputs.safetensors", "--outputs", "out.safetensors", *more, code=code, says=says, node=node)
@@ -89,7 +103,14 @@ class BadInputs(ProgramTest):
         self.given(product(), "--shape", "x=1x8:2x8:4x8", says=["rows = 5", "1", "4"], x=np.zeros((5, 8), np.float32))
 
     def test_shapes_that_are_none(self) -> None:
-        for text, says in {"x=1x8:2x8": "1x8:2x8", "x=axb": "axb", "x=2x8x1": "'x'", "x=4x8:2x8:1x8": "4", "nothing=2x8": "nothing", "x=2x9": "9"}.items():
+        for text, says in {
+            "x=1x8:2x8": "1x8:2x8",
+            "x=axb": "axb",
+            "x=2x8x1": "'x'",
+            "x=4x8:2x8:1x8": "4",
+            "nothing=2x8": "nothing",
+            "x=2x9": "9",
+        }.items():
             self.refuse("run", self.save(product()), "--shape", text, code="invalid_argument", says=[says])
 
     def test_an_index_outside_the_table(self) -> None:
@@ -119,7 +140,10 @@ class BadCases(ProgramTest):
         path = self.save(product())
         save_file({"x": np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)}, self.folder / "in.safetensors")
         self.succeed("run", path, "--inputs", "in.safetensors", "--outputs", "out.safetensors")
-        cases = {"case0.input.x": load_file(self.folder / "in.safetensors")["x"], "case0.output.y": load_file(self.folder / "out.safetensors")["y"].copy()}
+        cases = {
+            "case0.input.x": load_file(self.folder / "in.safetensors")["x"],
+            "case0.output.y": load_file(self.folder / "out.safetensors")["y"].copy(),
+        }
         change(cases)
         save_file(cases, self.folder / "cases.safetensors")
         done = self.run_program("verify", path, "--cases", "cases.safetensors", "--json", *more)
@@ -164,7 +188,9 @@ class BadCases(ProgramTest):
 
 class BadMesh(ProgramTest):
     def test_unknown_axis(self) -> None:
-        error = self.refuse("run", self.save(product()), "--mesh", "zz=2", code="invalid_argument", says=["'zz'", "tp, cp, dp", "--strategy"])
+        error = self.refuse(
+            "run", self.save(product()), "--mesh", "zz=2", code="invalid_argument", says=["'zz'", "tp, cp, dp", "--strategy"]
+        )
         self.assertNotIn("rank", error)
 
     def test_meshes_that_are_none(self) -> None:
@@ -172,7 +198,9 @@ class BadMesh(ProgramTest):
             self.refuse("run", self.save(product()), "--mesh", mesh, code="invalid_argument", says=[])
 
     def test_mesh_that_does_not_fit_the_ranks(self) -> None:
-        self.refuse("run", self.save(product()), "--mesh", "tp=2", "--ranks", "3", code="invalid_argument", says=["mesh tp=2", "2 ranks", "3"])
+        self.refuse(
+            "run", self.save(product()), "--mesh", "tp=2", "--ranks", "3", code="invalid_argument", says=["mesh tp=2", "2 ranks", "3"]
+        )
 
     def test_sharded_for_another_number_of_ranks(self) -> None:
         path = model_path("sharded_context_fused2")
@@ -186,7 +214,9 @@ class BadMesh(ProgramTest):
             ("sharded_context_fused2", "shard_3", 2, 4),
         ):
             for verb in (["run"], ["build", "-o", "e.tandem"]):
-                error = self.refuse(*verb, model_path(name), "--ranks", ranks, code="mismatch", says=[f"for {written} ranks", f"run on {ranks}"], node=True)
+                error = self.refuse(
+                    *verb, model_path(name), "--ranks", ranks, code="mismatch", says=[f"for {written} ranks", f"run on {ranks}"], node=True
+                )
                 self.assertIn(node, error["node"])
         self.assertFalse((self.folder / "e.tandem").exists())
 
@@ -194,7 +224,9 @@ class BadMesh(ProgramTest):
         for rank in range(4):  # more files than the nodes say ranks
             shutil.copy(model_path(f"sharded_mlp_rank{rank % 2}"), self.folder / f"mlp{rank}.onnx")
         for ranks in (3, 4):
-            error = self.refuse("run", "mlp{rank}.onnx", "--ranks", ranks, code="mismatch", says=["for 2 ranks", f"run on {ranks}"], node=True)
+            error = self.refuse(
+                "run", "mlp{rank}.onnx", "--ranks", ranks, code="mismatch", says=["for 2 ranks", f"run on {ranks}"], node=True
+            )
             self.assertIn("DistCollective_summed", error["node"])
             self.assertEqual(error["rank"], 0)
         self.succeed("run", "mlp{rank}.onnx", "--ranks", 2)

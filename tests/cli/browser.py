@@ -37,10 +37,14 @@ class Browser:
         self.numbers = itertools.count(1)
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars"]
         # The protocol wants descriptors 3 and 4.
-        shell = f"exec 3<&{theirs_in} 4>&{theirs_out}; exec \"$@\""
+        shell = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'
         self.process = subprocess.Popen(
             ["bash", "-c", shell, "bash", program, *words, "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "about:blank"],
-            pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pass_fds=(theirs_in, theirs_out),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(theirs_in)
         os.close(theirs_out)
         self.session: str | None = None

@@ -24,7 +24,10 @@ class Signals(ProgramTest):
         before = shared_files()
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             for isolate, count in (("processes", 2), ("threads", 0)):
-                with self.subTest(signal=number, isolate=isolate), Running(self, "bench", self.save(product()), "--mesh", "tp=2", "--isolate", isolate, *ENDLESS) as program:
+                with (
+                    self.subTest(signal=number, isolate=isolate),
+                    Running(self, "bench", self.save(product()), "--mesh", "tp=2", "--isolate", isolate, *ENDLESS) as program,
+                ):
                     ranks = program.wait_for_ranks(count)
                     if not count:
                         time.sleep(1)
@@ -146,7 +149,17 @@ class Ranks(ProgramTest):
 
     def test_error_of_a_rank(self) -> None:
         save_file({"ids": np.array([0, 1, 2, 9])}, self.folder / "in.safetensors")
-        self.refuse("run", self.save(lookup()), "--mesh", "dp=2", "--inputs", "in.safetensors", code="invalid_argument", says=["rank 1", "embedding/lookup", "9"], node=True)
+        self.refuse(
+            "run",
+            self.save(lookup()),
+            "--mesh",
+            "dp=2",
+            "--inputs",
+            "in.safetensors",
+            code="invalid_argument",
+            says=["rank 1", "embedding/lookup", "9"],
+            node=True,
+        )
 
 
 if __name__ == "__main__":

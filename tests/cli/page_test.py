@@ -45,8 +45,20 @@ class Page(ProgramTest):
 
     def test_two_widths_light_and_dark(self) -> None:
         page = self.page(model_path("bert_dynamo23"), "--mesh", "cp=2,tp=2", "--at", "batch=4,sequence=16")
-        texts = ["bert_dynamo23.onnx", "cp=2,tp=2", "rank 3", "input_ids", "all_reduce sum", "model.encoder.layer.0", "Memory over time",
-                 "at batch=4, sequence=16", "sent by a rank", "onednn_matmul", "40 weights", "compiler"]
+        texts = [
+            "bert_dynamo23.onnx",
+            "cp=2,tp=2",
+            "rank 3",
+            "input_ids",
+            "all_reduce sum",
+            "model.encoder.layer.0",
+            "Memory over time",
+            "at batch=4, sequence=16",
+            "sent by a rank",
+            "onednn_matmul",
+            "40 weights",
+            "compiler",
+        ]
         with Browser(CHROMIUM) as browser:
             for width, dark in ((1280, False), (400, False), (1280, True)):
                 browser.open(page, width, dark=dark)

@@ -35,7 +35,9 @@ class ProgramTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
 
     def run_program(self, *words: object) -> subprocess.CompletedProcess:
-        return subprocess.run([TANDEM, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE * 2, cwd=self.folder, check=False)
+        return subprocess.run(
+            [TANDEM, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE * 2, cwd=self.folder, check=False
+        )
 
     def succeed(self, *words: object) -> str:
         done = self.run_program(*words)
@@ -134,7 +136,9 @@ class Running:
     """The program in the background; whatever is left of it ends with the block."""
 
     def __init__(self, test: ProgramTest, *words: object) -> None:
-        self.process = subprocess.Popen([TANDEM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=test.folder)
+        self.process = subprocess.Popen(
+            [TANDEM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=test.folder
+        )
         self.ranks: list[int] = []
 
     def __enter__(self) -> "Running":

@@ -93,7 +93,9 @@ class Run(ProgramTest):
 
 class Verify(ProgramTest):
     def test_meshes_against_recorded_cases(self) -> None:
-        report = self.succeed_json("verify", model_path("mlp_legacy"), "--mesh", "tp=2", "--mesh", "dp=2", "--cases", cases_path("mlp_legacy"))
+        report = self.succeed_json(
+            "verify", model_path("mlp_legacy"), "--mesh", "tp=2", "--mesh", "dp=2", "--cases", cases_path("mlp_legacy")
+        )
         self.assertTrue(report["passed"])
         self.assertEqual([r["mesh"] for r in report["results"]], ["tp=2", "dp=2"])
         references = {o["reference"] for o in report["results"][0]["outputs"]}
@@ -183,12 +185,27 @@ class Bench(ProgramTest):
     def test_collectives(self) -> None:
         report = self.succeed_json("bench", "collectives", "--ranks", 3, "--size", "1K,96K", "--runs", 2)
         operations = {r["operation"] for r in report["results"]}
-        self.assertLessEqual({"all_reduce", "all_gather", "broadcast", "reduce", "reduce_scatter", "all_to_all", "gather", "scatter"}, operations)
+        self.assertLessEqual(
+            {"all_reduce", "all_gather", "broadcast", "reduce", "reduce_scatter", "all_to_all", "gather", "scatter"}, operations
+        )
         self.assertEqual(len(report["results"]), 2 * len(operations))
         self.assertTrue(all(r["median_us"] > 0 and r["error"] < 1e-5 for r in report["results"]))
-        one = self.succeed("bench", "collectives", "--operation", "all_reduce", "--reduce", "max", "--dtype", "i32", "--size", "4K", "--runs", 2)
+        one = self.succeed(
+            "bench", "collectives", "--operation", "all_reduce", "--reduce", "max", "--dtype", "i32", "--size", "4K", "--runs", 2
+        )
         self.assertRegex(one, r"all_reduce +4 KiB")
-        self.refuse("bench", "collectives", "--operation", "nonsense", "--size", "1K", "--runs", 1, code="invalid_argument", says=["nonsense", "all_reduce"])
+        self.refuse(
+            "bench",
+            "collectives",
+            "--operation",
+            "nonsense",
+            "--size",
+            "1K",
+            "--runs",
+            1,
+            code="invalid_argument",
+            says=["nonsense", "all_reduce"],
+        )
         self.refuse("bench", "collectives", "--size", "big", code="usage", says=["big"], exit_code=2)
 
     def test_attention(self) -> None:

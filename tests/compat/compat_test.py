@@ -51,7 +51,9 @@ class StoredEngines(ProgramTest):
 
     def test_of_todays_format_too(self) -> None:
         self.succeed("build", model_path("mlp_legacy"), "-o", "new.tandem", "--no-timing")
-        self.assertIn(f"format{format_of(self.folder / 'new.tandem')}", [engine.stem for engine in STORED], "store one: tests/compat/README.md")
+        self.assertIn(
+            f"format{format_of(self.folder / 'new.tandem')}", [engine.stem for engine in STORED], "store one: tests/compat/README.md"
+        )
 
 
 if __name__ == "__main__":

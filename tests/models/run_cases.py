@@ -76,7 +76,9 @@ def find_jobs(tandem: Path, groups: list[str], device: str, all_meshes: list[str
         else:
             meshes = all_meshes if group in WHOLE else all_meshes[:1]
             where = [word for mesh in meshes if mesh != ONE for word in ("--mesh", mesh)]
-        jobs.append(Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", "--device", device]))
+        jobs.append(
+            Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", "--device", device])
+        )
     return jobs
 
 

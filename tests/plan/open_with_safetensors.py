@@ -1,4 +1,5 @@
 """Opens the engine that engine_file_test wrote with the safetensors package and checks what a stranger sees."""
+
 import json
 import sys
 

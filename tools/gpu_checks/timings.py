@@ -1,0 +1,205 @@
+"""Stages that take times, ours and a peer's in turn."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpu_checks.rows import ROOT, Check, Row, gpus
+
+
+class Server:
+    """A program that answers names with lines of JSON."""
+
+    def __init__(self, check: Check, command: list[str], environment: dict[str, str] | None = None) -> None:
+        environment = environment or check.environment
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT
+        )
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(20)
+
+    def ask(self, name: str, limit: float = 60) -> dict:
+        late = threading.Timer(limit, self.process.kill)
+        late.start()
+        try:
+            self.process.stdin.write(name + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            late.cancel()
+        return json.loads(line) if line else {"name": name, "failed": "the program ended, or gave no answer in time"}
+
+
+PAIRS, RANK_PAIRS = 5, 3
+
+
+def bench(check: Check) -> Iterator[Row]:
+    """Ours and the peer in turn; times are medians, `ratio` the peer's time over ours: above 1 we are faster."""
+    status, text, _ = check.call([check.program("gpu_bench"), "--list"], 30)
+    ours, peer = Server(check, [check.program("gpu_bench")]), Server(check, [sys.executable, "bench/peers/gpu_torch.py"])
+    alone_program = check.program("gpu_cublaslt")
+    library = Server(check, [alone_program]) if Path(alone_program).exists() else None
+    for name in text.splitlines():
+        begin, mine, theirs, alone, values = time.monotonic(), [], [], [], {}
+        for i in range(PAIRS):
+            answer = ours.ask(name)
+            values = answer if i == 0 else values
+            if "failed" in answer:
+                break
+            mine.append(answer["us"])
+            other = peer.ask(name)
+            if "us" in other:
+                theirs.append(other["us"])
+            else:
+                values["peer"] = other["failed"]
+            if library and name.startswith("MatMul"):
+                alone += [answer["us"] for answer in [library.ask(name)] if "us" in answer]
+        values.pop("name", None)
+        if not mine:
+            yield Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))
+            continue
+        scale = values["us"] / statistics.median(mine)
+        values.update(
+            {key: round(values[key] * scale, 2) for key in ("gb_s", "tflop_s") if key in values}, us=round(statistics.median(mine), 2)
+        )
+        if theirs:
+            values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
+        if alone:
+            values.update(
+                library_us=round(statistics.median(alone), 2), library_ratio=round(statistics.median(alone) / statistics.median(mine), 3)
+            )
+        yield Row("bench", name, "passed" if values.get("error", -1) < 0.03 else "failed", time.monotonic() - begin, "", values)
+    for server in (ours, peer, *([library] if library else [])):
+        server.end()
+
+
+def whole_models(check: Check) -> Iterator[Row]:
+    """Engines of whole models through the Python package, and torch.compile with CUDA graphs, in turn. One side at a time holds its model."""
+    environment = {**check.environment, "PYTHONPATH": f"{check.unpacked / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+    status, text, _ = check.call([sys.executable, "bench/gpu_models.py", "--list"], 30)
+    ours = Server(check, [sys.executable, "bench/gpu_models.py"], environment)
+    peer = Server(check, [sys.executable, "bench/peers/gpu_models_torch.py"])
+    for name in text.splitlines() if status == 0 else []:
+        begin, mine, theirs, values = time.monotonic(), [], [], {}
+        for i in range(PAIRS):
+            answer = ours.ask(name, 200)
+            values = answer if i == 0 else values
+            if "us" not in answer:
+                break
+            mine.append(answer["us"])
+            other = peer.ask(name, 240)
+            theirs += [other["us"]] if "us" in other else []
+            if "us" not in other:
+                values["peer"] = other["failed"]
+        values.pop("name", None)
+        if not mine:
+            yield Row(
+                "engines",
+                name,
+                "skipped" if "refused" in values else "failed",
+                time.monotonic() - begin,
+                values.get("refused", values.get("failed", "")),
+            )
+            continue
+        values.update(us=round(statistics.median(mine), 2))
+        if theirs:
+            values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
+        yield Row("engines", name, "passed" if values.get("error", 1) < 0.05 else "failed", time.monotonic() - begin, "", values)
+    for server in (ours, peer):
+        server.end()
+
+
+def first_output(check: Check) -> Row:
+    """Process start to first output of an engine of 15 GB that was just written, so that the page cache holds it."""
+    name, gigabytes = "first output of a 15 GB engine", 15
+    folders = [
+        folder
+        for folder in ("/dev/shm", tempfile.gettempdir())
+        if Path(folder).is_dir() and shutil.disk_usage(folder).free > (gigabytes + 2) * 1e9
+    ]
+    if not folders:
+        return Row("engines", name, "skipped", 0, "no folder has 17 GB free")
+    program = check.program("gpu_engine")
+    with tempfile.TemporaryDirectory(dir=folders[0]) as folder:
+        path = f"{folder}/stack.tandem"
+        status, text, wrote = check.call([program, "write", path, str(gigabytes)], 240)
+        if status != 0:
+            return Row("engines", name, "failed", wrote, text.strip()[-600:])
+        seconds, answer = [], {}
+        for _ in range(3):
+            status, text, taken = check.call([program, "start", path], 90)
+            if status != 0:
+                return Row("engines", name, "failed", wrote, text.strip()[-600:])
+            seconds.append(taken)
+            answer = json.loads(text.strip().splitlines()[-1])
+    values = {
+        "seconds": round(statistics.median(seconds), 2),
+        "all": [round(s, 2) for s in seconds],
+        "phases_s": answer["phases_s"],
+        "error": answer["error"],
+        "folder": folders[0],
+        "bar": "6 s",
+    }
+    return Row("engines", name, "passed" if answer["error"] < 0.05 else "failed", wrote, "", values)
+
+
+def engines(check: Check) -> Iterator[Row]:
+    for part, bar in (("enqueue", "20 / 60 us"), ("memory", "200 MB")):
+        status, text, seconds = check.call([check.program("gpu_engine"), part], 120)
+        for line in text.splitlines():
+            values = json.loads(line) if line.startswith("{") else {}
+            if "name" in values:
+                yield Row(
+                    "engines",
+                    values.pop("name"),
+                    "passed",
+                    seconds,
+                    "",
+                    {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()} | {"bar": bar},
+                )
+        if status != 0:
+            yield Row("engines", part, "failed", seconds, text.strip()[-600:])
+    yield first_output(check)
+    yield from whole_models(check)
+
+
+def ranks(check: Check) -> Iterator[Row]:
+    """All GPUs of the machine, a process each, beside PyTorch on as many."""
+    if gpus() < 2:
+        yield Row("ranks", "all", "skipped", 0, "this machine has one GPU")
+        return
+    command = [check.program("gpu_ranks_bench"), str(gpus())]
+    status, text, _ = check.call([command[0], "--list"], 30)
+    ours, peer = Server(check, command), Server(check, [sys.executable, "bench/peers/gpu_ranks_torch.py", str(gpus())])
+    for name in text.splitlines():
+        begin, alone = time.monotonic(), name.endswith(", once")
+        answers = [(ours.ask(name, 200), {})] if alone else [(ours.ask(name), peer.ask(name)) for _ in range(RANK_PAIRS)]
+        values = {key: value for key, value in answers[0][0].items() if key != "name"}
+        mine, theirs = ([answer["us"] for answer in side if "us" in answer] for side in zip(*answers, strict=True))
+        if len(mine) < len(answers):
+            yield Row("ranks", name, "failed", time.monotonic() - begin, str([answer for answer, _ in answers])[:1000])
+            continue
+        values["us"] = round(statistics.median(mine), 2)
+        if theirs:
+            values |= {
+                "peer_us": round(statistics.median(theirs), 2),
+                "ratio": round(statistics.median(theirs) / statistics.median(mine), 3),
+                "peer": answers[0][1].get("ways"),
+            }
+        yield Row(
+            "ranks", name, "passed" if values.get("error", 1) < values.pop("limit", 0) else "failed", time.monotonic() - begin, "", values
+        )
+    for server in (ours, peer):
+        server.end()
