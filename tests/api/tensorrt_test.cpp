@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -131,6 +132,75 @@ TEST_F(TensorRt, GroupsBeforeTheirRanks) {
   gather->setNbRanks(2);
   EXPECT_EQ(gather->getOutput(0)->getDimensions().d[0], 8);
   network->lowered();
+}
+
+// softmax(q kᵀ) v of one head in double, without a factor; which keys a query may see is `allowed`.
+std::vector<double> attended(const std::vector<float>& q, const std::vector<float>& k, const std::vector<float>& v, std::size_t size,
+                             const std::function<bool(std::size_t query, std::size_t key)>& allowed) {
+  std::vector<double> out(q.size(), 0);
+  for (std::size_t i = 0; i < q.size() / size; ++i) {
+    std::vector<double> weights;
+    double sum = 0;
+    for (std::size_t j = 0; j < k.size() / size; ++j) {
+      double score = 0;
+      for (std::size_t d = 0; d < size; ++d) score += static_cast<double>(q[i * size + d]) * k[j * size + d];
+      sum += weights.emplace_back(allowed(i, j) ? std::exp(score) : 0);
+    }
+    for (std::size_t j = 0; j < weights.size(); ++j)
+      for (std::size_t d = 0; d < size; ++d) out[i * size + d] += weights[j] / sum * v[j * size + d];
+  }
+  return out;
+}
+
+TEST_F(TensorRt, AttentionOfEveryCausalKindAndWithAMask) {
+  constexpr std::size_t kQueries = 3, kKeys = 5, kSize = 4;
+  const auto ramp = [](std::size_t count, float step) {
+    std::vector<float> numbers(count);
+    for (std::size_t i = 0; i < count; ++i) numbers[i] = std::sin(step * static_cast<float>(i));
+    return numbers;
+  };
+  std::vector<float> q = ramp(kQueries * kSize, 0.7f), k = ramp(kKeys * kSize, 0.3f), v = ramp(kKeys * kSize, 1.1f), out(q.size());
+  // Booleans as TensorRT has them: one byte each.
+  std::vector<std::uint8_t> mask = {1, 0, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1};
+  const auto check = [&](CausalMaskKind kind, bool masked, const std::function<bool(std::size_t, std::size_t)>& allowed) {
+    const auto network = owned(builder->createNetworkV2(0));
+    const auto input = [&](const char* name, std::int64_t rows) { return network->addInput(name, DataType::kFLOAT, Dims4(1, 1, rows, kSize)); };
+    auto* query = input("q", kQueries);
+    auto* key = input("k", kKeys);
+    auto* layer = network->addAttentionV2(*query, *key, *input("v", kKeys), AttentionNormalizationOp::kSOFTMAX, kind);
+    if (masked) layer->setMask(*network->addInput("mask", DataType::kBOOL, Dims4(1, 1, kQueries, kKeys)));
+    layer->getOutput(0)->setName("y");
+    network->markOutput(*layer->getOutput(0));
+    const auto engine = engine_of(*network);
+    const auto context = owned(engine->createExecutionContext());
+    context->setTensorAddress("q", q.data());
+    context->setTensorAddress("k", k.data());
+    context->setTensorAddress("v", v.data());
+    context->setTensorAddress("y", out.data());
+    if (masked) context->setTensorAddress("mask", mask.data());
+    ASSERT_TRUE(context->enqueueV3(nullptr));
+    const std::vector<double> expected = attended(q, k, v, kSize, allowed);
+    for (std::size_t i = 0; i < out.size(); ++i) EXPECT_NEAR(out[i], expected[i], 1e-5) << static_cast<int>(kind) << " " << i;
+  };
+  check(CausalMaskKind::kNONE, false, [](std::size_t, std::size_t) { return true; });
+  check(CausalMaskKind::kUPPER_LEFT, false, [](std::size_t i, std::size_t j) { return j <= i; });
+  check(CausalMaskKind::kLOWER_RIGHT, false, [](std::size_t i, std::size_t j) { return j <= i + (kKeys - kQueries); });
+  check(CausalMaskKind::kNONE, true, [&](std::size_t i, std::size_t j) { return mask[i * kKeys + j] != 0; });
+}
+
+TEST_F(TensorRt, WhatAttentionRefuses) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims4(1, 1, 3, 4));
+  const auto attention = [&](AttentionNormalizationOp norm, CausalMaskKind kind) { return network->addAttentionV2(*x, *x, *x, norm, kind); };
+  EXPECT_EQ(thrown([&] { attention(AttentionNormalizationOp::kNONE, CausalMaskKind::kNONE); }).code(), tandem::ErrorCode::unsupported);
+  auto* layer = attention(AttentionNormalizationOp::kSOFTMAX, CausalMaskKind::kUPPER_LEFT);
+  for (const int ranks : {0, -1}) EXPECT_TRUE(says(thrown([&] { layer->setNbRanks(ranks); }), "from 1"));
+  layer->setNbRanks(2);
+  EXPECT_TRUE(says(thrown([&] { layer->setNbRanks(1); }), "cannot be changed"));
+  const auto other = owned(builder->createNetworkV2(0));
+  EXPECT_TRUE(says(thrown([&] { layer->setMask(*other->addInput("mask", DataType::kBOOL, Dims4(1, 1, 3, 3))); }), "another network"));
+  layer->setMask(*network->addInput("mask", DataType::kBOOL, Dims4(1, 1, 3, 3)));
+  EXPECT_TRUE(says(thrown([&] { layer->getOutput(0)->getDimensions(); }), "exclude each other"));
 }
 
 TEST_F(TensorRt, Communicators) {

@@ -70,6 +70,8 @@ class ILayer {
   ILayer(INetworkDefinition* network, LayerType type, std::string name, std::vector<ITensor*> inputs)
       : network_(network), type_(type), name_(std::move(name)), inputs_(std::move(inputs)), output_(new ITensor(network, name_ + "_output", this)) {}
   inline void changed();
+  // The tensor, which must be of this layer's network.
+  inline ITensor& own(ITensor& tensor) const;
   // Adds what the layer means.
   virtual Value lower(tandem::Network& network, const std::vector<Value>& inputs) const = 0;
   // Refuses settings that a network in the making may have, but not one that is built.

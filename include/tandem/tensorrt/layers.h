@@ -171,8 +171,9 @@ class IAttention : public ILayer {
  public:
   // What may be attended to (bool), or what is added to the scores; not together with a causal kind.
   bool setMask(ITensor& mask) {
+    ITensor& given = own(mask);
     inputs_.resize(3);
-    inputs_.push_back(&mask);
+    inputs_.push_back(&given);
     changed();
     return true;
   }

@@ -146,6 +146,7 @@ class INetworkDefinition {
 
 inline void ITensor::changed() { network_->changed(); }
 inline void ILayer::changed() { network_->changed(); }
+inline ITensor& ILayer::own(ITensor& tensor) const { return network_->own(tensor); }
 inline DataType ITensor::getType() const { return to_trt(network_->value(*const_cast<ITensor*>(this)).dtype()); }
 inline Dims ITensor::getDimensions() const {
   std::vector<std::int64_t> extents;
