@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-HEADS, SIZE, WIDTH, CHAINED = 24, 128, 4096, 20
+HEADS, SIZE, WIDTH, CHAINED = 24, 128, 4096, 200
 
 
 def heads_first(qkv):
