@@ -20,7 +20,10 @@ struct BuildOptions {
   // Inputs, outputs and weights that are to lie otherwise than the strategies and the file's sharding annotations say: name → "same" or
   // "DIM:AXIS[,DIM:AXIS…]".
   std::map<std::string, std::string> io;
-  std::map<std::string, std::string> shapes;      // per input "1:8:64x1:128:512" or "8x128"
+  std::map<std::string, std::string> shapes;      // per input "1x1:8x128:64x512" (smallest, typical, largest) or "8x128"
+  // Several optimization profiles: for each the inputs' shapes, as above, before those of `shapes`. The engine then has a program for each,
+  // with kernels chosen for its typical shapes, and the weights once. They may overlap. Empty: one profile, that of `shapes`.
+  std::vector<std::map<std::string, std::string>> profiles;
   std::vector<std::string> disabled_passes;
   std::string dump;                               // folder for numbered graphs; empty: none
   // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.

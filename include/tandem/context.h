@@ -18,6 +18,8 @@ namespace tandem {
 struct ContextOptions {
   int rank = 0;
   int threads = 0;  // 0: cores / ranks
+  // The optimization profile whose program runs, as set_profile() takes it.
+  int profile = 0;
   bool dependent_launch = true;  // as in TeamOptions
   double step_deadline_s = 30;
   double rendezvous_deadline_s = 60;
@@ -63,6 +65,13 @@ class Context {
   // Sentences about what is bound, for who uses this context.
   const std::vector<std::string>& notices() const;
 
+  // Whose program runs from now on, with kernels chosen for its typical shapes; the shapes that are set stay, and must fit it: else an error
+  // says which profile would. -1: for each set of shapes the one that fits, of several that whose typical shapes are nearest. Local, never waits, between calls at any time: work that was
+  // given goes on, and prepared shapes of each profile are kept. All ranks must use one profile: with several, the first prepare() or run()
+  // after another came into use is collective, and throws Error(mismatch) where they differ. Error(invalid_argument) for one that is none.
+  void set_profile(int profile);
+  // The one in use; with -1, that of the last shapes that were looked at.
+  int profile() const;
   // The shape of the whole input, of all ranks together; checked at the next prepare(), run() or output_shape().
   void set_input_shape(std::size_t input, Shape shape);
   // The same from the shape of this rank's part; every rank has a part of that size. Throws Error(invalid_argument) where that does not
@@ -100,7 +109,7 @@ class Context {
   // Bytes of the device for activations and workspace that the shapes set need. Does their first-time work, as prepare() does, but runs
   // nothing; with several ranks the first one is collective.
   std::size_t device_memory_bytes();
-  // The same for the largest shapes of a profile. Smaller ones mostly need less, but kernels may take another workspace for them.
+  // The same for the largest shapes of an optimization profile, be it in use or not. Smaller ones mostly need less, but kernels may take another workspace for them.
   std::size_t max_device_memory_bytes(std::size_t profile = 0);
   // From now on they lie in memory of the caller's (of the host for CPU ranks), such as one block for several contexts that never run at a
   // time; null: in the context's own again. It stays valid until it is replaced or the context is gone, the work given is done, and graphs

@@ -36,7 +36,8 @@ struct Port {
   std::string sharding;
   bool per_rank = false;  // each rank has its own
   std::vector<std::string> local_shape;  // of what one rank holds
-  std::vector<Shape> local_range;        // the same at the smallest, typical and largest values of the dynamic dimensions
+  std::vector<Shape> local_range;        // the same at the smallest, typical and largest values of the profile's dynamic dimensions
+  std::vector<Shape> range;              // of the whole, likewise
 };
 
 struct CollectiveReport {
@@ -60,8 +61,11 @@ class Engine {
   int ranks() const;
   std::string device() const;  // "cpu" or "cuda": what its ranks run on
   std::string mesh() const;
-  std::vector<Port> inputs() const;
-  std::vector<Port> outputs() const;
+  // How many optimization profiles it has: ranges of shapes, each with a program of its own. One at least.
+  int profiles() const;
+  // Throw Error(invalid_argument) for a profile that is none.
+  std::vector<Port> inputs(int profile = 0) const;
+  std::vector<Port> outputs(int profile = 0) const;
   std::vector<CollectiveReport> collectives() const;
   std::vector<std::string> notices() const;
   // False for an engine without its weights: it can be inspected and refitted, not run.
@@ -73,14 +77,16 @@ class Engine {
   Array to_bytes(const SaveOptions& options = {}) const;
   // Whether a refit can replace all its weights.
   bool refittable() const;
-  // Of activations and workspace, on the rank that takes most, for the typical shapes.
+  // Of activations and workspace, on the rank that takes most, for the typical shapes of the profile that takes most.
   std::size_t activation_bytes() const;
   // Everything about it as JSON: mesh, ports, values with how they lie over the mesh, steps by layer, collectives with bytes, weights, memory
-  // per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name. Throws
-  // Error(invalid_argument) for a symbol that the engine does not have, or a size outside its range.
+  // per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name; steps are those
+  // of the optimization profile that fits these sizes best. Throws Error(invalid_argument) for a symbol that the engine does not have, or
+  // sizes outside of all profiles.
   std::string describe(const std::map<std::string, std::int64_t>& at = {}) const;
-  // Arrays of the declared shapes: symbols take their `opt` values; integers are 0 and 1, floats lie in -1 … 1. The same for one seed.
-  Arrays random_inputs(unsigned seed = 0) const;
+  // Arrays of the declared shapes: symbols take their `opt` values in the profile; integers are 0 and 1, floats lie in -1 … 1. The same for
+  // one seed.
+  Arrays random_inputs(unsigned seed = 0, int profile = 0) const;
   const EngineData& data() const { return *data_; }
 
  private:

@@ -30,6 +30,7 @@ void bind_build(nb::module_& module) {
       .def_rw("strategies", &BuildOptions::strategies)
       .def_rw("io", &BuildOptions::io)
       .def_rw("shapes", &BuildOptions::shapes)
+      .def_rw("profiles", &BuildOptions::profiles)
       .def_rw("disabled_passes", &BuildOptions::disabled_passes)
       .def_rw("dump", &BuildOptions::dump)
       .def_rw("dtype", &BuildOptions::dtype)

@@ -12,9 +12,9 @@ namespace {
 
 class PyContext {
  public:
-  PyContext(const Engine& engine, int rank, int threads, double step, double rendezvous)
+  PyContext(const Engine& engine, int rank, int threads, int profile, double step, double rendezvous)
       : engine_(engine), rank_(rank),
-        runner_(engine, {.rank = rank, .threads = threads, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous}, std::make_shared<Interrupt>()),
+        runner_(engine, {.rank = rank, .threads = threads, .profile = profile, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous}, std::make_shared<Interrupt>()),
         session_("context", runner_) {}
 
   // One method of the runner, as this object's only call.
@@ -65,14 +65,20 @@ void bind_context(nb::module_& module) {
                         "context manager.")
       .def(
           "__init__",
-          [](PyContext* self, const Engine& engine, int rank, int threads, double step, double rendezvous) {
-            new (self) PyContext(engine, rank, threads, step, rendezvous);
+          [](PyContext* self, const Engine& engine, int rank, int threads, int profile, double step, double rendezvous) {
+            new (self) PyContext(engine, rank, threads, profile, step, rendezvous);
           },
-          "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "step_deadline"_a = 30.0, "rendezvous_deadline"_a = 60.0,
-          "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; deadlines in seconds. Raises InvalidArgumentError, MismatchError.")
+          "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "profile"_a = 0, "step_deadline"_a = 30.0, "rendezvous_deadline"_a = 60.0,
+          "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; `profile` as for set_profile; deadlines in seconds. Raises InvalidArgumentError, MismatchError.")
       .def("set_communicator", &PyContext::set_communicator, "group"_a.none(), nb::sig("def set_communicator(self, group: typing.Any) -> None"),
            "The Group to run with, or None to release it; of an engine for GPUs also a communicator of NCCL, as Group.from_nccl takes it. Local, never waits, in "
            "any order on the ranks, also again. One that the engine has no use for is taken with a notice. Raises MismatchError for a group of another size or rank than the engine's; an engine of one rank takes any.")
+      .def("set_profile", [](PyContext& self, int profile) { self.turn([&](RankRunner& r) { r.set_profile(profile); }); }, "profile"_a,
+           "The optimization profile whose program runs from now on; the shapes that are set stay, and must fit it. -1: for each set of shapes the one that fits, "
+           "of several that whose typical shapes are nearest. Work under way goes on. All ranks must use one profile: the next call compares. Raises "
+           "InvalidArgumentError for one that is none.")
+      .def_prop_ro("profile", [](PyContext& self) { return self.turn([](RankRunner& r) { return r.profile(); }); },
+                   "The optimization profile in use, from 0; with -1, that of the last shapes.")
       .def("set_input_shape", [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },
            "name"_a, "shape"_a, nb::sig("def set_input_shape(self, name: str, shape: collections.abc.Sequence[int]) -> None"),
            "The shape of the whole input, of all ranks together. Not needed where every rank's part has the same size: then the arrays say it.")

@@ -80,8 +80,9 @@ void bind_engine(nb::module_& module) {
       .def_prop_ro("device", &Engine::device, "What its ranks run on: \"cpu\" or \"cuda\".")
       .def_prop_ro("mesh", [](const Engine& e) { return nb::module_::import_("tandem.mesh").attr("Mesh").attr("parse")(e.mesh()); },
                    nb::sig("def mesh(self) -> tandem.mesh.Mesh"), "How the ranks are arranged: named axes and their sizes.")
-      .def_prop_ro("inputs", &Engine::inputs, "The inputs in the model's order.")
-      .def_prop_ro("outputs", &Engine::outputs, "The outputs in the model's order.")
+      .def_prop_ro("inputs", [](const Engine& e) { return e.inputs(); }, "The inputs in the model's order.")
+      .def_prop_ro("outputs", [](const Engine& e) { return e.outputs(); }, "The outputs in the model's order.")
+      .def_prop_ro("profiles", &Engine::profiles, "How many optimization profiles it has: ranges of shapes, each with a program of its own. One at least.")
       .def_prop_ro("collectives", &Engine::collectives, "What the ranks exchange in a run, in order.")
       .def_prop_ro("notices", &Engine::notices, "Sentences that a user of the model should read.")
       .def_prop_ro("has_weights", &Engine::has_weights, "False for an engine without weights: it can be inspected and refitted, not run.")
@@ -108,7 +109,7 @@ void bind_engine(nb::module_& module) {
            nb::sig("def describe(self, at: collections.abc.Mapping[str, int] | None = None) -> dict[str, typing.Any]"),
            "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, values with how they lie over the mesh, steps with layer, "
            "kernel and microseconds, collectives with bytes, weights, bytes per rank and step. Bytes are for the sizes in `at`, such as "
-           "{\"batch\": 8}, and for typical ones of what it does not name. Raises InvalidArgumentError for sizes that the engine does not have.")
+           "{\"batch\": 8}, and for typical ones of what it does not name; steps are those of the optimization profile that fits these sizes best. Raises InvalidArgumentError for sizes that the engine does not have.")
       .def("to_graphviz", [](const Engine& e, const nb::object& at) { return looking("graphviz")(described(e, at)); }, "at"_a = nb::none(),
            nb::sig("def to_graphviz(self, at: collections.abc.Mapping[str, int] | None = None) -> str"),
            "The program of one rank in the DOT language, for `dot -Tsvg`: steps in boxes by layer, exchanges in the colour of their mesh axis, edges with "
@@ -117,16 +118,16 @@ void bind_engine(nb::module_& module) {
            "Tables for notebooks: inputs and outputs, what a rank holds and sends, steps with what they make, shardings and bytes. Safe for any names.")
       .def("create_context", [](nb::object self, const nb::kwargs& options) { return nb::module_::import_("tandem._core").attr("Context")(self, **options); },
            "options"_a,
-           nb::sig("def create_context(self, *, rank: int = 0, threads: int = 0, step_deadline: float = 30.0, rendezvous_deadline: float = 60.0) -> Context"),
+           nb::sig("def create_context(self, *, rank: int = 0, threads: int = 0, profile: int = 0, step_deadline: float = 30.0, rendezvous_deadline: float = 60.0) -> Context"),
            "Context(engine, …): one rank of it, run by the thread that calls.")
       .def("random_inputs",
-           [](const Engine& engine, unsigned seed) {
+           [](const Engine& engine, unsigned seed, int profile) {
              nb::dict out;
-             for (const auto& [name, array] : engine.random_inputs(seed)) out[name.c_str()] = to_numpy(array);
+             for (const auto& [name, array] : engine.random_inputs(seed, profile)) out[name.c_str()] = to_numpy(array);
              return out;
            },
-           "seed"_a = 0u, nb::sig("def random_inputs(self, seed: int = 0) -> dict[str, typing.Any]"),
-           "numpy arrays of the declared shapes, by name; dynamic extents take their typical values. Integers are 0 and 1, floats lie in -1 to 1. The "
+           "seed"_a = 0u, "profile"_a = 0, nb::sig("def random_inputs(self, seed: int = 0, profile: int = 0) -> dict[str, typing.Any]"),
+           "numpy arrays of the declared shapes, by name; dynamic extents take their typical values in the optimization profile. Integers are 0 and 1, floats lie in -1 to 1. The "
            "same for one seed.")
       .def("__reduce__", [](nb::handle) { refuse_pickling("an Engine"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
       .def("__repr__", [](const Engine& e) {

@@ -34,7 +34,7 @@ class Ranks {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
     if (engine.ranks() == 1 && settings.isolate == "threads") {
-      const ContextOptions options{.threads = settings.threads, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
+      const ContextOptions options{.threads = settings.threads, .profile = -1, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
       single_.emplace(engine, options, interrupt);
       return;
     }

@@ -34,6 +34,11 @@ Context& RankRunner::context() {
   return *context_;
 }
 
+void RankRunner::set_profile(int profile) {
+  context().set_profile(profile);
+  output_shapes_.clear();  // whether the shapes fit is looked at again
+}
+
 void RankRunner::set_input_shape(nb::handle name, Shape shape) {
   const std::size_t i = inputs_.find(name);
   context().set_input_shape(i, std::move(shape));

@@ -20,6 +20,8 @@ class RankRunner {
   void synchronize();
   // -1 on the CPU.
   int gpu() const { return gpu_; }
+  void set_profile(int profile);
+  int profile() { return context().profile(); }
   void set_input_shape(nb::handle name, Shape shape);
   // From this rank's part.
   void set_local_input_shape(nb::handle name, const Shape& shape);

@@ -25,6 +25,17 @@ def _mesh_text(mesh: Mesh | Mapping[str, int] | str | None) -> str:
     return str(Mesh.parse(mesh) if isinstance(mesh, str) else mesh if isinstance(mesh, Mesh) else Mesh(mesh))
 
 
+def _profiles(profiles: Iterable[Mapping[str, str]] | None) -> list[dict[str, str]]:
+    if profiles is None:
+        return []
+    given = [profiles] if isinstance(profiles, (str, Mapping)) else list(profiles)
+    if isinstance(profiles, (str, Mapping)) or not all(isinstance(profile, Mapping) for profile in given):
+        raise InvalidArgumentError(f"profiles is {profiles!r}, expected a list with a dict of shapes for each optimization profile")
+    if not given:
+        raise InvalidArgumentError("profiles is empty, expected the shapes of one optimization profile at least; leave it out for the default ranges")
+    return [dict(profile) for profile in given]
+
+
 @watched
 def build(
     model: str | os.PathLike[str] | Network,
@@ -36,6 +47,7 @@ def build(
     strategies: Mapping[str, str] | None = None,
     io: Mapping[str, str] | None = None,
     shapes: Mapping[str, str] | None = None,
+    profiles: Iterable[Mapping[str, str]] | None = None,
     dtype: Literal["", "f16", "bf16"] = "",
     weights: Literal["", "int8", "int4", "fp8"] = "",
     refittable: bool = False,
@@ -58,6 +70,8 @@ def build(
         strategies: for axes of other names: axis to "tp", "cp" or "dp".
         io: inputs and outputs that are to lie otherwise than the strategies say: name to "same" or "DIM:AXIS[,DIM:AXIS...]".
         shapes: per input its shape, "8x128", or its smallest, typical and largest, "1x8:8x64:64x512"; in elements.
+        profiles: several optimization profiles: for each the inputs' shapes, as above, before those of `shapes`. The engine then has a program
+            for each, with kernels chosen for its typical shapes, and the weights once. They may overlap.
         dtype: compute f32 products and what lies between them in this type; norms, softmax, inputs and outputs stay.
         weights: quantise the matrices of products: int8 and fp8 with a scale per column, int4 with one per 64 or 32 rows of a column.
         refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
@@ -85,6 +99,7 @@ def build(
     options.strategies = dict(strategies or {})
     options.io = dict(io or {})
     options.shapes = dict(shapes or {})
+    options.profiles = _profiles(profiles)
     options.dtype = dtype
     options.weights = weights
     options.refittable = refittable

@@ -40,6 +40,59 @@ def test_ranks_as_threads(engine, mlp):
         np.testing.assert_allclose(out, mlp(x), rtol=1e-4, atol=1e-4)
 
 
+def test_optimization_profiles(mlp):
+    profiles = [{"x": "1x8:1x8:4x8"}, {"x": "2x8:6x8:32x8"}]
+    engine = tandem.build(mlp.path, mesh={"tp": 2}, profiles=profiles)
+    assert engine.profiles == 2 and engine.random_inputs(profile=1)["x"].shape == (6, 8)
+    assert [p["symbols"] for p in engine.describe()["profiles"]] == [p["symbols"] for p in tandem.load_engine(engine.to_bytes()).describe()["profiles"]]
+    few, many = mlp.inputs()[:3], mlp.inputs()
+
+    def body(rank, group):
+        with engine.create_context(rank=rank, threads=1) as context:
+            context.set_communicator(group)
+            assert context.profile == 0
+            outputs = [context(x=few)["out"]]
+            with pytest.raises(tandem.Error, match=r"input 'x'.* 6 is outside 1 … 4; profile 1 would"):
+                context(x=many)
+            context.set_profile(1)
+            outputs += [context(x=many)["out"], context(x=few)["out"]]
+            context.set_profile(-1)
+            outputs += [context(x=many)["out"], context(x=few[:1])["out"]]
+            assert context.profile == 0
+            with pytest.raises(tandem.Error, match="no optimization profile 2"):
+                context.set_profile(2)
+            return outputs
+
+    for outputs in on_ranks(2, body):
+        for out, x in zip(outputs, (few, many, few, many, few[:1]), strict=True):
+            np.testing.assert_allclose(out, mlp(x), rtol=1e-4, atol=1e-4)
+    for isolate in ("threads", "processes"):
+        with tandem.load(engine, isolate=isolate) as model:
+            for x in (few, many, few[:1]):
+                np.testing.assert_allclose(model(x=x)["out"], mlp(x), rtol=1e-4, atol=1e-4)
+    with tandem.load(tandem.build(mlp.path, profiles=profiles)) as model:  # of one rank
+        for x in (few, many, few[:1]):
+            np.testing.assert_allclose(model(x=x)["out"], mlp(x), rtol=1e-4, atol=1e-4)
+        with pytest.raises(tandem.Error, match="fit no optimization profile"):
+            model(x=np.zeros((33, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("profiles", "says"),
+    [
+        ([], "profiles is empty"),
+        ({"x": "1x8"}, "expected a list"),
+        (["x"], "expected a list"),
+        ([{}], "optimization profile 0 gives no input a shape"),
+        ([{"x": "1x8"}, {"z": "1x8"}], "'z'"),
+    ],
+)
+def test_optimization_profiles_that_are_none(mlp, profiles, says):
+    with pytest.raises(tandem.Error, match=says) as caught:
+        tandem.build(mlp.path, profiles=profiles)
+    assert caught.value.code == "invalid_argument"
+
+
 def test_created_by_the_engine(engine, mlp):
     x = mlp.inputs()
 

@@ -14,12 +14,19 @@ namespace {
 
 class ProgramBuilder {
  public:
-  ProgramBuilder(Module& module, Graph& graph, Plan& plan, std::map<std::string, int>& weights, const PlanOptions& options)
-      : module_(module), graph_(graph), plan_(plan), weights_(weights), options_(options), chooser_(graph, plan.mesh, options) {}
+  // What programs of a plan share.
+  struct Shared {
+    std::map<std::string, int> weights;                // by name: their number
+    std::map<const Node*, const Weight*> constants;
+  };
+
+  // Of one of the graph's profiles, or of a graph that has none.
+  ProgramBuilder(Module& module, Graph& graph, std::size_t profile, Plan& plan, Shared& shared, const PlanOptions& options)
+      : module_(module), graph_(graph), profile_(profile), plan_(plan), shared_(shared), options_(options), chooser_(graph, profile, plan.mesh, options) {}
 
   Program build() {
     program_.name = graph_.name();
-    program_.profiles = graph_.profiles;
+    if (!graph_.profiles.empty()) program_.profiles = {graph_.profiles[profile_]};
     program_.constraints = graph_.constraints;
     for (const auto& input : graph_.inputs()) {
       index_[input.get()] = add_value(*input, PlanValue::Kind::input);
@@ -27,7 +34,7 @@ class ProgramBuilder {
     }
     for (const auto& value : graph_.weight_values()) add_weight(value.get(), *value->weight());
     for (std::size_t done = 0; const auto& node : graph_.nodes()) {
-      if (options_.progress) options_.progress(done++, graph_.nodes().size());
+      if (options_.progress) options_.progress(profile_ * graph_.nodes().size() + done++, graph_.nodes().size() * std::max<std::size_t>(1, graph_.profiles.size()));
       add_node(*node);
     }
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
@@ -50,7 +57,7 @@ class ProgramBuilder {
   }
 
   void add_weight(const Value* value, const Weight& weight) {
-    const auto [at, fresh] = weights_.try_emplace(weight.name, static_cast<int>(plan_.weights.size()));
+    const auto [at, fresh] = shared_.weights.try_emplace(weight.name, static_cast<int>(plan_.weights.size()));
     if (fresh) {
       std::set<std::string> symbols;
       weight.recipe->collect_symbols(symbols);
@@ -64,11 +71,17 @@ class ProgramBuilder {
   }
 
   void add_constant(const Node& node) {
+    const Weight*& weight = shared_.constants[&node];
+    if (!weight) weight = &make_constant(node);
+    add_weight(node.result(), *weight);
+  }
+
+  const Weight& make_constant(const Node& node) {
     const Tensor& data = node.attributes.get<Tensor>("value");
     std::string name = fmt::format("constant/{}", node.result()->name());
     for (int i = 1; module_.has_source(name); ++i) name = fmt::format("constant/{}.{}", node.result()->name(), i);
     module_.add_source(name, data);
-    add_weight(node.result(), module_.add_weight(name, Recipe::from_source(name, data.dtype(), data.shape()), true));
+    return module_.add_weight(name, Recipe::from_source(name, data.dtype(), data.shape()), true);
   }
 
   void add_node(Node& node) {
@@ -113,17 +126,16 @@ class ProgramBuilder {
   // What the kernel compiles at the least, typical and largest shapes; others are compiled when they are bound.
   void add_code(const KernelDef& kernel, const OpCall& call) {
     if (options_.sm == 0 || !kernel.texts || !can_compile_cuda()) return;
-    const std::vector<Profile> profiles = graph_.profiles.empty() ? std::vector<Profile>(1) : graph_.profiles;
-    for (const Profile& profile : profiles)
-      for (const auto extent : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) {
-        SymbolValues symbols = coordinates(plan_.mesh, 0);
+    for (const auto extent : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) {
+      SymbolValues symbols = coordinates(plan_.mesh, 0);
+      for (const Profile& profile : program_.profiles)
         for (const auto& [name, range] : profile) symbols[name] = range.*extent;
-        for (const std::string& text : texts_of(kernel, call, symbols)) {
-          std::string key = text_key(text);
-          const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
-          if (std::ranges::none_of(plan_.code, same)) plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
-        }
+      for (const std::string& text : texts_of(kernel, call, symbols)) {
+        std::string key = text_key(text);
+        const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
+        if (std::ranges::none_of(plan_.code, same)) plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
       }
+    }
   }
 
   static std::vector<std::string> texts_of(const KernelDef& kernel, const OpCall& call, const SymbolValues& symbols) {
@@ -182,8 +194,9 @@ class ProgramBuilder {
 
   Module& module_;
   Graph& graph_;
+  std::size_t profile_;
   Plan& plan_;
-  std::map<std::string, int>& weights_;
+  Shared& shared_;
   const PlanOptions& options_;
   KernelChooser chooser_;
   Program program_;
@@ -194,9 +207,12 @@ class ProgramBuilder {
 void tell_of_host_steps(Plan& plan) {
   if (plan.device == "cpu") return;
   std::map<std::string, int> ops;
-  for (const Program& program : plan.programs)
+  for (const Program& program : plan.programs) {  // one for each profile
+    std::map<std::string, int> of_program;
     for (const Step& step : program.steps)
-      if (find_kernel(step.kernel)->through_host) ++ops[step.op];
+      if (find_kernel(step.kernel)->through_host) ++of_program[step.op];
+    for (const auto& [op, count] : of_program) ops[op] = std::max(ops[op], count);
+  }
   if (ops.empty()) return;
   std::string list;
   for (const auto& [op, count] : ops) list += fmt::format("{}{} {}", list.empty() ? "" : ", ", count, op);
@@ -215,8 +231,10 @@ Plan build_plan(Module& module, const PlanOptions& options) {
   plan.exact = options.exact;
   plan.built_with = options.built_with;
   plan.notices = module.notices;
-  std::map<std::string, int> weights;
-  for (const auto& graph : module.graphs()) plan.programs.push_back(ProgramBuilder(module, *graph, plan, weights, options).build());
+  ProgramBuilder::Shared shared;
+  for (const auto& graph : module.graphs())
+    for (std::size_t profile = 0; profile < std::max<std::size_t>(1, graph->profiles.size()); ++profile)
+      plan.programs.push_back(ProgramBuilder(module, *graph, profile, plan, shared, options).build());
   tell_of_host_steps(plan);
   return plan;
 }

@@ -17,7 +17,7 @@ struct KernelDef;
 // One candidate to be timed.
 struct Trial {
   const KernelDef& kernel;
-  const OpCall& call;         // bound to the opt values of the first profile, on rank 0 of the mesh
+  const OpCall& call;         // bound to the opt values of the profile, on rank 0 of the mesh
   std::vector<bool> weights;  // per operand: it is a weight, which a kernel may pack
   int ranks = 1;              // of its group; 1 for what does not communicate
 };
@@ -40,6 +40,7 @@ struct PlanOptions {
   std::function<void(std::size_t step, std::size_t steps)> progress = {};  // may throw to stop
 };
 
+// A program for each optimization profile of a graph, with the same weights, values and order of steps.
 // Constants become frozen weights, whose data is added to the module as sources. The Plan keeps no pointer into the module.
 // Throws Error(unsupported) naming the node and every reason where no kernel can run it.
 Plan build_plan(Module& module, const PlanOptions& options = {});

@@ -33,12 +33,12 @@ int ranks_of(const Node& node, const Mesh& mesh) {
 
 }  // namespace
 
-KernelChooser::KernelChooser(const Graph& graph, const Mesh& mesh, const PlanOptions& options)
+KernelChooser::KernelChooser(const Graph& graph, std::size_t profile, const Mesh& mesh, const PlanOptions& options)
     : mesh_(mesh), options_(options), symbols_(coordinates(mesh, 0)) {
   for (const std::string& name : options.kernels)
     if (!find_kernel(name)) fail(ErrorCode::invalid_argument, "no kernel is called '{}'", name);
   if (graph.profiles.empty()) return;
-  for (const auto& [name, range] : graph.profiles[0]) symbols_[name] = range.opt;
+  for (const auto& [name, range] : graph.profiles[profile]) symbols_[name] = range.opt;
 }
 
 Choice KernelChooser::choose(const Node& node) {

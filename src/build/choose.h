@@ -18,7 +18,7 @@ struct Choice {
 class KernelChooser {
  public:
   // All references must outlive the chooser. Throws Error(invalid_argument) where a kernel that does not exist is asked for.
-  KernelChooser(const Graph& graph, const Mesh& mesh, const PlanOptions& options);
+  KernelChooser(const Graph& graph, std::size_t profile, const Mesh& mesh, const PlanOptions& options);
   // Throws Error(unsupported) naming the node and every reason where no kernel can run it.
   Choice choose(const Node& node);
 
@@ -28,7 +28,7 @@ class KernelChooser {
 
   const Mesh& mesh_;
   const PlanOptions& options_;
-  SymbolValues symbols_;   // opt values, and coordinates of rank 0
+  SymbolValues symbols_;   // opt values of the profile, and coordinates of rank 0
   TimingCache memory_;     // where no cache is given
 };
 

@@ -20,8 +20,31 @@ void print_ports(const Json& report) {
   }
 }
 
+std::string range_text(const Json& range) {
+  std::string out;
+  for (const Json& shape : range) {
+    out += out.empty() ? "" : ":";
+    for (std::size_t d = 0; d < shape.size(); ++d) out += (d == 0 ? "" : "x") + text(shape[d]);
+  }
+  return out;
+}
+
+// Where there are several.
+void print_profiles(const Json& report) {
+  if (report["profiles"].size() < 2) return;
+  for (std::size_t p = 0; p < report["profiles"].size(); ++p) {
+    const Json& profile = report["profiles"][p];
+    std::string ranges;
+    for (const Json& input : profile["inputs"]) ranges += fmt::format("{}{} {}", ranges.empty() ? "" : ", ", text(input["name"]), range_text(input["range"]));
+    const std::string largest = profile["max_activation_bytes"].is_null() ? "" : fmt::format(", {} at the largest", size_text(profile["max_activation_bytes"]));
+    fmt::print("profile {}: {}; {} of activations at the typical shapes{}\n", p, ranges, size_text(profile["activation_bytes"]), largest);
+    for (const Json& step : profile["steps"])
+      fmt::print("  {:>4} \"{}\" by {}, not {}\n", text(step["step"]), text(step["node"]), text(step["kernel"]), text(step["instead_of"]));
+  }
+}
+
 void print_steps(const Json& report) {
-  fmt::print("steps\n");
+  fmt::print("steps{}\n", report["profiles"].size() < 2 ? "" : fmt::format(" of profile {}", text(report["profile"])));
   for (std::size_t i = 0; i < report["steps"].size(); ++i) {
     const Json& step = report["steps"][i];
     fmt::print("  {:>4} {} \"{}\" by {}\n", i, text(step["op"]), text(step["node"]), kernel_choice(step));
@@ -40,6 +63,7 @@ void print(const Json& report) {
              report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]), report["has_weights"] ? "" : ", without weights",
              report["refittable"] ? ", refittable" : "");
   print_ports(report);
+  print_profiles(report);
   print_steps(report);
   print_collectives(report);
   std::size_t split = 0;

@@ -48,7 +48,7 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   if (mesh) app.add_option("--mesh", build.mesh, "axes and their sizes, like tp=2,cp=2");
   app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")->check(CLI::Range(1, 256));
   app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp|explicit for an axis of another name, explicit: as --io and the file's annotations say")->delimiter(',');
-  app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8");
+  app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8; the second range of a NAME is for a second optimization profile, and so on");
   app.add_option("--io", ports, "NAME=SPEC for an input, output or weight that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
   app.add_option("--weights", build.weights, "quantise the matrices of products")->check(CLI::IsMember({"int8", "int4", "fp8"}));
@@ -75,12 +75,30 @@ void ModelArguments::add_strategy(const std::string& text) {
 void ModelArguments::finish() {
   for (const std::string& text : strategies) add_strategy(text);
   for (const std::string& text : ports) build.io.insert(name_and_value(text, "--io"));
-  for (const std::string& text : shapes) build.shapes.insert(name_and_value(text, "--shape"));
+  add_shapes();
+}
+
+// An input that is named once has that range in all profiles; others have one for each.
+void ModelArguments::add_shapes() {
+  std::map<std::string, std::vector<std::string>> ranges;
+  for (const std::string& text : shapes) {
+    const auto [name, range] = name_and_value(text, "--shape");
+    ranges[name].push_back(range);
+  }
+  std::size_t profiles = 1;
+  for (const auto& [name, list] : ranges) profiles = std::max(profiles, list.size());
+  if (profiles > 1) build.profiles.resize(profiles);
+  for (const auto& [name, list] : ranges) {
+    if (list.size() != 1 && list.size() != profiles)
+      throw CLI::ValidationError("--shape", fmt::format("'{}' has {} ranges, and another input has {}: give one for each optimization profile, or one for all", name, list.size(), profiles));
+    if (list.size() == 1) build.shapes[name] = list[0];
+    for (std::size_t p = 0; list.size() > 1 && p < profiles; ++p) build.profiles[p][name] = list[p];
+  }
 }
 
 Engine ModelArguments::open(const Common& common) {
   finish();
-  const bool shapes_build = build.exact || !build.strategies.empty() || !build.shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
+  const bool shapes_build = build.exact || !build.strategies.empty() || !shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
                             !build.weights.empty() || !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
     throw CLI::ValidationError(

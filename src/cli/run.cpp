@@ -18,8 +18,10 @@ using Json = nlohmann::json;
 struct InputArguments {
   std::vector<std::string> single;
   std::string all;
+  int profile = 0;
 
   void add(CLI::App& app) {
+    app.add_option("--use-profile", profile, "without inputs: random ones of the typical shapes of this optimization profile, from 0");
     app.add_option("--input", single, "NAME=FILE.npy");
     app.add_option("--inputs", all, "a .safetensors file with the inputs under their names");
   }
@@ -33,7 +35,7 @@ struct InputArguments {
     }
     if (all.empty() && single.empty()) {
       note(common, "no inputs given: random ones of the declared shapes");
-      arrays = engine.random_inputs();
+      arrays = engine.random_inputs(0, profile);
     }
     return arrays;
   }

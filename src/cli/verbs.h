@@ -44,6 +44,7 @@ struct ModelArguments {
   void add(CLI::App& app, bool mesh = true);
   void finish();
   void add_strategy(const std::string& text);
+  void add_shapes();
   // Loads an engine file, builds anything else. Throws CLI::ValidationError for options that only a build understands beside an engine.
   Engine open(const Common& common);
 };

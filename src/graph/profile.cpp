@@ -54,6 +54,17 @@ Profile profile_of(const NamedTypes& inputs, const InputRanges& given) {
   return profile;
 }
 
+std::vector<Profile> profiles_of(const NamedTypes& inputs, const std::vector<InputRanges>& given) {
+  std::vector<Profile> profiles;
+  for (const InputRanges& ranges : given) try {
+      profiles.push_back(profile_of(inputs, ranges));
+    } catch (const Error& error) {
+      if (given.size() == 1) throw;
+      throw Error(error.code(), fmt::format("optimization profile {}: {}", profiles.size(), error.message()));
+    }
+  return profiles;
+}
+
 namespace {
 
 SymbolValues corner(const Profile& profile, std::int64_t SymbolRange::*end) {
@@ -103,11 +114,8 @@ void lower(SymbolRange& range, const std::string& symbol, SymbolValues values, c
   range.opt = std::min(range.opt, low);
 }
 
-}  // namespace
-
-void settle_defaults(Graph& graph, const InputRanges& given, const std::set<std::string>& decided) {
+void settle(const Graph& graph, Profile& profile, const InputRanges& given, const std::set<std::string>& decided) {
   std::set<std::string> open;
-  Profile& profile = graph.profiles.front();
   for (const auto& [name, range] : profile)
     if (!decided.contains(name)) open.insert(name);
   for (const auto& input : graph.inputs())
@@ -133,6 +141,13 @@ void settle_defaults(Graph& graph, const InputRanges& given, const std::set<std:
     follow(profile, open, c.left, c.right);
     follow(profile, open, c.right, c.left);
   }
+}
+
+}  // namespace
+
+void settle_defaults(Graph& graph, const std::vector<InputRanges>& given, const std::set<std::string>& decided) {
+  check(given.size() == graph.profiles.size(), "ranges per profile");
+  for (std::size_t p = 0; p < given.size(); ++p) settle(graph, graph.profiles[p], given[p], decided);
 }
 
 }  // namespace tandem

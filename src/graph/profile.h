@@ -21,9 +21,11 @@ SymbolRange default_range(const std::string& symbol);
 
 // Ranges of all symbols the inputs hold: those given, defaults elsewhere. Throws Error(invalid_argument) naming the input.
 Profile profile_of(const NamedTypes& inputs, const InputRanges& given);
+// One per entry of `given`. Where there are several an error says which one is wrong.
+std::vector<Profile> profiles_of(const NamedTypes& inputs, const std::vector<InputRanges>& given);
 
 // Adjusts ranges nobody gave (for no input, nor for a symbol that is decided): symbols tied to others by a constraint follow them, and
-// maxima drop until every constraint that the minima satisfy holds with each symbol alone at its maximum.
-void settle_defaults(Graph& graph, const InputRanges& given, const std::set<std::string>& decided = {});
+// maxima drop until every constraint that the minima satisfy holds with each symbol alone at its maximum. `given` has an entry per profile.
+void settle_defaults(Graph& graph, const std::vector<InputRanges>& given, const std::set<std::string>& decided = {});
 
 }  // namespace tandem

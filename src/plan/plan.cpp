@@ -1,5 +1,7 @@
 #include "plan/plan.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 #include "core/digest.h"
 
@@ -9,6 +11,11 @@ SymbolValues coordinates(const Mesh& mesh, int rank) {
   SymbolValues values;
   for (const MeshAxis& axis : mesh.axes()) values["@" + axis.name] = mesh.coordinate(rank, axis.name);
   return values;
+}
+
+std::size_t Plan::profiles() const {
+  const auto other = std::ranges::find_if(programs, [&](const Program& p) { return p.name != programs[0].name; });
+  return static_cast<std::size_t>(other - programs.begin());
 }
 
 StoredCode stored_code(std::string text, int sm, std::shared_ptr<const std::vector<std::byte>> bytes) {

@@ -113,7 +113,7 @@ struct Plan {
   std::string strategy;     // what was asked for, like "tp=2"
   bool refittable = false;
   bool exact = false;       // no kernel with weaker rounding or NaN rules may run its steps
-  std::vector<Program> programs;
+  std::vector<Program> programs;  // the one that runs, for each optimization profile, under one name; then others
   std::vector<PlanWeight> weights;
   std::vector<CollectiveUse> collectives;
   std::vector<std::string> notices;
@@ -122,6 +122,8 @@ struct Plan {
   std::map<std::string, std::string> built_with;
 
   int world_size() const { return mesh.size(); }
+  // Program p is for profile p. All have the same inputs and outputs, as the same values.
+  std::size_t profiles() const;
 };
 
 // @axis → position of `rank`, for every axis of the mesh.

@@ -215,6 +215,20 @@ void check_code(const Plan& plan) {
   }
 }
 
+// Callers see the inputs and outputs of the first program, whichever runs.
+void check_profiles(const Plan& plan) {
+  const Program& first = plan.programs[0];
+  const auto same = [&](const Program& other, const std::vector<Binding>& a, const std::vector<Binding>& b) {
+    return std::ranges::equal(a, b, [&](const Binding& x, const Binding& y) {
+      return x.name == y.name && x.value == y.value && x.type == y.type && x.sharding == y.sharding &&
+             first.values[static_cast<std::size_t>(x.value)].type == other.values[static_cast<std::size_t>(y.value)].type;
+    });
+  };
+  for (std::size_t p = 1; p < plan.profiles(); ++p)
+    require(same(plan.programs[p], first.inputs, plan.programs[p].inputs) && same(plan.programs[p], first.outputs, plan.programs[p].outputs),
+            "the program of profile {} has other inputs or outputs than that of profile 0", p);
+}
+
 void check_parts(const Plan& plan, const OpSet& ops) {
   check_code(plan);
   std::set<std::string_view> names;
@@ -223,6 +237,7 @@ void check_parts(const Plan& plan, const OpSet& ops) {
     require(names.insert(w.name).second, "two weights are named '{}'", w.name);
   }
   for (const Program& p : plan.programs) ProgramCheck(plan, p, ops).run();
+  check_profiles(plan);
   for (const CollectiveUse& use : plan.collectives) check_collective(use, plan);
 }
 

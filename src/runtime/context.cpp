@@ -39,18 +39,36 @@ bool is_set(const char* name) {
 }  // namespace
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
-    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), marks_(std::make_unique<Marks>(device_)), direct_(direct_outputs(engine_->program(options.program))),
-      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(std::make_shared<DeviceMemory>()), address_(program().values.size(), nullptr) {
+    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), marks_(std::make_unique<Marks>(device_)),
+      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(std::make_shared<DeviceMemory>()) {
+  check_profile(engine_->plan(), options_.profile, true);
+  fits_ = options_.profile < 0;
+  named_ranges_ = is_set("TANDEM_NVTX");
+  use_profile(static_cast<std::size_t>(std::max(0, options_.profile)));
+}
+
+void RankContext::use_profile(std::size_t profile) {
+  if (profile == profile_ && !direct_.empty()) return;
+  profile_ = profile;
+  direct_ = direct_outputs(program());
+  arguments_.clear();
   for (const Step& step : program().steps) {
     arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
     arguments_.insert(arguments_.end(), step.results.begin(), step.results.end());
   }
-  pointers_.resize(arguments_.size());
-  named_ranges_ = is_set("TANDEM_NVTX");
+  pointers_.assign(arguments_.size(), nullptr);
+  address_.assign(program().values.size(), nullptr);
+  placed_.clear();
   last_read_ = last_step_that_reads_inputs(program());
 }
 
-const Program& RankContext::program() const { return engine_->program(options_.program); }
+void RankContext::set_profile(int profile) {
+  const Turn turn(*this);
+  check_profile(engine_->plan(), profile, true);
+  fits_ = profile < 0;
+  symbols_.reset();
+  if (!fits_) use_profile(static_cast<std::size_t>(profile));
+}
 
 void RankContext::set_communicator(Group* group) {
   const Turn turn(*this);
@@ -90,6 +108,7 @@ void RankContext::require_bound() {
     shape_set_[i] = true;
   }
   SymbolValues symbols = bind_symbols(program(), shapes_);
+  use_profile(fitting_profile(engine_->plan(), symbols, fits_ ? -1 : static_cast<int>(profile_)));
   symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
   symbols_ = std::move(symbols);
 }
@@ -107,7 +126,7 @@ Shape RankContext::output_shape(std::size_t index) {
 // `typical`: the symbols of the shapes for which algorithms were timed.
 bool RankContext::is_as_timed(std::size_t s, const OpCall& call, const SymbolValues& typical) const {
   if (program().steps[s].algorithm.empty()) return false;
-  const OpCall timed = engine_->call(options_.program, s).bound(typical);
+  const OpCall timed = engine_->call(profile_, s).bound(typical);
   return timed.operands == call.operands && timed.results == call.results;
 }
 
@@ -118,14 +137,16 @@ void RankContext::set_edge(Bound& bound, const Step& step) const {
   Bound::Launch& launch = bound.launches.back();
   const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
   launch.starts_early = step.starts_early && options_.dependent_launch && can_start_early(device_) && number > 0 &&
-                        engine_->kernel(options_.program, number - 1).dependent && std::ranges::any_of(program().steps[number - 1].results, has_elements);
+                        engine_->kernel(profile_, number - 1).dependent && std::ranges::any_of(program().steps[number - 1].results, has_elements);
   for (const int operand : step.resident)
     if (launch.starts_early && operand < 64) launch.resident |= std::uint64_t{1} << operand;
 }
 
 std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValues& symbols) {
   auto bound = std::make_shared<Bound>();
+  bound->profile = profile_;
   bound->symbols = symbols;
+  if (engine_->plan().profiles() > 1) bound->shapes = fmt::format("profile {}", profile_);
   for (const Binding& input : program().inputs)
     bound->shapes += fmt::format("{}{} {}", bound->shapes.empty() ? "" : ", ", input.name, to_string(bound_dims(program().values[static_cast<std::size_t>(input.value)].type.dims, symbols)));
   std::vector<bool> outside;
@@ -136,16 +157,16 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
   for (std::size_t s = 0; s < program().steps.size(); ++s) {
     const Step& step = program().steps[s];
     try {
-      const OpCall call = engine_->call(options_.program, s).bound(symbols);
+      const OpCall call = engine_->call(profile_, s).bound(symbols);
       std::vector<const std::byte*> weights;
       for (int v : step.operands) {
         const int root = v < 0 ? -1 : bound->memory.root[static_cast<std::size_t>(v)];
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
-      const PrepareArgs args{call, weights, engine_->packed(options_.program, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
+      const PrepareArgs args{call, weights, engine_->packed(profile_, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
                              is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view()};
-      bound->launches.push_back({engine_->kernel(options_.program, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
+      bound->launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(*bound, step);
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
@@ -158,13 +179,14 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
 
 bool RankContext::is_prepared() {
   require_bound();
-  return std::ranges::any_of(bounds_, [&](const std::shared_ptr<Bound>& bound) { return bound->symbols == *symbols_; });
+  return std::ranges::any_of(bounds_, [&](const std::shared_ptr<Bound>& bound) { return bound->profile == profile_ && bound->symbols == *symbols_; });
 }
 
 const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
   require_bound();
+  agree_on_profile();
   for (auto it = bounds_.begin(); it != bounds_.end(); ++it)
-    if ((*it)->symbols == *symbols_) {
+    if ((*it)->profile == profile_ && (*it)->symbols == *symbols_) {
       bounds_.splice(bounds_.begin(), bounds_, it);
       return bounds_.front();
     }
@@ -200,9 +222,15 @@ std::size_t RankContext::memory_bytes() {
 
 std::size_t RankContext::largest_memory_bytes(std::size_t profile) {
   const Turn turn(*this);
-  SymbolValues symbols = largest_symbols(program(), profile);
+  SymbolValues symbols = largest_symbols(engine_->plan(), profile);
   symbols.merge(coordinates(engine_->plan().mesh, engine_->rank()));
   join_group();
+  struct Back {
+    ~Back() { context.use_profile(profile); }
+    RankContext& context;
+    std::size_t profile;
+  } back{*this, profile_};
+  use_profile(profile);
   return prepare_bound(symbols)->needed_bytes();
 }
 

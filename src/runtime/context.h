@@ -21,7 +21,7 @@ struct RankContextOptions {
   int threads = 1;
   std::chrono::nanoseconds step_deadline = kStepDeadline;
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
-  std::size_t program = 0;
+  int profile = 0;  // the optimization profile whose program runs; -1: the one that fits the shapes (fitting_profile)
   bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
   bool own_group = false;  // make a group of the bound one's ranks at the collective point, and end it where a step fails
   std::shared_ptr<DeviceAllocator> allocator = {};  // of the memory that the context needs on its device; null: the device's own
@@ -44,7 +44,12 @@ class RankContext {
   RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options);
   ~RankContext();
 
-  const Program& program() const;
+  // Of the profile that runs.
+  const Program& program() const { return engine_->program(profile_); }
+  std::size_t profile() const { return profile_; }
+  // As RankContextOptions::profile. Prepared shapes of others are kept, and work under way goes on. With several ranks the first prepare()
+  // or run() after another profile came into use is collective: ranks compare theirs. Throws Error(invalid_argument) for one that is none.
+  void set_profile(int profile);
   // `group` is borrowed and must outlive its use; null releases it. Never waits.
   void set_communicator(Group* group);
   // With a hook enqueue() waits for the work as run() does, starts kernels one by one, and names them to tools that look from outside;
@@ -53,7 +58,7 @@ class RankContext {
 
   // The global shape of an input, by name. What it means for the symbols is checked at the next prepare() or run().
   void set_input_shape(const std::string& name, Shape shape);
-  // Instead of shapes: the symbols as bind_symbols() gave them, the same on every rank.
+  // Instead of shapes: the symbols as bind_symbols() gave them, the same on every rank; the profile is not looked at.
   void bind(const SymbolValues& symbols);
   // Local shapes under the bound symbols.
   Shape input_shape(std::size_t index);
@@ -92,6 +97,8 @@ class RankContext {
   struct Bound;
   struct Joined;
   class Turn;
+  void use_profile(std::size_t profile);
+  void agree_on_profile();
   void require_bound();
   bool is_prepared();
   const std::shared_ptr<Bound>& bound();
@@ -134,6 +141,9 @@ class RankContext {
   std::unique_ptr<Event> done_;           // of the last enqueue
   class Marks;
   std::unique_ptr<Marks> marks_;
+  std::size_t profile_ = 0;               // that of the program in use
+  bool fits_ = false;                     // it is chosen for each set of shapes
+  std::size_t agreed_profile_ = 0;        // what the ranks compared last
   std::vector<int> direct_;               // direct_outputs(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;

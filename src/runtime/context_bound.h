@@ -20,8 +20,9 @@ struct RankContext::Bound {
     bool starts_early = false;
     std::uint64_t resident = 0;  // RunArgs has it
   };
+  std::size_t profile = 0;
   SymbolValues symbols;
-  std::string shapes;   // of the inputs, in words
+  std::string shapes;   // the profile, where there are several, and those of the inputs, in words
   bool agreed = false;  // with the other ranks, on the collectives
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;

@@ -100,8 +100,8 @@ void RankContext::join_group() {
     throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group && group->size() > 1) {
     if (options_.same_plan) joined->calls = shm::CallLog(shared_memory_of(group));  // before they tell one another anything
-    const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, options_.program};
-    const std::string names[] = {"the plan", "the program"};
+    const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, profile_};
+    const std::string names[] = {"the plan", "the optimization profile"};
     require_agreement(*group, values, names, Deadline::after(options_.rendezvous_deadline));
     const bool communicates = !plan.collectives.empty() || !options_.same_plan;  // the same on all ranks
     if (!device_.is_host() && communicates && !dynamic_cast<GpuGroup*>(group)) {
@@ -110,8 +110,20 @@ void RankContext::join_group() {
     }
     make_parts(*joined, *group);
   }
+  agreed_profile_ = profile_;
   group_ = group;
   joined_ = std::move(joined);
+}
+
+// Programs of two profiles may communicate in other ways, with the same shapes too. Ranks of a team are told by their leader.
+void RankContext::agree_on_profile() {
+  if (!joined_ || agreed_profile_ == profile_) return;
+  if (options_.own_group && group_ && group_->size() > 1 && !engine_->plan().collectives.empty()) {
+    const std::uint64_t values[] = {profile_};
+    const std::string names[] = {"the optimization profile"};
+    require_agreement(*group_, values, names, Deadline::after(options_.rendezvous_deadline));
+  }
+  agreed_profile_ = profile_;
 }
 
 void RankContext::make_parts(Joined& joined, Group& world) {
@@ -150,11 +162,11 @@ void RankContext::agree_on_collectives(Bound& bound) {
   if (bound.agreed || !others()) return;
   std::vector<std::pair<Group*, std::vector<std::string>>> lists;  // in the order of first use, as the groups were made
   for (const CollectiveUse& use : engine_->plan().collectives) {
-    if (use.program != static_cast<int>(options_.program)) continue;
+    if (use.program != static_cast<int>(profile_)) continue;
     const auto step = static_cast<std::size_t>(use.step);
     Group* group = group_of(step);
     if (!group || group->size() == 1) continue;
-    const OpCall call = engine_->call(options_.program, step).bound(bound.symbols);
+    const OpCall call = engine_->call(profile_, step).bound(bound.symbols);
     auto list = std::ranges::find(lists, group, &std::pair<Group*, std::vector<std::string>>::first);
     if (list == lists.end()) list = lists.insert(lists.end(), {group, {}});
     list->second.push_back(fmt::format("{}{}{} {}{}", use.operation, use.reduce.empty() ? "" : " ", use.reduce, call.has_operand(0) ? call.operand(0).to_string() : "",
@@ -181,7 +193,7 @@ void RankContext::leave_group() {
 }
 
 Group* RankContext::group_of(std::size_t step) {
-  const CollectiveUse* use = use_of(engine_->plan(), options_.program, step);
+  const CollectiveUse* use = use_of(engine_->plan(), profile_, step);
   if (!use || !group_) return nullptr;
   if (is_world(rank_lists(*use, engine_->plan().mesh), group_->size())) return group_;
   const auto found = joined_->parts.find(group_key(*use));

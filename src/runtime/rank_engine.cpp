@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "core/check.h"
 #include "device/code.h"
@@ -164,6 +165,22 @@ void RankEngine::place_weights() {
 
 OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]); }
 
+// What the same step has where it is the same kernel's in the program of another profile; null where there is none.
+std::shared_ptr<const Packed> RankEngine::packed_before(std::size_t p, std::size_t s) const {
+  const auto values = [&](std::size_t program) {
+    const std::vector<int>& operands = plan_->programs[program].steps[s].operands;
+    std::vector<int> weights;
+    for (const int v : operands) weights.push_back(v < 0 ? -1 : plan_->programs[program].values[static_cast<std::size_t>(v)].weight);
+    return weights;
+  };
+  for (std::size_t q = 0; p < plan_->profiles() && q < p; ++q) {
+    if (s >= kernels_[q].size() || kernels_[q][s] != kernels_[p][s] || values(q) != values(p)) continue;
+    const OpCall mine = call(p, s), theirs = call(q, s);
+    if (mine.attributes == theirs.attributes && mine.operands == theirs.operands && mine.results == theirs.results) return packed_[q][s];
+  }
+  return nullptr;
+}
+
 // Marks in `read_plain` the weights that this step still reads as they are.
 void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read_plain) {
   const Program& program = plan_->programs[p];
@@ -178,7 +195,8 @@ void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read
     pointers.push_back(weight < 0 ? nullptr : weight_data_[static_cast<std::size_t>(weight)]);
   }
   const OpCall bare = call(p, s);
-  if (kernel.pack) packed_[p].back() = kernel.pack(bare, pointers);
+  if (kernel.pack) packed_[p].back() = packed_before(p, s);
+  if (kernel.pack && !packed_[p].back()) packed_[p].back() = kernel.pack(bare, pointers);
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const bool copied = packed_[p].back() && kernel.packs_operand && kernel.packs_operand(bare, i);
     if (numbers[i] >= 0 && !copied) read_plain[static_cast<std::size_t>(numbers[i])] = true;
@@ -231,8 +249,9 @@ void RankEngine::drop_plain(const std::vector<bool>& read_plain) {
 std::size_t RankEngine::weight_bytes() const {
   std::size_t total = uploaded_.bytes();
   for (const Tensor& weight : weights_) total += weight.size_bytes();
+  std::set<const Packed*> counted;
   for (const auto& program : packed_)
-    for (const auto& packed : program) total += packed ? packed->size_bytes() : 0;
+    for (const auto& packed : program) total += packed && counted.insert(packed.get()).second ? packed->size_bytes() : 0;
   return total;
 }
 

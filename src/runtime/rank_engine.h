@@ -61,6 +61,7 @@ class RankEngine {
   void pack_all(const LoadProgress& progress);
   void drop_plain(const std::vector<bool>& read_plain);
   void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
+  std::shared_ptr<const Packed> packed_before(std::size_t program, std::size_t step) const;
 
   std::shared_ptr<const Plan> plan_;
   int rank_ = 0;
@@ -69,7 +70,7 @@ class RankEngine {
   std::vector<Tensor> weights_;                // on the host, until they are on a device
   DeviceMemory uploaded_;                      // those that some step reads as they are, one after the other
   std::vector<const std::byte*> weight_data_;
-  std::vector<std::vector<std::unique_ptr<Packed>>> packed_;
+  std::vector<std::vector<std::shared_ptr<const Packed>>> packed_;  // programs for different profiles share what is the same
   std::vector<std::vector<const KernelDef*>> kernels_;
   std::vector<std::vector<const OpDef*>> ops_;
 };

@@ -8,14 +8,24 @@
 
 namespace tandem {
 
-// One global shape per input. Throws Error(invalid_argument) naming the input, or the node of a broken constraint, with both values;
-// the same for values outside every optimization profile.
+// One global shape per input. Throws Error(invalid_argument) naming the input, or the node of a broken constraint, with both values.
+// Whether an optimization profile holds the values is not looked at.
 SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shapes);
+
+// Names an input, its extent and the range of the program's profile that this is outside of; empty where none is.
+std::string misfit(const Program& program, const SymbolValues& symbols);
+// How far values are from the program's typical ones: 1 for these, twice that for each doubling of a symbol.
+double distance(const Program& program, const SymbolValues& symbols);
+// The profile `wanted`; for -1, of those that hold these values the one whose typical ones are nearest. Throws Error(invalid_argument) with
+// the misfit of what was wanted, and the profile that would fit.
+std::size_t fitting_profile(const Plan& plan, const SymbolValues& symbols, int wanted = -1);
+// `profile` as an index. Throws Error(invalid_argument) for a profile that is none; -1 is one if `automatic`.
+void check_profile(const Plan& plan, std::int64_t profile, bool automatic = false);
 // Extents as numbers.
 Shape bound_dims(const std::vector<Dim>& dims, const SymbolValues& symbols);
 
 // The largest values of a profile, but where constraints make a symbol follow from others. Throws Error(invalid_argument) for a profile
 // that is none, or where its largest values do not go together.
-SymbolValues largest_symbols(const Program& program, std::size_t profile);
+SymbolValues largest_symbols(const Plan& plan, std::size_t profile);
 
 }  // namespace tandem

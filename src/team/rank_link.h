@@ -23,6 +23,7 @@ struct TraceEvent {
 // What one rank does in one step of the team. Addresses are those of the leader's process; inputs and outputs lie in the link's block,
 // unless the link is `direct`.
 struct RankRequest {
+  int profile = 0;  // whose program runs
   SymbolValues symbols;
   std::vector<const std::byte*> inputs;
   std::vector<std::byte*> outputs;

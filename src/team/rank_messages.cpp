@@ -26,7 +26,7 @@ RankReply reply_from_json(const Json& message) {
 }
 
 Json to_json(const RankRequest& request, const std::byte* base, std::size_t block_bytes) {
-  Json out = {{"size", block_bytes}, {"trace", request.trace}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"symbols", Json::object()}};
+  Json out = {{"size", block_bytes}, {"profile", request.profile}, {"trace", request.trace}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"symbols", Json::object()}};
   for (const auto& [name, value] : request.symbols) out["symbols"][name] = value;
   for (const std::byte* at : request.inputs) out["inputs"].push_back(at - base);
   for (const std::byte* at : request.outputs) out["outputs"].push_back(at - base);
@@ -38,6 +38,7 @@ RankRequest request_from_json(const Json& message, std::byte* base) {
   for (const auto& [name, value] : message.at("symbols").items()) request.symbols[name] = value.get<std::int64_t>();
   for (const Json& offset : message.at("inputs")) request.inputs.push_back(base + offset.get<std::size_t>());
   for (const Json& offset : message.at("outputs")) request.outputs.push_back(base + offset.get<std::size_t>());
+  request.profile = message.at("profile");
   request.trace = message.at("trace");
   return request;
 }

@@ -49,6 +49,7 @@ RankReply RankWorker::serve(const RankRequest& request) {
         into.trace.reserve(clocks.size());
         for (const auto& clock : clocks) into.trace.push_back({static_cast<int>(clock.step), clock.begin_ns, clock.end_ns, clock.waited_ns});
       });
+    context_->set_profile(request.profile);
     context_->bind(request.symbols);
     const std::int64_t begin = monotonic_ns();
     context_->run(request.inputs, request.outputs);

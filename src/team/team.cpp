@@ -123,6 +123,23 @@ SymbolValues Team::check_inputs(const TeamTensors& inputs, int rank) const {
   return bind_symbols(program(rank), shapes);
 }
 
+// One that fits on all ranks.
+std::size_t Team::fitting_profile(const std::vector<SymbolValues>& symbols) const {
+  if (plans_.size() == 1) return tandem::fitting_profile(plan(), symbols[0]);
+  std::size_t profiles = plan().profiles();
+  for (const auto& plan : plans_) profiles = std::min(profiles, plan->profiles());
+  std::optional<std::pair<double, std::size_t>> nearest;
+  for (std::size_t p = 0; p < profiles; ++p) {
+    bool fits = true;
+    for (std::size_t r = 0; fits && r < plans_.size(); ++r) fits = misfit(plans_[r]->programs[p], symbols[r]).empty();
+    const std::pair here(distance(plan().programs[p], symbols[0]), p);
+    if (fits && (!nearest || here < *nearest)) nearest = here;
+  }
+  if (nearest) return nearest->second;
+  for (std::size_t r = 0; r < plans_.size(); ++r) tandem::fitting_profile(*plans_[r], symbols[r]);
+  fail(ErrorCode::invalid_argument, "no optimization profile fits the input shapes of all ranks");
+}
+
 Team::OutputArrays Team::make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const {
   OutputArrays arrays;
   const auto make = [&](const Binding& output, int rank, int of) {
@@ -234,12 +251,14 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
   if (broken_) throw *broken_;
   std::vector<SymbolValues> symbols;
   for (int rank = 0; rank < size(); ++rank) symbols.push_back(plans_.size() == 1 && rank > 0 ? symbols[0] : check_inputs(inputs, rank));
+  const std::size_t profile = fitting_profile(symbols);
   const OutputArrays arrays = make_outputs(symbols, memory);
   regroup();
   copies_ = 0;
   std::vector<RankRequest> requests;
   for (int rank = 0; rank < size(); ++rank) {
     requests.push_back(place(rank, inputs, arrays, symbols[static_cast<std::size_t>(rank)]));
+    requests.back().profile = static_cast<int>(profile);
     requests.back().trace = trace;
   }
   running_ = true;
@@ -251,6 +270,7 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
     times->rank_ns.clear();
     times->trace.clear();
     times->copies = copies_;
+    times->profile = profile;
     for (RankReply& reply : replies) {
       times->rank_ns.push_back(reply.nanoseconds);
       times->trace.push_back(std::move(reply.trace));

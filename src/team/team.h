@@ -35,6 +35,7 @@ using TeamTensors = std::map<std::string, std::vector<Tensor>>;
 struct TeamTimes {
   std::vector<std::int64_t> rank_ns;           // per rank: its run
   std::vector<std::vector<TraceEvent>> trace;  // per rank, if asked for
+  std::size_t profile = 0;                     // whose program ran
   int copies = 0;                              // of whole arrays or blocks, between the caller's memory and that of the ranks
 };
 
@@ -57,7 +58,7 @@ class Team {
   // The process of a rank, or -1 if it has none of its own.
   int process(int rank) const { return links_.at(static_cast<std::size_t>(rank))->process(); }
   const Plan& plan(int rank = 0) const { return *plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)]; }
-  // Runs the first program. An input that is varying takes one tensor per rank; all others take one. Throws Error(invalid_argument)
+  // Runs the program of the optimization profile that fits the inputs' shapes (fitting_profile). An input that is varying takes one tensor per rank; all others take one. Throws Error(invalid_argument)
   // naming an input that is missing, unknown, of another dtype or shape, with nothing run. Ranks that see this process's memory read
   // and write where the caller's arrays lie if their block is in one piece there. `memory` empty: fresh memory.
   TeamTensors run(const TeamTensors& inputs, bool trace = false, TeamTimes* times = nullptr, const OutputMemory& memory = {});
@@ -77,10 +78,11 @@ class Team {
   };
 
   // team.cpp
-  const Program& program(int rank) const { return plan(rank).programs.at(0); }
+  const Program& program(int rank) const { return plan(rank).programs.at(0); }  // programs of further profiles have its inputs and outputs
   void start(const WeightSource& weights);
   void regroup();
   SymbolValues check_inputs(const TeamTensors& inputs, int rank) const;
+  std::size_t fitting_profile(const std::vector<SymbolValues>& symbols) const;
   RankRequest place(int rank, const TeamTensors& inputs, const OutputArrays& outputs, const SymbolValues& symbols);
   OutputArrays make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const;
   void collect(int rank, const RankRequest& request, const SymbolValues& symbols, const OutputArrays& outputs);

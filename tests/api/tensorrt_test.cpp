@@ -90,6 +90,57 @@ TEST_F(TensorRt, LayersOfOneRank) {
   EXPECT_EQ(got, (std::vector<float>{6, 14, 22, 0, 0, 0}));
 }
 
+TEST_F(TensorRt, SeveralProfiles) {
+  const auto network = owned(builder->createNetworkV2(0));
+  auto* x = network->addInput("x", DataType::kFLOAT, Dims2(-1, 2));
+  auto* sum = network->addElementWise(*x, *x, ElementWiseOperation::kSUM);
+  sum->getOutput(0)->setName("y");
+  network->markOutput(*sum->getOutput(0));
+  EXPECT_TRUE(says(thrown([&] { config->addOptimizationProfile(nullptr); }), "null"));
+  const std::int64_t rows[2][3] = {{1, 1, 2}, {2, 8, 9}};
+  for (int p = 0; p < 2; ++p) {
+    auto* profile = builder->createOptimizationProfile();
+    for (const auto select : {OptProfileSelector::kMIN, OptProfileSelector::kOPT, OptProfileSelector::kMAX})
+      profile->setDimensions("x", select, Dims2(rows[p][static_cast<int>(select)], 2));
+    EXPECT_EQ(config->addOptimizationProfile(profile), p);
+  }
+  EXPECT_EQ(config->getNbOptimizationProfiles(), 2);
+  const auto engine = engine_of(*network);
+  ASSERT_EQ(engine->getNbOptimizationProfiles(), 2);
+  for (int p = 0; p < 2; ++p)
+    for (const char* name : {"x", "y"})
+      for (const auto select : {OptProfileSelector::kMIN, OptProfileSelector::kOPT, OptProfileSelector::kMAX})
+        EXPECT_EQ(engine->getProfileShape(name, p, select).d[0], rows[p][static_cast<int>(select)]) << name << p;
+  EXPECT_TRUE(says(thrown([&] { engine->getProfileShape("x", 2, OptProfileSelector::kMAX); }), "profile 2"));
+  EXPECT_LE(engine->getDeviceMemorySizeForProfileV2(0), engine->getDeviceMemorySizeV2());
+  EXPECT_EQ(engine->getDeviceMemorySizeForProfileV2(1), engine->getDeviceMemorySizeV2());
+  const auto context = owned(engine->createExecutionContext());
+  std::vector<float> in(18, 1.5f), got(18, -1);
+  context->setTensorAddress("x", in.data());
+  context->setTensorAddress("y", got.data());
+  const auto run = [&](std::int64_t count) {
+    std::fill(got.begin(), got.end(), -1.0f);
+    context->setInputShape("x", Dims2(count, 2));
+    EXPECT_TRUE(context->enqueueV3(nullptr));
+    EXPECT_EQ(std::count(got.begin(), got.end(), 3.0f), 2 * count);
+  };
+  EXPECT_EQ(context->getOptimizationProfile(), 0);
+  run(1);
+  EXPECT_TRUE(says(thrown([&] { run(5); }), "profile 1 would"));
+  EXPECT_TRUE(context->setOptimizationProfileAsync(1, nullptr));
+  run(5);
+  EXPECT_TRUE(says(thrown([&] { run(1); }), "profile 0 would"));
+  for (const int wrong : {-1, 2}) EXPECT_TRUE(says(thrown([&] { context->setOptimizationProfileAsync(wrong, nullptr); }), "there is no optimization profile"));
+  EXPECT_EQ(context->getOptimizationProfile(), 1);
+  const auto fresh = owned(engine->createExecutionContext());  // chosen before its first use
+  fresh->setOptimizationProfileAsync(1, nullptr);
+  fresh->setTensorAddress("x", in.data());
+  fresh->setTensorAddress("y", got.data());
+  fresh->setInputShape("x", Dims2(9, 2));
+  EXPECT_TRUE(fresh->enqueueV3(nullptr));
+  EXPECT_EQ(got, std::vector<float>(18, 3.0f));
+}
+
 TEST_F(TensorRt, RanksOfLayers) {
   const auto network = owned(builder->createNetworkV2(0));
   auto* x = network->addInput("x", DataType::kFLOAT, Dims2(4, 3));

@@ -102,6 +102,17 @@ class BadInputs(ProgramTest):
     def test_shape_outside_the_profile(self) -> None:
         self.given(product(), "--shape", "x=1x8:2x8:4x8", says=["rows = 5", "1", "4"], x=np.zeros((5, 8), np.float32))
 
+    def test_optimization_profiles_that_are_none(self) -> None:
+        path = self.save(product())
+        good, other = ["--shape", "x=1x8:2x8:4x8"], ["--shape", "x=8x8:16x8:32x8"]
+        for text, says in {"x=4x8:2x8:8x8": "4:2:8", "x=2x9": "9"}.items():
+            self.refuse("run", path, *good, "--shape", text, code="invalid_argument", says=["optimization profile 1", says])
+        self.refuse("run", path, *good, "--shape", "nothing=2x8", code="invalid_argument", says=["nothing"])
+        self.refuse("run", path, *good, *other, "--use-profile", 2, code="invalid_argument", says=["profile 2", "0 to 1"])
+        self.refuse("run", path, *good, *other, "--use-profile", -1, code="invalid_argument", says=["profile -1"])
+        self.given(product(), *good, *other, says=["rows = 5", "1 … 4", "8 … 32"], x=np.zeros((5, 8), np.float32))
+        self.assertEqual(self.run_program("run", path, *good, *other, *good, "--shape", "z=1", "--shape", "z=2").returncode, 2)
+
     def test_shapes_that_are_none(self) -> None:
         for text, says in {
             "x=1x8:2x8": "1x8:2x8",

@@ -66,6 +66,24 @@ class Run(ProgramTest):
             self.assertRegex(text, r"(?m)^ +[\d.]+ +[\d.]+ +[\d.]+  compute +MatMul +\w+ +\S+")
             self.assertRegex(text, r"(?m)^rank 1: compute [\d.]+ ms, communication [\d.]+ ms, wait [\d.]+ ms$")
 
+    def test_optimization_profiles(self) -> None:
+        path = self.save(product())
+        shapes = ["--shape", "x=1x8:1x8:4x8", "--shape", "x=2x8:16x8:64x8"]
+        self.succeed("build", path, "-o", "two.tandem", "--mesh", "tp=2", *shapes)
+        told = self.succeed_json("inspect", "two.tandem")
+        self.assertEqual([profile["symbols"] for profile in told["profiles"]], [{"rows": [1, 1, 4]}, {"rows": [2, 16, 64]}])
+        self.assertEqual([profile["inputs"][0]["range"] for profile in told["profiles"]], [[[1, 8], [1, 8], [4, 8]], [[2, 8], [16, 8], [64, 8]]])
+        self.assertEqual((told["profile"], self.succeed_json("inspect", "two.tandem", "--at", "rows=50")["profile"]), (0, 1))
+        text = self.succeed("inspect", "two.tandem")
+        self.assertIn("profile 1: x 2x8:16x8:64x8; ", text)
+        self.assertIn("steps of profile 0", text)
+        for isolate in ("processes", "threads"):
+            for profile, rows in enumerate((1, 16)):
+                report = self.succeed_json("run", "two.tandem", "--isolate", isolate, "--use-profile", profile)
+                self.assertEqual(report["outputs"][0]["shape"], [rows, 8])
+        self.assertIn("profile 1", self.succeed("verify", path, "--mesh", "tp=2", *shapes))
+        self.succeed("verify", path, *shapes)  # against plain loops
+
     def test_random_inputs_are_announced(self) -> None:
         done = self.run_program("run", self.save(product()))
         self.assertIn("random", done.stderr)

@@ -1,6 +1,7 @@
 // Symbols and memory of bound shapes.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 
 #include "core/check.h"
@@ -45,8 +46,25 @@ TEST(Symbols, ErrorsNameInputNodeAndBothValues) {
   EXPECT_NE(constraint.find("Add \"sum\""), std::string::npos) << constraint;
   EXPECT_NE(constraint.find("B = 2"), std::string::npos) << constraint;
   EXPECT_NE(constraint.find("T = 3"), std::string::npos) << constraint;
-  const std::string profile = bind({5, 5}, {5, 6, 8});
-  EXPECT_NE(profile.find("B = 5"), std::string::npos) << profile;
+}
+
+TEST(Symbols, FitAProfile) {
+  Plan plan;
+  plan.programs = {two_inputs(), two_inputs(), two_inputs()};
+  plan.programs[0].profiles = {{{"B", {1, 2, 4}}, {"S", {0, 8, 16}}}};
+  plan.programs[1].profiles = {{{"B", {2, 8, 8}}, {"S", {0, 8, 16}}}};
+  plan.programs[2].name = "another";
+  plan.programs[2].profiles = {{{"B", {1, 100, 100}}, {"S", {0, 8, 16}}}};
+  ASSERT_EQ(plan.profiles(), 2u);
+  const auto refusal = [&](std::int64_t b, int wanted) { return message([&] { fitting_profile(plan, {{"B", b}, {"S", 5}}, wanted); }); };
+  for (const auto& [b, profile] : std::map<std::int64_t, std::size_t>{{1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 1}, {8, 1}})
+    EXPECT_EQ(fitting_profile(plan, {{"B", b}, {"S", 5}}), profile) << b;  // of several the nearer one
+  EXPECT_EQ(fitting_profile(plan, {{"B", 4}, {"S", 5}}, 0), 0u);
+  EXPECT_EQ(refusal(5, 0), "these input shapes do not fit optimization profile 0: input 'a', dimension 0: B = 5 is outside 1 … 4; profile 1 would");
+  EXPECT_NE(refusal(9, 1).find("no other would"), std::string::npos);
+  EXPECT_NE(refusal(9, -1).find("profile 1: input 'a', dimension 0: B = 9 is outside 2 … 8"), std::string::npos) << refusal(9, -1);
+  plan.programs.resize(1);
+  EXPECT_EQ(refusal(5, -1), "these input shapes fit no profile: input 'a', dimension 0: B = 5 is outside 1 … 4");
 }
 
 // Values that live at the same time never share a byte; the arena is no larger than all of them together.

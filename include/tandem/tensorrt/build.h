@@ -68,11 +68,13 @@ class IBuilderConfig {
   void setMemoryPoolLimit(MemoryPoolType pool, std::size_t bytes) {
     if (pool == MemoryPoolType::kWORKSPACE) workspace_ = bytes;
   }
+  // Returns its index. The engine has a program for each, whose kernels are chosen for its kOPT shapes, and the weights once.
   std::int32_t addOptimizationProfile(const IOptimizationProfile* profile) {
-    if (profile_) unsupported("a second optimization profile", "an engine has one; give it the range from the smallest to the largest shape");
-    profile_ = profile;
-    return 0;
+    if (!profile) refuse("the optimization profile is null");
+    profiles_.push_back(profile);
+    return getNbOptimizationProfiles() - 1;
   }
+  std::int32_t getNbOptimizationProfiles() const { return static_cast<std::int32_t>(profiles_.size()); }
   // kGPU: engines are for GPUs. So they are from the start where there is one, else for the CPU; the environment's TANDEM_DEVICE (cpu or
   // cuda) says otherwise.
   void setDefaultDeviceType(DeviceType type) {
@@ -91,7 +93,7 @@ class IBuilderConfig {
   std::set<BuilderFlag> flags_ = {BuilderFlag::kTF32};
   bool multi_device_ = true;
   std::size_t workspace_ = SIZE_MAX;
-  const IOptimizationProfile* profile_ = nullptr;
+  std::vector<const IOptimizationProfile*> profiles_;
   static std::string default_device() {
     const char* asked = std::getenv("TANDEM_DEVICE");
     return asked && *asked ? asked : tandem::gpu_count() > 0 ? "cuda" : "cpu";
@@ -118,7 +120,8 @@ class IBuilder {
       options.mesh = config.mesh_;
       options.ranks = config.ranks_;
       options.refittable = config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
-      if (config.profile_) options.shapes = config.profile_->texts();
+      if (config.profiles_.size() == 1) options.shapes = config.profiles_[0]->texts();
+      for (std::size_t p = 0; config.profiles_.size() > 1 && p < config.profiles_.size(); ++p) options.profiles.push_back(config.profiles_[p]->texts());
       const tandem::Engine engine = tandem::build(network.lowered(), options);
       if (!config.multi_device_ && !engine.collectives().empty())
         throw tandem::Error(tandem::ErrorCode::invalid_argument,

@@ -34,6 +34,11 @@ class IExecutionContext {
   // An ncclComm_t, for an engine for GPUs. It stays the caller's, see tandem/nccl.h. CPU ranks are joined by a tandem::Group.
   inline bool setCommunicator(void* communicator);
 
+  // The profile whose program runs from now on; 0 from the start. Shapes that are set stay, and must fit it. Between calls at any time: work
+  // that was given goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares.
+  inline bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream);
+  std::int32_t getOptimizationProfile() const { return profile_; }
+
   inline bool setInputShape(const char* name, const Dims& dims);
   // -1 for what the shapes set so far leave open.
   inline Dims getTensorShape(const char* name);
@@ -84,6 +89,7 @@ class IExecutionContext {
   std::map<std::string, Dims> shapes_;
   std::map<std::string, IOutputAllocator*> output_allocators_;
   IProfiler* profiler_ = nullptr;
+  std::int32_t profile_ = 0;
   std::shared_ptr<tandem::Group> group_;
   bool own_memory_;
   IGpuAllocator* allocator_;
@@ -114,21 +120,32 @@ class ICudaEngine {
     for (const std::string& text : port(name).local_shape) extents.push_back(tandem::Extent(text).value().value_or(-1));
     return dims_of(extents);
   }
-  Dims getProfileShape(const char* name, std::int32_t /*profile*/, OptProfileSelector select) const {
-    return dims_of(port(name).local_range.at(static_cast<std::size_t>(select)));
+  // Of outputs too.
+  Dims getProfileShape(const char* name, std::int32_t profile, OptProfileSelector select) const {
+    check_profile(profile);
+    port(name);
+    const std::vector<tandem::Port> inputs = engine_.inputs(profile), outputs = engine_.outputs(profile);
+    const tandem::Port* input = find(inputs, name);
+    return dims_of((input ? input : find(outputs, name))->local_range.at(static_cast<std::size_t>(select)));
   }
-  std::int32_t getNbOptimizationProfiles() const { return 1; }
+  std::int32_t getNbOptimizationProfiles() const { return engine_.profiles(); }
   std::int32_t getNbAuxStreams() const { return 0; }
   bool isRefittable() const { return engine_.refittable(); }
   // The caller owns it.
   IExecutionContext* createExecutionContext() { return make_context(true); }
   // It runs once setDeviceMemoryV2() has given it memory. The caller owns it.
   IExecutionContext* createExecutionContextWithoutDeviceMemory() { return make_context(false); }
-  // What the largest shapes need. Several ranks: Error(unsupported), a context says it that has its communicator.
+  // What the largest shapes need, of all profiles. Several ranks: Error(unsupported), a context says it that has its communicator.
   std::int64_t getDeviceMemorySizeV2() const {
+    std::int64_t most = 0;
+    for (std::int32_t profile = 0; profile < getNbOptimizationProfiles(); ++profile) most = std::max(most, getDeviceMemorySizeForProfileV2(profile));
+    return most;
+  }
+  std::int64_t getDeviceMemorySizeForProfileV2(std::int32_t profile) const {
     return told(logger_, [&] {
+      check_profile(profile);
       if (engine_.ranks() > 1) unsupported("getDeviceMemorySizeV2 of several ranks", "ask the context of a rank, updateDeviceMemorySizeForShapes(), once it has its communicator");
-      return static_cast<std::int64_t>(tandem::Context(engine_).max_device_memory_bytes());
+      return static_cast<std::int64_t>(tandem::Context(engine_).max_device_memory_bytes(static_cast<std::size_t>(profile)));
     });
   }
   // Ours.
@@ -136,6 +153,10 @@ class ICudaEngine {
 
  private:
   friend class IExecutionContext;
+  void check_profile(std::int32_t profile) const {
+    if (profile < 0 || profile >= getNbOptimizationProfiles())
+      refuse("there is no optimization profile " + std::to_string(profile) + ", the engine has " + std::to_string(getNbOptimizationProfiles()));
+  }
   IExecutionContext* make_context(bool own_memory) {
     return told(logger_, [&] {
       if (!engine_.has_weights()) refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
@@ -214,7 +235,7 @@ inline bool IExecutionContext::setCommunicator(void* communicator) {
 inline tandem::Context& IExecutionContext::bound() {
   if (context_) return *context_;
   if (num_ranks() > 1 && !group_) refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
-  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .allocator = to_tandem(allocator_)});
+  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .profile = profile_, .allocator = to_tandem(allocator_)});
   if (memory_) context_->set_device_memory(memory_, memory_bytes_);
   pass_on_profiler();
   pass_on_output_allocators();
@@ -222,6 +243,16 @@ inline tandem::Context& IExecutionContext::bound() {
   for (std::size_t i = 0; i < engine_.inputs_.size(); ++i)
     if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end()) context_->set_local_input_shape(i, shape_of(found->second));
   return *context_;
+}
+
+inline bool IExecutionContext::setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) {
+  return told(engine_.logger_, [&] {
+    if (stream && engine_.engine_.device() != "cuda") unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
+    engine_.check_profile(profile);
+    if (context_) context_->set_profile(profile);
+    profile_ = profile;
+    return true;
+  });
 }
 
 inline bool IExecutionContext::setDeviceMemoryV2(void* memory, std::int64_t size) {

@@ -75,8 +75,8 @@ class Builder(EntryPoint):
         phases = Phases(config._monitor) if config._monitor else None
         timed = config._level is not None and config._level >= 3
         cache = config._cache if timed and BuilderFlag.DISABLE_TIMING_CACHE not in config._flags else None
-        shapes = config._profiles[0]._texts() if config._profiles else {}
-        unknown = shapes.keys() - {tensor.name for tensor in network._inputs}
+        profiles = [profile._texts() for profile in config._profiles]
+        unknown = {name for profile in profiles for name in profile} - {tensor.name for tensor in network._inputs}
         if unknown:
             raise InvalidArgumentError(f"the profile has shapes of {', '.join(sorted(unknown))}, which the network has no inputs for")
         program = network._whole(config._ranks or (config._mesh.size if config._mesh else 1))
@@ -86,7 +86,8 @@ class Builder(EntryPoint):
                 device=config._device,
                 mesh=config._mesh,
                 ranks=ranks,
-                shapes=shapes,
+                shapes=profiles[0] if len(profiles) == 1 else None,
+                profiles=profiles if len(profiles) > 1 else None,
                 refittable=bool(config._flags & {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN}),
                 timed=timed,
                 timing_cache=times,

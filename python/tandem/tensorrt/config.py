@@ -126,15 +126,13 @@ class IBuilderConfig(Closed):
         return self._limits.get(MemoryPoolType(pool), 2**63 - 1)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        """Takes a profile and returns its index, 0. A second one is refused: an engine has one range of shapes."""
-        if self._profiles:
-            raise unsupported("a second optimization profile", "an engine has one; give it the range from the smallest to the largest shape")
+        """Takes a profile and returns its index. The engine has a program for each, with kernels chosen for its typical shapes, and the weights once."""
         self._profiles.append(profile)
-        return 0
+        return len(self._profiles) - 1
 
     @property
     def num_optimization_profiles(self) -> int:
-        """How many were added: 0 or 1."""
+        """How many were added."""
         return len(self._profiles)
 
     @property

@@ -86,6 +86,7 @@ class IExecutionContext(Closed):
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, Dims] = {}
         self._group: Group | None = None
+        self._profile = 0
         self._context: Context | None = None
 
     @property
@@ -145,7 +146,7 @@ class IExecutionContext(Closed):
         if self._context is None:
             if self.num_ranks > 1 and self._group is None:
                 raise InvalidArgumentError(f"the engine is for {self.num_ranks} ranks: call set_communicator() on every rank first")
-            self._context = Context(self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads)
+            self._context = Context(self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads, profile=self._profile)
             if self._group is not None:
                 self._context.set_communicator(self._group)
             for name in self._engine._input_names:
@@ -188,8 +189,8 @@ class IExecutionContext(Closed):
         return Dims(volume(shape[d + 1 :]) if -1 not in shape else -1 for d in range(len(shape)))
 
     def get_max_output_size(self, name: str) -> int:
-        """Bytes that an output takes for the largest shapes of the profile."""
-        largest = self._engine.get_tensor_profile_shape(name, 0)[2]
+        """Bytes that an output takes for the largest shapes of the profile in use."""
+        largest = self._engine.get_tensor_profile_shape(name, self._profile)[2]
         return int(volume(largest) * self._engine.get_tensor_dtype(name).itemsize)
 
     def infer_shapes(self) -> list[str]:
@@ -212,13 +213,18 @@ class IExecutionContext(Closed):
 
     @property
     def active_optimization_profile(self) -> int:
-        """Always 0, the one profile there is."""
-        return 0
+        """The profile whose program runs; 0 from the start."""
+        return self._profile
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: object) -> bool:
-        """Takes 0, the one profile there is."""
-        self._engine._check_profile(profile_index)
-        self._check_stream(stream_handle)
+        """The profile whose program runs from now on. Shapes that are set stay, and must fit it. Between calls at any time: work that was given
+        goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares."""
+        with told(self._logger):
+            self._engine._check_profile(profile_index)
+            self._check_stream(stream_handle)
+            if self._context is not None:
+                self._context.set_profile(max(0, profile_index))
+            self._profile = max(0, profile_index)
         return True
 
     # Running

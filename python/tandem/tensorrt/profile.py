@@ -12,7 +12,7 @@ __all__ = ["IOptimizationProfile"]
 
 
 class IOptimizationProfile(Closed):
-    """Per input its smallest, typical and largest shape. IBuilderConfig.add_optimization_profile takes one."""
+    """Per input its smallest, typical and largest shape. IBuilderConfig.add_optimization_profile takes one or several."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, tuple[Dims, Dims, Dims]] = {}

@@ -124,11 +124,14 @@ class ICudaEngine(Closed):
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Dims]:
         """The smallest, typical and largest shape of one rank's part; of outputs too."""
         self._check_profile(profile_index)
-        return [Dims(shape) for shape in self._port(name)["local_range"]]
+        self._port(name)
+        profile = self._described["profiles"][max(0, profile_index)]
+        return [Dims(shape) for port in (*profile["inputs"], *profile["outputs"]) if port["name"] == name for shape in port["local_range"]]
 
     def _check_profile(self, index: int) -> None:
-        if index not in (-1, 0):
-            raise InvalidArgumentError(f"there is no optimization profile {index}; an engine has one, 0")
+        """-1 stands for 0, as TensorRT has it where a profile may be left out."""
+        if not -1 <= index < self.num_optimization_profiles:
+            raise InvalidArgumentError(f"there is no optimization profile {index}; the engine has {self.num_optimization_profiles}, from 0")
 
     def get_tensor_location(self, name: str) -> TensorLocation:
         """Where its address leads: DEVICE of an engine for a GPU, HOST of one for CPU ranks."""
@@ -157,7 +160,7 @@ class ICudaEngine(Closed):
         return int(self.get_tensor_dtype(name).itemsize)
 
     def get_tensor_components_per_element(self, name: str, profile_index: int = 0) -> int:
-        """Always 1: nothing is vectorized, and there is one profile."""
+        """Always 1: nothing is vectorized."""
         self.get_tensor_format(name, profile_index)
         return 1
 
@@ -168,8 +171,8 @@ class ICudaEngine(Closed):
 
     @property
     def num_optimization_profiles(self) -> int:
-        """Always 1: nothing is vectorized, and there is one profile."""
-        return 1
+        """Ranges of shapes, each with a program of its own; 1 at least."""
+        return len(self._described["profiles"])
 
     @property
     def num_layers(self) -> int:
@@ -178,8 +181,13 @@ class ICudaEngine(Closed):
 
     @property
     def device_memory_size_v2(self) -> int:
-        """Bytes of activations and workspace of a rank, for the typical shapes."""
-        return max(int(rank["activation_bytes"]) for rank in self._described["ranks"])
+        """Bytes of activations and workspace of a rank, for the typical shapes of the profile that takes most."""
+        return max(int(profile["activation_bytes"]) for profile in self._described["profiles"])
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        """Bytes of activations and workspace of a rank, for the typical shapes of one profile."""
+        self._check_profile(profile_index)
+        return int(self._described["profiles"][max(0, profile_index)]["activation_bytes"])
 
     @property
     def device_memory_size(self) -> int:

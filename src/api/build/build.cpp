@@ -71,7 +71,9 @@ Draft read_draft(const std::string& path, const BuildOptions& options, int rank)
   const bool per_rank = rank >= 0;
   ImportOptions import;
   import.world_size = options.ranks > 0 ? options.ranks : 1;
-  import.shapes = parse_shapes(options.shapes);
+  const std::vector<InputRanges> ranges = ranges_of_profiles(options);
+  import.shapes = ranges.front();
+  import.further_shapes.assign(ranges.begin() + 1, ranges.end());
   import.refittable = options.refittable;
   import.mesh = Mesh::parse(options.mesh);
   if (options.progress) options.progress("reading " + path, 0);
@@ -85,10 +87,18 @@ Draft read_draft(const std::string& path, const BuildOptions& options, int rank)
 
 }  // namespace
 
-std::map<std::string, std::vector<SymbolRange>> parse_shapes(const std::map<std::string, std::string>& shapes) {
-  std::map<std::string, std::vector<SymbolRange>> ranges;
-  for (const auto& [name, text] : shapes) ranges[name] = parse_shape(text);
-  return ranges;
+std::vector<InputRanges> ranges_of_profiles(const BuildOptions& options) {
+  InputRanges common;
+  for (const auto& [name, text] : options.shapes) common[name] = parse_shape(text);
+  if (options.profiles.empty()) return {common};
+  std::vector<InputRanges> all;
+  for (const auto& shapes : options.profiles) {
+    if (shapes.empty()) fail(ErrorCode::invalid_argument, "optimization profile {} gives no input a shape", all.size());
+    InputRanges ranges = common;
+    for (const auto& [name, text] : shapes) ranges[name] = parse_shape(text);
+    all.push_back(std::move(ranges));
+  }
+  return all;
 }
 
 Engine build(const std::string& path, const BuildOptions& options) {

@@ -19,7 +19,7 @@ std::string compiler() {
 #endif
 }
 
-void add_map(std::vector<std::string>& words, const char* name, const std::map<std::string, std::string>& entries) {
+void add_map(std::vector<std::string>& words, const std::string& name, const std::map<std::string, std::string>& entries) {
   for (const auto& [key, value] : entries) words.push_back(fmt::format("{}={}={}", name, key, value));
 }
 
@@ -32,6 +32,7 @@ std::string text_of(const BuildOptions& options) {
   if (!options.weights.empty()) words.push_back("weights=" + options.weights);
   add_map(words, "strategy", options.strategies);
   add_map(words, "shape", options.shapes);
+  for (std::size_t p = 0; p < options.profiles.size(); ++p) add_map(words, fmt::format("profile{}", p), options.profiles[p]);
   add_map(words, "io", options.io);
   for (const std::string& pass : options.disabled_passes) words.push_back("disable-pass=" + pass);
   for (const std::string& kernel : options.kernels) words.push_back("kernel=" + kernel);

@@ -74,18 +74,18 @@ Type type_of(const NetworkState& state, const Value& input) {
   return placed == state.inputs.end() ? input.type : placed->second.global;
 }
 
-void set_profile(const NetworkState& state, Graph& graph, const InputRanges& given) {
+void set_profiles(const NetworkState& state, Graph& graph, const std::vector<InputRanges>& given) {
   NamedTypes types;
-  std::set<std::string> bound;  // by `given`, which goes before what the network says
-  for (const auto& input : graph.inputs()) {
-    types.emplace_back(input->name(), type_of(state, *input));
-    for (const Dim& dim : types.back().second.dims)
-      if (given.contains(input->name()) && dim.is_symbol()) bound.insert(dim.to_string());
+  for (const auto& input : graph.inputs()) types.emplace_back(input->name(), type_of(state, *input));
+  graph.profiles = profiles_of(types, given);
+  for (std::size_t p = 0; p < given.size(); ++p) {
+    std::set<std::string> bound;  // by `given`, which goes before what the network says
+    for (const auto& [input, type] : types)
+      for (const Dim& dim : type.dims)
+        if (given[p].contains(input) && dim.is_symbol()) bound.insert(dim.to_string());
+    for (const std::string& symbol : state.ranged)
+      if (graph.profiles[p].contains(symbol) && !bound.contains(symbol)) graph.profiles[p][symbol] = state.graph.profiles[0].at(symbol);
   }
-  Profile profile = profile_of(types, given);
-  for (const std::string& symbol : state.ranged)
-    if (profile.contains(symbol) && !bound.contains(symbol)) profile[symbol] = state.graph.profiles[0].at(symbol);
-  graph.profiles = {profile};
 }
 
 }  // namespace
@@ -104,8 +104,8 @@ Engine build(const Network& network, const BuildOptions& options) {
     if (!options.io.empty()) fail(ErrorCode::invalid_argument, "the network is the program of one rank: place its inputs and outputs where they are added");
     for (const auto& node : graph.nodes()) check_ranks(*node, *draft.world);
   }
-  const InputRanges given = parse_shapes(options.shapes);
-  set_profile(state, graph, given);
+  const std::vector<InputRanges> given = ranges_of_profiles(options);
+  set_profiles(state, graph, given);
   std::vector<Type> inputs;
   for (const auto& input : graph.inputs()) inputs.push_back(type_of(state, *input));
   check_symbols(graph, inputs, draft.world ? *draft.world : Mesh());

@@ -7,9 +7,10 @@
 #include "plan/typical.h"
 
 namespace tandem {
-Arrays run_plainly(const std::string& path, const BuildOptions& options, const Arrays& inputs) {
+Arrays run_plainly(const std::string& path, const BuildOptions& options, const Arrays& inputs, std::size_t profile) {
+  const std::vector<InputRanges> ranges = ranges_of_profiles(options);
   ImportOptions import;
-  import.shapes = parse_shapes(options.shapes);
+  import.shapes = ranges.at(profile);
   const auto module = import_onnx(std::filesystem::path(path), import);
   NamedTensors tensors;
   for (const auto& [name, array] : inputs) tensors[name] = to_tensor(array);

@@ -199,9 +199,11 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
     const Engine engine = build(path, whole);
     const bool recorded = !cases.empty();
     if (!recorded) {
-      Case random{.name = "random"};
-      for (auto& [name, array] : engine.random_inputs()) random.inputs[name] = {array};
-      cases.push_back(std::move(random));
+      for (int profile = 0; profile < engine.profiles(); ++profile) {
+        Case random{.name = profile == 0 ? "random" : fmt::format("random, profile {}", profile)};
+        for (auto& [name, array] : engine.random_inputs(0, profile)) random.inputs[name] = {array};
+        cases.push_back(std::move(random));
+      }
     }
     if (std::ranges::any_of(meshes, [](const std::string& mesh) { return !mesh.empty(); })) {
       Model model(engine, options.team);
@@ -212,7 +214,11 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
     } else if (!recorded) {  // against itself it would show nothing
       reference = "plain loops";
       tell(options, "computing with plain loops", 0);
-      for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs())) unsharded.resize(1), unsharded[0][name] = {array};
+      for (int profile = 0; profile < engine.profiles(); ++profile) {
+        unsharded.emplace_back();
+        for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs(0, profile), static_cast<std::size_t>(profile)))
+          unsharded.back()[name] = {array};
+      }
     }
   } else if (cases.empty()) {
     fail(ErrorCode::invalid_argument, "{} is compared with recorded outputs; give them with --cases", built ? "an engine" : "a model that is already sharded");

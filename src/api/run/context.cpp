@@ -26,6 +26,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   out.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
   out.dependent_launch = options.dependent_launch;
   out.own_group = true;
+  out.profile = options.profile;
   out.allocator = options.allocator;
   out.same_plan = engine.data().plans.size() == 1;
   return out;
@@ -90,6 +91,10 @@ const std::vector<std::string>& Context::notices() const {
   known = data_->context.through_host();
   return data_->notices;
 }
+
+void Context::set_profile(int profile) { data_->context.set_profile(profile); }
+
+int Context::profile() const { return static_cast<int>(data_->context.profile()); }
 
 void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
 
@@ -159,8 +164,8 @@ void Context::synchronize() {
 void Context::set_profiler(StepProfiler profiler) {
   RankContext& context = data_->context;
   if (!profiler) return context.set_step_hook({});
-  context.set_step_hook([program = &context.program(), profiler = std::move(profiler)](std::span<const RankContext::StepClock> clocks) {
-    for (const RankContext::StepClock& clock : clocks) profiler(step_time(program->steps[clock.step], clock, clocks.front().begin_ns));
+  context.set_step_hook([&context, profiler = std::move(profiler)](std::span<const RankContext::StepClock> clocks) {
+    for (const RankContext::StepClock& clock : clocks) profiler(step_time(context.program().steps[clock.step], clock, clocks.front().begin_ns));
   });
 }
 

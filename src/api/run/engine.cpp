@@ -11,7 +11,7 @@ namespace {
 
 Shape extents_at(const Program& program, const std::vector<Dim>& dims, std::int64_t SymbolRange::*bound) {
   SymbolValues symbols;
-  for (const auto& [name, range] : program.profiles.at(0)) symbols[name] = range.*bound;
+  for (const auto& [name, range] : program.profiles.at(0)) symbols[name] = range.*bound;  // each program has one
   return bound_dims(dims, symbols);
 }
 
@@ -20,8 +20,16 @@ Port port(const Program& program, const Binding& binding) {
   for (const Dim& dim : binding.type.dims) out.shape.push_back(dim.to_string());
   const std::vector<Dim>& local = program.values.at(static_cast<std::size_t>(binding.value)).type.dims;
   for (const Dim& dim : local) out.local_shape.push_back(dim.to_string());
-  for (const auto bound : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) out.local_range.push_back(extents_at(program, local, bound));
+  for (const auto bound : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) {
+    out.local_range.push_back(extents_at(program, local, bound));
+    out.range.push_back(extents_at(program, binding.type.dims, bound));
+  }
   return out;
+}
+
+const Program& program_of(const Plan& plan, int profile) {
+  check_profile(plan, profile);
+  return plan.programs[static_cast<std::size_t>(profile)];
 }
 
 const Step& step_of(const Plan& plan, const CollectiveUse& use) {
@@ -44,16 +52,18 @@ std::string Engine::device() const { return data_->plan().device; }
 std::string Engine::mesh() const { return data_->plan().mesh.to_string(); }
 std::vector<std::string> Engine::notices() const { return data_->plan().notices; }
 
-std::vector<Port> Engine::inputs() const {
+int Engine::profiles() const { return static_cast<int>(data_->plan().profiles()); }
+
+std::vector<Port> Engine::inputs(int profile) const {
   std::vector<Port> ports;
-  const Program& program = data_->plan().programs.at(0);
+  const Program& program = program_of(data_->plan(), profile);
   for (const Binding& b : program.inputs) ports.push_back(port(program, b));
   return ports;
 }
 
-std::vector<Port> Engine::outputs() const {
+std::vector<Port> Engine::outputs(int profile) const {
   std::vector<Port> ports;
-  const Program& program = data_->plan().programs.at(0);
+  const Program& program = program_of(data_->plan(), profile);
   for (const Binding& b : program.outputs) ports.push_back(port(program, b));
   return ports;
 }
@@ -61,14 +71,15 @@ std::vector<Port> Engine::outputs() const {
 std::vector<CollectiveReport> Engine::collectives() const {
   std::vector<CollectiveReport> reports;
   for (const CollectiveUse& use : data_->plan().collectives) {
+    if (use.program != 0) continue;  // those of other profiles are the same
     const Step& step = step_of(data_->plan(), use);
     reports.push_back({use.operation, use.reduce, use.axis, step.node, use.count.to_string(), use.bytes.to_string(), step.note});
   }
   return reports;
 }
 
-Arrays Engine::random_inputs(unsigned seed) const {
-  const Program& program = data_->plan().programs.at(0);
+Arrays Engine::random_inputs(unsigned seed, int profile) const {
+  const Program& program = program_of(data_->plan(), profile);
   const SymbolValues symbols = typical_symbols(program);
   std::mt19937 generator(seed);
   std::uniform_real_distribution<double> real(-1, 1);

@@ -44,7 +44,7 @@ Json timeline(const Team& team, const TeamTimes& times) {
     events.push_back(timeline_name(rank, 0, "process_name", fmt::format("rank {}", rank)));
     events.push_back(timeline_name(rank, 0, "thread_name", "compute"));
     events.push_back(timeline_name(rank, 1, "thread_name", "communication"));
-    const auto& steps = team.plan(rank).programs.at(0).steps;
+    const auto& steps = team.plan(rank).programs.at(times.profile).steps;
     for (const TraceEvent& event : times.trace[r]) {
       const Step& step = steps.at(static_cast<std::size_t>(event.step));
       events.push_back({{"ph", "X"}, {"pid", rank}, {"tid", step.communicates ? 1 : 0}, {"name", step.op},
@@ -108,7 +108,7 @@ std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, Rank
   std::vector<std::vector<StepTime>> ranks;
   for (std::size_t r = 0; r < times.trace.size(); ++r) {
     ranks.emplace_back();
-    const auto& steps = team_->plan(static_cast<int>(r)).programs.at(0).steps;
+    const auto& steps = team_->plan(static_cast<int>(r)).programs.at(times.profile).steps;
     for (const TraceEvent& event : times.trace[r])
       ranks.back().push_back(step_time(steps.at(static_cast<std::size_t>(event.step)), event, times.trace[r].front().begin_ns));
   }

@@ -68,7 +68,7 @@ void GraphReader::add_inputs(Scope& scope) {
   Symbols symbols(inputs);
   std::vector<std::pair<std::string, Type>> types;
   for (const onnx::ValueInfoProto* input : inputs) types.emplace_back(input->name(), symbols.type_of(*input));
-  graph_->profiles = {profile_of(types, options_->shapes)};
+  graph_->profiles = profiles_of(types, ranges_of_profiles());
   for (const auto& [name, type] : types) {
     if (name.empty() || scope.values.contains(name) || scope.producers.contains(name))
       fail(ErrorCode::invalid_model, "input '{}' has no name of its own", name);
@@ -109,7 +109,13 @@ void GraphReader::run() {
   }
   place(scope);
   graph_->erase_dead();
-  settle_defaults(*graph_, options_->shapes);
+  settle_defaults(*graph_, ranges_of_profiles());
+}
+
+std::vector<InputRanges> GraphReader::ranges_of_profiles() const {
+  std::vector<InputRanges> all{options_->shapes};
+  all.insert(all.end(), options_->further_shapes.begin(), options_->further_shapes.end());
+  return all;
 }
 
 // Values between inputs and outputs get the names under which the file places them.

@@ -33,7 +33,7 @@ struct Scope {
 class GraphReader {
  public:
   GraphReader(Graph& graph, const ModelFile& file, const ImportOptions& options);
-  // Imports the model's graph: inputs, needed nodes, outputs. The graph gets its profile.
+  // Imports the model's graph: inputs, needed nodes, outputs. The graph gets its profiles.
   void run();
 
  private:
@@ -42,6 +42,7 @@ class GraphReader {
   void add_inputs(Scope& scope);
   void place(Scope& scope);
   std::vector<bool> needed_nodes(const Scope& scope) const;
+  std::vector<InputRanges> ranges_of_profiles() const;
 
   // The value of a name, importing whatever it takes; null for the empty name.
   Value* require(Scope& scope, const std::string& name);

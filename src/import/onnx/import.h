@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "graph/graph.h"
+#include "graph/profile.h"
 
 namespace tandem {
 
@@ -17,7 +17,8 @@ struct ImportOptions {
   int world_size = 1;  // ranks that will run the file; for files that other tools have sharded
   // Per input one range per dimension; they become the profile of the symbols found there. A dimension that is a number must
   // be given that number.
-  std::map<std::string, std::vector<SymbolRange>> shapes;
+  InputRanges shapes;
+  std::vector<InputRanges> further_shapes = {};  // the same of further optimization profiles
   // What the file's sharding annotations are read for: those of its device configuration with this many devices become
   // Module::placements. One rank: they are left aside, with a notice.
   Mesh mesh = {};
