@@ -42,7 +42,7 @@ def step(text: str) -> None:
     print(f"\n[demo] {text}", flush=True)
 
 
-def tokenize(sentences: list[str]) -> dict[str, np.ndarray]:
+def tokenize(sentences: list[str]) -> dict[str, np.ndarray[Any, Any]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
@@ -54,7 +54,7 @@ def tokenize(sentences: list[str]) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
-def onnx_runtime(model: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
+def onnx_runtime(model: Path, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
@@ -71,7 +71,7 @@ def call(*command: object) -> str:
     return done.stdout
 
 
-def show_similarities(embeddings: np.ndarray) -> None:
+def show_similarities(embeddings: np.ndarray[Any, Any]) -> None:
     similarity = embeddings @ embeddings.T
     print("       " + "".join(f"{column:>6}" for column in range(len(SENTENCES))))
     for row, sentence in enumerate(SENTENCES):
@@ -106,7 +106,9 @@ def show_ranks(report: dict[str, Any], symbols: dict[str, int]) -> None:
         )
 
 
-def run_mesh(tandem: Path, work: Path, mesh: str, symbols: dict[str, int], expected: np.ndarray) -> tuple[np.ndarray, float]:
+def run_mesh(
+    tandem: Path, work: Path, mesh: str, symbols: dict[str, int], expected: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], float]:
     name = mesh.replace("=", "")
     engine, outputs, timeline = work / f"minilm-{name}.tandem", work / f"out-{name}.safetensors", work / f"timeline-{name}.json"
     begin = time.monotonic()

@@ -28,7 +28,7 @@ def model_folder() -> Path:
 class GraphWriter:
     """Collects nodes and initializers; values are named after the module that makes them."""
 
-    def __init__(self, weights: dict[str, np.ndarray]):
+    def __init__(self, weights: dict[str, np.ndarray[Any, Any]]):
         self.weights = weights
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}

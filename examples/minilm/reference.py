@@ -17,17 +17,19 @@ _Array = np.ndarray[Any, Any]
 def sentence_embeddings(input_ids: _Array, attention_mask: _Array) -> _Array:
     folder = model_folder()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    weights = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
+    weights: dict[str, _Array] = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
     batch, sequence = input_ids.shape
     heads = config["num_attention_heads"]
 
     def norm(x: _Array, name: str) -> _Array:
         x = x - x.mean(-1, keepdims=True)
         x = x / np.sqrt((x * x).mean(-1, keepdims=True) + config["layer_norm_eps"])
-        return x * weights[name + ".weight"] + weights[name + ".bias"]
+        scaled: _Array = x * weights[name + ".weight"] + weights[name + ".bias"]
+        return scaled
 
     def linear(x: _Array, name: str) -> _Array:
-        return x @ weights[name + ".weight"].T + weights[name + ".bias"]
+        mixed: _Array = x @ weights[name + ".weight"].T + weights[name + ".bias"]
+        return mixed
 
     def by_head(x: _Array) -> _Array:
         return x.reshape(batch, sequence, heads, -1).transpose(0, 2, 1, 3)
