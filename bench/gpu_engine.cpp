@@ -1,7 +1,8 @@
 // Whole engines on a GPU: what starting a run costs the host, what memory is taken beyond what is planned, how long a large engine takes to its
 // first output. One JSON line per row, for tools/gpu_check.py.
 //
-//   gpu_engine enqueue               host time of Context::enqueue for a graph of 200 kernels: started one by one, and replayed
+//   gpu_engine enqueue               host time of Context::enqueue for a graph of 200 kernels: started one by one, and replayed; time of
+//                                    replays of 2, 20 and 200 kernels that follow each other
 //   gpu_engine memory                memory of the GPU after ten steps, against a bare CUDA context
 //   gpu_engine write FILE [GB]       an engine of bf16 products with random weights, and FILE.expected: one row of its result by plain loops
 //   gpu_engine start FILE            its first output; whoever starts this process takes the time
@@ -65,11 +66,11 @@ Engine built(const Network& network) {
   return build(network, options);
 }
 
-// 200 kernels that depend on each other and are not fused: products and softmaxes in turn.
-Engine chain() {
+// Kernels that depend on each other and are not fused: products and softmaxes in turn.
+Engine chain(unsigned kernels) {
   Network network;
   auto x = network.input("x", DType::bf16, {64, 64});
-  for (unsigned i = 0; i < 100; ++i)
+  for (unsigned i = 0; i < kernels / 2; ++i)
     x = network.add("Softmax", {network.add("MatMul", {x, network.weight(fmt::format("w{}", i), random_array({64, 64}, i, 1.0f))})});
   network.output("y", x);
   return built(network);
@@ -115,7 +116,7 @@ void print(const Json& row) {
 // More outputs in turn than a context keeps recordings of: no call finds one.
 void measure_enqueue() {
   constexpr int kCalls = 1000;
-  const Engine engine = chain();
+  const Engine engine = chain(200);
   Context context(engine);
   context.prepare();
   const Gpu gpu(context.gpu());
@@ -141,6 +142,28 @@ void measure_enqueue() {
     row.update({{"name", used > 1 ? "enqueue of 200 kernels, one by one" : "enqueue of 200 kernels, replayed"}, {"kernels", steps}});
     print(row);
   }
+}
+
+// The GPU's time of a call among many that follow each other at once; what a call costs beside its kernels shows in short ones.
+void measure_replay(unsigned kernels) {
+  constexpr int kCalls = 500;
+  const Engine engine = chain(kernels);
+  Context context(engine);
+  const Gpu gpu(context.gpu());
+  const auto in = gpu.allocate(64 * 64 * 2), out = gpu.allocate(64 * 64 * 2);
+  const Array values = random_array({64, 64}, 7, 1);
+  gpu.copy(in.get(), values.data.get(), 64 * 64 * 2);
+  gpu.synchronize();
+  const void* const inputs[] = {in.get()};
+  void* const outputs[] = {out.get()};
+  double seconds = 0;
+  for (int round = 0; round < 2; ++round) {  // the first one prepares and records
+    const auto begin = Clock::now();
+    for (int call = 0; call < kCalls; ++call) context.enqueue(inputs, outputs);
+    context.synchronize();
+    seconds = since(begin);
+  }
+  print({{"name", fmt::format("calls of {} kernels, one after another", kernels)}, {"us", seconds / kCalls * 1e6}});
 }
 
 std::size_t free_bytes() {
@@ -248,7 +271,10 @@ void first_output(const std::string& path) {
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   try {
-    if (words == std::vector<std::string>{"enqueue"}) measure_enqueue();
+    if (words == std::vector<std::string>{"enqueue"}) {
+      measure_enqueue();
+      for (const unsigned kernels : {2, 20, 200}) measure_replay(kernels);
+    }
     else if (words == std::vector<std::string>{"memory"}) measure_memory();
     else if (words.size() >= 2 && words[0] == "write") write_stack(words[1], words.size() > 2 ? std::stod(words[2]) : 15);
     else if (words.size() == 2 && words[0] == "start") first_output(words[1]);

@@ -167,7 +167,8 @@ def engines(check: Check) -> Iterator[Row]:
                     "passed",
                     seconds,
                     "",
-                    {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()} | {"bar": bar},
+                    {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()}
+                    | ({} if "us" in values else {"bar": bar}),
                 )
         if status != 0:
             yield Row("engines", part, "failed", seconds, text.strip()[-600:])
