@@ -28,6 +28,6 @@ near = vectors @ vectors[0]
 print("\n".join(f"{near[i]:.2f}  {sentences[i]}" for i in np.argsort(near)[:-7:-1]))  # the query itself first
 
 across = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)[0][:, 0]  # along which they differ most
-places = zip(500 + 450 * across / abs(across).max(), 500 - 450 * near, sentences, strict=True)  # the nearer, the higher
+places = zip(500 + 450 * across / np.max(abs(across)), 500 - 450 * near, sentences, strict=True)  # the nearer, the higher
 dots = [f'<circle cx="{x:.0f}" cy="{y:.0f}" r="5" fill="steelblue"><title>{escape(s)}</title></circle>' for x, y, s in places]
 Path("search.svg").write_text("\n".join(['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 600">', *dots, "</svg>"]))
