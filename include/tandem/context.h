@@ -66,9 +66,10 @@ class Context {
   const std::vector<std::string>& notices() const;
 
   // Whose program runs from now on, with kernels chosen for its typical shapes; the shapes that are set stay, and must fit it: else an error
-  // says which profile would. -1: for each set of shapes the one that fits, of several that whose typical shapes are nearest. Local, never waits, between calls at any time: work that was
-  // given goes on, and prepared shapes of each profile are kept. All ranks must use one profile: with several, the first prepare() or run()
-  // after another came into use is collective, and throws Error(mismatch) where they differ. Error(invalid_argument) for one that is none.
+  // says which profile would. -1: for each set of shapes the one that fits, of several that whose typical shapes are nearest. Local, never
+  // waits, between calls at any time: work that was given goes on, and prepared shapes of each profile are kept. All ranks must use one
+  // profile: with several, the first prepare() or run() after another came into use is collective, and throws Error(mismatch) where they
+  // differ. Error(invalid_argument) for one that is none.
   void set_profile(int profile);
   // The one in use; with -1, that of the last shapes that were looked at.
   int profile() const;
@@ -109,7 +110,8 @@ class Context {
   // Bytes of the device for activations and workspace that the shapes set need. Does their first-time work, as prepare() does, but runs
   // nothing; with several ranks the first one is collective.
   std::size_t device_memory_bytes();
-  // The same for the largest shapes of an optimization profile, be it in use or not. Smaller ones mostly need less, but kernels may take another workspace for them.
+  // The same for the largest shapes of an optimization profile, be it in use or not. Smaller ones mostly need less, but kernels may take
+  // another workspace for them.
   std::size_t max_device_memory_bytes(std::size_t profile = 0);
   // From now on they lie in memory of the caller's (of the host for CPU ranks), such as one block for several contexts that never run at a
   // time; null: in the context's own again. It stays valid until it is replaced or the context is gone, the work given is done, and graphs

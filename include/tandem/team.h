@@ -47,9 +47,8 @@ class Model {
   ~Model();
   Model(Model&&) noexcept;
 
-  // Scatters, runs, gathers: the program of the optimization profile that fits the inputs' shapes, of several the
-  // one whose typical shapes are nearest. Throws Error. One that a rank reports, naming its node, leaves the model usable; after a rank has died or
-  // got stuck every call repeats the error. Outputs lie in what `memory` gives, else in fresh memory. Where ranks are threads and a rank's
+  // Scatters, runs, gathers: the program of the optimization profile that fits the inputs' shapes, of several the one whose typical shapes
+  // are nearest. Throws Error. One that a rank reports, naming its node, leaves the model usable; after a rank has died or got stuck every call repeats the error. Outputs lie in what `memory` gives, else in fresh memory. Where ranks are threads and a rank's
   // part of an array lies there in one piece, the ranks read and write it in place.
   RankArrays run(const RankArrays& inputs, const OutputMemory& memory = {});
   RankArrays run(const Arrays& inputs);

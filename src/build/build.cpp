@@ -33,8 +33,9 @@ class ProgramBuilder {
       program_.inputs.push_back(binding(input->name(), input.get()));
     }
     for (const auto& value : graph_.weight_values()) add_weight(value.get(), *value->weight());
-    for (std::size_t done = 0; const auto& node : graph_.nodes()) {
-      if (options_.progress) options_.progress(profile_ * graph_.nodes().size() + done++, graph_.nodes().size() * std::max<std::size_t>(1, graph_.profiles.size()));
+    const std::size_t steps = graph_.nodes().size() * std::max<std::size_t>(1, graph_.profiles.size());
+    for (std::size_t done = profile_ * graph_.nodes().size(); const auto& node : graph_.nodes()) {
+      if (options_.progress) options_.progress(done++, steps);
       add_node(*node);
     }
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));

@@ -90,7 +90,8 @@ void ModelArguments::add_shapes() {
   if (profiles > 1) build.profiles.resize(profiles);
   for (const auto& [name, list] : ranges) {
     if (list.size() != 1 && list.size() != profiles)
-      throw CLI::ValidationError("--shape", fmt::format("'{}' has {} ranges, and another input has {}: give one for each optimization profile, or one for all", name, list.size(), profiles));
+      throw CLI::ValidationError("--shape", fmt::format("'{}' has {} ranges, and another input has {}: give one for each optimization profile, or one for all",
+                                                        name, list.size(), profiles));
     if (list.size() == 1) build.shapes[name] = list[0];
     for (std::size_t p = 0; list.size() > 1 && p < profiles; ++p) build.profiles[p][name] = list[p];
   }

@@ -33,7 +33,8 @@ void check_expressions(const Binding& input, const Shape& shape, const SymbolVal
 std::string place_of(const Program& program, const std::string& symbol) {
   for (const Binding& input : program.inputs)
     for (std::size_t d = 0; d < input.type.dims.size(); ++d)
-      if (input.type.dims[d].is_symbol() && input.type.dims[d].to_string() == symbol) return fmt::format("input '{}', dimension {}: ", input.name, d);
+      if (input.type.dims[d].is_symbol() && input.type.dims[d].to_string() == symbol)
+        return fmt::format("input '{}', dimension {}: ", input.name, d);
   return {};
 }
 
@@ -97,8 +98,8 @@ std::size_t fitting_profile(const Plan& plan, const SymbolValues& symbols, int w
   if (wanted < 0 && fits < reasons.size()) return fits;
   if (reasons.size() == 1) fail(ErrorCode::invalid_argument, "these input shapes fit no profile: {}", reasons[0]);
   if (wanted >= 0)
-    fail(ErrorCode::invalid_argument, "these input shapes do not fit optimization profile {}: {}; {} would", wanted, reasons[static_cast<std::size_t>(wanted)],
-         fits < reasons.size() ? fmt::format("profile {}", fits) : "no other");
+    fail(ErrorCode::invalid_argument, "these input shapes do not fit optimization profile {}: {}; {} would", wanted,
+         reasons[static_cast<std::size_t>(wanted)], fits < reasons.size() ? fmt::format("profile {}", fits) : "no other");
   std::string all;
   for (std::size_t p = 0; p < reasons.size(); ++p) all += fmt::format("{}profile {}: {}", p == 0 ? "" : "; ", p, reasons[p]);
   fail(ErrorCode::invalid_argument, "these input shapes fit no optimization profile ({})", all);

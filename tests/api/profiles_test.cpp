@@ -261,6 +261,7 @@ TEST(Profiles, RanksThatDifferAreTold) {
     });
   };
   for (const std::string& error : run_in(-1, 0, 0, nullptr)) EXPECT_NE(error.find("the optimization profile"), std::string::npos) << error;
+  for (const std::string& error : run_in(0, 1, 0, nullptr)) EXPECT_NE(error.find("ranks disagree"), std::string::npos) << error;  // one stays
   std::vector<float> again[2];
   EXPECT_EQ(run_in(0, 1, 2, again), std::vector<std::string>(2));  // told, and usable after it
   const Engine plain = one_profile();

@@ -182,6 +182,45 @@ TEST_F(OnGpu, ShapesChangeAndComeBack) {
   }
 }
 
+// Profiles change while the work of others is under way and recordings of them are kept.
+TEST_F(OnGpu, OptimizationProfilesInTurn) {
+  BuildOptions options;
+  options.profiles = {{{"x", "1x32:1x32:4x32"}}, {{"x", "2x32:64x32:256x32"}}};
+  const Engine on_cpu = build(model_path("mlp_legacy"), options);
+  options.device = "cuda";
+  const Engine engine = build(model_path("mlp_legacy"), options);
+  Context context(engine);
+  EXPECT_LE(context.max_device_memory_bytes(0), context.max_device_memory_bytes(1));
+  std::unique_ptr<OnDevice> in[2], out[2];
+  std::vector<float> wanted[2];
+  Shape shapes[2];
+  for (int p = 0; p < 2; ++p) {
+    const Arrays inputs = on_cpu.random_inputs(7, p);
+    const Array& x = inputs.at("x");
+    shapes[p] = x.shape;
+    wanted[p] = values_of(Model(on_cpu).run(inputs).at("y").at(0));
+    in[p] = std::make_unique<OnDevice>(x);
+    out[p] = std::make_unique<OnDevice>(wanted[p].size() * sizeof(float));
+  }
+  for (int round = 0; round < 4; ++round) {  // at first, recorded, replayed
+    for (const auto& o : out) cuda(cudaMemset(o->data, 0x5a, o->bytes));
+    settle();
+    for (int p = 0; p < 2; ++p) {
+      const void* const ins[] = {in[p]->data};
+      void* const outs[] = {out[p]->data};
+      context.set_profile(p);
+      context.set_input_shape(0, shapes[p]);
+      context.enqueue(ins, outs);
+    }
+    context.synchronize();
+    for (int p = 0; p < 2; ++p) expect_near(out[p]->fetch(), wanted[p]);
+  }
+  context.set_profile(0);
+  EXPECT_EQ(thrown([&] { context.prepare(); }).code(), ErrorCode::invalid_argument);  // the shape set last is for profile 1
+  context.set_profile(1);
+  context.prepare();
+}
+
 TEST_F(OnGpu, ManyContextsOfOneEngineInThreads) {
   const Engine engine = engine_of("mlp_dynamo");
   const Arrays inputs = engine.random_inputs(1);

@@ -113,8 +113,9 @@ Json describe_profile(const Engine& of, std::size_t profile, std::size_t shown) 
   Json out = {{"symbols", Json::object()}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"steps", Json::array()}};
   for (const Profile& p : program.profiles)
     for (const auto& [name, range] : p) out["symbols"][name] = {range.min, range.opt, range.max};
-  for (const Port& port : of.inputs(static_cast<int>(profile))) out["inputs"].push_back({{"name", port.name}, {"range", port.range}, {"local_range", port.local_range}});
-  for (const Port& port : of.outputs(static_cast<int>(profile))) out["outputs"].push_back({{"name", port.name}, {"range", port.range}, {"local_range", port.local_range}});
+  const auto add = [&](const char* kind, const Port& port) { out[kind].push_back({{"name", port.name}, {"range", port.range}, {"local_range", port.local_range}}); };
+  for (const Port& port : of.inputs(static_cast<int>(profile))) add("inputs", port);
+  for (const Port& port : of.outputs(static_cast<int>(profile))) add("outputs", port);
   Json typical = 0, largest = 0;
   for (int rank = 0; rank < engine.plan().world_size(); ++rank) {
     const Plan& plan = *engine.plans.at(engine.plans.size() > 1 ? static_cast<std::size_t>(rank) : 0);
