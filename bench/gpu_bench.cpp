@@ -128,6 +128,22 @@ std::vector<Work> all_work() {
   conv("Conv 1x1 of 64", DType::f16, 64, 256, 56, 1, 1);
   conv("Conv 3x3 of 512", DType::f16, 512, 512, 8, 3, 1);
   conv("Conv 3x3 of 64 f32", DType::f32, 64, 64, 56, 3, 1);
+  // The same with the channels last, bias, residual and activation, as between two nodes of an engine.
+  const auto conv_last = [&](const char* name, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window, std::int64_t stride) {
+    const std::int64_t result = side / stride;
+    Work work{name, "Conv", {}, DType::f16, {{32, side, side, in}, {out, window, window, in}, {out}, {32, result, result, out}},
+              {{1, side, side, in}, {4, window, window, in}, {4}, {1, result, result, 4}},
+              2.0 * static_cast<double>(32 * result * result * out * in * window * window), 1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
+    work.attributes = {{"strides", std::vector<std::int64_t>{stride, stride}}, {"pads", std::vector<Dim>(4, Dim(window / 2))},
+                       {"layout", std::string("channels_last")}, {"activation", std::string("relu")}};
+    list.push_back(work);
+  };
+  conv_last("Conv 7x7 of 8 last", 8, 64, 224, 7, 2);
+  conv_last("Conv 3x3 of 64 last", 64, 64, 56, 3, 1);
+  conv_last("Conv 1x1 of 64 last", 64, 256, 56, 1, 1);
+  conv_last("Conv 3x3 of 512 last", 512, 512, 8, 3, 1);
+  list.push_back({"MaxPool last", "MaxPool", {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}, {"layout", std::string("channels_last")}},
+                  DType::f16, {{32, 112, 112, 64}}, {{1, 112, 112, 64}}});
   list.push_back({"MaxPool", "MaxPool", {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}},
                   DType::f16, {{256, 64, 112, 112}}, {{1, 4, 112, 112}}});
   list.push_back({"GroupNorm", "GroupNorm", {{"group_size", std::int64_t{10}}}, DType::f16, {{32, 320, 64, 64}, {320}, {320}}, {{1, 20, 64, 64}, {20}, {20}}});

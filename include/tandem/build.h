@@ -31,6 +31,9 @@ struct BuildOptions {
   // "int8", "int4" or "fp8": the matrices of products are quantised, symmetric: int8 and fp8 (e4m3) with a scale per column, int4 with one
   // per 64 or 32 rows of a column. Activations stay as they are. Empty: as the file says.
   std::string weights;
+  // Images between convolutions have their channels last, as kernels of 16-bit floats on GPUs want them: "auto", where that saves bringing them
+  // there and back; "all", wherever it can be done. Results change by rounding only. Empty: nowhere.
+  std::string channels_last;
   bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
   bool exact = false;                             // no kernel with weaker rounding or NaN rules; CPU ranks have none
   bool dependent_launch = true;                   // of GPUs: kernels may start before their predecessors end, which changes no result

@@ -35,6 +35,7 @@ void bind_build(nb::module_& module) {
       .def_rw("dump", &BuildOptions::dump)
       .def_rw("dtype", &BuildOptions::dtype)
       .def_rw("weights", &BuildOptions::weights)
+      .def_rw("channels_last", &BuildOptions::channels_last)
       .def_rw("refittable", &BuildOptions::refittable)
       .def_rw("timed", &BuildOptions::timed)
       .def_rw("kernels", &BuildOptions::kernels)

@@ -277,6 +277,7 @@ class NetworkOps(_core._Network):
         strides: Sequence[int] = (),
         dilations: Sequence[int] = (),
         pads: Sequence[Dim] = (),
+        layout: Literal["channels_first", "channels_last"] = "channels_first",
         ceil: bool = False,
         count_padding: bool = False,
         name: str = "",
@@ -284,16 +285,18 @@ class NetworkOps(_core._Network):
         """y[n,c,o…] = the mean of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out unless count_padding.
 
         Args:
-            x: [n,c,spatial…].
+            x: [n,c,spatial…], with layout channels_last [n,spatial…,c].
             kernel: taps of the window, per spatial dimension.
             strides: rows from one window to the next, per spatial dimension; empty: 1.
             dilations: rows from one tap to the next; empty: 1.
             pads: rows of padding before each spatial dimension, then after each; empty: none.
+            layout: which dimension of images has their channels: 1 or the last.
             ceil: the last window may hang over the end, as long as it begins before it.
             count_padding: divide by the taps in the padding too.
         """
         attributes: dict[str, Any] = {
-            "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil": ceil, "count_padding": count_padding,
+            "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "layout": layout, "ceil": ceil, "count_padding":
+            count_padding,
         }  # fmt: skip
         return self._add("AveragePool", [x], attributes, name)
 
@@ -307,11 +310,13 @@ class NetworkOps(_core._Network):
         strides: Sequence[int] = (),
         dilations: Sequence[int] = (),
         pads: Sequence[Dim] = (),
+        layout: Literal["channels_first", "channels_last"] = "channels_first",
         activation: Literal["none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"] = "none",
         name: str = "",
     ) -> Value:
         """y[n,m,o…] = activation(Σ over channels c of m's group and taps k… of x[n,c,o·stride + k·dilation − pad…]·w[m,c,k…] + bias[m] +
-        residual[n,m,o…]); there are as many groups as w's channels go into x's.
+        residual[n,m,o…]); there are as many groups as w's channels go into x's. With layout channels_last it is x[n,…,c], w[m,k…,c] and
+        y[n,o…,m].
 
         Args:
             x: [n,c,spatial…].
@@ -321,10 +326,11 @@ class NetworkOps(_core._Network):
             strides: rows from one window to the next, per spatial dimension; empty: 1.
             dilations: rows from one tap to the next; empty: 1.
             pads: rows of padding before each spatial dimension, then after each; empty: none.
+            layout: which dimension of images has their channels: 1 or the last.
             activation: applied last.
         """
         attributes: dict[str, Any] = {
-            "strides": strides, "dilations": dilations, "pads": pads, "activation": activation,
+            "strides": strides, "dilations": dilations, "pads": pads, "layout": layout, "activation": activation,
         }  # fmt: skip
         return self._add("Conv", [x, w, bias, residual], attributes, name)
 
@@ -357,20 +363,25 @@ class NetworkOps(_core._Network):
         strides: Sequence[int] = (),
         dilations: Sequence[int] = (),
         pads: Sequence[Dim] = (),
+        layout: Literal["channels_first", "channels_last"] = "channels_first",
         ceil: bool = False,
         name: str = "",
     ) -> Value:
         """y[n,c,o…] = the largest of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out.
 
         Args:
-            x: [n,c,spatial…].
+            x: [n,c,spatial…], with layout channels_last [n,spatial…,c].
             kernel: taps of the window, per spatial dimension.
             strides: rows from one window to the next, per spatial dimension; empty: 1.
             dilations: rows from one tap to the next; empty: 1.
             pads: rows of padding before each spatial dimension, then after each; empty: none.
+            layout: which dimension of images has their channels: 1 or the last.
             ceil: the last window may hang over the end, as long as it begins before it.
         """
-        return self._add("MaxPool", [x], {"kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil": ceil}, name)
+        attributes: dict[str, Any] = {
+            "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "layout": layout, "ceil": ceil,
+        }  # fmt: skip
+        return self._add("MaxPool", [x], attributes, name)
 
     def resize(
         self,

@@ -52,6 +52,8 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--io", ports, "NAME=SPEC for an input, output or weight that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
   app.add_option("--weights", build.weights, "quantise the matrices of products")->check(CLI::IsMember({"int8", "int4", "fp8"}));
+  app.add_option("--channels-last", build.channels_last, "images have their channels last: where 16-bit floats gain by it, or all")
+      ->check(CLI::IsMember({"auto", "all"}));
   app.add_flag("--exact", build.exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
   app.add_option("--kernel", build.kernels, "a kernel to take wherever it can run, like attention_ring");
@@ -100,10 +102,12 @@ void ModelArguments::add_shapes() {
 Engine ModelArguments::open(const Common& common) {
   finish();
   const bool shapes_build = build.exact || !build.strategies.empty() || !shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
-                            !build.weights.empty() || !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
+                            !build.weights.empty() || !build.channels_last.empty() ||
+                            !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
     throw CLI::ValidationError(
-        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --weights, --exact, --disable-pass, --kernel, --dump) belongs to `tandem build`");
+        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --weights, --channels-last, --exact, --disable-pass, --kernel, "
+               "--dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.device = common.device;
   build.dependent_launch = !common.no_pdl;

@@ -21,7 +21,7 @@ namespace {
 namespace fe = cudnn_frontend;
 
 enum Id : std::int64_t { kQ = 1, kK, kV, kOut, kLse };
-enum ConvId : std::int64_t { kX = 1, kWeight, kResult };
+enum ConvId : std::int64_t { kX = 1, kWeight, kResult, kBias, kResidual };
 
 // A handle has a stream, so it serves one thread at a time.
 struct Handle {
@@ -137,7 +137,15 @@ CudnnConv::CudnnConv(const CudnnConvShape& s, int ordinal) : state_(std::make_un
                            .set_post_padding(s.after)
                            .set_stride(s.strides)
                            .set_dilation(s.dilations);
-  const auto y = graph.conv_fprop(tensor(kX, "x", s.x), tensor(kWeight, "w", s.w), options);
+  auto y = graph.conv_fprop(tensor(kX, "x", s.x), tensor(kWeight, "w", s.w), options);
+  const auto step = [](fe::PointwiseMode_t mode) { return fe::graph::Pointwise_attributes().set_mode(mode); };
+  if (s.biased) {
+    std::vector<std::int64_t> bias(s.y.size(), 1);
+    bias[1] = s.y[1];
+    y = graph.pointwise(y, tensor(kBias, "bias", bias), step(fe::PointwiseMode_t::ADD));
+  }
+  if (s.added) y = graph.pointwise(y, tensor(kResidual, "residual", s.y), step(fe::PointwiseMode_t::ADD));
+  if (s.relu) y = graph.pointwise(y, step(fe::PointwiseMode_t::RELU_FWD));  // NaN stays
   y->set_output(true).set_uid(kResult).set_dim(s.y).set_stride(strides_of(s.y, s.channels_last));
   const std::lock_guard lock(state_->handle->mutex);
   const cudnnHandle_t handle = state_->handle->handle;
@@ -158,8 +166,11 @@ CudnnConv::~CudnnConv() = default;
 
 std::size_t CudnnConv::workspace_bytes() const { return static_cast<std::size_t>(state_->workspace); }
 
-void CudnnConv::run(const void* x, const void* w, void* y, void* workspace, cudaStream_t stream) const {
+void CudnnConv::run(const void* x, const void* w, const void* bias, const void* residual, void* y, void* workspace,
+                    cudaStream_t stream) const {
   std::unordered_map<std::int64_t, void*> pack = {{kX, const_cast<void*>(x)}, {kWeight, const_cast<void*>(w)}, {kResult, y}};
+  if (bias) pack[kBias] = const_cast<void*>(bias);
+  if (residual) pack[kResidual] = const_cast<void*>(residual);
   const std::lock_guard lock(state_->handle->mutex);
   fe::detail::set_stream(state_->handle->handle, stream);
   check_frontend(state_->graph->execute(state_->handle->handle, pack, workspace), "convolution");

@@ -56,6 +56,7 @@ bool is_column(const Type& type, const Type& result) {
 
 Node* plain_conv(const Value* value) {
   Node* conv = made_by(value, "Conv");
+  if (conv && conv->attributes.text("layout") != "channels_first") return nullptr;
   return conv && has_one_use(value) && !conv->operand(kBias) && !conv->operand(kResidual) && conv->attributes.text("activation") == "none" ? conv : nullptr;
 }
 

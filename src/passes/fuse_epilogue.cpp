@@ -38,7 +38,7 @@ bool replace(Node& node, const Node& product, std::vector<Value*> operands, Name
 // One number per column of a product, per channel of a convolution.
 bool is_bias(const Type& type, const Node& product) {
   const std::vector<Dim>& dims = product.result()->type.dims;
-  if (is_product(product)) return type.rank() == 1 && type.dims[0] == dims.back();
+  if (is_product(product) || product.attributes.text("layout") == "channels_last") return type.rank() == 1 && type.dims[0] == dims.back();
   if (type.rank() + 1 != static_cast<int>(dims.size()) || type.dims[0] != dims[1]) return false;
   return std::all_of(type.dims.begin() + 1, type.dims.end(), [](const Dim& d) { return d == Dim(1); });
 }

@@ -40,6 +40,7 @@ bool fuse_reduce_norm(Module& module, const PassOptions& options);
 bool rotate_before_transpose(Module& module, const PassOptions& options);
 bool merge_gates(Module& module, const PassOptions& options);
 bool fuse_pointwise(Module& module, const PassOptions& options);
+bool channels_last(Module& module, const PassOptions& options);
 bool fuse_epilogue(Module& module, const PassOptions& options);
 bool flatten_attention(Module& module, const PassOptions& options);
 bool merge_attention_products(Module& module, const PassOptions& options);

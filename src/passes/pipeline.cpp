@@ -54,6 +54,7 @@ constexpr Pass kPasses[] = {
     {"shard", Phase::shard, run_shard, "rewrites the program for one rank of the mesh"},
     {"reduce_terms", Phase::fuse, reduce_terms, "an all-reduced sum, one term of which is known, is that plus the other term all-reduced"},
     {"fuse_epilogue", Phase::fuse, fuse_epilogue, "bias, activation and residual move into the product"},
+    {"channels_last", Phase::fuse, channels_last, "if asked for: images between convolutions have their channels in the last dimension"},
     {"merge_gates", Phase::fuse, merge_gates, "a gate and what it gates become one product"},
     {"fuse_add_norm", Phase::fuse, fuse_add_norm, "Add and norm become one node"},
     {"fuse_reduce_norm", Phase::fuse, fuse_reduce_norm, "all-reduce, Add and norm become one node"},

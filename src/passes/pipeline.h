@@ -17,6 +17,9 @@ namespace tandem {
 enum class Phase { simplify, shard, fuse };
 std::string_view to_string(Phase phase);
 
+// Where convolutions have the channels of their images last: nowhere, where that moves fewer bytes in 16-bit floats, or wherever they can.
+enum class ChannelsLast { off, where_it_saves, everywhere };
+
 // What a pass may depend on besides the module.
 struct PassOptions {
   Mesh mesh;
@@ -28,6 +31,7 @@ struct PassOptions {
   std::optional<DType> dtype = {};
   // i8, i4 or f8e4m3: what the matrices of products become (quantize_weights); none: they stay.
   std::optional<DType> weights = {};
+  ChannelsLast channels_last = ChannelsLast::off;
   std::string device = "cpu";  // the kind that the program is for
   // Every rank runs what becomes of this module. False for a module per rank: collectives then stay as they are written.
   bool same_program = true;

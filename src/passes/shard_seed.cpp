@@ -38,7 +38,8 @@ int summed_dim(const Node& node) {
   if ((!passes::is_product(node) && !node.is("Conv")) || !node.operand(1)->weight()) return -1;
   const Type& x = node.operand(0)->type;
   if (passes::is_product(node)) return x.rank() - 1;
-  return node.operand(1)->type.dims[1] == x.dims[1] ? 1 : -1;  // groups are summed apart
+  const std::size_t channels = node.attributes.text("layout") == "channels_last" ? x.dims.size() - 1 : 1;
+  return node.operand(1)->type.dims[channels] == x.dims[channels] ? static_cast<int>(channels) : -1;  // groups are summed apart
 }
 
 // product → pointwise → product, convolutions alike: columns of the first, rows of the second.

@@ -39,6 +39,44 @@ const Row kRows[] = {
     {{1, 3, 4, 4}, {0, 3, 3, 3}},
 };
 
+// Dimension d of the result is dimension order[d] of `from`.
+Tensor permuted(const Tensor& from, const std::vector<std::size_t>& order) {
+  Shape shape;
+  for (const std::size_t d : order) shape.push_back(from.shape()[d]);
+  const Shape steps = row_major_strides(from.shape());
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < from.count(); ++i) {
+    std::int64_t rest = i, at = 0;
+    for (std::size_t d = order.size(); d-- > 0; rest /= shape[d]) at += rest % shape[d] * steps[order[d]];
+    values.push_back(from.at(at));
+  }
+  return Tensor::of(from.dtype(), shape, values);
+}
+
+Tensor last_channels(const Tensor& first) {
+  std::vector<std::size_t> order = {0};
+  for (std::size_t d = 2; d < first.shape().size(); ++d) order.push_back(d);
+  order.push_back(1);
+  return permuted(first, order);
+}
+
+Tensor first_channels(const Tensor& last) {
+  std::vector<std::size_t> order = {0, last.shape().size() - 1};
+  for (std::size_t d = 1; d + 1 < last.shape().size(); ++d) order.push_back(d);
+  return permuted(last, order);
+}
+
+// The same case with layout = "channels_last" gives what the evaluator gives for this one.
+void expect_same_with_channels_last(const KernelCase& first, double tolerance) {
+  KernelCase last = first;
+  last.attributes.emplace_back("layout", std::string("channels_last"));
+  for (const std::size_t i : {0u, 1u, 3u})
+    if (i < last.operands.size() && last.operands[i]) last.operands[i] = last_channels(*last.operands[i]);
+  const Tensor wanted = evaluate(first)[0];
+  expect_close(first_channels(evaluate(last)[0]), wanted, 0, "evaluator, channels last");
+  expect_close(first_channels(run_kernel(last)[0]), wanted, tolerance, "kernel, channels last");
+}
+
 KernelCase conv(const Row& row, DType dtype) {
   KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"strides", row.strides}, {"dilations", row.dilations}, {"pads", row.pads}}};
   const double scale = 1 / std::sqrt(std::max<double>(1, static_cast<double>(element_count(row.w) / std::max<std::int64_t>(1, row.w[0]))));
@@ -55,6 +93,7 @@ TEST(Conv, EveryWindow) {
           if (weight) c.weights = {1};
           c.threads = threads;
           expect_kernel_matches_op(c, tolerance_of(dtype));
+          expect_same_with_channels_last(c, tolerance_of(dtype));
         }
 }
 
@@ -73,6 +112,7 @@ TEST(Conv, BiasResidualActivation) {
           c.operands.push_back(added & 1 ? std::optional(random_tensor(dtype, added == 1 ? Shape{y[1]} : bias, 3)) : std::nullopt);
           if (added & 2) c.operands.push_back(random_tensor(dtype, y, 4));
           expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
+          expect_same_with_channels_last(c, 2 * tolerance_of(dtype));
         }
 }
 
@@ -120,6 +160,24 @@ TEST(Conv, NaNAndInfinities) {
       c.weights = {1};
       c.exact = true;
       expect_kernel_matches_op(c, tolerance_of(dtype));
+      expect_same_with_channels_last(c, tolerance_of(dtype));
+    }
+}
+
+// The same of numbers that are none among finite weights, by kernels that finish the sums in their own way too.
+TEST(Conv, NaNAndInfinitiesAreActivated) {
+  for (const DType dtype : kFloats)
+    for (const char* activation : {"none", "relu", "silu"}) {
+      std::vector<double> values(16 * 6 * 6, 0.5), residual(16 * 6 * 6, -1);
+      values[5 * 36 + 14] = NAN;
+      values[7 * 36 + 30] = INFINITY;
+      residual[40] = NAN, residual[41] = INFINITY, residual[42] = -INFINITY;
+      KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
+      c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), random_tensor(dtype, {16, 16, 3, 3}, 2, 0.1), random_tensor(dtype, {16}, 3),
+                    Tensor::of(dtype, {1, 16, 6, 6}, residual)};
+      c.weights = {1};
+      expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
+      expect_same_with_channels_last(c, 2 * tolerance_of(dtype));
     }
 }
 
@@ -147,6 +205,7 @@ const Windows kWindows[] = {
     {{1, 2, 5, 6, 7}, {3, 2, 3}, {2, 2, 2}, {}, {1, 1, 1, 1, 0, 1}},
     {{3, 2, 6, 6}, {3, 3}, {4, 4}, {}, {0, 0, 1, 1}},
     {{1, 70, 40, 41}, {3, 3}},
+    {{2, 16, 9, 8}, {3, 3}, {2, 2}, {}, {1, 1, 1, 1}},
     {{0, 3, 8, 8}, {2, 2}},
     {{2, 0, 8, 8}, {2, 2}},
 };
@@ -159,11 +218,13 @@ TEST(Pool, EveryWindow) {
           KernelCase c = {.kernel = "max_pool", .op = "MaxPool", .operands = {random_tensor(dtype, w.x, 1)}, .threads = threads};
           c.attributes = {{"kernel", w.kernel}, {"strides", w.strides}, {"dilations", w.dilations}, {"pads", w.pads}, {"ceil", ceil}};
           expect_kernel_matches_op(c, 0);
+          expect_same_with_channels_last(c, 0);
           c.kernel = "average_pool";
           c.op = "AveragePool";
           for (const bool count : {false, true}) {
             c.attributes.emplace_back("count_padding", count);
             expect_kernel_matches_op(c, tolerance_of(dtype));
+            expect_same_with_channels_last(c, tolerance_of(dtype));
             c.attributes.pop_back();
           }
         }
@@ -179,6 +240,7 @@ TEST(Pool, NaNAndInfinities) {
                             .attributes = {{"kernel", Ints{2, 2}}, {"pads", std::vector<Dim>{1, 1, 1, 1}}},
                             .operands = {Tensor::of(dtype, {1, 2, 5, 5}, values)}};
       expect_kernel_matches_op(c, tolerance_of(dtype));
+      expect_same_with_channels_last(c, tolerance_of(dtype));
     }
   }
 }

@@ -316,7 +316,7 @@ std::vector<std::string> names() {
   for (const Pass& pass : all_passes()) {
     const std::string name(pass.name);
     // Nothing to do here: shapes were symbolic from the start, nothing is dead, nothing lies over a mesh, no types are asked for.
-    const bool asked = name == "lower_precision" || name == "quantize_weights";
+    const bool asked = name == "lower_precision" || name == "quantize_weights" || name == "channels_last";
     const bool over_ranks = pass.phase == Phase::shard || name == "reduce_terms" || name == "fuse_reduce_norm";
     if (over_ranks || name == "remove_dead" || name == "fold_shapes" || asked) continue;
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);

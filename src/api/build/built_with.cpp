@@ -30,6 +30,7 @@ std::string text_of(const BuildOptions& options) {
   if (options.timed) words.emplace_back("timed");
   if (!options.dtype.empty()) words.push_back("dtype=" + options.dtype);
   if (!options.weights.empty()) words.push_back("weights=" + options.weights);
+  if (!options.channels_last.empty()) words.push_back("channels-last=" + options.channels_last);
   add_map(words, "strategy", options.strategies);
   add_map(words, "shape", options.shapes);
   for (std::size_t p = 0; p < options.profiles.size(); ++p) add_map(words, fmt::format("profile{}", p), options.profiles[p]);

@@ -34,7 +34,8 @@ bool is_bias(const Type& type, const Type& result) {
   return type.dims[0] == result.dims[1] && product(type.dims) == result.dims[1];
 }
 
-std::vector<Type> infer(const OpCall& call) {
+std::vector<Type> infer(const OpCall& given) {
+  const OpCall call = channels_first(given);
   const DType dtype = same_dtype(call);
   require_dtype(call, kX, is_float, "a float type");
   const Type& x = require_rank(call, kX, 3, 2 + window::kMaxSpatial);
@@ -49,12 +50,14 @@ std::vector<Type> infer(const OpCall& call) {
     const Type& residual = require_rank(call, kResidual, y.rank(), y.rank());
     for (std::size_t i = 0; i < y.dims.size(); ++i) merge_equal(residual.dims[i], y.dims[i], "residual and result");
   }
+  if (window::is_channels_last(given.attributes)) y.dims = window::channels_last(y.dims);
   return {y};
 }
 
 // n (g c) s…, (g m) c k… -> n (g m) o…. What is added to a sum must be added once, so then c is not split.
-ShardingRule rule(const OpCall& call) {
+ShardingRule rule(const OpCall& given) {
   using Role = ShardingRule::Role;
+  const OpCall call = channels_first(given);
   const Type &x = call.operand(kX), &w = call.operand(kWeight), &y = call.results.at(0);
   const std::int64_t groups = groups_of(call);
   const bool pure = !call.has_operand(kBias) && !call.has_operand(kResidual) && call.attributes.text("activation") == "none";
@@ -71,6 +74,8 @@ ShardingRule rule(const OpCall& call) {
     of_w.push_back({rule.add(w.dims[i], Role::whole)});
     of_y.push_back({rule.add(y.dims[i], Role::whole)});
   }
+  if (window::is_channels_last(given.attributes))
+    for (auto* dims : {&of_x, &of_w, &of_y}) *dims = window::channels_last(*dims);
   rule.operands = {of_x, of_w};
   if (call.operands.size() > kBias) {
     rule.operands.emplace_back();
@@ -105,6 +110,12 @@ struct Sum {
 };
 
 std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
+  if (window::is_channels_last(call.attributes)) {
+    std::vector<Tensor> first(in.begin(), in.end());
+    for (const std::size_t i : {kX, kWeight, kResidual})
+      if (call.has_operand(i)) first[i] = window::channels_first(in[i]);
+    return {window::channels_last(evaluate(channels_first(call), first).at(0))};
+  }
   const Problem p = problem_of(call);
   const std::vector<double> x = in[kX].to_doubles(), w = in[kWeight].to_doubles();
   const Sum sum{p, x, w};
@@ -143,22 +154,31 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
 
 std::vector<Field> fields() {
   std::vector<Field> all = window::fields();
+  all.push_back(window::layout_field());
   all.push_back({"activation", FieldKind::text, std::string("none"), {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"}, "applied last"});
   return all;
 }
 
 }  // namespace
 
+OpCall conv::channels_first(const OpCall& call) { return window::channels_first(call, {kX, kWeight, kResidual}); }
+
 std::vector<std::int64_t> conv::kernel_of(const OpCall& call) {
   std::vector<std::int64_t> kernel;
+  const std::size_t first = window::is_channels_last(call.attributes) ? 1 : 2;
   const Type& w = call.operand(kWeight);
-  for (std::size_t i = 2; i < w.dims.size(); ++i) kernel.push_back(number(w.dims[i], "extents of the window"));
+  for (std::size_t i = 2; i < w.dims.size(); ++i) kernel.push_back(number(w.dims[i - 2 + first], "extents of the window"));
   return kernel;
 }
 
-Problem conv::problem_of(const OpCall& call) {
+Problem conv::problem_of(const OpCall& given) {
+  const OpCall call = channels_first(given);
   const Type& w = call.operand(kWeight);
-  Problem p{.dtype = call.results.at(0).dtype, .batch = call.operand(kX).dims[0].constant(), .groups = groups_of(call), .group_in = w.dims[1].constant()};
+  Problem p{.dtype = call.results.at(0).dtype,
+            .channels_last = window::is_channels_last(given.attributes),
+            .batch = call.operand(kX).dims[0].constant(),
+            .groups = groups_of(call),
+            .group_in = w.dims[1].constant()};
   p.group_out = w.dims[0].constant() / p.groups;
   p.axes = window::axes_of(call, kernel_of(call));
   return p;
@@ -167,7 +187,8 @@ Problem conv::problem_of(const OpCall& call) {
 const OpDef ops::Conv = {
     .name = "Conv",
     .doc = "y[n,m,o…] = activation(Σ over channels c of m's group and taps k… of x[n,c,o·stride + k·dilation − pad…]·w[m,c,k…] + bias[m] + "
-           "residual[n,m,o…]); there are as many groups as w's channels go into x's.",
+           "residual[n,m,o…]); there are as many groups as w's channels go into x's. With layout channels_last it is x[n,…,c], w[m,k…,c] and "
+           "y[n,o…,m].",
     .fields = fields(),
     .operands = {{"x", "[n,c,spatial…]"}, {"w", "[m,c/groups,taps…]"}, {"bias", "[m] or [m,1,…]"}, {"residual", "the result's shape"}},
     .min_operands = 2,

@@ -25,6 +25,7 @@ class Conv final : public PreparedKernel {
       shape_.dilation[d] = static_cast<int>(axis.dilation);
       shape_.before[d] = static_cast<int>(axis.before);
     }
+    shape_.channels_last = p.channels_last;
     empty_ = p.is_empty();
     biased_ = call.has_operand(kBias);
     added_ = call.has_operand(kResidual);

@@ -10,11 +10,12 @@
 
 namespace tandem::cuda {
 
-// As conv::Problem; three spatial dimensions. Numbers of 32 bits, whose divisions are quick; products of them are taken in 64.
+// As conv::Problem, in either layout; three spatial dimensions. Numbers of 32 bits, whose divisions are quick; products are taken in 64.
 struct ConvShape {
   DType dtype;  // f32, f16 or bf16
   int batch, groups, group_in, group_out;
   int in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
+  bool channels_last;
 };
 
 // Added to the sums, and then applied to them; bias and residual may be null.
@@ -32,5 +33,8 @@ void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, con
 // y[n,c,p] = finish(y[n,c,p])
 void launch_conv_finish(DType dtype, const ConvFinish& finish, void* y, std::int64_t batch, std::int64_t channels, std::int64_t positions,
                         cudaStream_t stream);
+// y[p,c] = finish(y[p,c])
+void launch_conv_finish_last(DType dtype, const ConvFinish& finish, void* y, std::int64_t positions, std::int64_t channels,
+                             cudaStream_t stream);
 
 }  // namespace tandem::cuda

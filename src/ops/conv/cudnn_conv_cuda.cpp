@@ -1,5 +1,6 @@
 // Conv by cuDNN. Its kernels of 16-bit floats want the channels last and in eights, so x is brought into that layout and the sums out of it,
-// with bias, residual and activation on the way; the weight is brought there once, at load. What cuDNN does not run, our own kernel does.
+// with bias, residual and activation on the way; the weight is brought there once, at load. Where a call has its channels last already,
+// nothing is moved and cuDNN finishes the sums itself. What cuDNN does not run, our own kernel does.
 #include "ops/conv/cudnn_conv_cuda.h"
 
 #include <algorithm>
@@ -98,7 +99,7 @@ class Cudnn final : public PreparedKernel {
     const std::int64_t channels = p_.groups * p_.group_out;
     if (!goes_channels_last(p_.dtype)) {
       if (!cuda::all_aligned_16({args.operands[kX], args.operands[kWeight], args.results[0]})) return own_->run(args);
-      conv_.run(args.operands[kX], args.operands[kWeight], args.results[0], args.workspace + conv_at_, stream);
+      conv_.run(args.operands[kX], args.operands[kWeight], nullptr, nullptr, args.results[0], args.workspace + conv_at_, stream);
       if (!finish.bias && !finish.residual && activation_ == Activation::none) return;
       cuda::launch_conv_finish(p_.dtype, finish, args.results[0], p_.batch, channels, p_.out_count(), stream);
       return cuda::check_launch("conv");
@@ -106,7 +107,7 @@ class Cudnn final : public PreparedKernel {
     x_copy_->launch(args.operands[kX], args.workspace + x_at_, x_copy_->bytes(), stream);
     const void* weight = packed_ ? packed_->data : args.workspace + w_at_;
     if (!packed_) w_copy_->launch(args.operands[kWeight], args.workspace + w_at_, weight_bytes(p_), stream);
-    conv_.run(args.workspace + x_at_, weight, args.workspace + y_at_, args.workspace + conv_at_, stream);
+    conv_.run(args.workspace + x_at_, weight, nullptr, nullptr, args.workspace + y_at_, args.workspace + conv_at_, stream);
     cuda::launch_conv_finish_channels_last(p_.dtype, finish, args.workspace + y_at_, stored(channels, p_), args.results[0], p_.batch, channels,
                                            p_.out_count(), stream);
     cuda::check_launch("conv");
@@ -139,6 +140,62 @@ class Cudnn final : public PreparedKernel {
   std::size_t bytes_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, conv_at_ = 0;
 };
 
+// A call whose channels are last, and in eights.
+class CudnnLast final : public PreparedKernel {
+ public:
+  // `finishes`: cuDNN adds bias and residual and applies the activation, which is none but max(·, 0); else we do, in place.
+  CudnnLast(const PrepareArgs& args, const Problem& p, bool finishes)
+      : own_(cuda_conv.prepare(args)), finishes_(finishes), activation_(activation_of(args.call.attributes.text("activation"))),
+        biased_(args.call.has_operand(kBias)), added_(args.call.has_operand(kResidual)), dtype_(p.dtype),
+        positions_(p.batch * p.out_count()), channels_(p.groups * p.group_out),
+        conv_(finished_shape(shape_of(p)), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()) {}
+
+  std::size_t workspace_bytes() const override { return std::max(conv_.workspace_bytes(), own_->workspace_bytes()); }
+
+  void run(const RunArgs& args) const override {
+    const cudaStream_t stream = cuda::handle_of(args.stream);
+    const std::byte *x = args.operands[kX], *w = args.operands[kWeight];
+    const std::byte *bias = biased_ ? args.operands[kBias] : nullptr, *residual = added_ ? args.operands[kResidual] : nullptr;
+    if (!cuda::all_aligned_16({x, w, bias, residual, args.results[0]})) return own_->run(args);
+    if (finishes_) return conv_.run(x, w, bias, residual, args.results[0], args.workspace, stream);
+    conv_.run(x, w, nullptr, nullptr, args.results[0], args.workspace, stream);
+    if (!bias && !residual && activation_ == Activation::none) return;
+    cuda::launch_conv_finish_last(dtype_, {bias, residual, activation_}, args.results[0], positions_, channels_, stream);
+    cuda::check_launch("conv");
+  }
+
+ private:
+  cuda::CudnnConvShape finished_shape(cuda::CudnnConvShape shape) const {
+    if (!finishes_) return shape;
+    shape.biased = biased_, shape.added = added_, shape.relu = activation_ == Activation::relu;
+    return shape;
+  }
+
+  std::unique_ptr<PreparedKernel> own_;
+  bool finishes_;
+  Activation activation_;
+  bool biased_, added_;
+  DType dtype_;
+  std::int64_t positions_, channels_;
+  cuda::CudnnConv conv_;
+};
+
+bool is_in_eights(const Problem& p) { return p.groups == 1 && p.group_in % kChannelMultiple == 0 && p.group_out % kChannelMultiple == 0; }
+
+std::unique_ptr<PreparedKernel> prepare_last(const PrepareArgs& args, const Problem& p) {
+  if (!goes_channels_last(p.dtype) || !is_in_eights(p)) return cuda_conv.prepare(args);
+  const Activation activation = activation_of(args.call.attributes.text("activation"));
+  for (const bool finishes : {true, false}) {
+    if (finishes && activation != Activation::none && activation != Activation::relu) continue;
+    try {
+      return std::make_unique<CudnnLast>(args, p, finishes);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::unsupported) throw;
+    }
+  }
+  return cuda_conv.prepare(args);
+}
+
 std::optional<std::string> refuse(const OpCall& call) {
   std::string why;
   if (!cuda::find_library(cuda::Which::cudnn, &why)) return "cuDNN cannot be used: " + why;
@@ -148,6 +205,7 @@ std::optional<std::string> refuse(const OpCall& call) {
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   const Problem p = problem_of(args.call);
   if (p.is_empty() || p.group_in * p.in_count() == 0) return cuda_conv.prepare(args);
+  if (p.channels_last) return prepare_last(args, p);
   // In bf16, cuDNN 9.14 gave wrong numbers for 32 groups of one channel in and two out.
   if (p.groups > 1 && goes_channels_last(p.dtype)) return cuda_conv.prepare(args);
   try {
@@ -160,6 +218,7 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
 
 // Channels last. The plain weight stays too, for our own kernel.
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (window::is_channels_last(call.attributes)) return nullptr;
   const Type& w = call.operand(kWeight);
   if (weights.size() <= kWeight || !weights[kWeight] || !goes_channels_last(w.dtype) || product(w.dims) == Dim(0)) return nullptr;
   Problem p{.dtype = w.dtype, .group_in = w.dims[1].constant()};

@@ -17,6 +17,8 @@ struct CudnnConvShape {
   // Extents [n, c, spatial…] of x, of the weight [m, c/groups, taps…] and of the result, two or three spatial dimensions.
   std::vector<std::int64_t> x, w, y, strides, dilations, before, after;
   bool channels_last = false;  // in memory, of all three
+  // What cuDNN does with the sums before they are rounded: adds [m], adds the result's shape, applies max(·, 0).
+  bool biased = false, added = false, relu = false;
 };
 
 // One call's plan, which is compiled when it is made. Throws Error(unsupported) where there is no cuDNN or it cannot run the shape.
@@ -26,7 +28,8 @@ class CudnnConv {
   CudnnConv(const CudnnConvShape& shape, int ordinal);
   ~CudnnConv();
   std::size_t workspace_bytes() const;
-  void run(const void* x, const void* w, void* y, void* workspace, cudaStream_t stream) const;
+  // Bias and residual: where the shape has them.
+  void run(const void* x, const void* w, const void* bias, const void* residual, void* y, void* workspace, cudaStream_t stream) const;
 
  private:
   struct State;

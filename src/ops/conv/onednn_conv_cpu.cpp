@@ -1,5 +1,5 @@
 // Conv by oneDNN: one single-threaded primitive per image and block of channels, spread over our own threads. oneDNN chooses the layouts; x
-// is brought into its own image by image, and what comes out into ours.
+// is brought into its own image by image, and what comes out into ours. Images whose channels are last it takes as they are.
 #include <algorithm>
 #include <unordered_map>
 
@@ -27,24 +27,30 @@ constexpr std::size_t kMostSlots = std::size_t{256} << 20;  // bytes of images i
 using Tag = memory::format_tag;
 constexpr std::array<Tag, 3> kImage = {Tag::ncw, Tag::nchw, Tag::ncdhw}, kWeights = {Tag::oiw, Tag::oihw, Tag::oidhw},
                              kGrouped = {Tag::goiw, Tag::goihw, Tag::goidhw};
+constexpr std::array<Tag, 3> kImageLast = {Tag::nwc, Tag::nhwc, Tag::ndhwc}, kWeightsLast = {Tag::owi, Tag::ohwi, Tag::odhwi},
+                             kGroupedLast = {Tag::gowi, Tag::gohwi, Tag::godhwi};
 
 // One image and `out` channels of its result, as oneDNN describes them.
 struct Descriptors {
   memory::dims x, w, y;
   onednn::ConvWindow window;
   std::size_t spatial = 2;
-  bool grouped = false;
+  bool grouped = false, channels_last = false;
   std::int64_t out = 0;
 
-  memory::desc image(const memory::dims& dims, bool plain) const { return {dims, memory::data_type::f32, plain ? kImage[spatial - 1] : Tag::any}; }
+  memory::desc image(const memory::dims& dims, bool plain) const {
+    return {dims, memory::data_type::f32, channels_last ? kImageLast[spatial - 1] : plain ? kImage[spatial - 1] : Tag::any};
+  }
   memory::desc weights(bool plain) const {
-    return {w, memory::data_type::f32, plain ? (grouped ? kGrouped : kWeights)[spatial - 1] : Tag::any};
+    const auto& tags = channels_last ? (grouped ? kGroupedLast : kWeightsLast) : grouped ? kGrouped : kWeights;
+    return {w, memory::data_type::f32, plain ? tags[spatial - 1] : Tag::any};
   }
   memory::desc bias() const { return {{out}, memory::data_type::f32, Tag::x}; }
 };
 
 Descriptors describe(const Problem& p, std::size_t spatial, std::int64_t out) {
-  Descriptors d{.x = {1, p.groups * p.group_in}, .w = {out, p.group_in}, .y = {1, out}, .spatial = spatial, .grouped = p.groups > 1, .out = out};
+  Descriptors d{.x = {1, p.groups * p.group_in}, .w = {out, p.group_in}, .y = {1, out}, .spatial = spatial, .grouped = p.groups > 1,
+                .channels_last = p.channels_last, .out = out};
   if (d.grouped) d.w = {p.groups, p.group_out, p.group_in};
   for (std::size_t i = window::kMaxSpatial - spatial; i < window::kMaxSpatial; ++i) {
     const window::Axis& axis = p.axes[i];
@@ -133,10 +139,10 @@ class OneDnnConv final : public PreparedKernel {
   std::size_t bytes_of(std::int64_t elements) const { return static_cast<std::size_t>(bytes(p_.dtype, elements)); }
   static std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
 
-  // The result is cut by channels where there are fewer images than threads.
+  // The result is cut by channels where there are fewer images than threads; channels that are last do not lie block after block.
   void choose(std::size_t spatial, const PackedWeights* packed) {
     const std::int64_t channels = p_.groups * p_.group_out;
-    if (p_.groups == 1)
+    if (p_.groups == 1 && !p_.channels_last)
       for (blocks_ = std::max<std::int64_t>(1, threads_ / p_.batch); blocks_ > 1; --blocks_)
         if (channels % (blocks_ * kChannelBlock) == 0 && choose_layout(describe(p_, spatial, channels / blocks_), packed)) return;
     d_ = describe(p_, spatial, channels);
@@ -340,8 +346,9 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   return std::make_unique<OneDnnConv>(args);
 }
 
-// The call with numbers in place of symbols.
-OpCall typical(OpCall call) {
+// The call with the channels first and numbers in place of symbols.
+OpCall typical(const OpCall& given) {
+  OpCall call = channels_first(given);
   const std::vector<std::int64_t> kernel = kernel_of(call);
   std::vector<Dim>& x = call.operands[kX]->dims;
   if (!x[0].is_constant() || x[0] == Dim(0)) x[0] = 1;
@@ -361,7 +368,8 @@ OpCall typical(OpCall call) {
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
   if (weights.size() <= kWeight || !weights[kWeight] || product(call.operand(kWeight).dims) == Dim(0)) return nullptr;
   keep_single_threaded();
-  const Problem p = problem_of(typical(call));
+  Problem p = problem_of(typical(call));
+  p.channels_last = window::is_channels_last(call.attributes);
   const std::size_t spatial = call.operand(kX).dims.size() - 2;
   const Descriptors d = describe(p, spatial, p.groups * p.group_out);
   const DType type = call.operand(kWeight).dtype;

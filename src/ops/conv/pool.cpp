@@ -17,17 +17,20 @@ using namespace pool;
 
 bool is_pooled(DType type) { return is_float(type) || type == DType::i8 || type == DType::u8; }
 
-std::vector<Type> infer(const OpCall& call) {
+std::vector<Type> infer(const OpCall& given) {
+  const OpCall call = window::channels_first(given, {0});
   if (call.op->name == "MaxPool") require_dtype(call, 0, is_pooled, "a float type, i8 or u8");
   else require_dtype(call, 0, is_float, "a float type");
   const Type& x = require_rank(call, 0, 3, 2 + window::kMaxSpatial);
   Type y{x.dtype, {x.dims[0], x.dims[1]}};
   const std::vector<Dim> spatial = window::result_extents(call, call.attributes.integers("kernel"), call.attributes.boolean("ceil"));
   y.dims.insert(y.dims.end(), spatial.begin(), spatial.end());
+  if (window::is_channels_last(given.attributes)) y.dims = window::channels_last(y.dims);
   return {y};
 }
 
-ShardingRule rule(const OpCall& call) {
+ShardingRule rule(const OpCall& given) {
+  const OpCall call = window::channels_first(given, {0});
   const Type &x = call.operand(0), &y = call.results.at(0);
   ShardingRule rule{.operands = {{}}, .results = {{}}, .linear = {call.op->name == "AveragePool"}};
   for (std::size_t d = 0; d < x.dims.size(); ++d) {
@@ -36,6 +39,8 @@ ShardingRule rule(const OpCall& call) {
     rule.operands[0].push_back({factor});
     rule.results[0].push_back({d < 2 ? factor : rule.add(y.dims[d], role)});
   }
+  if (window::is_channels_last(given.attributes))
+    for (auto* dims : {&rule.operands[0], &rule.results[0]}) *dims = window::channels_last(*dims);
   return rule;
 }
 
@@ -52,6 +57,10 @@ double mean(const Problem& p, const std::vector<double>& x, std::int64_t image, 
 }
 
 std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
+  if (window::is_channels_last(call.attributes)) {
+    const std::vector<Tensor> first = {window::channels_first(in[0])};
+    return {window::channels_last(evaluate(window::channels_first(call, {0}), first).at(0))};
+  }
   const Problem p = problem_of(call);
   const std::vector<double> x = in[0].to_doubles();
   Tensor y(in[0].dtype(), shape_of(call.results.at(0)));
@@ -87,12 +96,13 @@ std::vector<Value*> import_global(std::string_view kind, const ForeignNode& node
 OpDef define(std::string_view name, std::string_view doc, std::vector<OnnxRule> onnx) {
   std::vector<Field> fields = {{"kernel", FieldKind::integers, std::vector<std::int64_t>{}, {}, "taps of the window, per spatial dimension"}};
   for (Field& field : window::fields()) fields.push_back(std::move(field));
+  fields.push_back(window::layout_field());
   fields.push_back({"ceil", FieldKind::boolean, false, {}, "the last window may hang over the end, as long as it begins before it"});
   if (name == "AveragePool") fields.push_back({"count_padding", FieldKind::boolean, false, {}, "divide by the taps in the padding too"});
   return {.name = name,
           .doc = doc,
           .fields = std::move(fields),
-          .operands = {{"x", "[n,c,spatial…]"}},
+          .operands = {{"x", "[n,c,spatial…], with layout channels_last [n,spatial…,c]"}},
           .min_operands = 1,
           .max_operands = 1,
           .infer = infer,
@@ -103,12 +113,15 @@ OpDef define(std::string_view name, std::string_view doc, std::vector<OnnxRule> 
 
 }  // namespace
 
-Problem pool::problem_of(const OpCall& call) {
+Problem pool::problem_of(const OpCall& given) {
+  const OpCall call = window::channels_first(given, {0});
   const Shape x = shape_of(call.operand(0));
+  const bool last = window::is_channels_last(given.attributes);
   return {.dtype = call.operand(0).dtype,
           .max = call.op->name == "MaxPool",
           .count_padding = call.attributes.has("count_padding") && call.attributes.boolean("count_padding"),
-          .images = x[0] * x[1],
+          .images = last ? x[0] : x[0] * x[1],
+          .channels = last ? x[1] : 1,
           .axes = window::axes_of(call, call.attributes.integers("kernel"))};
 }
 

@@ -11,7 +11,8 @@ namespace tandem::pool {
 struct Problem {
   DType dtype = DType::f32;
   bool max = false, count_padding = false;
-  std::int64_t images = 0;  // batch times channels
+  // Memory is [images, positions, channels]. Channels first: batch times channels, and 1; last: batch, and channels.
+  std::int64_t images = 0, channels = 1;
   window::Axes axes;
 
   std::int64_t in_count() const { return axes[0].in * axes[1].in * axes[2].in; }
@@ -43,7 +44,7 @@ struct Problem {
   }
 };
 
-// Of a bound call.
+// Of a bound call, in either layout.
 Problem problem_of(const OpCall& call);
 
 }  // namespace tandem::pool

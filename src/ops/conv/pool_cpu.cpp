@@ -1,4 +1,4 @@
-// MaxPool and AveragePool on the CPU: an image at a time, in f32, row by row and tap by tap.
+// MaxPool and AveragePool on the CPU: an image at a time, in f32, row by row and tap by tap; with the channels last, window by window.
 #include <algorithm>
 #include <limits>
 
@@ -21,29 +21,32 @@ class Pool final : public PreparedKernel {
   std::size_t workspace_bytes() const override { return static_cast<std::size_t>(threads_) * per_thread(); }
 
   void run(const RunArgs& args) const override {
-    if (p_.out_count() == 0) return;
+    if (p_.out_count() * p_.channels == 0) return;
     args.pool().split(p_.images, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
       auto* work = reinterpret_cast<float*>(args.workspace + static_cast<std::size_t>(thread) * per_thread());
       for (std::int64_t image = begin; image < end; ++image) {
-        const std::byte* from = args.operands[0] + bytes(p_.dtype, image * p_.in_count());
-        std::byte* to = args.results[0] + bytes(p_.dtype, image * p_.out_count());
+        const std::byte* from = args.operands[0] + bytes(p_.dtype, image * in_image());
+        std::byte* to = args.results[0] + bytes(p_.dtype, image * out_image());
         if (p_.dtype == DType::f32) {
           pool_image(reinterpret_cast<const float*>(from), reinterpret_cast<float*>(to));
           continue;
         }
-        to_floats(p_.dtype, from, work, p_.in_count());
-        pool_image(work, work + p_.in_count());
-        from_floats(p_.dtype, work + p_.in_count(), to, p_.out_count());
+        to_floats(p_.dtype, from, work, in_image());
+        pool_image(work, work + in_image());
+        from_floats(p_.dtype, work + in_image(), to, out_image());
       }
     });
   }
 
  private:
+  std::int64_t in_image() const { return p_.in_count() * p_.channels; }
+  std::int64_t out_image() const { return p_.out_count() * p_.channels; }
   std::size_t per_thread() const {
-    return p_.dtype == DType::f32 ? 0 : (static_cast<std::size_t>(p_.in_count() + p_.out_count()) * sizeof(float) + 63) / 64 * 64;
+    return p_.dtype == DType::f32 ? 0 : (static_cast<std::size_t>(in_image() + out_image()) * sizeof(float) + 63) / 64 * 64;
   }
 
   void pool_image(const float* x, float* y) const {
+    if (p_.channels != 1) return pool_channels(x, y);
     const auto& [a, b, c] = p_.axes;
     for (std::int64_t i = 0; i < a.out; ++i)
       for (std::int64_t j = 0; j < b.out; ++j, y += c.out) {
@@ -71,6 +74,19 @@ class Pool final : public PreparedKernel {
         const float value = from[o * c.stride];
         y[o] = y[o] > value || y[o] != y[o] ? y[o] : value;
       }
+    }
+  }
+
+  void pool_channels(const float* x, float* y) const {
+    for (std::int64_t i = 0; i < p_.out_count(); ++i, y += p_.channels) {
+      std::fill_n(y, p_.channels, p_.max ? -std::numeric_limits<float>::infinity() : 0.0f);
+      p_.each_inside(p_.position(i), [&](std::int64_t tap) {
+        const float* from = x + tap * p_.channels;
+        for (std::int64_t c = 0; c < p_.channels; ++c) y[c] = p_.max ? (y[c] > from[c] || y[c] != y[c] ? y[c] : from[c]) : y[c] + from[c];
+      });
+      const auto counted = static_cast<float>(p_.divisor(p_.position(i)));
+      if (!p_.max)
+        for (std::int64_t c = 0; c < p_.channels; ++c) y[c] /= counted;
     }
   }
 

@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/numeric.h"
+#include "ops/layout/strided.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::window {
@@ -36,6 +37,31 @@ std::vector<Field> fields() {
   return {{"strides", FieldKind::integers, none, {}, "rows from one window to the next, per spatial dimension; empty: 1"},
           {"dilations", FieldKind::integers, none, {}, "rows from one tap to the next; empty: 1"},
           {"pads", FieldKind::dims, std::vector<Dim>{}, {}, "rows of padding before each spatial dimension, then after each; empty: none"}};
+}
+
+Field layout_field() {
+  return {"layout", FieldKind::text, std::string("channels_first"), {"channels_first", "channels_last"},
+          "which dimension of images has their channels: 1 or the last"};
+}
+
+bool is_channels_last(const Attributes& attributes) { return attributes.text("layout") == "channels_last"; }
+
+OpCall channels_first(const OpCall& call, std::initializer_list<std::size_t> operands) {
+  if (!is_channels_last(call.attributes)) return call;
+  OpCall first = call;
+  first.attributes.set("layout", std::string("channels_first"));
+  for (const std::size_t i : operands)
+    if (call.has_operand(i)) first.operands[i]->dims = channels_first(call.operand(i).dims);
+  for (Type& result : first.results) result.dims = channels_first(result.dims);
+  return first;
+}
+
+Tensor channels_first(const Tensor& last) {
+  return take_strided(last, channels_first(last.shape()), channels_first(row_major_strides(last.shape())));
+}
+
+Tensor channels_last(const Tensor& first) {
+  return take_strided(first, channels_last(first.shape()), channels_last(row_major_strides(first.shape())));
 }
 
 std::vector<Dim> result_extents(const OpCall& call, const std::vector<std::int64_t>& kernel, bool up) {

@@ -1,10 +1,14 @@
 // Windows that slide over the spatial dimensions of [batch, channels, spatial…]: what Conv and the pools share. One to three spatial dimensions.
+// With layout = "channels_last" images are [batch, spatial…, channels]; functions here take calls whose channels are first.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
+#include "core/tensor.h"
 #include "graph/builder.h"
 #include "graph/op_def.h"
 
@@ -24,6 +28,24 @@ struct Axis {
 };
 // Always three of them: those that are missing come first and have one row.
 using Axes = std::array<Axis, kMaxSpatial>;
+
+Field layout_field();
+bool is_channels_last(const Attributes& attributes);
+// What is said per dimension, in the order of the other layout.
+template <typename T>
+std::vector<T> channels_first(std::vector<T> last) {
+  if (last.size() > 2) std::rotate(last.begin() + 1, last.end() - 1, last.end());
+  return last;
+}
+template <typename T>
+std::vector<T> channels_last(std::vector<T> first) {
+  if (first.size() > 2) std::rotate(first.begin() + 1, first.begin() + 2, first.end());
+  return first;
+}
+// The call as it would be with the channels of its results and of these operands first; the same call where they are.
+OpCall channels_first(const OpCall& call, std::initializer_list<std::size_t> operands);
+Tensor channels_first(const Tensor& last);
+Tensor channels_last(const Tensor& first);
 
 // strides, dilations and pads; a pool also has `kernel` and `ceil`.
 std::vector<Field> fields();

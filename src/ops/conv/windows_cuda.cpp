@@ -12,8 +12,8 @@ namespace {
 
 class Pool final : public PreparedKernel {
  public:
-  explicit Pool(const pool::Problem& p) : empty_(p.images * p.out_count() == 0) {
-    shape_ = {.dtype = p.dtype, .max = p.max, .count_padding = p.count_padding, .images = p.images};
+  explicit Pool(const pool::Problem& p) : empty_(p.images * p.channels * p.out_count() == 0) {
+    shape_ = {.dtype = p.dtype, .max = p.max, .count_padding = p.count_padding, .images = p.images, .channels = p.channels};
     for (std::size_t d = 0; d < 3; ++d) {
       const window::Axis& axis = window::small(p.axes[d]);
       shape_.in[d] = static_cast<int>(axis.in);

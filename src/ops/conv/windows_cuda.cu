@@ -46,6 +46,41 @@ __global__ void __launch_bounds__(kThreads) pool(PoolShape s, const T* __restric
   }
 }
 
+// The same of several channels beside each other; `across` vectors hold those of one row.
+template <typename T, int kVector>
+__global__ void __launch_bounds__(kThreads) pool_last(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned items,
+                                                      unsigned across) {
+  using Some = Vector<T, kVector>;
+  const unsigned item = blockIdx.x * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const unsigned lane = item % across;
+  const int position = static_cast<int>(item / across), line = position / s.out[2];
+  const Taps c = taps_of(s, 2, position % s.out[2]), b = taps_of(s, 1, line % s.out[1]), a = taps_of(s, 0, line / s.out[1]);
+  const float counted = static_cast<float>(a.counted) * static_cast<float>(b.counted) * static_cast<float>(c.counted);
+  for (unsigned image = blockIdx.y; image < images; image += gridDim.y) {
+    const Some* from = reinterpret_cast<const Some*>(x) + std::int64_t{image} * s.in[0] * s.in[1] * s.in[2] * across + lane;
+    float sums[kVector];
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) sums[j] = s.max ? -INFINITY : 0.0f;
+    for (int u = a.first; u < a.last; ++u)
+      for (int v = b.first; v < b.last; ++v)
+        for (int t = c.first; t < c.last; ++t) {
+          const int p = a.start + u * s.dilation[0], q = b.start + v * s.dilation[1], r = c.start + t * s.dilation[2];
+          const Some tap = from[((std::int64_t{p} * s.in[1] + q) * s.in[2] + r) * across];
+#pragma unroll
+          for (int j = 0; j < kVector; ++j) {
+            const float value = to_float(tap.at[j]);
+            if (s.max) sums[j] = sums[j] > value || sums[j] != sums[j] ? sums[j] : value;
+            else sums[j] += value;
+          }
+        }
+    Some result;
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) result.at[j] = from_float<T>(s.max ? sums[j] : sums[j] / counted);
+    reinterpret_cast<Some*>(y)[std::int64_t{image} * items + item] = result;
+  }
+}
+
 // The sum over a block, for all of its threads.
 __device__ float block_sum(float value) {
   __shared__ float parts[kNormThreads / 32];
@@ -136,6 +171,18 @@ void launch_pool(const PoolShape& shape, const void* x, void* y, cudaStream_t st
   const dim3 grid(grid_for(positions, kThreads), rows_of_grid(shape.images));
   with_float_type(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if (shape.channels != 1) {
+      constexpr int kVector = 16 / sizeof(T);
+      const auto launch = [&](auto kernel, int vector) {
+        const std::int64_t across = shape.channels / vector, items = positions * across;
+        kernel<<<dim3(grid_for(items, kThreads), rows_of_grid(shape.images)), kThreads, 0, stream>>>(
+            shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.images), small(items), small(across));
+      };
+      const bool aligned = reinterpret_cast<std::uintptr_t>(x) % 16 == 0 && reinterpret_cast<std::uintptr_t>(y) % 16 == 0;
+      if (shape.channels % kVector == 0 && aligned) launch(pool_last<T, kVector>, kVector);
+      else launch(pool_last<T, 1>, 1);
+      return;
+    }
     pool<<<grid, kThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.images), small(positions));
   });
 }

@@ -13,7 +13,7 @@ namespace tandem::cuda {
 struct PoolShape {
   DType dtype;
   bool max, count_padding;
-  std::int64_t images;
+  std::int64_t images, channels;
   int in[3], out[3], kernel[3], stride[3], dilation[3], before[3], after[3];
 };
 void launch_pool(const PoolShape& shape, const void* x, void* y, cudaStream_t stream);
