@@ -139,7 +139,8 @@ def main() -> int:
     for rank in ranks:
         mib = {key: rank[key] / 2**20 for key in ("bytes", "weight_bytes", "activation_bytes", "above")}
         print(
-            f"memory of rank {rank['rank']}         {mib['bytes']:6.1f} MiB (slices {mib['weight_bytes']:.1f}, activations {mib['activation_bytes']:.1f},"
+            f"memory of rank {rank['rank']}         {mib['bytes']:6.1f} MiB (slices {mib['weight_bytes']:.1f},"
+            f" activations {mib['activation_bytes']:.1f},"
             f" above that {mib['above']:.1f}; bar {MEMORY_BAR / 2**20:.1f})"
         )
     return 0 if all(result["within"].values()) else 1

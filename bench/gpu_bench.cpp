@@ -13,8 +13,8 @@
 #include <cstdio>
 #include <iostream>
 #include <limits>
-#include <optional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "api/build/measure.h"
@@ -39,9 +39,9 @@ struct Work {
   std::vector<Shape> operands;
   std::vector<Shape> corner;  // of the operands: what the evaluator is given
   double flops = 0;
-  double scale = 1;           // of the random operands
+  double scale = 1;                       // of the random operands
   std::vector<std::size_t> weights = {};  // operands that are weights, which a kernel may keep in a layout of its own
-  bool dependent = true;      // calls start before those before them have ended, where the kernel can
+  bool dependent = true;                  // calls start before those before them have ended, where the kernel can
   std::vector<DType> types = {};          // of the operands, where they differ from `dtype`
   DType type_of(std::size_t operand) const { return types.empty() ? dtype : types.at(operand); }
 };
@@ -54,19 +54,42 @@ std::vector<Work> all_work() {
     if (op == std::string("LayerNorm")) work.operands.push_back({kLength}), work.corner.push_back({kLength});
     list.push_back(work);
   }
-  list.push_back({"AddRmsNorm", "AddRmsNorm", {}, DType::bf16, {{kRows, kLength}, {kRows, kLength}, {kLength}}, {{4, kLength}, {4, kLength}, {kLength}}});
+  list.push_back({"AddRmsNorm",
+                  "AddRmsNorm",
+                  {},
+                  DType::bf16,
+                  {{kRows, kLength}, {kRows, kLength}, {kLength}},
+                  {{4, kLength}, {4, kLength}, {kLength}}});
   list.push_back({"Softmax 4096", "Softmax", {}, DType::bf16, {{kRows, kLength}}, {{4, kLength}}});
   list.push_back({"Softmax 512", "Softmax", {}, DType::bf16, {{kRows * 8, 512}}, {{4, 512}}});
-  list.push_back({"Pointwise of six", "Pointwise", {{"program", std::string("t0=Mul(a0,0.5);t1=Tanh(t0);t2=Mul(t1,a0);t3=Add(t2,1);t4=Sigmoid(t3);Mul(t4,a0)")}},
-                  DType::bf16, {{kRows, kLength}}, {{4, kLength}}});
+  list.push_back({"Pointwise of six",
+                  "Pointwise",
+                  {{"program", std::string("t0=Mul(a0,0.5);t1=Tanh(t0);t2=Mul(t1,a0);t3=Add(t2,1);t4=Sigmoid(t3);Mul(t4,a0)")}},
+                  DType::bf16,
+                  {{kRows, kLength}},
+                  {{4, kLength}}});
   list.push_back({"Add", "Add", {}, DType::bf16, {{kRows, kLength}, {kRows, kLength}}, {{4, kLength}, {4, kLength}}});
-  list.push_back({"RotaryEmbedding", "RotaryEmbedding", {}, DType::bf16, {{8, 32, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}}, {{1, 1, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}}});
+  list.push_back({"RotaryEmbedding",
+                  "RotaryEmbedding",
+                  {},
+                  DType::bf16,
+                  {{8, 32, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}},
+                  {{1, 1, 8192, 128}, {1, 8192, 64}, {1, 8192, 64}}});
   list.push_back({"Transpose", "Transpose", {{"permutation", std::vector<std::int64_t>{1, 0}}}, DType::bf16, {{16384, 16384}}, {}});
-  list.push_back({"Transpose heads", "Transpose", {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}, DType::bf16, {{16, 2048, 32, 128}}, {}});
+  list.push_back(
+      {"Transpose heads", "Transpose", {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}, DType::bf16, {{16, 2048, 32, 128}}, {}});
   list.push_back({"Reduce rows", "Reduce", {{"axes", std::vector<std::int64_t>{1}}}, DType::bf16, {{kRows, 8192}}, {{4, 8192}}});
   list.push_back({"Reduce columns", "Reduce", {{"axes", std::vector<std::int64_t>{0}}}, DType::bf16, {{kRows, 8192}}, {{kRows, 4}}});
   const auto matmul = [&](const char* name, DType dtype, std::int64_t m, std::int64_t k, std::int64_t n) {
-    list.push_back({name, "MatMul", {}, dtype, {{m, k}, {k, n}}, {{std::min<std::int64_t>(m, 4), k}, {k, 16}}, 2.0 * static_cast<double>(m * k * n), 1 / std::sqrt(std::sqrt(static_cast<double>(k))), {1}});
+    list.push_back({name,
+                    "MatMul",
+                    {},
+                    dtype,
+                    {{m, k}, {k, n}},
+                    {{std::min<std::int64_t>(m, 4), k}, {k, 16}},
+                    2.0 * static_cast<double>(m * k * n),
+                    1 / std::sqrt(std::sqrt(static_cast<double>(k))),
+                    {1}});
   };
   matmul("MatMul 8192 bf16", DType::bf16, 8192, 8192, 8192);
   matmul("MatMul 2048x14336x4096 bf16", DType::bf16, 2048, 14336, 4096);
@@ -78,8 +101,14 @@ std::vector<Work> all_work() {
   // b with a scale per column, or per `block` rows of one; a scale lies near the inverse of the largest code.
   const auto dequant = [&](std::string name, DType codes, std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t block) {
     const auto scales = [&](std::int64_t columns) { return block == 0 ? Shape{columns} : Shape{k / block, columns}; };
-    Work work{std::move(name), "DequantMatMul", {{"block_size", block}}, DType::bf16, {{m, k}, {k, n}, kAbsent, kAbsent, scales(n)},
-              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16)}, 2.0 * static_cast<double>(m * k * n), 0.1};
+    Work work{std::move(name),
+              "DequantMatMul",
+              {{"block_size", block}},
+              DType::bf16,
+              {{m, k}, {k, n}, kAbsent, kAbsent, scales(n)},
+              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16)},
+              2.0 * static_cast<double>(m * k * n),
+              0.1};
     work.weights = {1};
     work.types = {DType::bf16, codes, DType::bf16, DType::bf16, DType::f32};
     list.push_back(work);
@@ -93,8 +122,14 @@ std::vector<Work> all_work() {
   // Both operands quantised; i8 with a scale per column, 8-bit floats with one, as quantisers give them.
   const auto quant = [&](std::string name, DType codes, std::int64_t m, std::int64_t k, std::int64_t n) {
     const auto scales = [&](std::int64_t columns) { return codes == DType::i8 ? Shape{columns} : Shape{}; };
-    Work work{std::move(name), "QuantMatMul", {{"to", DType::bf16}}, DType::bf16, {{m, k}, {k, n}, kAbsent, kAbsent, scales(n), {}},
-              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16), {}}, 2.0 * static_cast<double>(m * k * n), 0.1};
+    Work work{std::move(name),
+              "QuantMatMul",
+              {{"to", DType::bf16}},
+              DType::bf16,
+              {{m, k}, {k, n}, kAbsent, kAbsent, scales(n), {}},
+              {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16), {}},
+              2.0 * static_cast<double>(m * k * n),
+              0.1};
     work.weights = {1, 4, 5};
     work.types = {codes, codes, DType::bf16, DType::bf16, DType::f32, DType::f32};
     list.push_back(work);
@@ -104,9 +139,15 @@ std::vector<Work> all_work() {
     quant(fmt::format("QuantMatMul 2048x14336x4096 {}", word), codes, 2048, 14336, 4096);
     quant(fmt::format("QuantMatMul 16x4096x4096 {}", word), codes, 16, 4096, 4096);
   }
-  const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns, bool causal) {
-    Work work{std::move(name), "Attention", {}, DType::bf16, {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
-              {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}}, 4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};
+  const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns,
+                             bool causal) {
+    Work work{std::move(name),
+              "Attention",
+              {},
+              DType::bf16,
+              {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
+              {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}},
+              4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};
     work.attributes = {{"scale", 1 / std::sqrt(128.0)}};
     if (causal) work.attributes.emplace_back("causal", std::string("upper_left"));
     list.push_back(work);
@@ -116,10 +157,17 @@ std::vector<Work> all_work() {
   attention("Attention 32K", 24, 24, 32768, 32768, false);
   for (const std::int64_t columns : {1024, 8192, 32768}) attention(fmt::format("Attention decode {}", columns), 32, 8, 1, columns, false);
   // As in ResNet-50, batch 32; the weight is brought into the kernel's layout by each call, which an engine does once.
-  const auto conv = [&](const char* name, DType dtype, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window, std::int64_t stride) {
+  const auto conv = [&](const char* name, DType dtype, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window,
+                        std::int64_t stride) {
     const std::int64_t result = side / stride;
-    Work work{name, "Conv", {}, dtype, {{32, in, side, side}, {out, in, window, window}}, {{1, in, side, side}, {4, in, window, window}},
-              2.0 * static_cast<double>(32 * result * result * out * in * window * window), 1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
+    Work work{name,
+              "Conv",
+              {},
+              dtype,
+              {{32, in, side, side}, {out, in, window, window}},
+              {{1, in, side, side}, {4, in, window, window}},
+              2.0 * static_cast<double>(32 * result * result * out * in * window * window),
+              1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
     work.attributes = {{"strides", std::vector<std::int64_t>{stride, stride}}, {"pads", std::vector<Dim>(4, Dim(window / 2))}};
     list.push_back(work);
   };
@@ -129,27 +177,56 @@ std::vector<Work> all_work() {
   conv("Conv 3x3 of 512", DType::f16, 512, 512, 8, 3, 1);
   conv("Conv 3x3 of 64 f32", DType::f32, 64, 64, 56, 3, 1);
   // The same with the channels last, bias, residual and activation, as between two nodes of an engine.
-  const auto conv_last = [&](const char* name, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window, std::int64_t stride) {
+  const auto conv_last = [&](const char* name, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window,
+                             std::int64_t stride) {
     const std::int64_t result = side / stride;
-    Work work{name, "Conv", {}, DType::f16, {{32, side, side, in}, {out, window, window, in}, {out}, {32, result, result, out}},
+    Work work{name,
+              "Conv",
+              {},
+              DType::f16,
+              {{32, side, side, in}, {out, window, window, in}, {out}, {32, result, result, out}},
               {{1, side, side, in}, {4, window, window, in}, {4}, {1, result, result, 4}},
-              2.0 * static_cast<double>(32 * result * result * out * in * window * window), 1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
-    work.attributes = {{"strides", std::vector<std::int64_t>{stride, stride}}, {"pads", std::vector<Dim>(4, Dim(window / 2))},
-                       {"layout", std::string("channels_last")}, {"activation", std::string("relu")}};
+              2.0 * static_cast<double>(32 * result * result * out * in * window * window),
+              1 / std::sqrt(std::sqrt(static_cast<double>(in * window * window)))};
+    work.attributes = {{"strides", std::vector<std::int64_t>{stride, stride}},
+                       {"pads", std::vector<Dim>(4, Dim(window / 2))},
+                       {"layout", std::string("channels_last")},
+                       {"activation", std::string("relu")}};
     list.push_back(work);
   };
   conv_last("Conv 7x7 of 8 last", 8, 64, 224, 7, 2);
   conv_last("Conv 3x3 of 64 last", 64, 64, 56, 3, 1);
   conv_last("Conv 1x1 of 64 last", 64, 256, 56, 1, 1);
   conv_last("Conv 3x3 of 512 last", 512, 512, 8, 3, 1);
-  list.push_back({"MaxPool last", "MaxPool", {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}, {"layout", std::string("channels_last")}},
-                  DType::f16, {{32, 112, 112, 64}}, {{1, 112, 112, 64}}});
-  list.push_back({"MaxPool", "MaxPool", {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}},
-                  DType::f16, {{256, 64, 112, 112}}, {{1, 4, 112, 112}}});
-  list.push_back({"GroupNorm", "GroupNorm", {{"group_size", std::int64_t{10}}}, DType::f16, {{32, 320, 64, 64}, {320}, {320}}, {{1, 20, 64, 64}, {20}, {20}}});
+  list.push_back({"MaxPool last",
+                  "MaxPool",
+                  {{"kernel", std::vector<std::int64_t>{3, 3}},
+                   {"strides", std::vector<std::int64_t>{2, 2}},
+                   {"pads", std::vector<Dim>(4, Dim(1))},
+                   {"layout", std::string("channels_last")}},
+                  DType::f16,
+                  {{32, 112, 112, 64}},
+                  {{1, 112, 112, 64}}});
+  list.push_back(
+      {"MaxPool",
+       "MaxPool",
+       {{"kernel", std::vector<std::int64_t>{3, 3}}, {"strides", std::vector<std::int64_t>{2, 2}}, {"pads", std::vector<Dim>(4, Dim(1))}},
+       DType::f16,
+       {{256, 64, 112, 112}},
+       {{1, 4, 112, 112}}});
+  list.push_back({"GroupNorm",
+                  "GroupNorm",
+                  {{"group_size", std::int64_t{10}}},
+                  DType::f16,
+                  {{32, 320, 64, 64}, {320}, {320}},
+                  {{1, 20, 64, 64}, {20}, {20}}});
   list.push_back({"Resize nearest", "Resize", {{"sizes", std::vector<Dim>{128, 128}}}, DType::f16, {{16, 640, 64, 64}}, {{1, 4, 64, 64}}});
   for (const bool dependent : {true, false})  // hundreds of small kernels in one recording: the time between two of them
-    list.push_back({.name = dependent ? "RmsNorm of 4 rows, early" : "RmsNorm of 4 rows, in turn", .op = "RmsNorm", .operands = {{4, kLength}, {kLength}}, .corner = {{4, kLength}, {kLength}}, .dependent = dependent});
+    list.push_back({.name = dependent ? "RmsNorm of 4 rows, early" : "RmsNorm of 4 rows, in turn",
+                    .op = "RmsNorm",
+                    .operands = {{4, kLength}, {kLength}},
+                    .corner = {{4, kLength}, {kLength}},
+                    .dependent = dependent});
   return list;
 }
 
@@ -185,7 +262,8 @@ Tensor corner_of(const Tensor& whole, const Shape& shape) {
 // One row on the device: operands in several copies, each repeated from one random block.
 class Row {
  public:
-  explicit Row(const Work& work) : work_(work), call_(call_of(work, work.operands)), device_(open_device("cuda", 0)), stream_(device_->make_stream(4)) {
+  explicit Row(const Work& work)
+      : work_(work), call_(call_of(work, work.operands)), device_(open_device("cuda", 0)), stream_(device_->make_stream(4)) {
     for (const KernelDef* kernel : kernels_of(work.op, "cuda")) {
       if (kernel->through_host || refusal(*kernel, call_)) continue;
       kernel_ = kernel;
@@ -229,7 +307,12 @@ class Row {
     std::vector<const std::byte*> weights(call_.operands.size(), nullptr);
     for (const std::size_t i : work_.weights) weights[i] = operands_[set * call_.operands.size() + i];
     packed_.push_back(kernel_->pack ? kernel_->pack(call_, weights) : nullptr);
-    prepared_.push_back(kernel_->prepare({.call = call_, .weights = weights, .packed = packed_.back().get(), .threads = 4, .device = device_.get(), .algorithm = algorithm_}));
+    prepared_.push_back(kernel_->prepare({.call = call_,
+                                          .weights = weights,
+                                          .packed = packed_.back().get(),
+                                          .threads = 4,
+                                          .device = device_.get(),
+                                          .algorithm = algorithm_}));
   }
 
   std::byte* room(std::size_t size) {
@@ -244,7 +327,8 @@ class Row {
     const std::size_t elements = std::min<std::size_t>(size * 8 / static_cast<std::size_t>(bits(type.dtype)), 1 << 20);
     const double scale = is_integer(type.dtype) ? std::ldexp(1.0, bits(type.dtype) - 2) : work_.scale;
     const Tensor block = test::random_tensor(type.dtype, {static_cast<std::int64_t>(elements)}, seed, scale);
-    for (std::size_t at = 0; at < size; at += block.size_bytes()) device_->copy(to + at, block.data(), std::min(block.size_bytes(), size - at), *stream_);
+    for (std::size_t at = 0; at < size; at += block.size_bytes())
+      device_->copy(to + at, block.data(), std::min(block.size_bytes(), size - at), *stream_);
     return to;
   }
 
@@ -255,7 +339,8 @@ class Row {
     const bool early = follows && work_.dependent && kernel_->dependent && can_start_early(*device_);
     const std::uint64_t resident = early ? resident_operands(*kernel_, call_, weights) : 0;
     const std::size_t in = call_.operands.size(), out = call_.results.size();
-    prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_, Deadline::after(std::chrono::seconds(60)), early, resident});
+    prepared_[set]->run({std::span(operands_).subspan(set * in, in), std::span(results_).subspan(set * out, out), workspace_, *stream_,
+                         Deadline::after(std::chrono::seconds(60)), early, resident});
   }
 
   // Seconds of that many calls, which a recording holds so that starting them costs little.
@@ -310,7 +395,7 @@ class Row {
   std::vector<const std::byte*> operands_;
   std::vector<std::byte*> results_;
   std::byte* workspace_ = nullptr;
-  std::vector<std::unique_ptr<Packed>> packed_;            // by set, as prepared_
+  std::vector<std::unique_ptr<Packed>> packed_;  // by set, as prepared_
   std::vector<std::unique_ptr<PreparedKernel>> prepared_;
 };
 

@@ -1,11 +1,11 @@
-// Whole engines on a GPU: what starting a run costs the host, what memory is taken beyond what is planned, how long a large engine takes to its
-// first output. One JSON line per row, for tools/gpu_check.py.
+// Whole engines on a GPU: what starting a run costs the host, what memory is taken beyond what is planned, how long a large engine takes to
+// its first output. One JSON line per row, for tools/gpu_check.py.
 //
 //   gpu_engine enqueue               host time of Context::enqueue for a graph of 200 kernels: started one by one, and replayed; time of
 //                                    replays of 2, 20 and 200 kernels that follow each other
 //   gpu_engine memory                memory of the GPU after ten steps, against a bare CUDA context
-//   gpu_engine write FILE [GB]       an engine of bf16 products with random weights, and FILE.expected: one row of its result by plain loops
-//   gpu_engine start FILE            its first output; whoever starts this process takes the time
+//   gpu_engine write FILE [GB]       an engine of bf16 products with random weights, and FILE.expected: one row of its result by plain
+//   loops gpu_engine start FILE            its first output; whoever starts this process takes the time
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
@@ -86,15 +86,17 @@ Engine transformer(int layers) {
     return network.weight(fmt::format("w{}", seed), random_array(shape, seed, 0.03f));
   };
   const auto heads = [&](const Network::Value& of) {
-    const auto cut = network.add("Reshape", {network.add("MatMul", {of, weight({kWidth, kWidth})})}, {{"shape", Extents{1, kTokens, kHeads, kWidth / kHeads}}});
+    const auto cut = network.add("Reshape", {network.add("MatMul", {of, weight({kWidth, kWidth})})},
+                                 {{"shape", Extents{1, kTokens, kHeads, kWidth / kHeads}}});
     return network.add("Transpose", {cut}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}});
   };
   auto x = network.input("x", DType::bf16, {1, kTokens, kWidth});
   for (int layer = 0; layer < layers; ++layer) {
     const auto normed = network.add("RmsNorm", {x, weight({kWidth})});
     const auto mixed = network.attention(heads(normed), heads(normed), heads(normed));
-    const auto joined = network.add("Reshape", {network.add("Transpose", {mixed}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}})},
-                                    {{"shape", Extents{1, kTokens, kWidth}}});
+    const auto joined =
+        network.add("Reshape", {network.add("Transpose", {mixed}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}})},
+                    {{"shape", Extents{1, kTokens, kWidth}}});
     x = x + network.add("MatMul", {joined, weight({kWidth, kWidth})});
     const auto up = network.add("MatMul", {network.add("RmsNorm", {x, weight({kWidth})}), weight({kWidth, 4 * kWidth})});
     x = x + network.add("MatMul", {network.add("Sigmoid", {up}) * up, weight({4 * kWidth, kWidth})});
@@ -187,8 +189,11 @@ void measure_memory() {
   const auto weights = rank["weight_bytes"].get<std::size_t>(), activations = engine.activation_bytes();
   const std::size_t given = 2 * x.size_bytes();  // where a run on arrays of the host stages them
   const double beyond = (static_cast<double>(taken) - static_cast<double>(weights + activations + given)) / 1e6;
-  print({{"name", "memory beyond weights, arena and workspace"}, {"mb", beyond}, {"taken_mb", static_cast<double>(taken) / 1e6},
-         {"weights_mb", static_cast<double>(weights) / 1e6}, {"arena_and_workspace_mb", static_cast<double>(activations) / 1e6}});
+  print({{"name", "memory beyond weights, arena and workspace"},
+         {"mb", beyond},
+         {"taken_mb", static_cast<double>(taken) / 1e6},
+         {"weights_mb", static_cast<double>(weights) / 1e6},
+         {"arena_and_workspace_mb", static_cast<double>(activations) / 1e6}});
 }
 
 // x·w for one row by plain loops, rounded to bf16 as each product of the engine is.
@@ -230,7 +235,8 @@ void write_stack(const std::string& path, double gigabytes) {
   }
   network.output("y", x);
   built(network).save(path);
-  std::ofstream(path + ".expected", std::ios::binary).write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size() * 2));
+  std::ofstream(path + ".expected", std::ios::binary)
+      .write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size() * 2));
   print({{"name", "write"}, {"products", layers}, {"gb", 2.0 * kElements * layers / 1e9}, {"seconds", since(begin)}});
 }
 
@@ -274,8 +280,7 @@ int main(int argc, char** argv) {
     if (words == std::vector<std::string>{"enqueue"}) {
       measure_enqueue();
       for (const unsigned kernels : {2, 20, 200}) measure_replay(kernels);
-    }
-    else if (words == std::vector<std::string>{"memory"}) measure_memory();
+    } else if (words == std::vector<std::string>{"memory"}) measure_memory();
     else if (words.size() >= 2 && words[0] == "write") write_stack(words[1], words.size() > 2 ? std::stod(words[2]) : 15);
     else if (words.size() == 2 && words[0] == "start") first_output(words[1]);
     else fail(ErrorCode::invalid_argument, "gpu_engine enqueue | memory | write FILE [GB] | start FILE");

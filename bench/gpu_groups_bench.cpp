@@ -1,5 +1,5 @@
-// Collectives between the GPUs of this machine, each as one of many in a recorded graph: the slowest rank's time of one, in microseconds, for
-// every way to communicate that serves these GPUs, in turn. Ranks are threads, one per GPU. A line of JSON per row.
+// Collectives between the GPUs of this machine, each as one of many in a recorded graph: the slowest rank's time of one, in microseconds,
+// for every way to communicate that serves these GPUs, in turn. Ranks are threads, one per GPU. A line of JSON per row.
 //
 //   gpu_groups_bench [RANKS] [FILTER]     FILTER: part of a row's name
 //
@@ -35,14 +35,21 @@ struct Memory {
   ~Memory() { cudaFree(data); }
   Memory(const Memory&) = delete;
   template <typename T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
   void* data = nullptr;
 };
 
 class Bench {
  public:
   Bench(Group& control, Device& device, std::string filter)
-      : control_(control), device_(device), filter_(std::move(filter)), stream_(device.make_stream(1)), handle_(cuda::handle_of(*stream_)), numbers_(64) {
+      : control_(control),
+        device_(device),
+        filter_(std::move(filter)),
+        stream_(device.make_stream(1)),
+        handle_(cuda::handle_of(*stream_)),
+        numbers_(64) {
     cuda::check(cudaMemset(numbers_.data, 0, 64), "clearing");
     cuda::check(cudaEventCreate(&begin_), "making an event");
     cuda::check(cudaEventCreate(&end_), "making an event");
@@ -51,23 +58,35 @@ class Bench {
   void run(GpuGroup& group, const std::string& backend) {
     for (const std::size_t bytes : {8u << 10, 64u << 10, 512u << 10, 4u << 20, 16u << 20}) {
       const auto count = static_cast<std::int64_t>(bytes / 2);
-      const Memory in(bytes * kInputs), out(bytes), residual(bytes), scale(kLength * 2), y(bytes), all(bytes * static_cast<std::size_t>(group.size()));
+      const Memory in(bytes * kInputs), out(bytes), residual(bytes), scale(kLength * 2), y(bytes),
+          all(bytes * static_cast<std::size_t>(group.size()));
       cuda::check(cudaMemset(residual.data, 0, bytes), "clearing");
       for (int i = 0; i < kInputs; ++i) fill(in, i, count);
       testing::fill(scale.as<__nv_bfloat16>(), kLength, 0, turn(0), handle_);
       const auto input = [&](int call) { return in.as<__nv_bfloat16>() + call % kInputs * count; };
       const Shape shape = {count};
       const auto reduce = [&](int call) {
-        group.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = DType::bf16, .dims = shape, .stream = handle_, .in = input(call), .out = out.data,
+        group.run({.kind = Collective::all_reduce,
+                   .reduction = Reduction::sum,
+                   .dtype = DType::bf16,
+                   .dims = shape,
+                   .stream = handle_,
+                   .in = input(call),
+                   .out = out.data,
                    .deadline = Deadline::after(kLimit)});
       };
       const auto norm = [&](const void* x, void* sum) {
-        cuda::launch_norm({x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1e-5f, false, DType::bf16},
-                          static_cast<cuda::CudaDevice&>(device_).multiprocessors(), handle_);
+        cuda::launch_norm(
+            {x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1e-5f, false, DType::bf16},
+            static_cast<cuda::CudaDevice&>(device_).multiprocessors(), handle_);
       };
-      const auto is_sum = [&](const Memory& got) { testing::compare_sum(got.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); };
+      const auto is_sum = [&](const Memory& got) {
+        testing::compare_sum(got.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_);
+      };
       time("all_reduce", bytes, backend, reduce, [&] { is_sum(out); });
-      time("all_reduce + norm", bytes, backend + " and a kernel", [&](int call) { reduce(call), norm(out.data, all.data); }, [&] { is_sum(all); });
+      time(
+          "all_reduce + norm", bytes, backend + " and a kernel", [&](int call) { reduce(call), norm(out.data, all.data); },
+          [&] { is_sum(all); });
       if (auto* peers = dynamic_cast<peer::PeerGroup*>(&group)) {
         peer::ReduceAndNorm work{};
         work.residual = residual.data;
@@ -94,10 +113,17 @@ class Bench {
           time("all_reduce + norm", bytes, "peer, one kernel, by parts", by_parts, [&] { is_sum(out); });
       }
       const auto gather = [&](int call) {
-        group.run({.kind = Collective::all_gather, .dtype = DType::bf16, .dims = shape, .stream = handle_, .in = input(call), .out = all.data, .deadline = Deadline::after(kLimit)});
+        group.run({.kind = Collective::all_gather,
+                   .dtype = DType::bf16,
+                   .dims = shape,
+                   .stream = handle_,
+                   .in = input(call),
+                   .out = all.data,
+                   .deadline = Deadline::after(kLimit)});
       };
-      time("all_gather", bytes, backend, gather,
-           [&] { testing::compare_gathered(all.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
+      time("all_gather", bytes, backend, gather, [&] {
+        testing::compare_gathered(all.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_);
+      });
     }
   }
 
@@ -150,7 +176,8 @@ class Bench {
     stream_->wait(Deadline::after(2 * kLimit));
     cuda::check(cudaMemcpy(&wrong, errors(), sizeof wrong, cudaMemcpyDefault), "copying");
     if (wrong != 0) fail(ErrorCode::internal, "{} by {}: {} elements are wrong", name, backend, wrong);
-    if (control_.rank() == 0) fmt::print("{{\"name\": \"{}\", \"backend\": \"{}\", \"ranks\": {}, \"us\": {:.2f}}}\n", name, backend, control_.size(), slowest);
+    if (control_.rank() == 0)
+      fmt::print("{{\"name\": \"{}\", \"backend\": \"{}\", \"ranks\": {}, \"us\": {:.2f}}}\n", name, backend, control_.size(), slowest);
     std::fflush(stdout);
   }
 

@@ -44,10 +44,12 @@ struct Work {
 std::vector<Work> all_work() {
   std::vector<Work> list;
   for (const std::int64_t k : {8, 32, 128})
-    for (const bool causal : {false, true}) list.push_back({fmt::format("Attention over ranks {}K{}", k, causal ? " causal" : ""), true, causal, k * 1024});
+    for (const bool causal : {false, true})
+      list.push_back({fmt::format("Attention over ranks {}K{}", k, causal ? " causal" : ""), true, causal, k * 1024});
   for (const std::int64_t kb : {8, 64, 512, 4096, 16384})
     for (const bool apart : {false, true})
-      list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false, kb * 1024 / (2 * kWidth), apart});
+      list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false,
+                      kb * 1024 / (2 * kWidth), apart});
   list.push_back({"A million tokens over ranks, once", true, false, 1 << 20});  // seconds on four GPUs; no peer is asked
   return list;
 }
@@ -79,7 +81,8 @@ Network network_of(const Work& work, int ranks) {
     const Network::Value qkv = network.input("qkv", DType::bf16, {1, work.length, 3, kHeads, kSize}, "1:cp");
     std::vector<Network::Value> operands;
     for (std::int64_t i = 0; i < 3; ++i) {
-      Network::Value part = network.add("Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{i}}, {"ends", Extents{i + 1}}});
+      Network::Value part =
+          network.add("Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{i}}, {"ends", Extents{i + 1}}});
       part = network.add("Reshape", {part}, {{"shape", Extents{1, local, kHeads, kSize}}});
       operands.push_back(network.add("Transpose", {part}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}));
     }
@@ -88,7 +91,8 @@ Network network_of(const Work& work, int ranks) {
     network.output("out", network.add("Transpose", {out}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}), "1:cp");
     return network;
   }
-  Network::Value x = network.input("x", DType::bf16, {work.length, kWidth}), residual = network.input("residual", DType::bf16, {work.length, kWidth}, "same");
+  Network::Value x = network.input("x", DType::bf16, {work.length, kWidth}),
+                 residual = network.input("residual", DType::bf16, {work.length, kWidth}, "same");
   const Network::Value scale = network.input("scale", DType::bf16, {kWidth}, "same");
   for (int i = 0; i < kChained; ++i) {
     x = network.dist_collective(x, "all_reduce", {.reduce = "sum", .axis = "cp"});
@@ -101,7 +105,8 @@ Network network_of(const Work& work, int ranks) {
 
 class Row {
  public:
-  Row(const Work& work, Group& world) : work_(work), world_(world), device_(open_device("cuda", world.rank())), on_device_(*device_), engine_(engine_of(work, world)) {
+  Row(const Work& work, Group& world)
+      : work_(work), world_(world), device_(open_device("cuda", world.rank())), on_device_(*device_), engine_(engine_of(work, world)) {
     numbers_[2].divide_by(2 * world.size());  // so that a rounding fades in the chain, where it would grow
     context_.emplace(engine_, ContextOptions{.rank = world.rank()});
     context_->set_communicator(std::shared_ptr<Group>(&world, [](Group*) {}));
@@ -110,7 +115,8 @@ class Row {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const Shape shape = inputs[i].local_range.at(1);
       std::vector<std::uint16_t> values(static_cast<std::size_t>(element_count(shape)));
-      const std::int64_t first = inputs[i].name == "residual" || inputs[i].name == "scale" ? 0 : world.rank() * static_cast<std::int64_t>(values.size());
+      const std::int64_t first =
+          inputs[i].name == "residual" || inputs[i].name == "scale" ? 0 : world.rank() * static_cast<std::int64_t>(values.size());
       for (std::size_t e = 0; e < values.size(); ++e) values[e] = numbers_[i].bits(first + static_cast<std::int64_t>(e));
       memory_.emplace_back(device_, values.size() * 2);
       device_->copy(memory_.back().data(), reinterpret_cast<const std::byte*>(values.data()), values.size() * 2, *stream);
@@ -190,9 +196,12 @@ class Row {
   void compare_attention(const Compare& compare) const {
     const std::int64_t local = work_.length / world_.size();
     const Numbers& in = numbers_[0];
-    const auto element = [&](std::int64_t row, std::int64_t part, std::int64_t head, std::int64_t d) { return in.at(((row * 3 + part) * kHeads + head) * kSize + d); };
+    const auto element = [&](std::int64_t row, std::int64_t part, std::int64_t head, std::int64_t d) {
+      return in.at(((row * 3 + part) * kHeads + head) * kSize + d);
+    };
     for (const std::int64_t mine : {std::int64_t{0}, local / 3, local - 1}) {
-      const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % kHeads, columns = work_.causal ? row + 1 : work_.length;
+      const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % kHeads,
+                         columns = work_.causal ? row + 1 : work_.length;
       std::vector<double> weights(static_cast<std::size_t>(columns));
       double top = -INFINITY, total = 0;
       for (std::int64_t j = 0; j < columns; ++j) {
@@ -219,7 +228,8 @@ class Row {
         double squares = 0;
         for (std::int64_t c = 0; c < kWidth; ++c) {
           double sum = 0;
-          for (int r = 0; r < world_.size(); ++r) sum += i == 0 ? numbers_[0].at(r * work_.length * kWidth + row * kWidth + c) : x[static_cast<std::size_t>(c)];
+          for (int r = 0; r < world_.size(); ++r)
+            sum += i == 0 ? numbers_[0].at(r * work_.length * kWidth + row * kWidth + c) : x[static_cast<std::size_t>(c)];
           x[static_cast<std::size_t>(c)] = stored(stored(sum) + numbers_[1].at(row * kWidth + c));
         }
         for (const double value : x) squares += value * value;
@@ -258,7 +268,8 @@ Json answer_of(const std::vector<Work>& list, const std::string& name, bool comp
   const double seconds = row.measure() / (work->attention ? 1 : kChained);
   answer["us"] = seconds * 1e6;
   if (work->attention)
-    answer["tflop_s"] = 4.0 * static_cast<double>(kHeads * kSize) * static_cast<double>(work->length) * static_cast<double>(work->length) / (work->causal ? 2 : 1) / seconds / 1e12;
+    answer["tflop_s"] = 4.0 * static_cast<double>(kHeads * kSize) * static_cast<double>(work->length) * static_cast<double>(work->length) /
+                        (work->causal ? 2 : 1) / seconds / 1e12;
   return answer;
 }
 
@@ -304,6 +315,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (rank == 0)
-    while (wait(nullptr) > 0) {}
+    while (wait(nullptr) > 0) {
+    }
   return 0;
 }

@@ -32,7 +32,8 @@ Row matmul(const char* kernel, DType type, std::int64_t m, std::int64_t k, std::
   Row row;
   row.label = fmt::format("{} {}x{}x{} {}", to_string(type), m, k, n, activation);
   row.call = {.kernel = kernel, .op = "MatMul", .attributes = {{"activation", std::string(activation)}}, .weights = {1}};
-  row.call.operands = {random_tensor(type, {m, k}, 1), random_tensor(type, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k))), random_tensor(type, {n}, 3)};
+  row.call.operands = {random_tensor(type, {m, k}, 1), random_tensor(type, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k))),
+                       random_tensor(type, {n}, 3)};
   row.flops = 2.0 * static_cast<double>(m * k * n);
   return row;
 }
@@ -41,7 +42,11 @@ Row attention(DType type, std::int64_t batch, std::int64_t heads, std::int64_t r
   Row row;
   row.label = fmt::format("{} {}x{}x{}x{}{}", to_string(type), batch, heads, rows, size, masked ? " masked" : "");
   row.call = {.kernel = "flat_attention", .op = "FlatAttention"};
-  row.call.attributes = {{"heads", heads},      {"kv_heads", heads}, {"size", size}, {"value_size", size}, {"begins", std::vector<std::int64_t>{0, heads * size, 2 * heads * size}},
+  row.call.attributes = {{"heads", heads},
+                         {"kv_heads", heads},
+                         {"size", size},
+                         {"value_size", size},
+                         {"begins", std::vector<std::int64_t>{0, heads * size, 2 * heads * size}},
                          {"scale", 1 / std::sqrt(static_cast<double>(size))}};
   const Tensor packed = random_tensor(type, {batch, rows, 3 * heads * size}, 4);
   row.call.operands = {packed, packed, packed};
@@ -61,7 +66,8 @@ Row norm(const char* kernel, const char* op, DType type, std::int64_t rows, std:
   return row;
 }
 
-Row plain_row(const char* kernel, const char* op, DType type, Shape shape, std::vector<std::pair<std::string, AttributeValue>> attributes, int operands = 1) {
+Row plain_row(const char* kernel, const char* op, DType type, Shape shape, std::vector<std::pair<std::string, AttributeValue>> attributes,
+              int operands = 1) {
   Row row;
   row.label = fmt::format("{} {} {}", op, to_string(type), to_string(shape));
   row.call = {.kernel = kernel, .op = op, .attributes = std::move(attributes)};
@@ -146,7 +152,9 @@ double measure(const Row& row, std::size_t& bytes) {
   for (const Type& type : call.results) outputs.push_back(results.emplace_back(type.dtype, shape_of(type)).mutable_data());
   Tensor workspace(DType::u8, {static_cast<std::int64_t>(prepared->workspace_bytes())});
   ThreadPool pool(1);
-  const double us = best_us(0.3, [&] { prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(60))}); });
+  const double us = best_us(0.3, [&] {
+    prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(60))});
+  });
   const std::vector<Tensor> expected = test::evaluate(c);
   bytes = 0;
   const std::byte* last = nullptr;
@@ -155,7 +163,8 @@ double measure(const Row& row, std::size_t& bytes) {
   for (std::size_t i = 0; i < results.size(); ++i) {
     bytes += results[i].size_bytes();
     const double error = largest_error(results[i], expected[i]);
-    if (!(error <= test::tolerance_of(results[i].dtype()))) fail(ErrorCode::internal, "{} {}: result {} is off by {:.1e}", c.kernel, row.label, i, error);
+    if (!(error <= test::tolerance_of(results[i].dtype())))
+      fail(ErrorCode::internal, "{} {}: result {} is off by {:.1e}", c.kernel, row.label, i, error);
   }
   return us;
 }
@@ -177,7 +186,8 @@ int main(int argc, char** argv) {
       if (!find_kernel(row.call.kernel)) continue;  // a build without oneDNN
       std::size_t bytes = 0;
       const double us = measure(row, bytes), copy = copy_us(bytes), traffic = static_cast<double>(bytes) / 1e3;
-      std::printf("%-16s %-36s %10.1f %9.1f %8.1f %14.1f\n", row.call.kernel.c_str(), row.label.c_str(), us, row.flops / us / 1e3, traffic / us, traffic / copy);
+      std::printf("%-16s %-36s %10.1f %9.1f %8.1f %14.1f\n", row.call.kernel.c_str(), row.label.c_str(), us, row.flops / us / 1e3,
+                  traffic / us, traffic / copy);
       std::fflush(stdout);
     }
   } catch (const std::exception& error) {

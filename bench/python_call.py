@@ -3,8 +3,9 @@
 
     PYTHONPATH=build/cpu/python .venv/bin/python bench/python_call.py [--calls N] [--rounds N] [--json]
 
-Also the time of `import tandem` in a fresh interpreter, and from Ctrl-C to KeyboardInterrupt while a call waits for a rank that is stopped. Both sides take turns in one process per side, one thread each; the median over
-rounds counts. See docs/benchmarks.md for how far the numbers can be trusted.
+Also the time of `import tandem` in a fresh interpreter, and from Ctrl-C to KeyboardInterrupt while a call waits for a rank that is stopped.
+Both sides take turns in one process per side, one thread each; the median over rounds counts. See docs/benchmarks.md for how far the
+numbers can be trusted.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def main() -> int:
     grown = resident_bytes() - (settled or resident_bytes())
     after = open_things()
     print(
-        f"{args.isolate}, {args.ranks} ranks: {done} cycles in {time.monotonic() - begin:.0f} s, memory {grown / 1e6:+.1f} MB, descriptors and threads {before} -> {after}"
+        f"{args.isolate}, {args.ranks} ranks: {done} cycles in {time.monotonic() - begin:.0f} s, memory {grown / 1e6:+.1f} MB, "
+        f"descriptors and threads {before} -> {after}"
     )
     return 1 if grown > 5e6 or after > before else 0
 

@@ -67,7 +67,8 @@ def page_of(result: dict) -> str:
     host = sum(count for kernel, count in kernels.items() if kernel.startswith("cuda_host"))
     total = sum(kernels.values())
     lines = [
-        f"`tools/gpu_check.py` at commit {result['commit']} on one {result['device']}, {result['date']} (`bench/results/{result['file']}`).",
+        f"`tools/gpu_check.py` at commit {result['commit']} on one {result['device']}, {result['date']} "
+        f"(`bench/results/{result['file']}`).",
         "",
         "| stage | rows |",
         "|---|---|",
@@ -81,7 +82,8 @@ def page_of(result: dict) -> str:
         )
         + ".",
         "",
-        f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device, {product:.0f} TFLOP/s for a bf16 product of 8192.",
+        f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device, "
+        f"{product:.0f} TFLOP/s for a bf16 product of 8192.",
         "",
         "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -94,7 +96,8 @@ def page_of(result: dict) -> str:
         lines.append(
             f"| {row['name']} | {v.get('kernel', row['text'][:60])} | {number(v.get('us'))} | {number(v.get('gb_s'), 0)} "
             f"| {number(v['gb_s'] / copy / 1e3 if 'gb_s' in v and 'tflop_s' not in v else None)} | {number(v.get('tflop_s'), 0)} "
-            f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('library_ratio'))} | {'not compared' if error < 0 else f'{error:.1e}'} |"
+            f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('library_ratio'))} "
+            f"| {'not compared' if error < 0 else f'{error:.1e}'} |"
         )
     return "\n".join(lines + engine_lines(rows)) + "\n"
 

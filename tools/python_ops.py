@@ -17,7 +17,7 @@ FILE = Path(__file__).resolve().parent.parent / "python" / "tandem" / "ops.py"
 # Written by hand in network.py, where their arguments mean a little more.
 BY_HAND = {"Attention", "Constant"}
 
-HEAD = '''"""The methods of Network, one per op. Made by tools/python_ops.py from src/ops/ops.def; do not edit. Long, as the list of ops is."""
+HEAD = '''"""The methods of Network, one per op. Made by tools/python_ops.py from src/ops/ops.def; do not edit. As long as their list."""
 # ruff: noqa: RUF002 - formulas are written as in docs/ops.md
 
 from __future__ import annotations

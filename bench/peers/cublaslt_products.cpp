@@ -1,5 +1,5 @@
-// cuBLASLt alone beside bench/gpu_bench: products under the same names, with the best of all algorithms that it offers for the shape, found by
-// timing them, and as much workspace as ours has. Of Tandem only the opening of the library is used.
+// cuBLASLt alone beside bench/gpu_bench: products under the same names, with the best of all algorithms that it offers for the shape, found
+// by timing them, and as much workspace as ours has. Of Tandem only the opening of the library is used.
 //
 //   gpu_cublaslt     reads names from stdin, a line each ("MatMul 2048x14336x4096 bf16"); answers each with a line of JSON
 #include <cuda_runtime.h>
@@ -72,7 +72,8 @@ void fill_random(void* to, std::size_t bytes, DType dtype, unsigned seed) {
 
 class Product {
  public:
-  explicit Product(const Shape3& shape) : shape_(shape), handle_(cublaslt_handle(0)), desc_(make_desc(shape.dtype)), workspace_(kWorkspace) {
+  explicit Product(const Shape3& shape)
+      : shape_(shape), handle_(cublaslt_handle(0)), desc_(make_desc(shape.dtype)), workspace_(kWorkspace) {
     b_ = make_layout(shape.dtype, shape.n, shape.k, 1, 0);
     a_ = make_layout(shape.dtype, shape.k, shape.m, 1, 0);
     c_ = make_layout(shape.dtype, shape.n, shape.m, 1, 0);
@@ -96,7 +97,8 @@ class Product {
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
     std::vector<cublasLtMatmulHeuristicResult_t> found(kMostAlgorithms);
     int count = 0;
-    check_cublas(cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), kMostAlgorithms, found.data(), &count),
+    check_cublas(cublaslt().heuristic(handle_, desc_.get(), b_.get(), a_.get(), c_.get(), c_.get(), preference.get(), kMostAlgorithms,
+                                      found.data(), &count),
                  "asking for algorithms");
     found.resize(static_cast<std::size_t>(count));
     std::erase_if(found, [](const auto& one) { return one.state != CUBLAS_STATUS_SUCCESS; });
@@ -133,8 +135,9 @@ class Product {
   void call(const cublasLtMatmulHeuristicResult_t& chosen, int turn) {
     const float one = 1, zero = 0;
     const std::size_t set = static_cast<std::size_t>(turn) * 3 % memory_.size();
-    check_cublas(cublaslt().matmul(handle_, desc_.get(), &one, memory_[set + 1]->data, b_.get(), memory_[set]->data, a_.get(), &zero, memory_[set + 2]->data,
-                                   c_.get(), memory_[set + 2]->data, c_.get(), &chosen.algo, workspace_.data, kWorkspace, stream_),
+    check_cublas(cublaslt().matmul(handle_, desc_.get(), &one, memory_[set + 1]->data, b_.get(), memory_[set]->data, a_.get(), &zero,
+                                   memory_[set + 2]->data, c_.get(), memory_[set + 2]->data, c_.get(), &chosen.algo, workspace_.data,
+                                   kWorkspace, stream_),
                  "a product");
   }
 
@@ -161,7 +164,10 @@ nlohmann::json measure(const std::string& name, std::map<std::string, std::size_
   }
   const auto& best = algorithms.at(best_of[name]);
   const double once = product.time(best, few);
-  return {{"name", name}, {"us", product.time(best, std::clamp(static_cast<int>(20000 / once), 3, 500))}, {"algorithm", best_of[name]}, {"algorithms", algorithms.size()}};
+  return {{"name", name},
+          {"us", product.time(best, std::clamp(static_cast<int>(20000 / once), 3, 500))},
+          {"algorithm", best_of[name]},
+          {"algorithms", algorithms.size()}};
 }
 
 }  // namespace

@@ -4,7 +4,8 @@ fastest way.
 
 gpu_ranks_torch.py RANKS    reads names from stdin, a line each; answers each with a line of JSON
 
-Attention over the sequence: NCCL all-to-all of heads, or all-gather of keys and values, around cuDNN; packing is in the time. All-reduce with residual and RMSNorm: NCCL, or the one-shot and two-shot kernels of symmetric memory, then one compiled kernel.
+Attention over the sequence: NCCL all-to-all of heads, or all-gather of keys and values, around cuDNN; packing is in the time. All-reduce
+with residual and RMSNorm: NCCL, or the one-shot and two-shot kernels of symmetric memory, then one compiled kernel.
 """
 
 import json

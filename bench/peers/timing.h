@@ -14,9 +14,7 @@
 
 namespace timing {
 
-inline double now_us() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+inline double now_us() { return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Share of the time in which this thread, which wants to run, does not: the sum of the gaps longer than 20 µs.
 inline double lost_share(double milliseconds = 30) {
@@ -98,9 +96,10 @@ inline Result worst(const std::vector<Result>& all) {
 }
 
 inline void print_json(const char* side, int ranks, std::size_t bytes, const Result& r) {
-  std::printf("{\"side\": \"%s\", \"operation\": \"all_reduce\", \"ranks\": %d, \"bytes\": %zu, \"min_us\": %.2f, \"median_us\": %.2f, "
-              "\"p99_us\": %.2f, \"lost\": %.4f, \"correct\": %s}\n",
-              side, ranks, bytes, r.min_us, r.median_us, r.p99_us, r.lost, r.correct ? "true" : "false");
+  std::printf(
+      "{\"side\": \"%s\", \"operation\": \"all_reduce\", \"ranks\": %d, \"bytes\": %zu, \"min_us\": %.2f, \"median_us\": %.2f, "
+      "\"p99_us\": %.2f, \"lost\": %.4f, \"correct\": %s}\n",
+      side, ranks, bytes, r.min_us, r.median_us, r.p99_us, r.lost, r.correct ? "true" : "false");
   std::fflush(stdout);
 }
 

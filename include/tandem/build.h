@@ -11,36 +11,37 @@
 namespace tandem {
 
 struct BuildOptions {
-  std::string device;                             // "cpu" or "cuda"; empty: cpu, and of an engine file its own
-  std::string target;                             // the GPU it is for, like "sm_90a"; empty: any that this program has kernels for
-  std::string mesh;                               // "tp=2,cp=2"; empty: one rank
+  std::string device;  // "cpu" or "cuda"; empty: cpu, and of an engine file its own
+  std::string target;  // the GPU it is for, like "sm_90a"; empty: any that this program has kernels for
+  std::string mesh;    // "tp=2,cp=2"; empty: one rank
   // Of files that another tool has sharded; without a mesh, of others too: the cheapest mesh by cost is taken. 0: the mesh says.
   int ranks = 0;
   std::map<std::string, std::string> strategies;  // per axis; an axis that is not named gets the strategy of its name
   // Inputs, outputs and weights that are to lie otherwise than the strategies and the file's sharding annotations say: name → "same" or
   // "DIM:AXIS[,DIM:AXIS…]".
   std::map<std::string, std::string> io;
-  std::map<std::string, std::string> shapes;      // per input "1x1:8x128:64x512" (smallest, typical, largest) or "8x128"
+  std::map<std::string, std::string> shapes;  // per input "1x1:8x128:64x512" (smallest, typical, largest) or "8x128"
   // Several optimization profiles: for each the inputs' shapes, as above, before those of `shapes`. The engine then has a program for each,
   // with kernels chosen for its typical shapes, and the weights once. They may overlap. Empty: one profile, that of `shapes`.
   std::vector<std::map<std::string, std::string>> profiles;
   std::vector<std::string> disabled_passes;
-  std::string dump;                               // folder for numbered graphs; empty: none
-  // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the file says.
+  std::string dump;  // folder for numbered graphs; empty: none
+  // "f16" or "bf16": f32 products and what lies between them are computed in it; norms, softmax, inputs and outputs stay. Empty: as the
+  // file says.
   std::string dtype;
   // "int8", "int4" or "fp8": the matrices of products are quantised, symmetric: int8 and fp8 (e4m3) with a scale per column, int4 with one
   // per 64 or 32 rows of a column. Activations stay as they are. Empty: as the file says.
   std::string weights;
-  // Images between convolutions have their channels last, as kernels of 16-bit floats on GPUs want them: "auto", where that saves bringing them
-  // there and back; "all", wherever it can be done. Results change by rounding only. Empty: nowhere.
+  // Images between convolutions have their channels last, as kernels of 16-bit floats on GPUs want them: "auto", where that saves bringing
+  // them there and back; "all", wherever it can be done. Results change by rounding only. Empty: nowhere.
   std::string channels_last;
-  bool refittable = false;                        // compute nothing with the contents of weights, so that a refit reaches all of them
-  bool exact = false;                             // no kernel with weaker rounding or NaN rules; CPU ranks have none
-  bool dependent_launch = true;                   // of GPUs: kernels may start before their predecessors end, which changes no result
-  bool timed = false;                             // choose among kernels by running them; else by rule, the same on every machine
-  std::vector<std::string> kernels;               // names of kernels to take wherever they can run, whatever their time
-  std::string timing_cache;                       // file of measured times, read and added to; empty: none
-  int threads = 0;                                // per rank, for timing; 0: cores / ranks
+  bool refittable = false;           // compute nothing with the contents of weights, so that a refit reaches all of them
+  bool exact = false;                // no kernel with weaker rounding or NaN rules; CPU ranks have none
+  bool dependent_launch = true;      // of GPUs: kernels may start before their predecessors end, which changes no result
+  bool timed = false;                // choose among kernels by running them; else by rule, the same on every machine
+  std::vector<std::string> kernels;  // names of kernels to take wherever they can run, whatever their time
+  std::string timing_cache;          // file of measured times, read and added to; empty: none
+  int threads = 0;                   // per rank, for timing; 0: cores / ranks
   ProgressCallback progress = {};
 };
 
@@ -60,22 +61,23 @@ struct RefitReport {
 // itself) whose tensors have the names and full shapes of the imported model; the engine's recipes cut them for each rank.
 // An engine without weights needs all of them. "{rank}" in names stands for one file per rank. Throws Error(mismatch) naming weights
 // that are missing or of another dtype or shape, or if the engine was not built to be refitted.
-RefitReport refit(const std::string& engine, const std::vector<std::string>& weights, const std::string& out, const ProgressCallback& progress = {});
+RefitReport refit(const std::string& engine, const std::vector<std::string>& weights, const std::string& out,
+                  const ProgressCallback& progress = {});
 
 struct OutputCheck {
   std::string name;
-  std::string reference;     // "unsharded random", "plain loops random", "case0", "case0.rank1"
-  double absolute = 0;       // largest error; NaN where NaN positions differ
-  double relative = 0;       // the same over the largest magnitude of the reference
+  std::string reference;  // "unsharded random", "plain loops random", "case0", "case0.rank1"
+  double absolute = 0;    // largest error; NaN where NaN positions differ
+  double relative = 0;    // the same over the largest magnitude of the reference
   double tolerance = 0;
   bool passed = false;
-  std::string note;          // "the reference is all zero", …
+  std::string note;  // "the reference is all zero", …
 };
 
 struct MeshCheck {
   std::string mesh;
   bool passed = false;
-  std::string error;         // why nothing could be compared
+  std::string error;  // why nothing could be compared
   std::vector<OutputCheck> outputs;
   std::vector<CollectiveReport> collectives;
   std::vector<std::string> notices;
@@ -83,8 +85,8 @@ struct MeshCheck {
 
 struct VerifyOptions {
   std::vector<std::string> meshes;
-  int ranks = 0;             // instead of meshes: of files that another tool has sharded; others get the cheapest mesh
-  std::string cases;         // recorded inputs and outputs; empty: random inputs
+  int ranks = 0;      // instead of meshes: of files that another tool has sharded; others get the cheapest mesh
+  std::string cases;  // recorded inputs and outputs; empty: random inputs
   BuildOptions build;
   TeamOptions team;
 };

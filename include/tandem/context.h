@@ -65,11 +65,11 @@ class Context {
   // Sentences about what is bound, for who uses this context.
   const std::vector<std::string>& notices() const;
 
-  // Whose program runs from now on, with kernels chosen for its typical shapes; the shapes that are set stay, and must fit it: else an error
-  // says which profile would. -1: for each set of shapes the one that fits, of several that whose typical shapes are nearest. Local, never
-  // waits, between calls at any time: work that was given goes on, and prepared shapes of each profile are kept. All ranks must use one
-  // profile: with several, the first prepare() or run() after another came into use is collective, and throws Error(mismatch) where they
-  // differ. Error(invalid_argument) for one that is none.
+  // Whose program runs from now on, with kernels chosen for its typical shapes; the shapes that are set stay, and must fit it: else an
+  // error says which profile would. -1: for each set of shapes the one that fits, of several that whose typical shapes are nearest. Local,
+  // never waits, between calls at any time: work that was given goes on, and prepared shapes of each profile are kept. All ranks must use
+  // one profile: with several, the first prepare() or run() after another came into use is collective, and throws Error(mismatch) where
+  // they differ. Error(invalid_argument) for one that is none.
   void set_profile(int profile);
   // The one in use; with -1, that of the last shapes that were looked at.
   int profile() const;
@@ -89,9 +89,10 @@ class Context {
   // another rank's failure the group is of no more use.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
   // The same with memory of the rank's device: gives the work to `stream` (a cudaStream_t of the caller's on that GPU, where CUDA's
-  // default stream is cudaStreamLegacy; null: the context's own) and returns without waiting for it; on CPU ranks it is done by then. What the pointers lead to stays valid until it is done. Calls
-  // on different streams run one after the other. While the caller records its stream into a graph of its own, the work becomes part of
-  // that; call prepare() before. What was recorded keeps the memory that it needs, also when the context is gone.
+  // default stream is cudaStreamLegacy; null: the context's own) and returns without waiting for it; on CPU ranks it is done by then. What
+  // the pointers lead to stays valid until it is done. Calls on different streams run one after the other. While the caller records its
+  // stream into a graph of its own, the work becomes part of that; call prepare() before. What was recorded keeps the memory that it needs,
+  // also when the context is gone.
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
   // From now on each run asks for the memory of this output, before anything is computed, and what it is given for it may be null; null: as
   // before. Error(out_of_memory) where there is none.

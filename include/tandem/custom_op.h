@@ -19,7 +19,8 @@ struct CustomType {
   std::vector<std::string> shape;
 };
 
-// The attributes of a node, by name. Each call throws Error(invalid_model) where the attribute has another type; `otherwise` where it is absent.
+// The attributes of a node, by name. Each call throws Error(invalid_model) where the attribute has another type; `otherwise` where it is
+// absent.
 class CustomAttributes {
  public:
   using Value = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>>;
@@ -27,7 +28,9 @@ class CustomAttributes {
   std::int64_t integer(const std::string& name, std::int64_t otherwise) const { return get(name, otherwise); }
   double real(const std::string& name, double otherwise) const { return get(name, otherwise); }
   std::string text(const std::string& name, std::string otherwise) const { return get(name, std::move(otherwise)); }
-  std::vector<std::int64_t> integers(const std::string& name, std::vector<std::int64_t> otherwise = {}) const { return get(name, std::move(otherwise)); }
+  std::vector<std::int64_t> integers(const std::string& name, std::vector<std::int64_t> otherwise = {}) const {
+    return get(name, std::move(otherwise));
+  }
   std::vector<double> reals(const std::string& name, std::vector<double> otherwise = {}) const { return get(name, std::move(otherwise)); }
   const std::map<std::string, Value>& values() const { return values_; }
 
@@ -63,8 +66,8 @@ struct CustomOp {
   std::string name;    // their op_type
   // Types of the results. Empty: one, of the type of operand 0. Errors that it throws are told with the node.
   std::function<std::vector<CustomType>(std::span<const CustomType> operands, const CustomAttributes& attributes)> infer = {};
-  // What may be split over ranks, as a formula: "b s h, h -> b s h" has one word per dimension; '!' after a word keeps it whole, "..." stands
-  // for leading dimensions. Empty: every rank computes all of it.
+  // What may be split over ranks, as a formula: "b s h, h -> b s h" has one word per dimension; '!' after a word keeps it whole, "..."
+  // stands for leading dimensions. Empty: every rank computes all of it.
   std::string sharding = {};
   // By kind of device. GPUs without a function of theirs take that of the CPU, with copies to the host and back.
   std::function<void(const CustomCall&)> cpu = {}, cuda = {};

@@ -34,7 +34,7 @@ struct Port {
   DType dtype = DType::f32;
   std::vector<std::string> shape;
   std::string sharding;
-  bool per_rank = false;  // each rank has its own
+  bool per_rank = false;                 // each rank has its own
   std::vector<std::string> local_shape;  // of what one rank holds
   std::vector<Shape> local_range;        // the same at the smallest, typical and largest values of the profile's dynamic dimensions
   std::vector<Shape> range;              // of the whole, likewise
@@ -79,10 +79,10 @@ class Engine {
   bool refittable() const;
   // Of activations and workspace, on the rank that takes most, for the typical shapes of the profile that takes most.
   std::size_t activation_bytes() const;
-  // Everything about it as JSON: mesh, ports, values with how they lie over the mesh, steps by layer, collectives with bytes, weights, memory
-  // per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name; steps are those
-  // of the optimization profile that fits these sizes best. Throws Error(invalid_argument) for a symbol that the engine does not have, or
-  // sizes outside of all profiles.
+  // Everything about it as JSON: mesh, ports, values with how they lie over the mesh, steps by layer, collectives with bytes, weights,
+  // memory per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name; steps
+  // are those of the optimization profile that fits these sizes best. Throws Error(invalid_argument) for a symbol that the engine does not
+  // have, or sizes outside of all profiles.
   std::string describe(const std::map<std::string, std::int64_t>& at = {}) const;
   // Arrays of the declared shapes: symbols take their `opt` values in the profile; integers are 0 and 1, floats lie in -1 … 1. The same for
   // one seed.

@@ -33,8 +33,8 @@ struct CollectiveCall {
   // Set: `in` and `out` are memory of the group's GPU, run() gives the work to this stream (a cudaStream_t) and returns, and what fails
   // later is told where the stream is waited for. Null: memory of the host, and all is done when run() returns.
   void* stream = nullptr;
-  const void* in = nullptr;            // row-major
-  void* out = nullptr;                 // row-major, of collective_output_dims()
+  const void* in = nullptr;  // row-major
+  void* out = nullptr;       // row-major, of collective_output_dims()
   // Counts anew from every progress mark of the rank waited for; not set: the group's step deadline from the start of the call.
   std::optional<Deadline> deadline = {};
 };

@@ -19,9 +19,9 @@ struct MachineReport {
   int cores = 0;                      // that this process may run on
   double cpu_limit = 0;               // cores' worth of time that the container allows; 0: no limit
   long long memory_bytes = 0, available_bytes = 0;
-  std::vector<std::string> devices;   // "cpu", "cuda:0 NVIDIA H200 (sm_90)", …
+  std::vector<std::string> devices;  // "cpu", "cuda:0 NVIDIA H200 (sm_90)", …
   std::vector<LibraryReport> libraries;
-  std::vector<std::string> hints;     // what would hold work up here
+  std::vector<std::string> hints;  // what would hold work up here
 };
 
 // Without GPUs: nothing of CUDA is started, and GPUs and their libraries are left out.

@@ -16,10 +16,10 @@ struct NetworkState;
 
 // How a collective runs. Which ranks: those of a mesh axis, or explicit groups, or all.
 struct CollectiveOptions {
-  std::string reduce;    // "sum", "prod", "max", "min", "avg"; empty: sum where the operation reduces
+  std::string reduce;      // "sum", "prod", "max", "min", "avg"; empty: sum where the operation reduces
   std::int64_t root = -1;  // position in the group, for operations that have one
-  std::int64_t dim = 0;  // dimension that is joined or cut; all_to_all cuts and joins along it
-  std::string axis;      // of the network's mesh
+  std::int64_t dim = 0;    // dimension that is joined or cut; all_to_all cuts and joins along it
+  std::string axis;        // of the network's mesh
   RankGroups groups;
   std::int64_t num_ranks = 0;  // in a group; 0: as axis, groups or mesh say
   std::int64_t shift = 1;

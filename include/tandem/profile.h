@@ -9,13 +9,13 @@
 namespace tandem {
 
 struct StepTime {
-  std::size_t step = 0;        // its number in the program of its rank
-  std::string node;            // in the model; a fused step has the name of one of its nodes
+  std::size_t step = 0;  // its number in the program of its rank
+  std::string node;      // in the model; a fused step has the name of one of its nodes
   std::string op, kernel;
-  bool communicates = false;   // a collective, or attention over several ranks
-  double begin = 0;            // seconds since the first step began
-  double seconds = 0;          // on a GPU by its own clock
-  double waiting = 0;          // of these: for other ranks. Told by CPU ranks; on GPUs 0, since waiting is inside of kernels there
+  bool communicates = false;  // a collective, or attention over several ranks
+  double begin = 0;           // seconds since the first step began
+  double seconds = 0;         // on a GPU by its own clock
+  double waiting = 0;         // of these: for other ranks. Told by CPU ranks; on GPUs 0, since waiting is inside of kernels there
 
   // "wait" where most of the time is waiting, else "communication" or "compute".
   std::string_view kind() const { return !communicates ? "compute" : waiting > seconds / 2 ? "wait" : "communication"; }

@@ -16,7 +16,8 @@ struct TeamOptions {
   // without a search path. Empty: ranks are threads of this process.
   std::vector<std::string> rank_command;
   int threads = 0;  // per rank; 0: cores / ranks
-  bool dependent_launch = true;  // on GPUs kernels may start before their predecessors end, as far as the engine was built for it; same results
+  bool dependent_launch =
+      true;  // on GPUs kernels may start before their predecessors end, as far as the engine was built for it; same results
   double rendezvous_deadline_s = 60;
   double load_deadline_s = 120;
   double step_deadline_s = 30;  // without progress; 1 s is the least
@@ -48,8 +49,9 @@ class Model {
   Model(Model&&) noexcept;
 
   // Scatters, runs, gathers: the program of the optimization profile that fits the inputs' shapes, of several the one whose typical shapes
-  // are nearest. Throws Error. One that a rank reports, naming its node, leaves the model usable; after a rank has died or got stuck every call repeats the error. Outputs lie in what `memory` gives, else in fresh memory. Where ranks are threads and a rank's
-  // part of an array lies there in one piece, the ranks read and write it in place.
+  // are nearest. Throws Error. One that a rank reports, naming its node, leaves the model usable; after a rank has died or got stuck every
+  // call repeats the error. Outputs lie in what `memory` gives, else in fresh memory. Where ranks are threads and a rank's part of an array
+  // lies there in one piece, the ranks read and write it in place.
   RankArrays run(const RankArrays& inputs, const OutputMemory& memory = {});
   RankArrays run(const Arrays& inputs);
   // Seconds of the slowest rank in the last run, without scatter and gather.

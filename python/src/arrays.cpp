@@ -28,14 +28,24 @@ std::optional<DType> dtype_of_format(std::string_view format, std::size_t itemsi
   if (format.empty()) return DType::u8;
   if (format.size() == 2 && (format[0] == '@' || format[0] == '=' || format[0] == '<')) format.remove_prefix(1);
   if (format.size() != 1) return std::nullopt;
-  const auto sized = [&](DType one, DType two, DType four, DType eight) { return itemsize == 1 ? one : itemsize == 2 ? two : itemsize == 4 ? four : eight; };
+  const auto sized = [&](DType one, DType two, DType four, DType eight) {
+    return itemsize == 1 ? one : itemsize == 2 ? two : itemsize == 4 ? four : eight;
+  };
   switch (format[0]) {
     case 'f': return DType::f32;
     case 'e': return DType::f16;
     case 'd': return DType::f64;
     case '?': return DType::boolean;
-    case 'b': case 'h': case 'i': case 'l': case 'q': return sized(DType::i8, DType::i16, DType::i32, DType::i64);
-    case 'B': case 'H': case 'I': case 'L': case 'Q': return sized(DType::u8, DType::u16, DType::u32, DType::u64);
+    case 'b':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q': return sized(DType::i8, DType::i16, DType::i32, DType::i64);
+    case 'B':
+    case 'H':
+    case 'I':
+    case 'L':
+    case 'Q': return sized(DType::u8, DType::u16, DType::u32, DType::u64);
     default: return std::nullopt;
   }
 }
@@ -57,7 +67,9 @@ std::optional<DType> dtype_of_dlpack(dlpack::DataType type) {
   }
 }
 
-std::string class_name(nb::handle object) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))).attr("__name__")); }
+std::string class_name(nb::handle object) {
+  return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))).attr("__name__"));
+}
 
 // What is known about a type that has no buffer protocol; types are few, and are kept alive.
 struct TypeFacts {
@@ -96,13 +108,22 @@ BorrowedArray::BorrowedArray(nb::handle object, const std::string& what, const P
   object_ = object.inc_ref().ptr();
   if (PyObject_CheckBuffer(object_) && read_buffer(what)) return;
   if (!read_device_array(what, place) && !read_dlpack(what, place))
-    refuse(fmt::format("{} is of type {}, expected an array: numpy, torch, or anything with DLPack or the buffer protocol", what, class_name(object)));
+    refuse(fmt::format("{} is of type {}, expected an array: numpy, torch, or anything with DLPack or the buffer protocol", what,
+                       class_name(object)));
 }
 
 BorrowedArray::BorrowedArray(BorrowedArray&& other) noexcept
-    : object_(std::exchange(other.object_, nullptr)), buffer_(std::exchange(other.buffer_, Py_buffer{})), managed_(std::exchange(other.managed_, nullptr)),
-      versioned_(other.versioned_), dtype_(other.dtype_), shape_(std::move(other.shape_)), strides_(std::move(other.strides_)), data_(other.data_),
-      read_only_(other.read_only_), on_gpu_(other.on_gpu_), kind_(other.kind_) {}
+    : object_(std::exchange(other.object_, nullptr)),
+      buffer_(std::exchange(other.buffer_, Py_buffer{})),
+      managed_(std::exchange(other.managed_, nullptr)),
+      versioned_(other.versioned_),
+      dtype_(other.dtype_),
+      shape_(std::move(other.shape_)),
+      strides_(std::move(other.strides_)),
+      data_(other.data_),
+      read_only_(other.read_only_),
+      on_gpu_(other.on_gpu_),
+      kind_(other.kind_) {}
 
 BorrowedArray::~BorrowedArray() {
   if (buffer_.obj) PyBuffer_Release(&buffer_);
@@ -154,7 +175,8 @@ void BorrowedArray::read_extension_type(const std::string& what) {
   const nb::object dtype = nb::getattr(object_, "dtype", nb::none());
   const auto name = nb::cast<std::string>(nb::str(nb::getattr(dtype, "name", nb::str(""))));
   const auto found = dtype_of_name(name);
-  if (!found || bits(*found) > 16) refuse(fmt::format("{} has element type {}, which no engine takes", what, name.empty() ? class_name(object_) : name));
+  if (!found || bits(*found) > 16)
+    refuse(fmt::format("{} has element type {}, which no engine takes", what, name.empty() ? class_name(object_) : name));
   const nb::object view_of_bits = nb::handle(object_).attr("view")(nb::str(bits(*found) == 8 ? "uint8" : "uint16"));
   BorrowedArray view(view_of_bits, what);
   std::swap(buffer_, view.buffer_);
@@ -167,9 +189,11 @@ void BorrowedArray::read_extension_type(const std::string& what) {
 
 void BorrowedArray::check_place(const dlpack::Device& device, const std::string& what, const Place& place) {
   if (dlpack::is_host(device)) return;
-  const std::string where = dlpack::is_gpu(device) ? fmt::format("GPU {}", device.id) : fmt::format("a device (DLPack device type {})", device.type);
+  const std::string where =
+      dlpack::is_gpu(device) ? fmt::format("GPU {}", device.id) : fmt::format("a device (DLPack device type {})", device.type);
   if (place.gpu < 0) refuse(fmt::format("{} lies on {}, expected memory of the host: {}", what, where, place.why_not));
-  if (!dlpack::is_gpu(device) || device.id != place.gpu) refuse(fmt::format("{} lies on {}, the engine runs on GPU {}", what, where, place.gpu));
+  if (!dlpack::is_gpu(device) || device.id != place.gpu)
+    refuse(fmt::format("{} lies on {}, the engine runs on GPU {}", what, where, place.gpu));
   on_gpu_ = true;
 }
 
@@ -189,7 +213,9 @@ bool BorrowedArray::read_device_array(const std::string& what, const Place& plac
 void BorrowedArray::take(const dlpack::Tensor& tensor, const std::string& what, const Place& place) {
   check_place(tensor.device, what, place);
   const auto dtype = dtype_of_dlpack(tensor.dtype);
-  if (!dtype) refuse(fmt::format("{} has an element type (DLPack code {}, {} bits) that no engine takes", what, tensor.dtype.code, tensor.dtype.bits));
+  if (!dtype)
+    refuse(
+        fmt::format("{} has an element type (DLPack code {}, {} bits) that no engine takes", what, tensor.dtype.code, tensor.dtype.bits));
   dtype_ = *dtype;
   shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
   const auto itemsize = static_cast<std::size_t>(bits(dtype_)) / 8;
@@ -233,13 +259,15 @@ bool BorrowedArray::read_dlpack(const std::string& what, const Place& place) {
   if (!managed_) throw nb::python_error();
   PyCapsule_SetName(capsule.ptr(), versioned_ ? "used_dltensor_versioned" : "used_dltensor");
   if (versioned_) read_only_ = (static_cast<dlpack::ManagedTensorVersioned*>(managed_)->flags & dlpack::kReadOnly) != 0;
-  take(versioned_ ? static_cast<dlpack::ManagedTensorVersioned*>(managed_)->tensor : static_cast<dlpack::ManagedTensor*>(managed_)->tensor, what, place);
+  take(versioned_ ? static_cast<dlpack::ManagedTensorVersioned*>(managed_)->tensor : static_cast<dlpack::ManagedTensor*>(managed_)->tensor,
+       what, place);
   return true;
 }
 
 std::shared_ptr<std::byte> BorrowedArray::packed_copy() const {
   const auto itemsize = static_cast<std::size_t>(bits(dtype_)) / 8;
-  std::shared_ptr<std::byte> packed(new std::byte[static_cast<std::size_t>(element_count(shape_)) * itemsize + 1], std::default_delete<std::byte[]>());
+  std::shared_ptr<std::byte> packed(new std::byte[static_cast<std::size_t>(element_count(shape_)) * itemsize + 1],
+                                    std::default_delete<std::byte[]>());
   std::byte* to = packed.get();
   Shape index(shape_.size(), 0);
   for (std::int64_t left = element_count(shape_); left > 0; --left) {

@@ -49,7 +49,8 @@ void bind_build(nb::module_& module) {
         return build(path.string(), options);
       },
       "path"_a, "options"_a, "progress"_a = nb::none(),
-      nb::sig("def _build(path: str | os.PathLike[str], options: _BuildOptions, progress: collections.abc.Callable[[str, float], object] | None = None) "
+      nb::sig("def _build(path: str | os.PathLike[str], options: _BuildOptions, progress: collections.abc.Callable[[str, float], object] | "
+              "None = None) "
               "-> Engine"));
 }
 

@@ -26,13 +26,21 @@ struct Exported {
 dlpack::DataType dlpack_type(DType type) {
   const auto of = [&](dlpack::Code code) { return dlpack::DataType{code, static_cast<std::uint8_t>(bits(type)), 1}; };
   switch (type) {
-    case DType::f32: case DType::f16: case DType::f64: return of(dlpack::kFloat);
+    case DType::f32:
+    case DType::f16:
+    case DType::f64: return of(dlpack::kFloat);
     case DType::bf16: return of(dlpack::kBfloat);
     case DType::f8e4m3: return of(dlpack::kFloat8E4m3fn);
     case DType::f8e5m2: return of(dlpack::kFloat8E5m2);
     case DType::boolean: return of(dlpack::kBool);
-    case DType::i8: case DType::i16: case DType::i32: case DType::i64: return of(dlpack::kInt);
-    case DType::u8: case DType::u16: case DType::u32: case DType::u64: return of(dlpack::kUInt);
+    case DType::i8:
+    case DType::i16:
+    case DType::i32:
+    case DType::i64: return of(dlpack::kInt);
+    case DType::u8:
+    case DType::u16:
+    case DType::u32:
+    case DType::u64: return of(dlpack::kUInt);
     default: throw Error(ErrorCode::unsupported, fmt::format("arrays of {} elements cannot be given to Python", to_string(type)));
   }
 }
@@ -41,10 +49,18 @@ dlpack::DataType dlpack_type(DType type) {
 std::string interface_type(DType type) {
   const int size = bits(type) / 8;
   switch (type) {
-    case DType::f32: case DType::f16: case DType::f64: return fmt::format("<f{}", size);
+    case DType::f32:
+    case DType::f16:
+    case DType::f64: return fmt::format("<f{}", size);
     case DType::boolean: return "|b1";
-    case DType::i8: case DType::i16: case DType::i32: case DType::i64: return fmt::format("<i{}", size);
-    case DType::u8: case DType::u16: case DType::u32: case DType::u64: return fmt::format("<u{}", size);
+    case DType::i8:
+    case DType::i16:
+    case DType::i32:
+    case DType::i64: return fmt::format("<i{}", size);
+    case DType::u8:
+    case DType::u16:
+    case DType::u32:
+    case DType::u64: return fmt::format("<u{}", size);
     default: return "";
   }
 }
@@ -79,14 +95,21 @@ nb::object to_dlpack(const DeviceArray& array, nb::handle stream, nb::handle max
   exported->shape = array.shape;
   exported->strides.assign(array.shape.size(), 1);
   for (std::size_t d = array.shape.size(); d-- > 1;) exported->strides[d - 1] = exported->strides[d] * array.shape[d];
-  const dlpack::Tensor tensor{array.data.get(), {dlpack::kCuda, array.gpu}, static_cast<std::int32_t>(array.shape.size()), dlpack_type(array.dtype),
-                              exported->shape.data(), exported->strides.data(), 0};
+  const dlpack::Tensor tensor{array.data.get(),
+                              {dlpack::kCuda, array.gpu},
+                              static_cast<std::int32_t>(array.shape.size()),
+                              dlpack_type(array.dtype),
+                              exported->shape.data(),
+                              exported->strides.data(),
+                              0};
   const bool versioned = !max_version.is_none() && nb::cast<int>(max_version[0]) >= 1;
   Exported* const held = exported.get();
   PyObject* capsule = nullptr;
   if (versioned) {
-    held->versioned = {{1, 0}, held, [](dlpack::ManagedTensorVersioned* self) { delete static_cast<Exported*>(self->manager_ctx); }, 0, tensor};
-    capsule = PyCapsule_New(&held->versioned, "dltensor_versioned", [](PyObject* c) { drop<dlpack::ManagedTensorVersioned>(c, "dltensor_versioned"); });
+    held->versioned = {
+        {1, 0}, held, [](dlpack::ManagedTensorVersioned* self) { delete static_cast<Exported*>(self->manager_ctx); }, 0, tensor};
+    capsule = PyCapsule_New(&held->versioned, "dltensor_versioned",
+                            [](PyObject* c) { drop<dlpack::ManagedTensorVersioned>(c, "dltensor_versioned"); });
   } else {
     held->plain = {tensor, held, [](dlpack::ManagedTensor* self) { delete static_cast<Exported*>(self->manager_ctx); }};
     capsule = PyCapsule_New(&held->plain, "dltensor", [](PyObject* c) { drop<dlpack::ManagedTensor>(c, "dltensor"); });
@@ -98,7 +121,9 @@ nb::object to_dlpack(const DeviceArray& array, nb::handle stream, nb::handle max
 
 nb::dict array_interface(const DeviceArray& array) {
   const std::string type = interface_type(array.dtype);
-  if (type.empty()) throw nb::attribute_error(fmt::format("the array interface has no word for elements of {}: use DLPack", to_string(array.dtype)).c_str());
+  if (type.empty())
+    throw nb::attribute_error(
+        fmt::format("the array interface has no word for elements of {}: use DLPack", to_string(array.dtype)).c_str());
   gpu_of(array.gpu).order(array.stream, nullptr);
   nb::dict out;
   out["shape"] = shape_tuple(array.shape);
@@ -185,29 +210,41 @@ MadeArray make_device_array(DType dtype, const Shape& shape, int gpu, void* stre
 }
 
 void bind_device_array(nb::module_& module) {
-  module.def("gpu_count", &gpu_count, nb::sig("def gpu_count() -> int"), "How many GPUs this process can use: 0 where the package was built without CUDA.");
+  module.def("gpu_count", &gpu_count, nb::sig("def gpu_count() -> int"),
+             "How many GPUs this process can use: 0 where the package was built without CUDA.");
   module.def("device_kinds", &device_kinds, "What engines can be for in this build of the package: \"cpu\", \"cuda\".");
-  nb::class_<DeviceArray>(module, "DeviceArray",
-                          "A dense array in the memory of a GPU: what a run gives back for arrays of a GPU that are not torch's. Other libraries take it "
-                          "without a copy, by DLPack (torch.from_dlpack, cupy.from_dlpack) or the CUDA array interface. Its memory goes with the last user.")
+  nb::class_<DeviceArray>(
+      module, "DeviceArray",
+      "A dense array in the memory of a GPU: what a run gives back for arrays of a GPU that are not torch's. Other libraries take it "
+      "without a copy, by DLPack (torch.from_dlpack, cupy.from_dlpack) or the CUDA array interface. Its memory goes with the last user.")
       .def("__init__", &bring, "array"_a, "gpu"_a = 0, nb::sig("def __init__(self, array: typing.Any, gpu: int = 0) -> None"),
            "Copies an array of the host to a GPU. Raises UnsupportedError where there is none, OutOfMemoryError.")
-      .def_prop_ro("shape", [](const DeviceArray& a) { return shape_tuple(a.shape); }, nb::sig("def shape(self) -> tuple[int, ...]"), "Extents in elements.")
-      .def_prop_ro("dtype", [](const DeviceArray& a) { return std::string(to_string(a.dtype)); }, "Element type: \"f32\", \"bf16\", \"i64\", \"bool\", …")
-      .def_prop_ro("device", [](const DeviceArray& a) { return fmt::format("cuda:{}", a.gpu); }, "Where it lies: \"cuda:0\".")
+      .def_prop_ro(
+          "shape", [](const DeviceArray& a) { return shape_tuple(a.shape); }, nb::sig("def shape(self) -> tuple[int, ...]"),
+          "Extents in elements.")
+      .def_prop_ro(
+          "dtype", [](const DeviceArray& a) { return std::string(to_string(a.dtype)); },
+          "Element type: \"f32\", \"bf16\", \"i64\", \"bool\", …")
+      .def_prop_ro(
+          "device", [](const DeviceArray& a) { return fmt::format("cuda:{}", a.gpu); }, "Where it lies: \"cuda:0\".")
       .def_prop_ro("nbytes", &DeviceArray::size_bytes, "Bytes of all elements.")
       .def("numpy", &fetched, nb::sig("def numpy(self) -> typing.Any"), "A numpy array with a copy; waits until the contents are there.")
-      .def("__dlpack__", &to_dlpack, nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(), "dl_device"_a = nb::none(), "copy"_a = nb::none(),
+      .def("__dlpack__", &to_dlpack, nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(), "dl_device"_a = nb::none(),
+           "copy"_a = nb::none(),
            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, int] | None = None, "
                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> typing.Any"),
-           "Its memory as a DLPack capsule. Work given to `stream` afterwards finds the contents; None is CUDA's default stream, -1: the caller waits itself.")
-      .def("__dlpack_device__", [](const DeviceArray& a) { return nb::make_tuple(static_cast<int>(dlpack::kCuda), a.gpu); },
-           nb::sig("def __dlpack_device__(self) -> tuple[int, int]"), "DLPack's words for the GPU.")
+           "Its memory as a DLPack capsule. Work given to `stream` afterwards finds the contents; None is CUDA's default stream, -1: the "
+           "caller waits itself.")
+      .def(
+          "__dlpack_device__", [](const DeviceArray& a) { return nb::make_tuple(static_cast<int>(dlpack::kCuda), a.gpu); },
+          nb::sig("def __dlpack_device__(self) -> tuple[int, int]"), "DLPack's words for the GPU.")
       .def_prop_ro("__cuda_array_interface__", &array_interface, nb::sig("def __cuda_array_interface__(self) -> dict[str, typing.Any]"),
                    "Its memory for libraries that read this interface. Raises AttributeError for element types that it has no word for.")
-      .def("__reduce__", [](nb::handle) -> nb::object { throw nb::type_error("a DeviceArray cannot be pickled; pickle its numpy()"); },
-           nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
-      .def("__repr__", [](const DeviceArray& a) { return fmt::format("DeviceArray({}{}, cuda:{})", to_string(a.dtype), to_string(a.shape), a.gpu); });
+      .def(
+          "__reduce__", [](nb::handle) -> nb::object { throw nb::type_error("a DeviceArray cannot be pickled; pickle its numpy()"); },
+          nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.")
+      .def("__repr__",
+           [](const DeviceArray& a) { return fmt::format("DeviceArray({}{}, cuda:{})", to_string(a.dtype), to_string(a.shape), a.gpu); });
 }
 
 }  // namespace tandem::python

@@ -10,7 +10,8 @@ namespace tandem::python {
 const Gpu& gpu_of(int number);
 // The stream that work is given to unless the caller says which: the current one of torch where that uses GPUs, else CUDA's default stream.
 void* current_stream(int gpu);
-// A stream as its user gives it: a number, or an object that has one (torch, cupy, cuda.core); 0 and 1 are CUDA's default stream, null here.
+// A stream as its user gives it: a number, or an object that has one (torch, cupy, cuda.core); 0 and 1 are CUDA's default stream, null
+// here.
 void* stream_of(nb::handle stream);
 
 struct DeviceArray {

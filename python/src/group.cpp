@@ -63,16 +63,23 @@ nb::tuple members(const PyGroup& self) {
 
 void bind_joining(nb::class_<PyGroup>& group) {
   group
-      .def_static("join", &join, "rank"_a, "size"_a, "address"_a, nb::kw_only(), "run_id"_a = "", "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
-                  "Joins as `rank` of `size` processes of one user on one host, which meet at `address`, \"HOST:PORT\". No TCP port is used, so that one of "
-                  "a launcher is not in the way. Returns once all have come. `run_id`: tells runs apart that meet at one address. `rendezvous_deadline`: "
-                  "seconds that ranks wait for each other to come or to split; `step_deadline`: seconds without progress of a rank that others wait for.\n\n"
-                  "Raises DeadlineError naming the ranks that did not come, MismatchError where ranks disagree about their number or two are the same one, "
+      .def_static("join", &join, "rank"_a, "size"_a, "address"_a, nb::kw_only(), "run_id"_a = "", "rendezvous_deadline"_a = 60.0,
+                  "step_deadline"_a = 30.0,
+                  "Joins as `rank` of `size` processes of one user on one host, which meet at `address`, \"HOST:PORT\". No TCP port is "
+                  "used, so that one of "
+                  "a launcher is not in the way. Returns once all have come. `run_id`: tells runs apart that meet at one address. "
+                  "`rendezvous_deadline`: "
+                  "seconds that ranks wait for each other to come or to split; `step_deadline`: seconds without progress of a rank that "
+                  "others wait for.\n\n"
+                  "Raises DeadlineError naming the ranks that did not come, MismatchError where ranks disagree about their number or two "
+                  "are the same one, "
                   "UnsupportedError for another host's address.")
       .def_static("from_env", &from_env, nb::kw_only(), "run_id"_a = "", "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
-                  "join() with what the launcher of this process says: RANK and WORLD_SIZE (torchrun), OMPI_COMM_WORLD_RANK and _SIZE (mpirun), PMI_RANK and "
+                  "join() with what the launcher of this process says: RANK and WORLD_SIZE (torchrun), OMPI_COMM_WORLD_RANK and _SIZE "
+                  "(mpirun), PMI_RANK and "
                   "_SIZE (mpiexec), SLURM_PROCID and SLURM_NTASKS (srun); MASTER_ADDR and MASTER_PORT, or else 127.0.0.1:29500.\n\n"
-                  "Raises as join(), InvalidArgumentError naming a variable that is missing or no number, UnsupportedError for ranks on several hosts.")
+                  "Raises as join(), InvalidArgumentError naming a variable that is missing or no number, UnsupportedError for ranks on "
+                  "several hosts.")
       .def_static("in_process", &in_process, "size"_a, nb::kw_only(), "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
                   nb::sig("def in_process(size: int, *, rendezvous_deadline: float = 60.0, step_deadline: float = 30.0) -> list[Group]"),
                   "The groups of `size` ranks that are threads of this process, by rank: each for a thread of its own.")
@@ -82,15 +89,21 @@ void bind_joining(nb::class_<PyGroup>& group) {
             return nb::module_::import_("tandem.torch_group").attr("from_torch")(process_group, rendezvous, step);
           },
           "process_group"_a = nb::none(), nb::kw_only(), "rendezvous_deadline"_a = 60.0, "step_deadline"_a = 30.0,
-          nb::sig("def from_torch(process_group: typing.Any = None, *, rendezvous_deadline: float = 60.0, step_deadline: float = 30.0) -> Group"),
-          "The ranks of a torch.distributed process group (None: the default one), which must be on one host. Collective: all of them call it. The "
+          nb::sig("def from_torch(process_group: typing.Any = None, *, rendezvous_deadline: float = 60.0, step_deadline: float = 30.0) -> "
+                  "Group"),
+          "The ranks of a torch.distributed process group (None: the default one), which must be on one host. Collective: all of them call "
+          "it. The "
           "process group is used once, to agree on where to meet, and stays the caller's.");
 }
 
 }  // namespace
 
 PyGroup::PyGroup(std::shared_ptr<Group> group, Stop stop, nb::object lender)
-    : lender_(std::move(lender)), place_{std::move(group)}, stop_(std::move(stop)), rank_(place_.group->rank()), size_(place_.group->size()),
+    : lender_(std::move(lender)),
+      place_{std::move(group)},
+      stop_(std::move(stop)),
+      rank_(place_.group->rank()),
+      size_(place_.group->size()),
       session_("group", place_) {}
 
 const std::shared_ptr<Group>& PyGroup::open() const {
@@ -122,10 +135,15 @@ std::optional<ncclComm*> nccl_communicator(nb::handle given) {
   return std::nullopt;
 }
 
-std::string class_name(nb::handle object) { return nb::cast<std::string>(nb::str(nb::getattr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))), "__name__", nb::str("")))); }
+std::string class_name(nb::handle object) {
+  return nb::cast<std::string>(
+      nb::str(nb::getattr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))), "__name__", nb::str(""))));
+}
 
 [[noreturn]] void refuse_communicator(nb::handle given) {
-  throw Error(ErrorCode::invalid_argument, "a communicator is a tandem.Group or one of NCCL (a number, a capsule, an object with `ptr` or `comm`), not " + class_name(given));
+  throw Error(
+      ErrorCode::invalid_argument,
+      "a communicator is a tandem.Group or one of NCCL (a number, a capsule, an object with `ptr` or `comm`), not " + class_name(given));
 }
 
 }  // namespace
@@ -139,8 +157,9 @@ GivenGroup group_of(nb::handle communicator, bool for_gpus) {
   const auto lent = nccl_communicator(communicator);
   if (!lent) refuse_communicator(communicator);
   if (!for_gpus)
-    throw Error(ErrorCode::unsupported, "a communicator of NCCL (here: " + class_name(communicator) + ") is for engines on GPUs; this engine is for CPU ranks, which take a "
-                                        "tandem.Group, such as Group.from_env() gives");
+    throw Error(ErrorCode::unsupported, "a communicator of NCCL (here: " + class_name(communicator) +
+                                            ") is for engines on GPUs; this engine is for CPU ranks, which take a "
+                                            "tandem.Group, such as Group.from_env() gives");
   return {group_from_nccl(*lent), nb::borrow(communicator)};
 }
 
@@ -155,16 +174,20 @@ std::unique_ptr<PyGroup> from_nccl(nb::object communicator) {
 }  // namespace
 
 void bind_group(nb::module_& module) {
-  nb::class_<PyGroup> group(module, "Group",
-                            "The ranks that communicate, seen from one of them: for programs that are a rank themselves. Context.set_communicator takes one, "
-                            "and its methods exchange arrays. One thread at a time; a context manager. Waits end by an error that names the rank that failed, "
-                            "left or made no progress; after that the group is of no more use on any rank: join again.");
+  nb::class_<PyGroup> group(
+      module, "Group",
+      "The ranks that communicate, seen from one of them: for programs that are a rank themselves. Context.set_communicator takes one, "
+      "and its methods exchange arrays. One thread at a time; a context manager. Waits end by an error that names the rank that failed, "
+      "left or made no progress; after that the group is of no more use on any rank: join again.");
   bind_joining(group);
-  group.def_static("from_nccl", &from_nccl, "communicator"_a.none(), nb::sig("def from_nccl(communicator: typing.Any) -> Group"),
-                   "The ranks of a communicator of NCCL that the caller has: its address as a number, a capsule, or an object with `ptr` (nccl4py) or `comm` "
-                   "(cupy), which is kept. For Context.set_communicator of engines for GPUs; local, never waits. The communicator stays the caller's and must "
-                   "outlive its use; see groups.\n\n"
-                   "Raises InvalidArgumentError for what NCCL does not know, or no more, UnsupportedError where the package was built without CUDA.");
+  group.def_static(
+      "from_nccl", &from_nccl, "communicator"_a.none(), nb::sig("def from_nccl(communicator: typing.Any) -> Group"),
+      "The ranks of a communicator of NCCL that the caller has: its address as a number, a capsule, or an object with `ptr` (nccl4py) or "
+      "`comm` "
+      "(cupy), which is kept. For Context.set_communicator of engines for GPUs; local, never waits. The communicator stays the caller's "
+      "and must "
+      "outlive its use; see groups.\n\n"
+      "Raises InvalidArgumentError for what NCCL does not know, or no more, UnsupportedError where the package was built without CUDA.");
   bind_collectives(group);
   group.def_prop_ro("rank", &PyGroup::rank, "This rank, from 0.")
       .def_prop_ro("size", &PyGroup::size, "How many ranks there are.")
@@ -172,22 +195,31 @@ void bind_group(nb::module_& module) {
                    "The ranks of this group as they were numbered when they joined; errors name those numbers.")
       .def("exchange", &exchange, "blob"_a, nb::sig("def exchange(self, blob: bytes) -> list[bytes]"),
            "Gives every rank's bytes to every rank, by rank. Sizes may differ.")
-      .def("barrier", [](PyGroup& self) { self.turn([](Group& group) { group.exchange({}); }); }, "Returns once all ranks have called it.")
-      .def("split", &split, "lists"_a, nb::sig("def split(self, lists: collections.abc.Sequence[collections.abc.Sequence[int]]) -> Group | None"),
-           "Smaller groups: disjoint ordered lists of ranks, the same on all. Returns the group of the list that this rank is in, or None. Collective.")
+      .def(
+          "barrier", [](PyGroup& self) { self.turn([](Group& group) { group.exchange({}); }); }, "Returns once all ranks have called it.")
+      .def("split", &split, "lists"_a,
+           nb::sig("def split(self, lists: collections.abc.Sequence[collections.abc.Sequence[int]]) -> Group | None"),
+           "Smaller groups: disjoint ordered lists of ranks, the same on all. Returns the group of the list that this rank is in, or None. "
+           "Collective.")
       .def("abort", &PyGroup::abort, "reason"_a,
            "Ends the waits of all ranks, now and from now on, with AbortedError. Callable from any thread.")
       .def("close", &PyGroup::close, "Leaves. Contexts that are bound to it keep what they need. Further calls raise InvalidArgumentError.")
       .def_prop_ro("closed", &PyGroup::closed, "True once it is closed.")
-      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Group"), "Returns itself.")
-      .def("__exit__", [](PyGroup& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.")
+      .def(
+          "__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Group"), "Returns itself.")
+      .def(
+          "__exit__", [](PyGroup& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"),
+          "Closes.")
       .def("__repr__",
            [](const PyGroup& g) {
              return "Group(rank " + std::to_string(g.rank()) + " of " + std::to_string(g.size()) + (g.closed() ? ", closed)" : ")");
            })
-      .def("__reduce__", [](nb::handle) -> nb::object {
-        throw nb::type_error("a Group cannot be pickled: it is this process's place among the ranks; let each process join by itself");
-      }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
+      .def(
+          "__reduce__",
+          [](nb::handle) -> nb::object {
+            throw nb::type_error("a Group cannot be pickled: it is this process's place among the ranks; let each process join by itself");
+          },
+          nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
 }
 
 }  // namespace tandem::python

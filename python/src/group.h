@@ -51,8 +51,8 @@ class PyGroup {
   Session<Place> session_;
 };
 
-// What set_communicator was given, None being null, and what owns it where it is NCCL's, to be kept as long as it is used. A communicator of
-// NCCL, in any form, is Error(unsupported) unless it is `for_gpus`; Error(invalid_argument) for what is none.
+// What set_communicator was given, None being null, and what owns it where it is NCCL's, to be kept as long as it is used. A communicator
+// of NCCL, in any form, is Error(unsupported) unless it is `for_gpus`; Error(invalid_argument) for what is none.
 struct GivenGroup {
   std::shared_ptr<Group> group;
   nb::object lender;

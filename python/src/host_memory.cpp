@@ -32,14 +32,21 @@ Array bytes_of(nb::handle object) {
 }
 
 void bind_host_memory(nb::module_& module) {
-  nb::class_<HostMemory>(module, "HostMemory", nb::type_slots(slots),
-                         "The bytes of an engine file, in memory: a read-only buffer for bytes(), memoryview() or file.write(); len() is their number.")
-      .def_prop_ro("nbytes", [](const HostMemory& memory) { return memory.bytes.size_bytes(); }, "The number of bytes.")
+  nb::class_<HostMemory>(
+      module, "HostMemory", nb::type_slots(slots),
+      "The bytes of an engine file, in memory: a read-only buffer for bytes(), memoryview() or file.write(); len() is their number.")
+      .def_prop_ro(
+          "nbytes", [](const HostMemory& memory) { return memory.bytes.size_bytes(); }, "The number of bytes.")
       .def("__len__", [](const HostMemory& memory) { return memory.bytes.size_bytes(); })
       .def("__bool__", [](const HostMemory&) { return true; })
-      .def("__reduce__", [](nb::handle self) {
-        return nb::make_tuple(nb::borrow(reinterpret_cast<PyObject*>(&PyBytes_Type)), nb::make_tuple(nb::bytes(nb::cast<const HostMemory&>(self).bytes.data.get(), nb::cast<const HostMemory&>(self).bytes.size_bytes())));
-      }, nb::sig("def __reduce__(self) -> tuple[typing.Any, ...]"), "Pickles as bytes.");
+      .def(
+          "__reduce__",
+          [](nb::handle self) {
+            return nb::make_tuple(nb::borrow(reinterpret_cast<PyObject*>(&PyBytes_Type)),
+                                  nb::make_tuple(nb::bytes(nb::cast<const HostMemory&>(self).bytes.data.get(),
+                                                           nb::cast<const HostMemory&>(self).bytes.size_bytes())));
+          },
+          nb::sig("def __reduce__(self) -> tuple[typing.Any, ...]"), "Pickles as bytes.");
 }
 
 }  // namespace tandem::python

@@ -28,9 +28,11 @@ bool Birthplace::here() const { return forks_ == forks; }
 
 void Birthplace::require_here(const char* what) const {
   if (here()) return;
-  throw Error(ErrorCode::invalid_argument,
-              std::string("this ") + what + " was made before a fork, and its threads are in the parent process; make it in this process, or start processes with the "
-              "method 'spawn'");
+  throw Error(
+      ErrorCode::invalid_argument,
+      std::string("this ") + what +
+          " was made before a fork, and its threads are in the parent process; make it in this process, or start processes with the "
+          "method 'spawn'");
 }
 
 bool Interrupt::stop() {
@@ -58,7 +60,10 @@ void bind_lifetime(nb::module_& module) {
   pthread_atfork(nullptr, nullptr, [] { ++forks; });
   module.def("_exit", [] {
     std::vector<const ClosedAtExit*> closed;  // each close lets other threads in, which may drop what is listed
-    const auto next = [&] { return std::ranges::find_if(open_things(), [&](const ClosedAtExit* thing) { return std::ranges::find(closed, thing) == closed.end(); }); };
+    const auto next = [&] {
+      return std::ranges::find_if(open_things(),
+                                  [&](const ClosedAtExit* thing) { return std::ranges::find(closed, thing) == closed.end(); });
+    };
     for (auto thing = next(); thing != open_things().end(); thing = next()) closed.push_back(*thing), (*thing)->close();
   });
   module.def("_exited", [] { exited = true; });

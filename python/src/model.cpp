@@ -34,7 +34,8 @@ class Ranks {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
     if (engine.ranks() == 1 && settings.isolate == "threads") {
-      const ContextOptions options{.threads = settings.threads, .profile = -1, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
+      const ContextOptions options{
+          .threads = settings.threads, .profile = -1, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
       single_.emplace(engine, options, interrupt);
       return;
     }
@@ -54,7 +55,8 @@ class Ranks {
   nb::dict run(nb::handle inputs, nb::handle named, nb::handle outputs) {
     if (single_) return single_->run(inputs, named, outputs);
     Place host;
-    if (on_gpu_) host.why_not = "a model of several ranks takes and gives arrays of the host; a Context is one rank and takes those of its GPU";
+    if (on_gpu_)
+      host.why_not = "a model of several ranks takes and gives arrays of the host; a Context is one rank and takes those of its GPU";
     GivenArrays given(inputs_, host);
     auto wanted = std::make_unique<GivenArrays>(outputs_, host);
     given.take(inputs);
@@ -91,11 +93,12 @@ class Ranks {
 
  private:
   // The caller's array, or a fresh one; what is returned keeps it alive.
-  std::shared_ptr<std::byte> output_memory(const std::string& name, DType type, const Shape& shape, ArrayKind kind, const GivenArrays& wanted,
-                                           std::vector<nb::object>& made) {
+  std::shared_ptr<std::byte> output_memory(const std::string& name, DType type, const Shape& shape, ArrayKind kind,
+                                           const GivenArrays& wanted, std::vector<nb::object>& made) {
     const auto& array = wanted[outputs_.find(nb::str(name.c_str(), name.size()))];
     if (array && array->shape() != shape)
-      throw Error(ErrorCode::invalid_argument, fmt::format("the array for output '{}' has shape {}, expected {}", name, to_string(array->shape()), to_string(shape)));
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("the array for output '{}' has shape {}, expected {}", name, to_string(array->shape()), to_string(shape)));
     MadeArray target = array ? MadeArray{nb::borrow(array->object()), array->data()} : make_array(kind, type, shape);
     made.push_back(target.object);
     auto* owner = new nb::object(std::move(target.object));
@@ -155,13 +158,14 @@ class PyModel {
 }  // namespace
 
 void bind_model(nb::module_& module) {
-  nb::class_<PyModel>(module, "Model",
-                      "The ranks of an engine, started and used as one. Serves one thread at a time; a context manager, closed at its end and at the "
-                      "latest when the interpreter exits. tandem.load makes one.")
+  nb::class_<PyModel>(
+      module, "Model",
+      "The ranks of an engine, started and used as one. Serves one thread at a time; a context manager, closed at its end and at the "
+      "latest when the interpreter exits. tandem.load makes one.")
       .def(
           "__init__",
-          [](PyModel* self, const Engine& engine, const std::string& isolate, int threads, double step, double load, double rendezvous, double drain,
-             nb::object progress) {
+          [](PyModel* self, const Engine& engine, const std::string& isolate, int threads, double step, double load, double rendezvous,
+             double drain, nb::object progress) {
             const ProgressCallback told = progress.is_none() ? ProgressCallback() : progress_callback(std::move(progress));
             new (self) PyModel(engine, {isolate, threads, step, load, rendezvous, drain, told});
           },
@@ -172,25 +176,39 @@ void bind_model(nb::module_& module) {
                   "progress: collections.abc.Callable[[str, float], object] | None = None) -> None"),
           "Starts the ranks; the arguments are those of tandem.load, but that `progress` is a function or None.")
       .def("__call__", &PyModel::call, "inputs"_a = nb::none(), "named"_a,
-           nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> dict[str, typing.Any]"),
-           "Runs all ranks once. Inputs are whole arrays by name, as arguments or in a mapping: numpy, torch, or whatever has DLPack or the buffer "
-           "protocol, of exactly the element type and shape that engine.inputs says. Contiguous arrays are used where they lie; others are packed first. "
-           "An input with per_rank takes a list with an array per rank. Returns the outputs by name, as arrays of the same library, which live as long "
+           nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> "
+                   "dict[str, typing.Any]"),
+           "Runs all ranks once. Inputs are whole arrays by name, as arguments or in a mapping: numpy, torch, or whatever has DLPack or "
+           "the buffer "
+           "protocol, of exactly the element type and shape that engine.inputs says. Contiguous arrays are used where they lie; others are "
+           "packed first. "
+           "An input with per_rank takes a list with an array per rank. Returns the outputs by name, as arrays of the same library, which "
+           "live as long "
            "as you keep them.\n\n"
            "Raises InvalidArgumentError saying what was expected (nothing was run then), RankFailedError or DeadlineError naming a rank.")
       .def("run", &PyModel::run, "inputs"_a, "outputs"_a = nb::none(),
-           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | None = None) -> "
+           nb::sig("def run(self, inputs: collections.abc.Mapping[str, typing.Any], outputs: collections.abc.Mapping[str, typing.Any] | "
+                   "None = None) -> "
                    "dict[str, typing.Any]"),
-           "As a call, but writes the outputs that `outputs` names into the arrays it gives: contiguous, writable, of exactly the type and shape, sharing "
+           "As a call, but writes the outputs that `outputs` names into the arrays it gives: contiguous, writable, of exactly the type and "
+           "shape, sharing "
            "no memory with an input. They are also in the result.")
-      .def("close", &PyModel::close, "Ends the ranks, after interrupting a call that is running in another thread. Further calls raise InvalidArgumentError.")
+      .def("close", &PyModel::close,
+           "Ends the ranks, after interrupting a call that is running in another thread. Further calls raise InvalidArgumentError.")
       .def_prop_ro("closed", &PyModel::closed, "True once the ranks are ended.")
       .def_prop_ro("engine", &PyModel::engine, "What it runs.")
-      .def_prop_ro("last_seconds", &PyModel::last_seconds, "Seconds that the slowest rank took in the last call, without scatter and gather.")
-      .def_prop_ro("last_copies", &PyModel::last_copies, "How many arrays, or parts of them, the last call copied between your memory and that of the ranks.")
-      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Model"), "Returns itself.")
-      .def("__exit__", [](PyModel& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"), "Closes.")
-      .def("__reduce__", [](nb::handle) { refuse_pickling("a Model"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"), "Raises TypeError.");
+      .def_prop_ro("last_seconds", &PyModel::last_seconds,
+                   "Seconds that the slowest rank took in the last call, without scatter and gather.")
+      .def_prop_ro("last_copies", &PyModel::last_copies,
+                   "How many arrays, or parts of them, the last call copied between your memory and that of the ranks.")
+      .def(
+          "__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Model"), "Returns itself.")
+      .def(
+          "__exit__", [](PyModel& self, const nb::args&) { self.close(); }, nb::sig("def __exit__(self, *exception: object) -> None"),
+          "Closes.")
+      .def(
+          "__reduce__", [](nb::handle) { refuse_pickling("a Model"); }, nb::sig("def __reduce__(self) -> typing.NoReturn"),
+          "Raises TypeError.");
 }
 
 }  // namespace tandem::python

@@ -10,8 +10,9 @@ namespace {
 constexpr std::size_t kTypes = static_cast<std::size_t>(DType::u4) + 1;
 
 const char* numpy_name(DType type) {
-  constexpr const char* names[kTypes] = {"float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "int16",
-                                         "uint16",  "int32",   "uint32",   "int64",   "uint64",        "bool",        nullptr, nullptr};
+  constexpr const char* names[kTypes] = {"float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2",
+                                         "int8",    "uint8",   "int16",    "uint16",  "int32",         "uint32",
+                                         "int64",   "uint64",  "bool",     nullptr,   nullptr};
   return names[static_cast<std::size_t>(type)];
 }
 
@@ -45,7 +46,8 @@ nb::handle numpy_type(DType type) {
     try {
       nb::module_::import_("ml_dtypes");
     } catch (nb::python_error&) {
-      throw Error(ErrorCode::unsupported, std::string("numpy arrays of ") + std::string(to_string(type)) + " elements need the package ml_dtypes");
+      throw Error(ErrorCode::unsupported,
+                  std::string("numpy arrays of ") + std::string(to_string(type)) + " elements need the package ml_dtypes");
     }
     found = nb::module_::import_("numpy").attr("dtype")(nb::module_::import_("ml_dtypes").attr(numpy_name(type)));
   } else {

@@ -9,7 +9,9 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::invalid_argument, message); }
 
-bool overlap(const std::byte* a, std::size_t a_bytes, const std::byte* b, std::size_t b_bytes) { return a < b + b_bytes && b < a + a_bytes; }
+bool overlap(const std::byte* a, std::size_t a_bytes, const std::byte* b, std::size_t b_bytes) {
+  return a < b + b_bytes && b < a + a_bytes;
+}
 
 std::size_t size_bytes(const BorrowedArray& array) { return bytes(array.dtype(), element_count(array.shape())); }
 
@@ -33,7 +35,8 @@ std::size_t PortTable::find(nb::handle name) const {
       if (PyUnicode_Compare(names_[i].ptr(), name.ptr()) == 0) return i;
   std::vector<std::string> known;
   for (const Port& port : ports_) known.push_back(fmt::format("'{}'", port.name));
-  refuse(fmt::format("there is no {} {}; there {} {}", side_, nb::cast<std::string>(nb::repr(name)), known.size() == 1 ? "is" : "are", fmt::join(known, ", ")));
+  refuse(fmt::format("there is no {} {}; there {} {}", side_, nb::cast<std::string>(nb::repr(name)), known.size() == 1 ? "is" : "are",
+                     fmt::join(known, ", ")));
 }
 
 void GivenArrays::take(nb::handle mapping) {
@@ -54,14 +57,18 @@ void GivenArrays::take_one(std::size_t port, nb::handle value) {
     arrays_[port].emplace(read(port, value, table_.label(port)));
     return;
   }
-  if (!table_[port].per_rank) refuse(fmt::format("{} is a {}, expected one array; see numpy.asarray", table_.label(port), PyList_Check(value.ptr()) ? "list" : "tuple"));
-  for (nb::handle one : value) per_rank_[port].push_back(read(port, one, fmt::format("{} of rank {}", table_.label(port), per_rank_[port].size())));
+  if (!table_[port].per_rank)
+    refuse(
+        fmt::format("{} is a {}, expected one array; see numpy.asarray", table_.label(port), PyList_Check(value.ptr()) ? "list" : "tuple"));
+  for (nb::handle one : value)
+    per_rank_[port].push_back(read(port, one, fmt::format("{} of rank {}", table_.label(port), per_rank_[port].size())));
 }
 
 BorrowedArray GivenArrays::read(std::size_t port, nb::handle value, const std::string& what) {
   BorrowedArray array(value, what, place_);
   const DType expected = table_[port].dtype;
-  if (array.dtype() != expected) refuse(fmt::format("{} has element type {}, expected {}", what, to_string(array.dtype()), to_string(expected)));
+  if (array.dtype() != expected)
+    refuse(fmt::format("{} has element type {}, expected {}", what, to_string(array.dtype()), to_string(expected)));
   if (array.kind() != ArrayKind::numpy && kind_ == ArrayKind::numpy) {
     kind_ = array.kind();
     like_ = array.object();
@@ -83,9 +90,11 @@ bool GivenArrays::on_gpu() const {
   for (std::size_t i = 0; i < arrays_.size(); ++i) {
     if (!arrays_[i]) continue;
     (arrays_[i]->on_gpu() ? gpu : host) = i;
-    if (arrays_[i]->on_gpu() && !arrays_[i]->contiguous()) refuse(fmt::format("{} is not contiguous; arrays of a GPU are used where they lie", table_.label(i)));
+    if (arrays_[i]->on_gpu() && !arrays_[i]->contiguous())
+      refuse(fmt::format("{} is not contiguous; arrays of a GPU are used where they lie", table_.label(i)));
   }
-  if (host && gpu) refuse(fmt::format("{} lies on the host and {} on GPU {}: give all on one side", table_.label(*host), table_.label(*gpu), place_.gpu));
+  if (host && gpu)
+    refuse(fmt::format("{} lies on the host and {} on GPU {}: give all on one side", table_.label(*host), table_.label(*gpu), place_.gpu));
   return gpu.has_value();
 }
 
@@ -95,9 +104,11 @@ void GivenArrays::require_writable(const GivenArrays& inputs) const {
     if (!arrays_[i]) continue;
     const BorrowedArray& output = *arrays_[i];
     if (output.read_only()) refuse(fmt::format("the array for {} is read-only", table_.label(i)));
-    if (!output.contiguous()) refuse(fmt::format("the array for {} is not contiguous; results cannot be written to it in place", table_.label(i)));
+    if (!output.contiguous())
+      refuse(fmt::format("the array for {} is not contiguous; results cannot be written to it in place", table_.label(i)));
     for (std::size_t j = 0; j < inputs.arrays_.size(); ++j)
-      if (inputs.arrays_[j] && inputs.arrays_[j]->contiguous() && overlap(output.data(), size_bytes(output), inputs.arrays_[j]->data(), size_bytes(*inputs.arrays_[j])))
+      if (inputs.arrays_[j] && inputs.arrays_[j]->contiguous() &&
+          overlap(output.data(), size_bytes(output), inputs.arrays_[j]->data(), size_bytes(*inputs.arrays_[j])))
         refuse(fmt::format("the array for {} shares memory with {}", table_.label(i), inputs.table_.label(j)));
     for (std::size_t j = 0; j < i; ++j)
       if (arrays_[j] && overlap(output.data(), size_bytes(output), arrays_[j]->data(), size_bytes(*arrays_[j])))

@@ -33,7 +33,8 @@ class PortTable {
 class GivenArrays {
  public:
   // `place`: where arrays may lie beside the host.
-  explicit GivenArrays(const PortTable& table, const Place& place = {}) : table_(table), place_(place), arrays_(table.size()), per_rank_(table.size()) {}
+  explicit GivenArrays(const PortTable& table, const Place& place = {})
+      : table_(table), place_(place), arrays_(table.size()), per_rank_(table.size()) {}
   // From a mapping (or None) by name. Throws Error(invalid_argument) for what is no mapping, no array, of another element type.
   void take(nb::handle mapping);
   // Inputs that are not given. Throws naming the first.
@@ -49,7 +50,8 @@ class GivenArrays {
   // What outputs are to be: like the first array that is not numpy's.
   ArrayKind kind() const { return kind_; }
   nb::handle like() const { return like_; }
-  // Whether they lie on the GPU. Throws Error(invalid_argument) naming two that do not lie on the same side, or one of the GPU that is not dense.
+  // Whether they lie on the GPU. Throws Error(invalid_argument) naming two that do not lie on the same side, or one of the GPU that is not
+  // dense.
   bool on_gpu() const;
 
  private:

@@ -25,8 +25,12 @@ int gpu_of_rank(const Context& context) {
 }  // namespace
 
 RankRunner::RankRunner(const Engine& engine, ContextOptions options, std::shared_ptr<Interrupt> interrupt)
-    : inputs_(engine.inputs(), "input"), outputs_(engine.outputs(), "output"), interrupt_(std::move(interrupt)),
-      context_(make_context(engine, std::move(options), interrupt_)), shapes_(inputs_.size()), whole_shape_set_(inputs_.size(), false),
+    : inputs_(engine.inputs(), "input"),
+      outputs_(engine.outputs(), "output"),
+      interrupt_(std::move(interrupt)),
+      context_(make_context(engine, std::move(options), interrupt_)),
+      shapes_(inputs_.size()),
+      whole_shape_set_(inputs_.size(), false),
       gpu_(gpu_of_rank(*context_)) {}
 
 Context& RankRunner::context() {
@@ -75,7 +79,8 @@ void RankRunner::set_shapes(const GivenArrays& given) {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     const Shape expected = context().input_shape(i);
     if (given[i]->shape() != expected)
-      throw Error(ErrorCode::invalid_argument, fmt::format("{} has shape {}, expected {}: the part of this rank", inputs_.label(i), to_string(given[i]->shape()), to_string(expected)));
+      throw Error(ErrorCode::invalid_argument, fmt::format("{} has shape {}, expected {}: the part of this rank", inputs_.label(i),
+                                                           to_string(given[i]->shape()), to_string(expected)));
   }
   std::vector<Shape> shapes;
   for (std::size_t i = 0; i < outputs_.size(); ++i) shapes.push_back(context().output_shape(i));
@@ -85,7 +90,8 @@ void RankRunner::set_shapes(const GivenArrays& given) {
 
 Place RankRunner::place(nb::handle stream) const {
   if (gpu_ >= 0) return {gpu_, stream.is_none() ? current_stream(gpu_) : stream_of(stream)};
-  if (!stream.is_none() && stream_of(stream)) throw Error(ErrorCode::invalid_argument, "the engine is for the device cpu, whose ranks have no streams");
+  if (!stream.is_none() && stream_of(stream))
+    throw Error(ErrorCode::invalid_argument, "the engine is for the device cpu, whose ranks have no streams");
   return {};
 }
 
@@ -97,7 +103,8 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   given.take(named);
   given.require_all();
   for (std::size_t i = 0; i < inputs_.size(); ++i)
-    if (!given[i]) throw Error(ErrorCode::invalid_argument, fmt::format("{} is a list; a context is one rank and takes one array", inputs_.label(i)));
+    if (!given[i])
+      throw Error(ErrorCode::invalid_argument, fmt::format("{} is a list; a context is one rank and takes one array", inputs_.label(i)));
   set_shapes(given);
   if (!outputs.is_none()) {
     wanted.take(outputs);
@@ -106,7 +113,8 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   const bool on_gpu = given.on_gpu();
   for (std::size_t i = 0; i < outputs_.size(); ++i)
     if (wanted[i] && wanted[i]->on_gpu() != on_gpu)
-      throw Error(ErrorCode::invalid_argument, fmt::format("the array for {} lies on {}, the inputs on {}", outputs_.label(i), on_gpu ? "the host" : "a GPU", on_gpu ? "a GPU" : "the host"));
+      throw Error(ErrorCode::invalid_argument, fmt::format("the array for {} lies on {}, the inputs on {}", outputs_.label(i),
+                                                           on_gpu ? "the host" : "a GPU", on_gpu ? "a GPU" : "the host"));
   if (!on_gpu) where = {};
   std::vector<const void*> in(inputs_.size());
   std::vector<void*> out(outputs_.size());
@@ -120,17 +128,15 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   const ArrayKind kind = given.kind() == ArrayKind::other ? ArrayKind::numpy : given.kind();
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (wanted[i] && wanted[i]->shape() != output_shapes_[i])
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("the array for {} has shape {}, expected {}", outputs_.label(i), to_string(wanted[i]->shape()), to_string(output_shapes_[i])));
+      throw Error(ErrorCode::invalid_argument, fmt::format("the array for {} has shape {}, expected {}", outputs_.label(i),
+                                                           to_string(wanted[i]->shape()), to_string(output_shapes_[i])));
     if (!wanted[i]) made[i] = make_array(kind, outputs_[i].dtype, output_shapes_[i], where);
     out[i] = wanted[i] ? wanted[i]->data() : made[i].data;
   }
   interrupt_->waiting([&] {
     const auto begin = std::chrono::steady_clock::now();
-    if (on_gpu)
-      ready.enqueue(in, out, where.stream ? where.stream : default_stream());
-    else
-      ready.run(in, out);
+    if (on_gpu) ready.enqueue(in, out, where.stream ? where.stream : default_stream());
+    else ready.run(in, out);
     seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   });
   copies_ = static_cast<int>(packed.size()) + ready.last_copies();
@@ -154,10 +160,8 @@ void RankRunner::run_addresses(nb::handle addresses, nb::handle stream) {
   Context& ready = context();
   const Place where = place(stream);
   interrupt_->waiting([&] {
-    if (gpu_ >= 0)
-      ready.enqueue(in, out, where.stream ? where.stream : default_stream());
-    else
-      ready.run(in, out);
+    if (gpu_ >= 0) ready.enqueue(in, out, where.stream ? where.stream : default_stream());
+    else ready.run(in, out);
   });
   copies_ = ready.last_copies();
 }

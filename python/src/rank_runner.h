@@ -48,7 +48,7 @@ class RankRunner {
   std::unique_ptr<Context> context_;
   std::vector<std::optional<Shape>> shapes_;  // of the arrays of the last run, per input
   std::vector<bool> whole_shape_set_;
-  std::vector<Shape> output_shapes_;          // empty: not known for the shapes that are set
+  std::vector<Shape> output_shapes_;  // empty: not known for the shapes that are set
   int gpu_ = -1;
   int copies_ = 0;
   double seconds_ = 0;

@@ -25,7 +25,8 @@ class Session {
     explicit Turn(Session& session) : session_(session) {
       session.require_open();
       if (session.busy_)
-        throw Error(ErrorCode::invalid_argument, std::string("a ") + session.name_ + " serves one thread at a time, and another call is still running");
+        throw Error(ErrorCode::invalid_argument,
+                    std::string("a ") + session.name_ + " serves one thread at a time, and another call is still running");
       session.busy_ = true;
       session.caller_ = std::this_thread::get_id();
     }
@@ -72,7 +73,10 @@ class Session {
 
 // To be pickled, an object must be more than running ranks.
 [[noreturn]] inline void refuse_pickling(const char* what) {
-  throw nb::type_error((std::string(what) + " cannot be pickled: it holds what lives in this process only; pickle the path of the engine file and open it there").c_str());
+  throw nb::type_error(
+      (std::string(what) +
+       " cannot be pickled: it holds what lives in this process only; pickle the path of the engine file and open it there")
+          .c_str());
 }
 
 }  // namespace tandem::python

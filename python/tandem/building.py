@@ -32,7 +32,9 @@ def _profiles(profiles: Iterable[Mapping[str, str]] | None) -> list[dict[str, st
     if isinstance(profiles, (str, Mapping)) or not all(isinstance(profile, Mapping) for profile in given):
         raise InvalidArgumentError(f"profiles is {profiles!r}, expected a list with a dict of shapes for each optimization profile")
     if not given:
-        raise InvalidArgumentError("profiles is empty, expected the shapes of one optimization profile at least; leave it out for the default ranges")
+        raise InvalidArgumentError(
+            "profiles is empty, expected the shapes of one optimization profile at least; leave it out for the default ranges"
+        )
     return [dict(profile) for profile in given]
 
 
@@ -71,11 +73,13 @@ def build(
         strategies: for axes of other names: axis to "tp", "cp" or "dp".
         io: inputs and outputs that are to lie otherwise than the strategies say: name to "same" or "DIM:AXIS[,DIM:AXIS...]".
         shapes: per input its shape, "8x128", or its smallest, typical and largest, "1x8:8x64:64x512"; in elements.
-        profiles: several optimization profiles: for each the inputs' shapes, as above, before those of `shapes`. The engine then has a program
+        profiles: several optimization profiles: for each the inputs' shapes, as above, before those of `shapes`. The engine then has a
+        program
             for each, with kernels chosen for its typical shapes, and the weights once. They may overlap.
         dtype: compute f32 products and what lies between them in this type; norms, softmax, inputs and outputs stay.
         weights: quantise the matrices of products: int8 and fp8 with a scale per column, int4 with one per 64 or 32 rows of a column.
-        channels_last: keep the channels of images last between convolutions: "auto", where 16-bit floats gain by it on GPUs; "all", where possible.
+        channels_last: keep the channels of images last between convolutions: "auto", where 16-bit floats gain by it on GPUs; "all", where
+        possible.
         refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
         timed: choose among kernels by running them; else by rule, the same on every machine.
         timing_cache: a file of measured times, read and added to.
@@ -83,7 +87,8 @@ def build(
         disabled_passes: names of graph rewrites to leave out.
         dump: a folder for the graph after each rewrite.
         threads: per rank while timing; 0: cores / ranks.
-        progress: a function that is told what is being done and how much of it, 0 to 1, and may raise to stop; True or False shows a bar or none;
+        progress: a function that is told what is being done and how much of it, 0 to 1, and may raise to stop; True or False shows a bar or
+        none;
             by default there is one on a terminal and in notebooks once the build takes more than a second.
 
     Raises:
@@ -139,7 +144,8 @@ def load(
     """Starts the ranks of an engine and returns them as one Model, which is also a context manager.
 
     Args:
-        model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file or a Network, which is built for `ranks` in memory.
+        model: an engine file ("{rank}" in its name: one per rank), an Engine, or an ONNX file or a Network, which is built for `ranks` in
+        memory.
         device: what the ranks run on; "": the engine's own, for other models the CPU. Another than the engine's is a MismatchError.
         ranks: how many ranks; an engine knows its own, and another number is a MismatchError.
         isolate: ranks as threads of this process, or each as a process of its own, whose end cannot take the others along.

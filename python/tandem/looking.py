@@ -23,11 +23,11 @@ def _colour(report: _Report, axis: str) -> str:
 def _size(count: float) -> str:
     if count < 1024:
         return f"{count:.0f} bytes"
-    for unit in ("KiB", "MiB", "GiB"):
+    for unit in ("KiB", "MiB"):
         count /= 1024
         if count < 1024:
-            break
-    return f"{count:.1f} {unit}"
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} GiB"
 
 
 def _exchange(use: _Report) -> str:
@@ -59,7 +59,9 @@ def _html_value(report: _Report, value: _Report) -> str:
         style = "".join(f";background:{_colour(report, axis)}55" for axis in axes[:1])
         name = f"<sub>{escape(' '.join(axes))}</sub>" if axes else ""
         parts.append(f'<span style="padding:0 .3em{style}">{escape(extent)}{name}</span>')
-    sums = "".join(f' <span style="border:1px dashed {_colour(report, a)};padding:0 .3em">Σ {escape(a)}</span>' for a in value.get("partial", []))
+    sums = "".join(
+        f' <span style="border:1px dashed {_colour(report, a)};padding:0 .3em">Σ {escape(a)}</span>' for a in value.get("partial", [])
+    )
     return f"<code>{escape(value['dtype'])}[{','.join(parts)}]</code>{sums}"
 
 
@@ -87,7 +89,8 @@ def engine_html(report: _Report) -> str:
     """One element for a notebook: what the engine is, its inputs and outputs, and its steps with shardings and bytes."""
     rank = report["ranks"][0]
     axes = " ".join(
-        f'<span style="background:{_colour(report, a["name"])}55;padding:0 .4em">{escape(a["name"])}={a["size"]}</span>' for a in report["axes"]
+        f'<span style="background:{_colour(report, a["name"])}55;padding:0 .4em">{escape(a["name"])}={a["size"]}</span>'
+        for a in report["axes"]
     )
     sent = f", sends {_size(rank['sent_bytes'])} a run" if report["collectives"] else ""
     head = (
@@ -100,11 +103,13 @@ def engine_html(report: _Report) -> str:
     )
     steps = _html_row(["step", "what", "makes", "bytes", "why it is here"], "th") + "".join(_html_steps(report))
     left = len(report["steps"]) - _STEPS
-    count = f"{len(report['steps'])} steps, {len(report['collectives'])} collectives" + (f"; the first {_STEPS} of them" if left > 0 else "")
+    count = f"{len(report['steps'])} steps, {len(report['collectives'])} collectives" + (
+        f"; the first {_STEPS} of them" if left > 0 else ""
+    )
     notices = "".join(f"<p>{escape(notice)}</p>" for notice in report["notices"])
     return (
         f'<div class="tandem-engine">{head}{notices}<table>{ports}</table>'
-        f'<details open><summary>{count}</summary>'
+        f"<details open><summary>{count}</summary>"
         f'<div style="max-height:40em;overflow:auto"><table>{steps}</table></div></details></div>'
     )
 
@@ -134,14 +139,17 @@ def _html_nodes(report: _Report) -> Iterator[str]:
 def network_html(report: _Report) -> str:
     """One element for a notebook: what the network is, its inputs, weights and outputs, and its nodes with what they take and make."""
     axes = " ".join(
-        f'<span style="background:{_colour(report, a["name"])}55;padding:0 .4em">{escape(a["name"])}={a["size"]}</span>' for a in report["axes"]
+        f'<span style="background:{_colour(report, a["name"])}55;padding:0 .4em">{escape(a["name"])}={a["size"]}</span>'
+        for a in report["axes"]
     )
     ports = "".join(
         _html_row([kind, escape(port["name"]), _html_value(report, port), _placement(report, port)])
         for kind in ("input", "output")
         for port in report[kind + "s"]
     )
-    weights = "".join(_html_row(["weight", escape(v["name"]), _html_value(report, v), ""]) for v in report["values"] if v["kind"] == "weight")
+    weights = "".join(
+        _html_row(["weight", escape(v["name"]), _html_value(report, v), ""]) for v in report["values"] if v["kind"] == "weight"
+    )
     nodes = _html_row(["node", "what", "takes", "makes", "told"], "th") + "".join(_html_nodes(report))
     left = len(report["nodes"]) - _STEPS
     count = f"nodes: {len(report['nodes'])}" + (f"; the first {_STEPS} of them" if left > 0 else "")

@@ -12,8 +12,8 @@ __all__ = ["Mesh"]
 class Mesh(Mapping[str, int]):
     """Named axes and their sizes, in order; the last axis varies fastest from rank to rank.
 
-    `Mesh(cp=2, tp=2)`, `Mesh({"cp": 2, "tp": 2})` and `Mesh.parse("cp=2,tp=2")` are the same four ranks. A mapping from axis to size; immutable.
-    Raises InvalidArgumentError for a size below 1 or a name that is none.
+    `Mesh(cp=2, tp=2)`, `Mesh({"cp": 2, "tp": 2})` and `Mesh.parse("cp=2,tp=2")` are the same four ranks. A mapping from axis to size;
+    immutable. Raises InvalidArgumentError for a size below 1 or a name that is none.
     """
 
     __slots__ = ("_axes",)

@@ -1,9 +1,9 @@
 """Network: programs built in Python, from the same ops that model files become.
 
-    net = tandem.Network()
-    x = net.input("x", "f32", ["B", 64])
-    net.output("y", net.gelu(x @ net.weight("up", up)) @ net.weight("down", down))
-    engine = net.build(mesh={"tp": 2})
+net = tandem.Network()
+x = net.input("x", "f32", ["B", 64])
+net.output("y", net.gelu(x @ net.weight("up", up)) @ net.weight("down", down))
+engine = net.build(mesh={"tp": 2})
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Network(NetworkOps):
         super().__init__("" if mesh is None else mesh if isinstance(mesh, str) else str(Mesh(mesh)))
 
     @classmethod
-    def from_onnx(cls, model: str | os.PathLike[str] | Buffer, *, ranks: int = 1, refittable: bool = False, folder: str | os.PathLike[str] = "") -> Network:
+    def from_onnx(
+        cls, model: str | os.PathLike[str] | Buffer, *, ranks: int = 1, refittable: bool = False, folder: str | os.PathLike[str] = ""
+    ) -> Network:
         """A network that begins with the program of an ONNX model, its outputs included, to be built as it is or added to.
 
         Args:
@@ -143,7 +145,8 @@ class Network(NetworkOps):
         kv_extent: Dim = 0,
         name: str = "",
     ) -> Value:
-        """softmax(scale * q @ k.T, capped and masked) @ v per head, for q [B,Hq,Sq,D], k [B,Hkv,Skv,D], v [B,Hkv,Skv,Dv]; Hq a multiple of Hkv.
+        """softmax(scale * q @ k.T, capped and masked) @ v per head, for q [B,Hq,Sq,D], k [B,Hkv,Skv,D], v [B,Hkv,Skv,Dv]; Hq a multiple of
+        Hkv.
 
         With an axis, groups or num_ranks the ranks hold parts of the sequence and exchange what they need.
 
@@ -171,8 +174,8 @@ class Network(NetworkOps):
                 raise InvalidArgumentError("[Attention] the head size is not known, so a scale must be given")
             scale = 1 / math.sqrt(size)
         attributes = {
-            "scale": scale, "causal": causal, "softcap": softcap, "empty_rows": empty_rows, "axis": axis, "groups": groups, "num_ranks": num_ranks,
-            "split": split, "layout": layout, "algorithm": algorithm, "extent": extent, "kv_extent": kv_extent,
+            "scale": scale, "causal": causal, "softcap": softcap, "empty_rows": empty_rows, "axis": axis, "groups": groups,
+            "num_ranks": num_ranks, "split": split, "layout": layout, "algorithm": algorithm, "extent": extent, "kv_extent": kv_extent,
         }  # fmt: skip
         return self._add("Attention", [q, k, v, mask, query_lengths, key_lengths, past], attributes, name)
 
@@ -194,8 +197,8 @@ class Network(NetworkOps):
         Raises InvalidArgumentError where the operation has no use for what is given.
         """
         ops = {
-            "all_reduce": "AllReduce", "all_gather": "AllGather", "broadcast": "Broadcast", "reduce": "ReduceTo", "reduce_scatter": "ReduceScatter",
-            "all_to_all": "AllToAll", "gather": "GatherTo", "scatter": "Scatter",
+            "all_reduce": "AllReduce", "all_gather": "AllGather", "broadcast": "Broadcast", "reduce": "ReduceTo",
+            "reduce_scatter": "ReduceScatter", "all_to_all": "AllToAll", "gather": "GatherTo", "scatter": "Scatter",
         }  # fmt: skip
         if operation not in ops:
             raise InvalidArgumentError(f"there is no collective '{operation}'; there are {', '.join(ops)}")
@@ -230,7 +233,8 @@ class Network(NetworkOps):
         return self._outputs()
 
     def describe(self) -> dict[str, Any]:
-        """All about it: mesh, inputs and outputs, values with extents and how they lie over the mesh, nodes with what they take, give and are told.
+        """All about it: mesh, inputs and outputs, values with extents and how they lie over the mesh, nodes with what they take, give and
+        are told.
 
         Extents are those of one rank. What a node gives has no sharding before the network is built: see Engine.describe.
         """
@@ -238,13 +242,15 @@ class Network(NetworkOps):
         return described
 
     def to_graphviz(self) -> str:
-        """The program in the DOT language, for `dot -Tsvg`: nodes in boxes by layer, exchanges in the colour of their mesh axis, edges with types."""
+        """The program in the DOT language, for `dot -Tsvg`: nodes in boxes by layer, exchanges in the colour of their mesh axis, edges with
+        types.
+        """
         from .looking import network_graphviz
 
         return network_graphviz(self.describe())
 
     def _repr_html_(self) -> str:
-        """Tables for notebooks: inputs and outputs with their placement, nodes with what they take, make and are told. Safe for any names."""
+        """Tables for notebooks: inputs and outputs with their placement, nodes with what they take, make, are told. Safe for any names."""
         from .looking import network_html
 
         return network_html(self.describe())

@@ -88,7 +88,8 @@ class TandemBackend(Backend):
         """Builds a model and starts its ranks.
 
         Args:
-            model: in memory; one with external data is built from its file by tandem.build. One of an opset before 8 or after 24 is converted.
+            model: in memory; one with external data is built from its file by tandem.build. One of an opset before 8 or after 24 is
+            converted.
             device: "CPU".
             ranks: how many ranks; from 2 on the first dimension of every input is split over them, and what follows from it.
             kwargs: as tandem.build takes them; others, which backends are free to have, are not looked at.
@@ -116,7 +117,12 @@ class TandemBackend(Backend):
 
     @classmethod
     def run_node(
-        cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Sequence[tuple[Any, tuple[int, ...]]] | None = None, **kwargs: Any
+        cls,
+        node: onnx.NodeProto,
+        inputs: Any,
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[Any, tuple[int, ...]]] | None = None,
+        **kwargs: Any,
     ) -> tuple[Any, ...]:
         """Runs a single node on numpy arrays, of the opset `opset_version`, else of the op's newest version."""
         import numpy
@@ -126,7 +132,9 @@ class TandemBackend(Backend):
         if len(arrays) != len(names):
             raise InvalidArgumentError(f"{len(arrays)} inputs are given, the node takes {len(names)}")
         arrays = [numpy.asarray(array) for array in arrays]
-        types = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, arrays, strict=True)]
+        types = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, arrays, strict=True)
+        ]
         outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
         opset = kwargs.pop("opset_version", 0) or defs.get_schema(node.op_type, node.domain).since_version
         opsets = [helper.make_opsetid(node.domain, opset)]

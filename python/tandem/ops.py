@@ -1,4 +1,4 @@
-"""The methods of Network, one per op. Made by tools/python_ops.py from src/ops/ops.def; do not edit. Long, as the list of ops is."""
+"""The methods of Network, one per op. Made by tools/python_ops.py from src/ops/ops.def; do not edit. As long as their list."""
 # ruff: noqa: RUF002 - formulas are written as in docs/ops.md
 
 from __future__ import annotations

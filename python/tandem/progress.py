@@ -32,8 +32,8 @@ def interactive(stream: TextIO) -> bool:
 class Progress:
     """Shows what is being done and how much of it, on one line that is wiped at the end; a context manager.
 
-    `told`: a function to tell instead (text, 0 to 1); False shows nothing; None shows it if standard error is interactive and the work takes more
-    than a second.
+    `told`: a function to tell instead (text, 0 to 1); False shows nothing; None shows it if standard error is interactive and the work
+    takes more than a second.
     """
 
     def __init__(self, told: Callable[[str, float], object] | bool | None = None, stream: TextIO | None = None) -> None:

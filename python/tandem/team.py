@@ -16,8 +16,8 @@ __all__ = ["Team"]
 class Team:
     """So many ranks, started alike for every model that is loaded into it; a context manager that closes its models.
 
-    Each model has its own threads or processes. A Team is what `tandem.load` makes for one model; its arguments are the same, in seconds where
-    they are deadlines.
+    Each model has its own threads or processes. A Team is what `tandem.load` makes for one model; its arguments are the same, in seconds
+    where they are deadlines.
     """
 
     def __init__(

@@ -31,7 +31,9 @@ def from_torch(process_group: Any, rendezvous_deadline: float, step_deadline: fl
     hosts = [host for host, _ in told]
     if len({boot for _, boot in hosts}) > 1:
         names = ", ".join(sorted({name for name, _ in hosts}))
-        raise UnsupportedError(f"the ranks of the process group are on more than one host ({names}), which is not supported yet: start all of them on one")
+        raise UnsupportedError(
+            f"the ranks of the process group are on more than one host ({names}), which is not supported yet: start all of them on one"
+        )
     return Group.join(
         dist.get_rank(process_group),
         len(told),

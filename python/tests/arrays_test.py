@@ -281,5 +281,3 @@ def test_zero_size(add, add_model):
     with tandem.load(engine) as model:
         out = model(a=np.zeros((0, 4), np.float32), b=np.zeros((0, 4), np.float32))["y"]
     assert out.shape == (0, 4)
-
-

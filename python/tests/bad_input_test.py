@@ -146,7 +146,12 @@ def test_use_after_close(mlp, mesh):
 def test_context_after_close(mlp):
     context = tandem.Context(tandem.build(mlp.path))
     context.close()
-    for call in (lambda: context(x=mlp.inputs()), context.prepare, lambda: context.set_communicator(None), lambda: context.output_shape("out")):
+    for call in (
+        lambda: context(x=mlp.inputs()),
+        context.prepare,
+        lambda: context.set_communicator(None),
+        lambda: context.output_shape("out"),
+    ):
         with pytest.raises(tandem.Error, match="closed"):
             call()
 
@@ -308,7 +313,12 @@ def test_errors_by_kind(tmp_path, mlp):
 
 
 def test_wrong_types_of_arguments(mlp):
-    for call in (lambda: tandem.load(3), lambda: tandem.load(mlp.path, threads="many"), lambda: tandem.Context("engine"), lambda: tandem.Group.in_process("2")):
+    for call in (
+        lambda: tandem.load(3),
+        lambda: tandem.load(mlp.path, threads="many"),
+        lambda: tandem.Context("engine"),
+        lambda: tandem.Group.in_process("2"),
+    ):
         with pytest.raises(TypeError):
             call()
 

@@ -12,7 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background; the programs that tests start would inherit it
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell starts what runs in its background; the programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"

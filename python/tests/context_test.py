@@ -44,7 +44,9 @@ def test_optimization_profiles(mlp):
     profiles = [{"x": "1x8:1x8:4x8"}, {"x": "2x8:6x8:32x8"}]
     engine = tandem.build(mlp.path, mesh={"tp": 2}, profiles=profiles)
     assert engine.profiles == 2 and engine.random_inputs(profile=1)["x"].shape == (6, 8)
-    assert [p["symbols"] for p in engine.describe()["profiles"]] == [p["symbols"] for p in tandem.load_engine(engine.to_bytes()).describe()["profiles"]]
+    assert [p["symbols"] for p in engine.describe()["profiles"]] == [
+        p["symbols"] for p in tandem.load_engine(engine.to_bytes()).describe()["profiles"]
+    ]
     few, many = mlp.inputs()[:3], mlp.inputs()
 
     def body(rank, group):
@@ -235,8 +237,20 @@ print(group.rank, group.size)
 """
 
 LAUNCHERS = {
-    "torchrun": lambda r: {"RANK": r, "WORLD_SIZE": 2, "LOCAL_RANK": r, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29511},
-    "mpirun": lambda r: {"OMPI_COMM_WORLD_RANK": r, "OMPI_COMM_WORLD_SIZE": 2, "OMPI_COMM_WORLD_LOCAL_RANK": r, "PMIX_NAMESPACE": "tandem.test"},
+    "torchrun": lambda r: {
+        "RANK": r,
+        "WORLD_SIZE": 2,
+        "LOCAL_RANK": r,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 29511,
+    },
+    "mpirun": lambda r: {
+        "OMPI_COMM_WORLD_RANK": r,
+        "OMPI_COMM_WORLD_SIZE": 2,
+        "OMPI_COMM_WORLD_LOCAL_RANK": r,
+        "PMIX_NAMESPACE": "tandem.test",
+    },
     "srun": lambda r: {"SLURM_PROCID": r, "SLURM_NTASKS": 2, "SLURM_LOCALID": r, "SLURM_JOB_ID": 77, "SLURM_NNODES": 1},
 }
 

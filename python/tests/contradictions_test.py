@@ -41,7 +41,9 @@ def attention_over_ranks():
 def tensorrts_layers():
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network()
-    layer = network.add_dist_collective(network.add_input("x", trt.float32, (4,)), trt.CollectiveOperation.ALL_REDUCE, trt.ReduceOperation.SUM, -1, None)
+    layer = network.add_dist_collective(
+        network.add_input("x", trt.float32, (4,)), trt.CollectiveOperation.ALL_REDUCE, trt.ReduceOperation.SUM, -1, None
+    )
     layer.num_ranks = 2
     network.mark_output(layer.get_output(0))
     return tandem.load_engine(memoryview(builder.build_serialized_network(network, builder.create_builder_config())))

@@ -29,7 +29,9 @@ def public_names():
                 inherited = [vars(base) for base in reversed(thing.__mro__) if base.__module__.startswith("tandem")]
                 for member, value in {name: value for names in inherited for name, value in names.items()}.items():
                     own = not member.startswith("_") or member in ("__call__", "__init__")
-                    documented = callable(value) or isinstance(value, (property, staticmethod, classmethod)) or type(value).__name__ == "nb_method"
+                    documented = (
+                        callable(value) or isinstance(value, (property, staticmethod, classmethod)) or type(value).__name__ == "nb_method"
+                    )
                     if own and documented and not (member == "__init__" and "Mesh" in name):
                         yield f"{module.__name__}.{name}.{member}", value
 
@@ -51,7 +53,7 @@ def test_docstring(name):
         text = text.split(") -> ", 1)[-1].split("\n\n", 1)[-1] if ") -> " in text.split("\n", 1)[0] else text
     if name.endswith("Error.__init__"):
         return  # the class says it
-    assert len(text) >= 7 and text.rstrip()[-1] in ".)\"\u2026", (name, text)
+    assert len(text) >= 7 and text.rstrip()[-1] in '.)"\u2026', (name, text)
 
 
 def test_the_check_finds_what_is_not_documented():

@@ -15,7 +15,13 @@ EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
 
 def run(*command: object, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -23,7 +29,9 @@ def run(*command: object, **environment: str) -> str:
 
 def in_folder(example: str, folder: Path) -> str:
     (folder / "tests").symlink_to(ROOT / "tests")
-    done = subprocess.run([sys.executable, ROOT / "examples" / "python" / example], cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "python" / example], cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -54,9 +62,18 @@ def test_ranks_as_torchrun_starts_them(tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     processes = []
     for rank in range(2):
-        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29512"}
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29512",
+        }
         command = [sys.executable, ROOT / "examples" / "python" / "ranks.py"]
-        processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
     said = []
     for rank, process in enumerate(processes):
         out, err = process.communicate(timeout=100)
@@ -88,6 +105,9 @@ def test_mypy_sees_a_mistake(tmp_path):
     wrong.write_text("import tandem\ntandem.load('x', ranks='two')\ntandem.build('x').save()\n")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path, wrong],
-        env={**os.environ, "MYPYPATH": os.environ["PYTHONPATH"]}, capture_output=True, text=True, check=False,
+        env={**os.environ, "MYPYPATH": os.environ["PYTHONPATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Found 2 errors" in done.stdout, done.stdout

@@ -155,7 +155,9 @@ def reducing():
     """sum over two ranks, [2, 3]."""
     builder = trt.Builder(trt.Logger())
     network = builder.create_network()
-    layer = network.add_dist_collective(network.add_input("x", trt.DataType.FLOAT, (2, 3)), trt.CollectiveOperation.ALL_REDUCE, trt.ReduceOperation.SUM, -1, None)
+    layer = network.add_dist_collective(
+        network.add_input("x", trt.DataType.FLOAT, (2, 3)), trt.CollectiveOperation.ALL_REDUCE, trt.ReduceOperation.SUM, -1, None
+    )
     layer.num_ranks = 2
     layer.get_output(0).name = "sum"
     network.mark_output(layer.get_output(0))
@@ -174,7 +176,9 @@ def run_programs(folder, program, ranks):
         common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
     command = [sys.executable, str(folder / program)]
-    started = [subprocess.Popen(command, env={**bare, **place}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for place in places]
+    started = [
+        subprocess.Popen(command, env={**bare, **place}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for place in places
+    ]
     ended = [process.communicate(timeout=120) for process in started]
     for process, (_, errors) in zip(started, ended, strict=True):
         assert process.returncode == 0, errors

@@ -34,7 +34,9 @@ class Ranks:
     def __init__(self, size: int, *command: str, world_size: int | None = None, **variables) -> None:
         shared = environment(WORLD_SIZE=world_size or size, **variables)
         self.processes = [
-            subprocess.Popen([sys.executable, *command], env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, *command], env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             for rank in range(size)
         ]
 
@@ -363,7 +365,10 @@ def test_processes_that_do_not_come():
 
 
 def test_ranks_that_disagree_about_their_number():
-    script = JOIN + "import os\nr = int(os.environ['RANK'])\ntandem.Group.join(r, 2 + r, 'localhost:29502', run_id=os.environ['TORCHELASTIC_RUN_ID'])"
+    script = (
+        JOIN
+        + "import os\nr = int(os.environ['RANK'])\ntandem.Group.join(r, 2 + r, 'localhost:29502', run_id=os.environ['TORCHELASTIC_RUN_ID'])"
+    )
     with Ranks(2, "-c", script) as ranks:
         for status, _, err in ranks.results():
             assert status == 1 and "MismatchError: rank 1: rank 1" in err and "says that there are 3 ranks" in err, err
@@ -378,7 +383,9 @@ def test_interrupt(where, mlp):
         "context": f"g = tandem.Group.from_env()\nc = tandem.Context(tandem.build({str(mlp.path)!r}, mesh={{'tp': 2}}), rank=g.rank)\n"
         "c.set_communicator(g)\nprint('in', flush=True)\nc(x=np.ones((2, 8), np.float32))",
     }
-    script = JOIN + calls[where].replace("g.barrier()", "time.sleep(60) if g.rank else g.barrier()").replace("c(x=", "time.sleep(60) if g.rank else c(x=")
+    script = JOIN + calls[where].replace("g.barrier()", "time.sleep(60) if g.rank else g.barrier()").replace(
+        "c(x=", "time.sleep(60) if g.rank else c(x="
+    )
     with Ranks(1 if where == "join" else 2, "-c", script, world_size=2) as ranks:
         ranks.wait_for(0, "in")
         time.sleep(0.5)
@@ -391,12 +398,15 @@ def test_interrupt(where, mlp):
 
 @pytest.mark.parametrize("kept", ["group", "groups", "bound"])
 def test_exit_with_groups_alive(kept, mlp):
-    script = JOIN + {
-        "group": "g = tandem.Group.join(0, 1, 'localhost:29503')",
-        "groups": "g = tandem.Group.in_process(2)\nimport threading\nthreading.Thread(target=g[0].barrier, daemon=True).start()\ntime.sleep(0.2)",
-        "bound": f"g = tandem.Group.in_process(1)[0]\nc = tandem.Context(tandem.build({str(mlp.path)!r}))\nc.set_communicator(g)\n"
-        "c(x=np.ones((2, 8), np.float32))",
-    }[kept]
+    script = (
+        JOIN
+        + {
+            "group": "g = tandem.Group.join(0, 1, 'localhost:29503')",
+            "groups": "g = tandem.Group.in_process(2)\nimport threading\nthreading.Thread(target=g[0].barrier, daemon=True).start()\ntime.sleep(0.2)",
+            "bound": f"g = tandem.Group.in_process(1)[0]\nc = tandem.Context(tandem.build({str(mlp.path)!r}))\nc.set_communicator(g)\n"
+            "c(x=np.ones((2, 8), np.float32))",
+        }[kept]
+    )
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60)
     if kept == "groups":  # the thread's own traceback may be printed
         assert ended.returncode == 0 and "Fatal" not in ended.stderr

@@ -52,7 +52,10 @@ def engines(mlp, tmp_path_factory) -> dict[int, Path]:
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] + [
-        int(word) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid for word in (task / "children").read_text().split()
+        int(word)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if int(task.name) != pid
+        for word in (task / "children").read_text().split()
     ]
 
 
@@ -132,7 +135,13 @@ def test_ctrl_c_ends_a_long_run_and_the_model_stays_usable(folder):
     from onnx import TensorProto, helper
 
     nodes = [helper.make_node("MatMul", [f"t{i}", "w"], [f"t{i + 1}"]) for i in range(300)]
-    path = save_onnx(folder / "long.onnx", nodes, {"t0": (TensorProto.FLOAT, ["n", 640])}, {"t300": (TensorProto.FLOAT, ["n", 640])}, {"w": np.full((640, 640), 1 / 640, np.float32)})
+    path = save_onnx(
+        folder / "long.onnx",
+        nodes,
+        {"t0": (TensorProto.FLOAT, ["n", 640])},
+        {"t300": (TensorProto.FLOAT, ["n", 640])},
+        {"w": np.full((640, 640), 1 / 640, np.float32)},
+    )
     process = start(
         """
         for mesh in (None, {"dp": 2}):

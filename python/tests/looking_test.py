@@ -133,5 +133,7 @@ def test_logging(mlp, caplog):
         engine = tandem.build(mlp.path, mesh={"tp": 2})
     assert any("built an engine for 2 ranks" in record.message and "tp=2" in record.message for record in caplog.records)
     assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == engine.notices
-    done = subprocess.run([sys.executable, "-c", "import sys, tandem; tandem.build(sys.argv[1])", mlp.path], capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, tandem; tandem.build(sys.argv[1])", mlp.path], capture_output=True, check=True, timeout=60
+    )
     assert done.stderr == b""

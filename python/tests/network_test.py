@@ -28,7 +28,9 @@ def run(net: tandem.Network, mesh=None, **inputs) -> dict:
 
 def test_the_file_of_methods_is_what_the_list_of_ops_gives():
     command = [sys.executable, ROOT / "tools" / "python_ops.py", "--check"]
-    assert subprocess.run(command, check=False).returncode == 0, "python/tandem/ops.py is stale; renew it: PYTHONPATH=build/cpu/python tools/python_ops.py"
+    assert subprocess.run(command, check=False).returncode == 0, (
+        "python/tandem/ops.py is stale; renew it: PYTHONPATH=build/cpu/python tools/python_ops.py"
+    )
 
 
 @pytest.mark.parametrize("op", _core.list_ops(), ids=lambda op: op.name)

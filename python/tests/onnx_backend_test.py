@@ -53,7 +53,9 @@ def compare(case, got, want) -> None:
     rounds = got.dtype.name == "bfloat16"
     got, want = got.astype(np.float64), want.astype(np.float64)
     largest = np.max(np.abs(want[np.isfinite(want)]), initial=0)
-    np.testing.assert_allclose(got, want, rtol=0 if rounds else case.rtol, atol=BF16_TOLERANCE * largest if rounds else case.atol, err_msg=case.name)
+    np.testing.assert_allclose(
+        got, want, rtol=0 if rounds else case.rtol, atol=BF16_TOLERANCE * largest if rounds else case.atol, err_msg=case.name
+    )
 
 
 def refused(module: str, ranks: int) -> list[str]:

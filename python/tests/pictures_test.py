@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import tandem
-from onnx import TensorProto, helper
-
 from conftest import MODELS, save_onnx
+from onnx import TensorProto, helper
 
 
 class Elements(HTMLParser):
@@ -54,7 +53,15 @@ def hostile(tmp_path_factory):
 def test_notebook_table(bert):
     page = Elements(bert._repr_html_())
     report = bert.describe()
-    for words in ("4 ranks", "input_ids", "pooler_output", "model.encoder.layer.1", "all_reduce sum over tp", "Attention", "sends 32.0 KiB a run"):
+    for words in (
+        "4 ranks",
+        "input_ids",
+        "pooler_output",
+        "model.encoder.layer.1",
+        "all_reduce sum over tp",
+        "Attention",
+        "sends 32.0 KiB a run",
+    ):
         assert words in page.text
     assert sum(tag == "tr" for tag, _ in page.seen) > len(report["steps"])
     colours = {m[1] for _, attrs in page.seen if (m := re.search(r"background:(#\w+)", attrs.get("style") or ""))}
@@ -161,7 +168,16 @@ def test_network_as_data(megatron):
 
 def test_network_in_a_notebook(megatron):
     page = Elements(megatron._repr_html_())
-    for words in ("the program of one rank of tp=2", "same on all ranks", "each rank's own", "AllReduce", "over axis tp", "block.0.sum", "weights: 2", "nodes: 6"):
+    for words in (
+        "the program of one rank of tp=2",
+        "same on all ranks",
+        "each rank's own",
+        "AllReduce",
+        "over axis tp",
+        "block.0.sum",
+        "weights: 2",
+        "nodes: 6",
+    ):
         assert words in page.text, words
     colours = {m[1] for _, attrs in page.seen if (m := re.search(r"background:(#\w+)", attrs.get("style") or ""))}
     assert len(colours) == 1  # one axis
@@ -177,7 +193,15 @@ def test_network_as_graph(megatron):
     assert text.count("fillcolor") == 2 and "AllReduce" in text and "over axis tp" in text  # the exchange, and the default
     assert "f32[8,4@tp] of weights" in text and "f32[4] of constant" in text and 'label="block.0"' in text
     assert sorted(edges(text)) == sorted(
-        [("input0", "step0"), ("step0", "step1"), ("step1", "step2"), ("step2", "step3"), ("step3", "step4"), ("step4", "output0"), ("step2", "output1")]
+        [
+            ("input0", "step0"),
+            ("step0", "step1"),
+            ("step1", "step2"),
+            ("step2", "step3"),
+            ("step3", "step4"),
+            ("step4", "output0"),
+            ("step2", "output1"),
+        ]
     )
     plain = tandem.Network.from_onnx(MODELS / "bert_dynamo23.onnx")
     drawn = plain.to_graphviz()

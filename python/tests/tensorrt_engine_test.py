@@ -73,7 +73,9 @@ def test_errors_are_told_once_and_raised():
 # Settings
 
 
-@pytest.mark.parametrize("flag", ["REFIT", "REFIT_IDENTICAL", "STRIP_PLAN", "DISABLE_TIMING_CACHE", "TF32", "DEBUG", "STRICT_NANS", "DISABLE_COMPILATION_CACHE"])
+@pytest.mark.parametrize(
+    "flag", ["REFIT", "REFIT_IDENTICAL", "STRIP_PLAN", "DISABLE_TIMING_CACHE", "TF32", "DEBUG", "STRICT_NANS", "DISABLE_COMPILATION_CACHE"]
+)
 def test_flags_that_mean_something(config, flag):
     flag = trt.BuilderFlag[flag]
     config.clear_flag(flag)
@@ -82,7 +84,14 @@ def test_flags_that_mean_something(config, flag):
     assert config.get_flag(flag) and config.flags >> int(flag) & 1
 
 
-REFUSED = ["EDITABLE_TIMING_CACHE", "ERROR_ON_TIMING_CACHE_MISS", "SPARSE_WEIGHTS", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "WEIGHT_STREAMING"]
+REFUSED = [
+    "EDITABLE_TIMING_CACHE",
+    "ERROR_ON_TIMING_CACHE_MISS",
+    "SPARSE_WEIGHTS",
+    "VERSION_COMPATIBLE",
+    "EXCLUDE_LEAN_RUNTIME",
+    "WEIGHT_STREAMING",
+]
 REFUSED += ["REFIT_INDIVIDUAL", "MONITOR_MEMORY", "DISTRIBUTIVE_INDEPENDENCE"]
 
 
@@ -96,7 +105,16 @@ def test_flags_that_are_refused(config, flag):
 
 
 def test_every_flag_is_decided():
-    accepted = {"REFIT", "REFIT_IDENTICAL", "STRIP_PLAN", "DISABLE_TIMING_CACHE", "TF32", "DEBUG", "STRICT_NANS", "DISABLE_COMPILATION_CACHE"}
+    accepted = {
+        "REFIT",
+        "REFIT_IDENTICAL",
+        "STRIP_PLAN",
+        "DISABLE_TIMING_CACHE",
+        "TF32",
+        "DEBUG",
+        "STRICT_NANS",
+        "DISABLE_COMPILATION_CACHE",
+    }
     assert accepted | set(REFUSED) == {flag.name for flag in trt.BuilderFlag}
 
 
@@ -314,13 +332,19 @@ def test_create_network_flags(builder):
 def onnx_model(op="Add", opset=18):
     nodes = [helper.make_node(op, ["a", "b"], ["y"], "the_node")]
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "aby"]
-    return helper.make_model(helper.make_graph(nodes, "g", ports[:2], ports[2:]), opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", ports[:2], ports[2:]), opset_imports=[helper.make_opsetid("", opset)], ir_version=9
+    )
 
 
 def test_parser_of_bytes_and_files(builder, config, tmp_path):
     file = tmp_path / "add.onnx"
     onnx.save(onnx_model(), file)
-    for parse in (lambda p: p.parse(file.read_bytes()), lambda p: p.parse(file.read_bytes(), str(file)), lambda p: p.parse_from_file(str(file))):
+    for parse in (
+        lambda p: p.parse(file.read_bytes()),
+        lambda p: p.parse(file.read_bytes(), str(file)),
+        lambda p: p.parse_from_file(str(file)),
+    ):
         network = builder.create_network()
         parser = trt.OnnxParser(network, trt.Logger())
         assert parse(parser) is True and parser.num_errors == 0
@@ -437,7 +461,11 @@ def test_inspection(engine):
     assert [engine.get_tensor_mode(n).name for n in ("a", "sum", "other")] == ["INPUT", "OUTPUT", "NONE"]
     assert engine.get_tensor_dtype("a") == FLOAT and engine.get_tensor_shape("sum") == (2, 3)
     assert engine.get_tensor_location("a") == trt.TensorLocation.HOST and engine.get_tensor_format("a") == trt.TensorFormat.LINEAR
-    assert (engine.get_tensor_bytes_per_component("a"), engine.get_tensor_vectorized_dim("a"), engine.num_optimization_profiles) == (4, -1, 1)
+    assert (engine.get_tensor_bytes_per_component("a"), engine.get_tensor_vectorized_dim("a"), engine.num_optimization_profiles) == (
+        4,
+        -1,
+        1,
+    )
     assert (engine.num_ranks, engine.num_layers, engine.num_aux_streams, bool(engine)) == (1, 1, 0, True)
     assert engine.device_memory_size_v2 >= 0 and not engine.is_shape_inference_io("a")
     for wrong in (lambda: engine.get_tensor_name(3), lambda: engine.get_tensor_shape("c"), lambda: engine.get_tensor_profile_shape("a", 1)):
@@ -534,5 +562,14 @@ def test_types():
     assert (weights.dtype, weights.size, len(weights), weights.nbytes) == (FLOAT, 6, 6, 24)
     with pytest.raises(tandem.Error, match="float64"):
         trt.Weights(np.ones(3))
-    assert [op.name for op in trt.CollectiveOperation] == ["ALL_REDUCE", "ALL_GATHER", "BROADCAST", "REDUCE", "REDUCE_SCATTER", "ALL_TO_ALL", "GATHER", "SCATTER"]
+    assert [op.name for op in trt.CollectiveOperation] == [
+        "ALL_REDUCE",
+        "ALL_GATHER",
+        "BROADCAST",
+        "REDUCE",
+        "REDUCE_SCATTER",
+        "ALL_TO_ALL",
+        "GATHER",
+        "SCATTER",
+    ]
     assert [int(op) for op in trt.ReduceOperation] == list(range(6)) and trt.LayerType.DIST_COLLECTIVE == 56

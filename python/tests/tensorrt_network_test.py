@@ -59,7 +59,15 @@ E = trt.ElementWiseOperation
 
 @pytest.mark.parametrize(
     ("op", "oracle"),
-    [(E.SUM, np.add), (E.PROD, np.multiply), (E.MAX, np.maximum), (E.MIN, np.minimum), (E.SUB, np.subtract), (E.DIV, np.divide), (E.FLOOR_DIV, np.floor_divide)],
+    [
+        (E.SUM, np.add),
+        (E.PROD, np.multiply),
+        (E.MAX, np.maximum),
+        (E.MIN, np.minimum),
+        (E.SUB, np.subtract),
+        (E.DIV, np.divide),
+        (E.FLOOR_DIV, np.floor_divide),
+    ],
 )
 def test_elementwise(op, oracle):
     a, b = normal(3, 4), normal(1, 4, seed=1) + 3
@@ -76,7 +84,16 @@ U = trt.UnaryOperation
 
 @pytest.mark.parametrize(
     ("op", "oracle"),
-    [(U.EXP, np.exp), (U.LOG, np.log), (U.SQRT, np.sqrt), (U.RECIP, np.reciprocal), (U.NEG, np.negative), (U.SIN, np.sin), (U.FLOOR, np.floor), (U.ABS, np.abs)],
+    [
+        (U.EXP, np.exp),
+        (U.LOG, np.log),
+        (U.SQRT, np.sqrt),
+        (U.RECIP, np.reciprocal),
+        (U.NEG, np.negative),
+        (U.SIN, np.sin),
+        (U.FLOOR, np.floor),
+        (U.ABS, np.abs),
+    ],
 )
 def test_unary(op, oracle):
     a = np.abs(normal(2, 5)) + 0.1
@@ -196,7 +213,9 @@ def test_constant_and_dynamic_extent():
     network = new_network()
     x = network.add_input("x", FLOAT, (-1, 4))
     w = normal(4, 5)
-    product = network.add_matrix_multiply(x, trt.MatrixOperation.NONE, network.add_constant((4, 5), trt.Weights(w)).get_output(0), trt.MatrixOperation.NONE)
+    product = network.add_matrix_multiply(
+        x, trt.MatrixOperation.NONE, network.add_constant((4, 5), trt.Weights(w)).get_output(0), trt.MatrixOperation.NONE
+    )
     product.name = "product"
     assert product.get_output(0).shape == (-1, 5)
     network.mark_output(product.get_output(0))
@@ -353,7 +372,9 @@ def test_names():
         layer.get_output(0).name = "x"
     with pytest.raises(tandem.Error, match="taken"):
         network.add_input("x", FLOAT, (2,))
-    assert network.num_layers == 1 and [one.name for one in network] == ["negated"] and layer.get_input(0) is x and layer.get_input(1) is None
+    assert (
+        network.num_layers == 1 and [one.name for one in network] == ["negated"] and layer.get_input(0) is x and layer.get_input(1) is None
+    )
     with pytest.raises(tandem.Error, match="no outputs"):
         network.builder.build_serialized_network(network, network.builder.create_builder_config())
     with pytest.raises(tandem.Error, match="another network"):

@@ -37,7 +37,9 @@ def on_ranks(size, body):
         except Exception as error:  # noqa: BLE001
             results[group.rank] = error
 
-    threads = [threading.Thread(target=work, args=(group,)) for group in tandem.Group.in_process(size, step_deadline=1.0, rendezvous_deadline=3.0)]
+    threads = [
+        threading.Thread(target=work, args=(group,)) for group in tandem.Group.in_process(size, step_deadline=1.0, rendezvous_deadline=3.0)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -139,7 +141,9 @@ def test_element_types(dtype):
         np.testing.assert_array_equal(out, inputs[0] + inputs[1])
 
 
-@pytest.mark.parametrize(("operation", "reduce", "root"), [(C.ALL_REDUCE, R.SUM, -1), (C.BROADCAST, R.NONE, 3), (C.ALL_TO_ALL, R.NONE, -1), (C.REDUCE, R.MAX, 1)])
+@pytest.mark.parametrize(
+    ("operation", "reduce", "root"), [(C.ALL_REDUCE, R.SUM, -1), (C.BROADCAST, R.NONE, 3), (C.ALL_TO_ALL, R.NONE, -1), (C.REDUCE, R.MAX, 1)]
+)
 def test_a_flat_list_is_one_group_and_others_pass_through(operation, reduce, root):
     group = [3, 1]  # the order counts, and root is a rank of the world
     inputs = [np.random.default_rng(r).standard_normal((4, 3)).astype(np.float32) for r in range(4)]
@@ -209,7 +213,9 @@ def test_attention(ranks, causal, kv_heads):
     layer.num_ranks = ranks
     network.mark_output(layer.get_output(0))
     assert layer.get_output(0).shape == shapes["q"]
-    whole = {n: np.random.default_rng(i).standard_normal((1, s[1], whole_rows, 8)).astype(np.float32) for i, (n, s) in enumerate(shapes.items())}
+    whole = {
+        n: np.random.default_rng(i).standard_normal((1, s[1], whole_rows, 8)).astype(np.float32) for i, (n, s) in enumerate(shapes.items())
+    }
     cut = [{n: np.ascontiguousarray(a[:, :, rows * r : rows * (r + 1)]) for n, a in whole.items()} for r in range(ranks)]
     out = np.concatenate([one for (one,) in run_all(built(network), cut)], 2)
     allowed = np.tril(np.ones((whole_rows, whole_rows), bool)) if causal else np.ones((whole_rows, whole_rows), bool)

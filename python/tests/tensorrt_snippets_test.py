@@ -64,7 +64,9 @@ def run_processes(program: str, ranks: int, *arguments: str) -> list[str]:
     common = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, str(EXAMPLES / program), *arguments]
     started = [
-        subprocess.Popen(command, env={**common, "RANK": str(r), "LOCAL_RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env={**common, "RANK": str(r), "LOCAL_RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for r in range(ranks)
     ]
     outputs = [process.communicate(timeout=120) for process in started]

@@ -16,13 +16,19 @@ class ProgramBuilder {
  public:
   // What programs of a plan share.
   struct Shared {
-    std::map<std::string, int> weights;                // by name: their number
+    std::map<std::string, int> weights;  // by name: their number
     std::map<const Node*, const Weight*> constants;
   };
 
   // Of one of the graph's profiles, or of a graph that has none.
   ProgramBuilder(Module& module, Graph& graph, std::size_t profile, Plan& plan, Shared& shared, const PlanOptions& options)
-      : module_(module), graph_(graph), profile_(profile), plan_(plan), shared_(shared), options_(options), chooser_(graph, profile, plan.mesh, options) {}
+      : module_(module),
+        graph_(graph),
+        profile_(profile),
+        plan_(plan),
+        shared_(shared),
+        options_(options),
+        chooser_(graph, profile, plan.mesh, options) {}
 
   Program build() {
     program_.name = graph_.name();
@@ -108,7 +114,8 @@ class ProgramBuilder {
     step.communicates = communicates(node);
     for (const Value* operand : node.operands()) step.operands.push_back(operand ? index_.at(operand) : -1);
     for (std::size_t i = 0; choice.kernel->reads_early && i < step.operands.size(); ++i)
-      if (step.operands[i] >= 0 && root_value(step.operands[i]).kind == PlanValue::Kind::weight && choice.kernel->reads_early(node.call(), i))
+      if (step.operands[i] >= 0 && root_value(step.operands[i]).kind == PlanValue::Kind::weight &&
+          choice.kernel->reads_early(node.call(), i))
         step.resident.push_back(static_cast<int>(i));
     for (const auto& result : node.results()) {
       index_[result.get()] = add_value(*result, PlanValue::Kind::temporary);
@@ -134,7 +141,8 @@ class ProgramBuilder {
       for (const std::string& text : texts_of(kernel, call, symbols)) {
         std::string key = text_key(text);
         const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
-        if (std::ranges::none_of(plan_.code, same)) plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
+        if (std::ranges::none_of(plan_.code, same))
+          plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
       }
     }
   }
@@ -148,7 +156,8 @@ class ProgramBuilder {
   }
 
   int root(int value) const {
-    while (program_.values[static_cast<std::size_t>(value)].alias_of >= 0) value = program_.values[static_cast<std::size_t>(value)].alias_of;
+    while (program_.values[static_cast<std::size_t>(value)].alias_of >= 0)
+      value = program_.values[static_cast<std::size_t>(value)].alias_of;
     return value;
   }
   PlanValue& root_value(int value) { return program_.values[static_cast<std::size_t>(root(value))]; }
@@ -168,7 +177,8 @@ class ProgramBuilder {
     for (std::size_t s = 0; s < program_.steps.size(); ++s) {
       const Step& step = program_.steps[s];
       const int place = find_kernel(step.kernel)->in_place_operand;
-      if (place < 0 || static_cast<std::size_t>(place) >= step.operands.size() || step.operands[static_cast<std::size_t>(place)] < 0) continue;
+      if (place < 0 || static_cast<std::size_t>(place) >= step.operands.size() || step.operands[static_cast<std::size_t>(place)] < 0)
+        continue;
       const int operand = step.operands[static_cast<std::size_t>(place)];
       PlanValue& from = root_value(operand);
       PlanValue& result = program_.values[static_cast<std::size_t>(step.results[0])];
@@ -217,7 +227,8 @@ void tell_of_host_steps(Plan& plan) {
   if (ops.empty()) return;
   std::string list;
   for (const auto& [op, count] : ops) list += fmt::format("{}{} {}", list.empty() ? "" : ", ", count, op);
-  plan.notices.push_back(fmt::format("no kernel of {} can run these steps, which go through the host instead, slowly: {}", plan.device, list));
+  plan.notices.push_back(
+      fmt::format("no kernel of {} can run these steps, which go through the host instead, slowly: {}", plan.device, list));
 }
 
 }  // namespace

@@ -26,17 +26,17 @@ struct Trial {
 using Measure = std::function<Timing(const Trial&)>;
 
 struct PlanOptions {
-  std::string device = "cpu";    // the kind whose kernels are chosen
-  std::string strategy;          // what was asked for, recorded
-  bool refittable = false;       // what the plan says of itself
-  bool exact = false;            // no kernel with weaker rounding or NaN rules
+  std::string device = "cpu";                          // the kind whose kernels are chosen
+  std::string strategy;                                // what was asked for, recorded
+  bool refittable = false;                             // what the plan says of itself
+  bool exact = false;                                  // no kernel with weaker rounding or NaN rules
   std::map<std::string, std::string> built_with = {};  // recorded
-  std::vector<std::string> kernels;  // taken wherever they can run
-  Measure measure = {};          // empty: kernels are chosen by rule
-  TimingCache* cache = nullptr;  // borrowed; null: times are remembered for this build only
-  bool dependent_launch = true;  // steps may start early
-  int sm = 0;                    // for GPUs of this kind (90: compute capability 9.0) texts of kernels are compiled now; 0: when they run
-  std::string machine;           // what times depend on besides the kernel: CPU and threads
+  std::vector<std::string> kernels;                    // taken wherever they can run
+  Measure measure = {};                                // empty: kernels are chosen by rule
+  TimingCache* cache = nullptr;                        // borrowed; null: times are remembered for this build only
+  bool dependent_launch = true;                        // steps may start early
+  int sm = 0;           // for GPUs of this kind (90: compute capability 9.0) texts of kernels are compiled now; 0: when they run
+  std::string machine;  // what times depend on besides the kernel: CPU and threads
   std::function<void(std::size_t step, std::size_t steps)> progress = {};  // may throw to stop
 };
 

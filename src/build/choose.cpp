@@ -19,7 +19,8 @@ std::string key_of(const Trial& trial) {
     if (version != versions.end()) key += fmt::format(" {}={}", version->first, version->second);
   }
   const auto& fields = trial.call.attributes.fields();
-  for (std::size_t i = 0; i < fields.size(); ++i) key += fmt::format(" {}={}", fields[i].name, print_value(trial.call.attributes.values()[i]));
+  for (std::size_t i = 0; i < fields.size(); ++i)
+    key += fmt::format(" {}={}", fields[i].name, print_value(trial.call.attributes.values()[i]));
   for (std::size_t i = 0; i < trial.call.operands.size(); ++i)
     key += trial.call.has_operand(i) ? fmt::format(" {}{}", trial.weights[i] ? "w:" : "", trial.call.operand(i).to_string()) : " -";
   return key;
@@ -53,9 +54,12 @@ Choice KernelChooser::choose(const Node& node) {
   if (own.empty() && any.empty()) {
     std::string reasons;
     for (const Candidate& c : choice.candidates) reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", c.kernel, c.reason);
-    throw Error(ErrorCode::unsupported, fmt::format("no kernel of this build can run it ({})", reasons.empty() ? "there is none" : reasons), node.label());
+    throw Error(ErrorCode::unsupported, fmt::format("no kernel of this build can run it ({})", reasons.empty() ? "there is none" : reasons),
+                node.label());
   }
-  const auto asked_for = [&](const KernelDef* kernel) { return std::ranges::find(options_.kernels, kernel->name) != options_.kernels.end(); };
+  const auto asked_for = [&](const KernelDef* kernel) {
+    return std::ranges::find(options_.kernels, kernel->name) != options_.kernels.end();
+  };
   const auto asked = std::ranges::find_if(own, asked_for);
   choice.kernel = asked != own.end() ? *asked : choose_by_rule(own.empty() ? any : own, call, symbols_);
   // Kernels for any op stand in where an op has none of its own.

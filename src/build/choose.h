@@ -28,8 +28,8 @@ class KernelChooser {
 
   const Mesh& mesh_;
   const PlanOptions& options_;
-  SymbolValues symbols_;   // opt values of the profile, and coordinates of rank 0
-  TimingCache memory_;     // where no cache is given
+  SymbolValues symbols_;  // opt values of the profile, and coordinates of rank 0
+  TimingCache memory_;    // where no cache is given
 };
 
 }  // namespace tandem

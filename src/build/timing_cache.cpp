@@ -27,7 +27,8 @@ std::map<std::string, Timing> TimingCache::read(const std::filesystem::path& pat
   if (!file) fail(ErrorCode::io, "cannot read {}", path.string());
   const Json json = Json::parse(file, nullptr, false);
   const auto refuse = [&](const char* why) { fail(ErrorCode::invalid_argument, "{} is no timing cache: {}", path.string(), why); };
-  if (json.is_discarded() || !json.is_object() || !json.contains(kMark) || !json.contains(kTimes) || !json[kTimes].is_object()) refuse("it lacks its marks");
+  if (json.is_discarded() || !json.is_object() || !json.contains(kMark) || !json.contains(kTimes) || !json[kTimes].is_object())
+    refuse("it lacks its marks");
   if (json[kMark] != kVersion) refuse("it is of another version");
   std::map<std::string, Timing> times;
   for (const auto& [key, time] : json[kTimes].items()) {

@@ -14,8 +14,8 @@ struct Timing {
   std::string algorithm;  // with which it was that fast, where the kernel has several
 };
 
-// JSON: {"tandem_timing_cache": 1, "microseconds": {key: time, …}, "algorithms": {key: words, …}}. Keys name machine, kernel, version of its
-// library and call, so one file serves many machines.
+// JSON: {"tandem_timing_cache": 1, "microseconds": {key: time, …}, "algorithms": {key: words, …}}. Keys name machine, kernel, version of
+// its library and call, so one file serves many machines.
 class TimingCache {
  public:
   // Reads the file if there is one; an empty path keeps nothing. Throws Error(invalid_argument) for a file that is something else.

@@ -22,8 +22,13 @@ std::int64_t parse_size(const std::string& text) {
     used = 0;
   }
   const std::string unit = text.substr(used);
-  const int shift = unit.empty() || unit == "B" ? 0 : unit.starts_with('K') ? 10 : unit.starts_with('M') ? 20 : unit.starts_with('G') ? 30 : -1;
-  if (used == 0 || value < 1 || shift < 0 || value > (std::int64_t{1} << 40 >> shift)) throw CLI::ValidationError("--size", "'" + text + "' is no size such as 4K or 1M");
+  const int shift = unit.empty() || unit == "B" ? 0
+                    : unit.starts_with('K')     ? 10
+                    : unit.starts_with('M')     ? 20
+                    : unit.starts_with('G')     ? 30
+                                                : -1;
+  if (used == 0 || value < 1 || shift < 0 || value > (std::int64_t{1} << 40 >> shift))
+    throw CLI::ValidationError("--size", "'" + text + "' is no size such as 4K or 1M");
   return value << shift;
 }
 
@@ -48,7 +53,9 @@ Run add_bench_collectives(CLI::App& app, Common& common) {
   app.add_option("--reduce", state->bench.reduce, "sum, prod, max, min or avg")->capture_default_str();
   app.add_option("--dtype", state->dtype, "f32, f16, bf16, i32, …")->capture_default_str();
   app.add_option("--runs", state->bench.runs, "timed runs of several calls each")->check(CLI::Range(1, 1000000))->capture_default_str();
-  app.footer("Every result is compared with a plain loop over the same inputs.\nExample:\n  tandem bench collectives --ranks 2 --operation all_reduce --size 4K,64K,4M");
+  app.footer(
+      "Every result is compared with a plain loop over the same inputs.\nExample:\n  tandem bench collectives --ranks 2 --operation "
+      "all_reduce --size 4K,64K,4M");
   return [state, &common] {
     CollectiveBench& bench = state->bench;
     if (!state->sizes.empty()) bench.sizes.clear();
@@ -60,16 +67,22 @@ Run add_bench_collectives(CLI::App& app, Common& common) {
     bench.progress = {};
     Json rows = Json::array();
     for (const CollectiveTime& t : times)
-      rows.push_back({{"operation", t.operation}, {"bytes", t.bytes}, {"min_us", t.min_us}, {"median_us", t.median_us}, {"p99_us", t.p99_us},
-                      {"bus_gb_s", t.bus_gb_s}, {"error", t.error}});
+      rows.push_back({{"operation", t.operation},
+                      {"bytes", t.bytes},
+                      {"min_us", t.min_us},
+                      {"median_us", t.median_us},
+                      {"p99_us", t.p99_us},
+                      {"bus_gb_s", t.bus_gb_s},
+                      {"error", t.error}});
     if (common.json) {
       fmt::print("{}\n", Json{{"ranks", bench.ranks}, {"dtype", state->dtype}, {"results", rows}}.dump());
       return 0;
     }
-    fmt::print("{} ranks, {}, microseconds of a call on the slowest rank\n{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", bench.ranks, state->dtype, "operation",
-               "bytes", "min", "median", "p99", "bus GB/s", "error");
+    fmt::print("{} ranks, {}, microseconds of a call on the slowest rank\n{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", bench.ranks,
+               state->dtype, "operation", "bytes", "min", "median", "p99", "bus GB/s", "error");
     for (const CollectiveTime& t : times)
-      fmt::print("{:<16}{:>10}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.0e}\n", t.operation, readable(t.bytes), t.min_us, t.median_us, t.p99_us, t.bus_gb_s, t.error);
+      fmt::print("{:<16}{:>10}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.0e}\n", t.operation, readable(t.bytes), t.min_us, t.median_us,
+                 t.p99_us, t.bus_gb_s, t.error);
     return 0;
   };
 }
@@ -82,7 +95,9 @@ Run add_bench_attention(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   AttentionBench& bench = state->bench;
-  const auto extent = [&](const char* name, std::int64_t& value, const char* doc) { app.add_option(name, value, doc)->check(CLI::Range(1, 1 << 24))->capture_default_str(); };
+  const auto extent = [&](const char* name, std::int64_t& value, const char* doc) {
+    app.add_option(name, value, doc)->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  };
   app.add_option("--ranks", bench.ranks, "over how many ranks the sequence is split")->check(CLI::Range(1, 256))->capture_default_str();
   extent("--batch", bench.batch, "sequences");
   extent("--heads", bench.heads, "query heads");
@@ -92,7 +107,9 @@ Run add_bench_attention(CLI::App& app, Common& common) {
   app.add_flag("--causal", bench.causal, "position i attends to j ≤ i");
   app.add_option("--dtype", state->dtype, "f32, f16 or bf16")->check(CLI::IsMember({"f32", "f16", "bf16"}))->capture_default_str();
   app.add_option("--runs", bench.runs, "timed runs")->check(CLI::Range(1, 1000000))->capture_default_str();
-  app.footer("The result over several ranks is compared with that of one.\nExample:\n  tandem bench attention --ranks 2 --sequence 2048 --heads 12 --causal");
+  app.footer(
+      "The result over several ranks is compared with that of one.\nExample:\n  tandem bench attention --ranks 2 --sequence 2048 --heads "
+      "12 --causal");
   return [state, &common] {
     AttentionBench& b = state->bench;
     b.kv_heads = state->kv_heads > 0 ? state->kv_heads : b.heads;
@@ -103,16 +120,30 @@ Run add_bench_attention(CLI::App& app, Common& common) {
     b.progress = {};
     Json rows = Json::array();
     for (const AttentionTime& t : times)
-      rows.push_back({{"ranks", t.ranks}, {"min_ms", t.min_ms}, {"median_ms", t.median_ms}, {"p99_ms", t.p99_ms}, {"gflop_s", t.gflop_s}, {"error", t.error},
-                      {"exchange", t.exchange}, {"speed_up", times[0].median_ms / t.median_ms}});
+      rows.push_back({{"ranks", t.ranks},
+                      {"min_ms", t.min_ms},
+                      {"median_ms", t.median_ms},
+                      {"p99_ms", t.p99_ms},
+                      {"gflop_s", t.gflop_s},
+                      {"error", t.error},
+                      {"exchange", t.exchange},
+                      {"speed_up", times[0].median_ms / t.median_ms}});
     if (common.json) {
-      fmt::print("{}\n", Json{{"batch", b.batch}, {"heads", b.heads}, {"kv_heads", b.kv_heads}, {"sequence", b.sequence}, {"head_size", b.head_size},
-                              {"causal", b.causal}, {"dtype", state->dtype}, {"results", rows}}.dump());
+      fmt::print("{}\n", Json{{"batch", b.batch},
+                              {"heads", b.heads},
+                              {"kv_heads", b.kv_heads},
+                              {"sequence", b.sequence},
+                              {"head_size", b.head_size},
+                              {"causal", b.causal},
+                              {"dtype", state->dtype},
+                              {"results", rows}}
+                             .dump());
       return 0;
     }
     for (const AttentionTime& t : times)
-      fmt::print("{} rank{}: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms, {:.1f} GFLOP/s, {:.2f}× of one rank{}\n", t.ranks, t.ranks == 1 ? "" : "s", t.min_ms,
-                 t.median_ms, t.p99_ms, t.gflop_s, times[0].median_ms / t.median_ms, t.exchange.empty() ? "" : fmt::format("; {}; off by {:.0e}", t.exchange, t.error));
+      fmt::print("{} rank{}: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms, {:.1f} GFLOP/s, {:.2f}× of one rank{}\n", t.ranks,
+                 t.ranks == 1 ? "" : "s", t.min_ms, t.median_ms, t.p99_ms, t.gflop_s, times[0].median_ms / t.median_ms,
+                 t.exchange.empty() ? "" : fmt::format("; {}; off by {:.0e}", t.exchange, t.error));
     return 0;
   };
 }

@@ -38,7 +38,8 @@ Run add_build(CLI::App& app, Common& common) {
   state->model.add(app);
   app.add_option("-o,--output", state->out, "the engine file to write")->required();
   app.add_flag("--no-weights", state->no_weights, "leave the weights out; implies --refittable");
-  app.add_flag("--refittable", state->model.build.refittable, "compute nothing with the contents of weights, so that `refit` reaches all of them");
+  app.add_flag("--refittable", state->model.build.refittable,
+               "compute nothing with the contents of weights, so that `refit` reaches all of them");
   app.add_option("--target", state->target, "what the engine is to run on: cpu, or a GPU like sm_90a")->check(of_target);
   app.add_flag("--no-timing", state->no_timing, "choose kernels by rule: the same engine on every machine");
   app.add_option("--timing-cache", state->model.build.timing_cache, "file of measured kernel times, read and added to");
@@ -53,19 +54,27 @@ Run add_build(CLI::App& app, Common& common) {
     options.dependent_launch = !common.no_pdl;
     if (state->target.starts_with("sm_")) options.device = "cuda", options.target = state->target;
     options.progress = show_progress(common);
-    if (is_engine_file(state->model.model)) throw Error(ErrorCode::invalid_argument, fmt::format("{} is an engine already", state->model.model));
+    if (is_engine_file(state->model.model))
+      throw Error(ErrorCode::invalid_argument, fmt::format("{} is an engine already", state->model.model));
     const Engine engine = build(state->model.model, options);
     engine.save(state->out, {.weights = !state->no_weights, .progress = options.progress});
     options.progress = {};
     for (const std::string& text : engine.notices()) note(common, text);
     const std::uintmax_t size = size_on_disk(state->out, engine.ranks());
     if (common.json)
-      fmt::print("{}\n", Json{{"engine", state->out}, {"mesh", engine.mesh()}, {"ranks", engine.ranks()}, {"bytes", size}, {"weights", !state->no_weights},
-                              {"collectives", engine.collectives().size()}, {"seconds", seconds_since(begin)}}.dump());
+      fmt::print("{}\n", Json{{"engine", state->out},
+                              {"mesh", engine.mesh()},
+                              {"ranks", engine.ranks()},
+                              {"bytes", size},
+                              {"weights", !state->no_weights},
+                              {"collectives", engine.collectives().size()},
+                              {"seconds", seconds_since(begin)}}
+                             .dump());
     else
-      fmt::print("built {} for {} rank{}{}: {:.1f} MiB{}, {} collectives, in {:.1f} s\n", state->out, engine.ranks(), engine.ranks() == 1 ? "" : "s",
-                 engine.mesh().empty() ? "" : " (" + engine.mesh() + ")", static_cast<double>(size) / (1 << 20), state->no_weights ? " without weights" : "",
-                 engine.collectives().size(), seconds_since(begin));
+      fmt::print("built {} for {} rank{}{}: {:.1f} MiB{}, {} collectives, in {:.1f} s\n", state->out, engine.ranks(),
+                 engine.ranks() == 1 ? "" : "s", engine.mesh().empty() ? "" : " (" + engine.mesh() + ")",
+                 static_cast<double>(size) / (1 << 20), state->no_weights ? " without weights" : "", engine.collectives().size(),
+                 seconds_since(begin));
     return 0;
   };
 }
@@ -77,15 +86,17 @@ Run add_refit(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   app.add_option("ENGINE", state->engine, "an engine file, with or without weights")->required();
-  app.add_option("-w,--weights", state->weights, "safetensors files, or the .onnx file, with tensors under the names of the model")->required();
+  app.add_option("-w,--weights", state->weights, "safetensors files, or the .onnx file, with tensors under the names of the model")
+      ->required();
   app.add_option("-o,--output", state->out, "the engine file to write")->required();
   return [state, &common] {
     const RefitReport report = refit(state->engine, state->weights, state->out, show_progress(common));
     if (common.json)
-      fmt::print("{}\n", Json{{"engine", state->out}, {"refitted", report.refitted}, {"kept", report.kept}, {"unused", report.unused}}.dump());
-    else
-      fmt::print("wrote {}: {} weights refitted, {} kept\n", state->out, report.refitted, report.kept);
-    if (!report.unused.empty()) note(common, fmt::format("{} tensors have no place in the engine, like {}", report.unused.size(), report.unused.front()));
+      fmt::print("{}\n",
+                 Json{{"engine", state->out}, {"refitted", report.refitted}, {"kept", report.kept}, {"unused", report.unused}}.dump());
+    else fmt::print("wrote {}: {} weights refitted, {} kept\n", state->out, report.refitted, report.kept);
+    if (!report.unused.empty())
+      note(common, fmt::format("{} tensors have no place in the engine, like {}", report.unused.size(), report.unused.front()));
     return 0;
   };
 }

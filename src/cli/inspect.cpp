@@ -35,8 +35,10 @@ void print_profiles(const Json& report) {
   for (std::size_t p = 0; p < report["profiles"].size(); ++p) {
     const Json& profile = report["profiles"][p];
     std::string ranges;
-    for (const Json& input : profile["inputs"]) ranges += fmt::format("{}{} {}", ranges.empty() ? "" : ", ", text(input["name"]), range_text(input["range"]));
-    const std::string largest = profile["max_activation_bytes"].is_null() ? "" : fmt::format(", {} at the largest", size_text(profile["max_activation_bytes"]));
+    for (const Json& input : profile["inputs"])
+      ranges += fmt::format("{}{} {}", ranges.empty() ? "" : ", ", text(input["name"]), range_text(input["range"]));
+    const std::string largest =
+        profile["max_activation_bytes"].is_null() ? "" : fmt::format(", {} at the largest", size_text(profile["max_activation_bytes"]));
     fmt::print("profile {}: {}; {} of activations at the typical shapes{}\n", p, ranges, size_text(profile["activation_bytes"]), largest);
     for (const Json& step : profile["steps"])
       fmt::print("  {:>4} \"{}\" by {}, not {}\n", text(step["step"]), text(step["node"]), text(step["kernel"]), text(step["instead_of"]));
@@ -54,14 +56,15 @@ void print_steps(const Json& report) {
 void print_collectives(const Json& report) {
   fmt::print("collectives{}\n", report["collectives"].empty() ? ": none" : "");
   for (const Json& use : report["collectives"])
-    fmt::print("  {:>4} {} \"{}\" {} over {}: {} bytes a rank ({}){}\n", text(use["step"]), collective_name(use), text(use["node"]), text(use["dtype"]),
-               ranks_of(use), text(use["bytes"]), text(use["typical_bytes"]), use["note"] == "" ? "" : "; " + text(use["note"]));
+    fmt::print("  {:>4} {} \"{}\" {} over {}: {} bytes a rank ({}){}\n", text(use["step"]), collective_name(use), text(use["node"]),
+               text(use["dtype"]), ranks_of(use), text(use["bytes"]), text(use["typical_bytes"]),
+               use["note"] == "" ? "" : "; " + text(use["note"]));
 }
 
 void print(const Json& report) {
   fmt::print("mesh {} of {} rank{}, device {}, {}{}{}\n", report["mesh"] == "" ? "none" : text(report["mesh"]), text(report["world_size"]),
-             report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]), report["has_weights"] ? "" : ", without weights",
-             report["refittable"] ? ", refittable" : "");
+             report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]),
+             report["has_weights"] ? "" : ", without weights", report["refittable"] ? ", refittable" : "");
   print_ports(report);
   print_profiles(report);
   print_steps(report);
@@ -70,8 +73,8 @@ void print(const Json& report) {
   for (const Json& weight : report["weights"]) split += !weight["axes"].empty();
   fmt::print("weights: {}, of which {} are split over ranks\n", report["weights"].size(), split);
   for (const Json& rank : report["ranks"])
-    fmt::print("rank {}: {} of weights, {} of activations at {}\n", text(rank["rank"]), size_text(rank["weight_bytes"]), size_text(rank["activation_bytes"]),
-               symbols_text(report));
+    fmt::print("rank {}: {} of weights, {} of activations at {}\n", text(rank["rank"]), size_text(rank["weight_bytes"]),
+               size_text(rank["activation_bytes"]), symbols_text(report));
   for (const auto& [what, which] : report["built_with"].items()) fmt::print("built with {}: {}\n", what, text(which));
   for (const Json& notice : report["notices"]) fmt::print("notice: {}\n", text(notice));
 }

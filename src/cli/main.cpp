@@ -55,7 +55,8 @@ constexpr Verb kVerbs[] = {
 };
 
 void allow_no_pdl(cli::Common& common) {
-  if (device_kinds().size() == 1) throw CLI::ValidationError("--no-pdl", "is about kernels of GPU ranks; this program has CPU ranks only, which start no kernel early");
+  if (device_kinds().size() == 1)
+    throw CLI::ValidationError("--no-pdl", "is about kernels of GPU ranks; this program has CPU ranks only, which start no kernel early");
   common.no_pdl = true;
 }
 
@@ -63,7 +64,9 @@ void allow_no_pdl(cli::Common& common) {
 void add_launch(CLI::App& app) {
   CLI::App* launch = app.add_subcommand("launch", "")->group("")->prefix_command();
   launch->set_help_flag();
-  launch->callback([] { throw CLI::ValidationError("launch", "does not exist yet: `tandem run` and the other verbs start their own ranks, on this host"); });
+  launch->callback([] {
+    throw CLI::ValidationError("launch", "does not exist yet: `tandem run` and the other verbs start their own ranks, on this host");
+  });
 }
 
 void add_common(CLI::App& app, cli::Common& common) {
@@ -73,8 +76,11 @@ void add_common(CLI::App& app, cli::Common& common) {
   app.add_option("--deadline", common.deadline, "seconds a step may take without progress")->check(CLI::Range(1.0, 1e6));
   app.add_option("--threads", common.threads, "per rank; default: cores / ranks")->check(CLI::Range(1, 1024));
   app.add_option("--isolate", common.isolate, "ranks as processes or as threads")->check(CLI::IsMember({"processes", "threads"}));
-  app.add_flag("--strict", common.load.strict, "refuse an engine that was built with other libraries, instead of choosing the affected steps again");
-  app.add_flag_callback("--no-pdl", [&common] { allow_no_pdl(common); }, "GPU ranks start no kernel before its predecessor ends; programs with CPU ranks only refuse the option");
+  app.add_flag("--strict", common.load.strict,
+               "refuse an engine that was built with other libraries, instead of choosing the affected steps again");
+  app.add_flag_callback(
+      "--no-pdl", [&common] { allow_no_pdl(common); },
+      "GPU ranks start no kernel before its predecessor ends; programs with CPU ranks only refuse the option");
 }
 
 int report(const cli::Common& common, const Error& error) {

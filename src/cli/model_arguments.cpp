@@ -29,7 +29,8 @@ std::string of_target(const std::string& name) {
   const bool gpu = name.starts_with("sm_") && name.size() > 3 + rest.size() && (rest.empty() || rest == "a" || rest == "f");
   const std::string reason = of_device(gpu ? "cuda" : "cpu");
   if (gpu ? reason.empty() : name == "cpu") return "";
-  return gpu ? fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name) : fmt::format("'{}' is no target: cpu, or a GPU like sm_90a", name);
+  return gpu ? fmt::format("'{}' is not in this program, which has CPU ranks only: cpu", name)
+             : fmt::format("'{}' is no target: cpu, or a GPU like sm_90a", name);
 }
 
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option) {
@@ -46,11 +47,18 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   with_mesh = mesh;
   app.add_option("MODEL", model, "an .onnx file or an engine; {rank} in its name means a file per rank")->required();
   if (mesh) app.add_option("--mesh", build.mesh, "axes and their sizes, like tp=2,cp=2");
-  app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")->check(CLI::Range(1, 256));
-  app.add_option("--strategy", strategies, "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp|explicit for an axis of another name, explicit: as --io and the file's annotations say")->delimiter(',');
-  app.add_option("--shape", shapes, "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8; the second range of a NAME is for a second optimization profile, and so on");
+  app.add_option("--ranks", build.ranks, "how many ranks: of a model that is sharded already, or to find the cheapest mesh for")
+      ->check(CLI::Range(1, 256));
+  app.add_option("--strategy", strategies,
+                 "auto, tp, cp or dp for all --ranks; AXIS=tp|cp|dp|explicit for an axis of another name, explicit: as --io and the file's "
+                 "annotations say")
+      ->delimiter(',');
+  app.add_option(
+      "--shape", shapes,
+      "NAME=MIN:OPT:MAX or NAME=SHAPE, a shape is like 1x8; the second range of a NAME is for a second optimization profile, and so on");
   app.add_option("--io", ports, "NAME=SPEC for an input, output or weight that is to lie otherwise: same, local or DIM:AXIS[,DIM:AXIS…]");
-  app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")->check(CLI::IsMember({"f16", "bf16"}));
+  app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")
+      ->check(CLI::IsMember({"f16", "bf16"}));
   app.add_option("--weights", build.weights, "quantise the matrices of products")->check(CLI::IsMember({"int8", "int4", "fp8"}));
   app.add_option("--channels-last", build.channels_last, "images have their channels last: where 16-bit floats gain by it, or all")
       ->check(CLI::IsMember({"auto", "all"}));
@@ -65,12 +73,14 @@ void ModelArguments::add_strategy(const std::string& text) {
   const bool for_axis = text.find('=') != std::string::npos;
   const auto [axis, strategy] = for_axis ? name_and_value(text, "--strategy") : std::pair<std::string, std::string>("", text);
   const bool known = strategy == "tp" || strategy == "cp" || strategy == "dp" || strategy == (for_axis ? "explicit" : "auto");
-  if (!known) throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of " + (for_axis ? "tp, cp, dp, explicit" : "auto, tp, cp, dp"));
+  if (!known)
+    throw CLI::ValidationError("--strategy", "'" + strategy + "' is none of " + (for_axis ? "tp, cp, dp, explicit" : "auto, tp, cp, dp"));
   if (for_axis) {
     build.strategies[axis] = strategy;
     return;
   }
-  if (!build.mesh.empty() || build.ranks < 1) throw CLI::ValidationError("--strategy", "'" + text + "' needs --ranks and no --mesh: it makes the mesh");
+  if (!build.mesh.empty() || build.ranks < 1)
+    throw CLI::ValidationError("--strategy", "'" + text + "' needs --ranks and no --mesh: it makes the mesh");
   if (strategy != "auto") build.mesh = fmt::format("{}={}", strategy, std::exchange(build.ranks, 0));
 }
 
@@ -92,8 +102,9 @@ void ModelArguments::add_shapes() {
   if (profiles > 1) build.profiles.resize(profiles);
   for (const auto& [name, list] : ranges) {
     if (list.size() != 1 && list.size() != profiles)
-      throw CLI::ValidationError("--shape", fmt::format("'{}' has {} ranges, and another input has {}: give one for each optimization profile, or one for all",
-                                                        name, list.size(), profiles));
+      throw CLI::ValidationError(
+          "--shape", fmt::format("'{}' has {} ranges, and another input has {}: give one for each optimization profile, or one for all",
+                                 name, list.size(), profiles));
     if (list.size() == 1) build.shapes[name] = list[0];
     for (std::size_t p = 0; list.size() > 1 && p < profiles; ++p) build.profiles[p][name] = list[p];
   }
@@ -102,12 +113,13 @@ void ModelArguments::add_shapes() {
 Engine ModelArguments::open(const Common& common) {
   finish();
   const bool shapes_build = build.exact || !build.strategies.empty() || !shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
-                            !build.weights.empty() || !build.channels_last.empty() ||
-                            !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
+                            !build.weights.empty() || !build.channels_last.empty() || !build.disabled_passes.empty() ||
+                            !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
-    throw CLI::ValidationError(
-        model, "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --weights, --channels-last, --exact, --disable-pass, --kernel, "
-               "--dump) belongs to `tandem build`");
+    throw CLI::ValidationError(model,
+                               "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --weights, --channels-last, "
+                               "--exact, --disable-pass, --kernel, "
+                               "--dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.device = common.device;
   build.dependent_launch = !common.no_pdl;

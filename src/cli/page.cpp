@@ -123,8 +123,10 @@ std::string MeshLook::legend() const {
   std::string out = "<p>";
   for (const Json& axis : report_.at("axes")) out += fmt::format("{} {} ranks &nbsp; ", tag(axis.at("name")), axis.at("size").get<int>());
   if (report_["axes"].empty()) return out + "one rank, nothing is split</p>\n";
-  return out + "<br><small>A dimension in the colour of an axis is split over it; <i>Σ</i> marks values of which each rank has a part of a sum; what has no "
-               "colour is the same on all ranks.</small></p>\n";
+  return out +
+         "<br><small>A dimension in the colour of an axis is split over it; <i>Σ</i> marks values of which each rank has a part of a sum; "
+         "what has no "
+         "colour is the same on all ranks.</small></p>\n";
 }
 
 std::string MeshLook::ranks() const {

@@ -49,8 +49,8 @@ std::string bars(const Json& report, const std::vector<std::size_t>& live, std::
     const double height = top == 0 ? 0 : 1000.0 * static_cast<double>(live[at]) / static_cast<double>(top);
     out += fmt::format("<rect x=\"{}\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\"", first, 1000 - height, end - first, height);
     if (use) out += fmt::format(" style=\"fill:{}\"", (*use)["axis"] == "" ? "var(--mark)" : look.strong(text((*use)["axis"])));
-    out += fmt::format("><title>step {}: {} {}\n{} alive{}</title></rect>\n", at, text(step["op"]), escaped(text(step["node"])), size_text(live[at]),
-                       use ? "\n" + exchanged(*use) : "");
+    out += fmt::format("><title>step {}: {} {}\n{} alive{}</title></rect>\n", at, text(step["op"]), escaped(text(step["node"])),
+                       size_text(live[at]), use ? "\n" + exchanged(*use) : "");
   }
   return out;
 }
@@ -77,7 +77,8 @@ std::string at_peak(const Json& report, std::size_t peak, const MeshLook& look) 
     if (value.contains("first_step") && value["first_step"].get<std::int64_t>() <= static_cast<std::int64_t>(peak) &&
         static_cast<std::int64_t>(peak) <= value["last_step"].get<std::int64_t>() && value["first_step"] >= 0)
       alive.push_back(&value);
-  std::ranges::stable_sort(alive, [](const Json* a, const Json* b) { return (*a)["bytes"].get<std::size_t>() > (*b)["bytes"].get<std::size_t>(); });
+  std::ranges::stable_sort(
+      alive, [](const Json* a, const Json* b) { return (*a)["bytes"].get<std::size_t>() > (*b)["bytes"].get<std::size_t>(); });
   std::vector<std::string> rows;
   const std::size_t steps = report["steps"].size();
   for (std::size_t i = 0; i < std::min(alive.size(), kMostValues); ++i) {
@@ -97,9 +98,10 @@ std::string chart(const Json& report, const std::vector<int>& ranks, const Json&
   const std::size_t arena = rank.at("activation_bytes");
   const auto peak = static_cast<std::size_t>(std::ranges::max_element(live) - live.begin());
   const std::size_t top = std::max(arena, live[peak]);
-  std::string out = fmt::format("<h3>{}</h3><p>At most {} alive at once, in step {}; packed into {}.</p>", ranks_text(ranks), size_text(live[peak]),
-                                peak, size_text(arena));
-  out += fmt::format("<div class=\"chart\"><div class=\"y\"><span>{}</span><span>{}</span><span>0</span></div>", size_text(top), size_text(top / 2));
+  std::string out = fmt::format("<h3>{}</h3><p>At most {} alive at once, in step {}; packed into {}.</p>", ranks_text(ranks),
+                                size_text(live[peak]), peak, size_text(arena));
+  out += fmt::format("<div class=\"chart\"><div class=\"y\"><span>{}</span><span>{}</span><span>0</span></div>", size_text(top),
+                     size_text(top / 2));
   out += fmt::format("<svg viewBox=\"0 0 {} 1000\" preserveAspectRatio=\"none\" fill=\"var(--bar)\" role=\"img\" ", live.size());
   out += "aria-label=\"bytes alive per step\">\n" + bars(report, live, top, look);
   const double line = top == 0 ? 1000 : 1000 - 1000.0 * static_cast<double>(arena) / static_cast<double>(top);
@@ -120,8 +122,10 @@ std::string memory_chart(const Json& report, const MeshLook& look) {
     if (found != alike.end()) found->second.push_back(rank["rank"]);
     else alike.emplace_back(&rank, std::vector<int>{rank["rank"].get<int>()});
   }
-  std::string out = fmt::format("<p>Activations that are alive while each step runs, at {}; bars in a colour are exchanges between ranks over that axis. "
-                                "The dashed line is the memory a rank takes for them.</p>", escaped(symbols_text(report)));
+  std::string out = fmt::format(
+      "<p>Activations that are alive while each step runs, at {}; bars in a colour are exchanges between ranks over that axis. "
+      "The dashed line is the memory a rank takes for them.</p>",
+      escaped(symbols_text(report)));
   for (const auto& [rank, ranks] : alike) out += chart(report, ranks, *rank, look);
   return alike.empty() ? "<p>The program has no steps.</p>\n" : out;
 }

@@ -19,7 +19,9 @@ std::string kernel_cell(const Json& step) {
   for (const Json& c : step["candidates"]) {
     if (c["kernel"] == step["kernel"]) continue;
     const double time = c["microseconds"];
-    const std::string why = c["reason"] != "" ? escaped(text(c["reason"])) : time > 0 ? fmt::format("{:.1f} µs", time) : "can run; by rule the other";
+    const std::string why = c["reason"] != "" ? escaped(text(c["reason"]))
+                            : time > 0        ? fmt::format("{:.1f} µs", time)
+                                              : "can run; by rule the other";
     others += fmt::format("<div><code>{}</code> <small>{}</small></div>", escaped(text(c["kernel"])), why);
   }
   return others.empty() ? out : out + "<details><summary>instead of</summary>" + others + "</details>";
@@ -88,10 +90,12 @@ class Folds {
     if (const auto found = exchanges_.find(number); found != exchanges_.end()) {
       const Json& use = *found->second;
       attributes = fmt::format("class=\"exchange\" style=\"--c:{}\"", use["axis"] == "" ? "var(--mark)" : look_.strong(text(use["axis"])));
-      why = fmt::format("{} over {}, {} a rank{}{}", collective_name(use), use["axis"] == "" ? escaped(ranks_of(use)) : look_.tag(text(use["axis"])),
-                        size_text(use["typical_bytes"]), why.empty() ? "" : "; ", why);
+      why = fmt::format("{} over {}, {} a rank{}{}", collective_name(use),
+                        use["axis"] == "" ? escaped(ranks_of(use)) : look_.tag(text(use["axis"])), size_text(use["typical_bytes"]),
+                        why.empty() ? "" : "; ", why);
     }
-    const std::string what = fmt::format("<td class=\"node\">{}<br><small>{}</small>", escaped(text(step["op"])), escaped(text(step["node"])));
+    const std::string what =
+        fmt::format("<td class=\"node\">{}<br><small>{}</small>", escaped(text(step["op"])), escaped(text(step["node"])));
     const std::string index = fmt::format("<td class=\"n\">{}", number);
     return html_row({index, what, made, "<td class=\"n\">" + size_text(size), kernel_cell(step), "<td class=\"node\">" + why}, attributes);
   }

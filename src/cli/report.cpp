@@ -24,7 +24,8 @@ std::string size_text(const Json& bytes) {
 
 std::string symbols_text(const Json& report) {
   std::string out;
-  for (const auto& [name, value] : report.at("activation_bytes_for").items()) out += fmt::format("{}{}={}", out.empty() ? "" : ", ", name, value.dump());
+  for (const auto& [name, value] : report.at("activation_bytes_for").items())
+    out += fmt::format("{}{}={}", out.empty() ? "" : ", ", name, value.dump());
   return out.empty() ? "the fixed shapes" : out;
 }
 
@@ -44,7 +45,9 @@ std::string kernel_choice(const Json& step) {
   return step.at("note") == "" ? out : out + ": " + text(step.at("note"));
 }
 
-std::string collective_name(const Json& use) { return text(use.at("operation")) + (use.contains("reduce") ? " " + text(use.at("reduce")) : ""); }
+std::string collective_name(const Json& use) {
+  return text(use.at("operation")) + (use.contains("reduce") ? " " + text(use.at("reduce")) : "");
+}
 
 std::string ranks_of(const Json& use) {
   if (use.at("axis") != "") return text(use.at("axis"));

@@ -103,7 +103,8 @@ Run add_run(CLI::App& app, Common& common) {
   app.add_flag("--profile", state->profile, "show the time of each step, longest first; not with --trace");
   app.add_option("--warmup", state->warmup, "runs before the one that counts")->check(CLI::Range(0, 1000000));
   return [state, &common] {
-    if (state->profile && !state->trace.empty()) throw Error(ErrorCode::invalid_argument, "--profile and --trace are for runs of their own: give one of them");
+    if (state->profile && !state->trace.empty())
+      throw Error(ErrorCode::invalid_argument, "--profile and --trace are for runs of their own: give one of them");
     const Engine engine = state->model.open(common);
     for (const std::string& text : engine.notices()) note(common, text);
     const RankArrays inputs = as_lists(state->inputs.read(common, engine));
@@ -178,16 +179,25 @@ Run add_bench(CLI::App& app, Common& common) {
     const double overhead = overhead_us(model, inputs, std::min(state->runs, 20), progress), around = at(outside, 0.5);
     const RankSteps steps = state->profile ? profile_often(model, inputs, std::min(state->runs, 20), progress) : RankSteps();
     progress = {};
-    Json report = {{"ranks", engine.ranks()}, {"runs", state->runs}, {"min_ms", at(slowest, 0)}, {"median_ms", median}, {"p99_ms", at(slowest, 0.99)},
-                         {"call_median_ms", at(whole, 0.5)}, {"runs_per_second", 1e3 / at(whole, 0.5)},
-                         {"rank_overhead_us", overhead}, {"call_overhead_us", overhead + around}};
+    Json report = {{"ranks", engine.ranks()},
+                   {"runs", state->runs},
+                   {"min_ms", at(slowest, 0)},
+                   {"median_ms", median},
+                   {"p99_ms", at(slowest, 0.99)},
+                   {"call_median_ms", at(whole, 0.5)},
+                   {"runs_per_second", 1e3 / at(whole, 0.5)},
+                   {"rank_overhead_us", overhead},
+                   {"call_overhead_us", overhead + around}};
     if (state->profile) report["profile"] = steps_as_json(steps);
     if (common.json) {
       fmt::print("{}\n", report.dump());
     } else {
-      fmt::print("{} ranks, {} runs, slowest rank: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms; with scatter and gather {:.3f} ms, {:.1f} runs a second\n",
-                 engine.ranks(), state->runs, at(slowest, 0), median, at(slowest, 0.99), at(whole, 0.5), 1e3 / at(whole, 0.5));
-      fmt::print("beside kernels and collectives: {:.0f} us in the slowest rank, {:.0f} us with scatter, start and gather\n", overhead, overhead + around);
+      fmt::print(
+          "{} ranks, {} runs, slowest rank: min {:.3f} ms, median {:.3f} ms, p99 {:.3f} ms; with scatter and gather {:.3f} ms, {:.1f} runs "
+          "a second\n",
+          engine.ranks(), state->runs, at(slowest, 0), median, at(slowest, 0.99), at(whole, 0.5), 1e3 / at(whole, 0.5));
+      fmt::print("beside kernels and collectives: {:.0f} us in the slowest rank, {:.0f} us with scatter, start and gather\n", overhead,
+                 overhead + around);
       if (state->profile) print_steps(steps);
     }
     return 0;

@@ -58,9 +58,19 @@ nlohmann::json steps_as_json(const RankSteps& ranks) {
     const Sums sums = sums_of(ranks[rank]);
     nlohmann::json steps = nlohmann::json::array();
     for (const StepTime& step : longest_first(ranks[rank]))
-      steps.push_back({{"step", step.step}, {"node", step.node}, {"op", step.op}, {"kernel", step.kernel}, {"kind", step.kind()}, {"begin_us", step.begin * 1e6},
-                       {"us", step.seconds * 1e6}, {"waiting_us", step.waiting * 1e6}});
-    out.push_back({{"rank", rank}, {"compute_us", sums.compute * 1e6}, {"communication_us", sums.communication * 1e6}, {"wait_us", sums.wait * 1e6}, {"steps", steps}});
+      steps.push_back({{"step", step.step},
+                       {"node", step.node},
+                       {"op", step.op},
+                       {"kernel", step.kernel},
+                       {"kind", step.kind()},
+                       {"begin_us", step.begin * 1e6},
+                       {"us", step.seconds * 1e6},
+                       {"waiting_us", step.waiting * 1e6}});
+    out.push_back({{"rank", rank},
+                   {"compute_us", sums.compute * 1e6},
+                   {"communication_us", sums.communication * 1e6},
+                   {"wait_us", sums.wait * 1e6},
+                   {"steps", steps}});
   }
   return out;
 }
@@ -69,7 +79,8 @@ void print_steps(const RankSteps& ranks) {
   std::size_t busiest = 0;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     const Sums sums = sums_of(ranks[rank]);
-    fmt::print("rank {}: compute {:.3f} ms, communication {:.3f} ms, wait {:.3f} ms\n", rank, sums.compute * 1e3, sums.communication * 1e3, sums.wait * 1e3);
+    fmt::print("rank {}: compute {:.3f} ms, communication {:.3f} ms, wait {:.3f} ms\n", rank, sums.compute * 1e3, sums.communication * 1e3,
+               sums.wait * 1e3);
     if (sums.busy() > sums_of(ranks[busiest]).busy()) busiest = rank;
   }
   if (ranks.empty()) return;
@@ -78,8 +89,8 @@ void print_steps(const RankSteps& ranks) {
   const double whole = std::max(1e-12, sums.busy() + sums.wait);
   fmt::print("steps of rank {}\n{:>10}{:>7}{:>10}  {:<14}{:<22}{:<28}{}\n", busiest, "us", "%", "wait us", "kind", "op", "kernel", "node");
   for (std::size_t i = 0; i < std::min(kRows, steps.size()); ++i)
-    fmt::print("{:>10.2f}{:>7.1f}{:>10.2f}  {:<14}{:<22}{:<28}{}\n", steps[i].seconds * 1e6, 100 * steps[i].seconds / whole, steps[i].waiting * 1e6, steps[i].kind(), steps[i].op,
-               steps[i].kernel, steps[i].node);
+    fmt::print("{:>10.2f}{:>7.1f}{:>10.2f}  {:<14}{:<22}{:<28}{}\n", steps[i].seconds * 1e6, 100 * steps[i].seconds / whole,
+               steps[i].waiting * 1e6, steps[i].kind(), steps[i].op, steps[i].kernel, steps[i].node);
   if (steps.size() > kRows) {
     double rest = 0;
     for (std::size_t i = kRows; i < steps.size(); ++i) rest += steps[i].seconds;

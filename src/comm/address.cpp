@@ -28,7 +28,9 @@ bool is_own(const addrinfo& address) {
 }  // namespace
 
 Address parse_address(const std::string& text) {
-  const auto refuse = [&] { fail(ErrorCode::invalid_argument, "'{}' is no address, expected HOST:PORT with a port from 0 to 65535", text); };
+  const auto refuse = [&] {
+    fail(ErrorCode::invalid_argument, "'{}' is no address, expected HOST:PORT with a port from 0 to 65535", text);
+  };
   const std::size_t colon = text.rfind(':');
   if (colon == std::string::npos || colon == 0) refuse();
   Address address{text.substr(0, colon), -1};
@@ -52,7 +54,8 @@ void require_this_host(const std::string& host) {
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, ::freeaddrinfo);
   for (const addrinfo* one = list; one; one = one->ai_next)
     if (is_own(*one)) return;
-  fail(ErrorCode::unsupported, "rank 0 should be on the host '{}', this is '{}': ranks on more than one host are not supported yet, start all of them on one", host,
+  fail(ErrorCode::unsupported,
+       "rank 0 should be on the host '{}', this is '{}': ranks on more than one host are not supported yet, start all of them on one", host,
        own);
 }
 

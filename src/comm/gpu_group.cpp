@@ -43,15 +43,18 @@ std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuP
       if (places[a].host != places[b].host || places[a].gpu != places[b].gpu) continue;
       const int first = control.members()[a], second = control.members()[b];
       if (refuse_threads && places[a].process == places[b].process)
-        fail(ErrorCode::unsupported, "ranks {} and {} are threads of one process and share one GPU, where the work of each would wait for the other's: "
-             "make ranks processes, or give each a GPU of its own", first, second);
+        fail(ErrorCode::unsupported,
+             "ranks {} and {} are threads of one process and share one GPU, where the work of each would wait for the other's: "
+             "make ranks processes, or give each a GPU of its own",
+             first, second);
       return fmt::format("ranks {} and {} share one GPU", first, second);
     }
   return std::nullopt;
 }
 
 // Why the ranks cannot use it; null if all can.
-std::optional<std::string> agreed_refusal(const GpuBackend& backend, Group& control, Device& device, std::span<const GpuPlace> places, Deadline deadline) {
+std::optional<std::string> agreed_refusal(const GpuBackend& backend, Group& control, Device& device, std::span<const GpuPlace> places,
+                                          Deadline deadline) {
   const std::string mine = backend.refuse(device, places, control.rank()).value_or("");
   const std::vector<std::string> all = exchange_texts(control, mine, deadline);
   for (std::size_t r = 0; r < all.size(); ++r)
@@ -72,8 +75,10 @@ std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const G
   const std::vector<std::string> asked = exchange_texts(control, wanted, options.deadline);
   for (std::size_t r = 1; r < asked.size(); ++r)
     if (asked[r] != asked[0])
-      throw Error(ErrorCode::mismatch, fmt::format("ranks {} and {} disagree on what carries collectives between GPUs: '{}' and '{}'", control.members()[0],
-                                                   control.members()[r], asked[0], asked[r]), {}, control.members()[r]);
+      throw Error(ErrorCode::mismatch,
+                  fmt::format("ranks {} and {} disagree on what carries collectives between GPUs: '{}' and '{}'", control.members()[0],
+                              control.members()[r], asked[0], asked[r]),
+                  {}, control.members()[r]);
   const auto none = [&](const std::string& reason) -> std::unique_ptr<GpuGroup> {
     if (!wanted.empty() && wanted != "host") fail(ErrorCode::unsupported, "collectives cannot go through {}: {}", wanted, reason);
     if (why) *why = reason;

@@ -35,7 +35,8 @@ class GpuGroup : public Group {
     else control_->run(call);
   }
   void throw_if_failed() override { control_->throw_if_failed(); }
-  // Also ends what waits in streams of this rank, which may take until the stream is drained and recordings are gone, and is not waited for.
+  // Also ends what waits in streams of this rank, which may take until the stream is drained and recordings are gone, and is not waited
+  // for.
   void abort(std::string_view reason) override { control_->abort(reason); }
 
   // Why this group takes no such call with a stream, as half a sentence; null if it does. The same on all ranks. Local; asks only for what
@@ -48,7 +49,8 @@ class GpuGroup : public Group {
   explicit GpuGroup(Group& control) : control_(&control) {}
   explicit GpuGroup(std::unique_ptr<Group> control) : owned_(std::move(control)), control_(owned_.get()) {}
 
-  // The GPU is the thread's current one. Throws before anything is given to the stream, else what fails is told where the stream is waited for.
+  // The GPU is the thread's current one. Throws before anything is given to the stream, else what fails is told where the stream is waited
+  // for.
   virtual void enqueue(const CollectiveCall& call) = 0;
 
  private:

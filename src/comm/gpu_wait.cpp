@@ -19,7 +19,11 @@ Group& control_of(Group& group) {
 }  // namespace
 
 GpuWait::GpuWait(Group& group, std::chrono::nanoseconds limit, std::string what)
-    : whole_(group), group_(control_of(group)), deadline_(Deadline::after(limit)), what_(std::move(what)), next_look_ns_(monotonic_ns() + kLookNs) {}
+    : whole_(group),
+      group_(control_of(group)),
+      deadline_(Deadline::after(limit)),
+      what_(std::move(what)),
+      next_look_ns_(monotonic_ns() + kLookNs) {}
 
 // The rank that has begun the fewest collectives: the others are in one that it has not begun. Among equals another one than this.
 int GpuWait::find_laggard() const {
@@ -50,7 +54,8 @@ void GpuWait::time_out(const Progress& last) {
   const Progress mine = group_.progress(group_.rank());
   std::string text;
   if (!mine.attached) {
-    text = fmt::format("{} did not end within {:.1f} s; which rank is late cannot be told, the ranks' communicator is no longer usable", what_, seconds);
+    text = fmt::format("{} did not end within {:.1f} s; which rank is late cannot be told, the ranks' communicator is no longer usable",
+                       what_, seconds);
   } else if (other == me) {
     text = fmt::format("{} did not end within {:.1f} s, though no other rank is behind", what_, seconds);
   } else {

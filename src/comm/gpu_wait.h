@@ -26,7 +26,7 @@ class GpuWait {
   Group& group_;  // that carries what lies on the host
   Deadline deadline_;
   std::string what_;
-  int laggard_ = -1;           // rank in the group
+  int laggard_ = -1;            // rank in the group
   std::uint64_t sequence_ = 0;  // of the laggard
   std::int64_t last_sign_ns_ = 0, next_look_ns_ = 0;
 };

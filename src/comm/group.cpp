@@ -19,8 +19,8 @@ void check_axis(const CollectiveCall& call, int axis, const char* word) {
 std::int64_t divided(const CollectiveCall& call, int axis, int size) {
   const std::int64_t extent = call.dims[static_cast<std::size_t>(axis)];
   if (extent % size != 0)
-    fail(ErrorCode::invalid_argument, "{}: dimension {} of {} has extent {}, which {} ranks cannot share evenly", to_string(call.kind), axis,
-         to_string(shape_of(call)), extent, size);
+    fail(ErrorCode::invalid_argument, "{}: dimension {} of {} has extent {}, which {} ranks cannot share evenly", to_string(call.kind),
+         axis, to_string(shape_of(call)), extent, size);
   return extent / size;
 }
 
@@ -73,8 +73,7 @@ void check_call(const CollectiveCall& call, int size) {
   if (elements > 0 && (call.in == nullptr || call.out == nullptr))
     fail(ErrorCode::invalid_argument, "{}: input or output memory is missing", row.name);
   const bool in_place = call.kind != Collective::all_to_all && row.extent == CollectiveExtent::same;
-  if (elements > 0 && size > 1 && call.in == call.out && !in_place)
-    fail(ErrorCode::invalid_argument, "{} cannot work in place", row.name);
+  if (elements > 0 && size > 1 && call.in == call.out && !in_place) fail(ErrorCode::invalid_argument, "{} cannot work in place", row.name);
 }
 
 void pass_through(const CollectiveCall& call) {
@@ -88,8 +87,7 @@ void pass_through(const CollectiveCall& call) {
     case Collective::all_to_all:
       if (call.split_axis == call.concat_axis) break;
       [[fallthrough]];
-    default:
-      fail(ErrorCode::invalid_argument, "{} changes the shape, so a rank outside every group has no value for it", to_string(call));
+    default: fail(ErrorCode::invalid_argument, "{} changes the shape, so a rank outside every group has no value for it", to_string(call));
   }
   if (const std::size_t size = bytes(call.dtype, element_count(shape_of(call))); size > 0 && call.in != call.out)
     std::memcpy(call.out, call.in, size);
@@ -112,8 +110,7 @@ std::unique_ptr<Group> split_by_color(Group& group, int color, Deadline deadline
   return group.split(lists, deadline);
 }
 
-void require_agreement(Group& group, std::span<const std::uint64_t> values, std::span<const std::string> names,
-                       Deadline deadline) {
+void require_agreement(Group& group, std::span<const std::uint64_t> values, std::span<const std::string> names, Deadline deadline) {
   check(values.size() == names.size(), "a name per value");
   const auto blobs = group.exchange(std::as_bytes(values), deadline);
   for (std::size_t r = 1; r < blobs.size(); ++r) {
@@ -122,14 +119,17 @@ void require_agreement(Group& group, std::span<const std::uint64_t> values, std:
     std::size_t i = 0;
     while (i < words && std::memcmp(&blobs[r][i * 8], &blobs[0][i * 8], 8) == 0) ++i;
     const int world_rank = group.members()[r];
-    const std::string what = i < names.size() ? names[i] : fmt::format("the number of values ({} and {})", blobs[0].size() / 8, blobs[r].size() / 8);
+    const std::string what =
+        i < names.size() ? names[i] : fmt::format("the number of values ({} and {})", blobs[0].size() / 8, blobs[r].size() / 8);
     std::uint64_t both[2] = {};
     if (i < words) {
       std::memcpy(&both[0], &blobs[0][i * 8], 8);
       std::memcpy(&both[1], &blobs[r][i * 8], 8);
     }
-    throw Error(ErrorCode::mismatch, fmt::format("ranks {} and {} disagree on {}{}", group.members()[0], world_rank, what,
-                                                 i < names.size() ? fmt::format(": {:x} and {:x}", both[0], both[1]) : ""), {}, world_rank);
+    throw Error(ErrorCode::mismatch,
+                fmt::format("ranks {} and {} disagree on {}{}", group.members()[0], world_rank, what,
+                            i < names.size() ? fmt::format(": {:x} and {:x}", both[0], both[1]) : ""),
+                {}, world_rank);
   }
 }
 

@@ -25,7 +25,8 @@ std::uint64_t hash_of(std::string_view text) {
 }  // namespace
 
 std::unique_ptr<Group> Group::join(int rank, int size, const std::string& address, const GroupOptions& options) {
-  if (size < 1 || size > shm::kMaxWorld) fail(ErrorCode::invalid_argument, "a group of {} ranks: 1 to {} are possible on one host", size, shm::kMaxWorld);
+  if (size < 1 || size > shm::kMaxWorld)
+    fail(ErrorCode::invalid_argument, "a group of {} ranks: 1 to {} are possible on one host", size, shm::kMaxWorld);
   if (rank < 0 || rank >= size) fail(ErrorCode::invalid_argument, "rank {} is outside a group of {} ranks", rank, size);
   const Address place = parse_address(address);
   require_this_host(place.host);

@@ -21,9 +21,27 @@ struct Launcher {
 // The first that has set a rank counts: torchrun may itself run under another.
 const Launcher kLaunchers[] = {
     {"torchrun", "RANK", "WORLD_SIZE", {"LOCAL_RANK"}, {"LOCAL_WORLD_SIZE"}, {}, {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"}},
-    {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", {"OMPI_COMM_WORLD_LOCAL_RANK"}, {"OMPI_COMM_WORLD_LOCAL_SIZE"}, {}, {"PMIX_NAMESPACE"}},
-    {"mpiexec", "PMI_RANK", "PMI_SIZE", {"MPI_LOCALRANKID"}, {"MPI_LOCALNRANKS"}, {"SLURM_STEP_NUM_NODES"}, {"PMI_JOBID", "SLURM_JOB_ID", "SLURM_STEP_ID"}},
-    {"srun", "SLURM_PROCID", "SLURM_NTASKS", {"SLURM_LOCALID"}, {}, {"SLURM_STEP_NUM_NODES", "SLURM_NNODES"}, {"SLURM_JOB_ID", "SLURM_STEP_ID"}},
+    {"mpirun",
+     "OMPI_COMM_WORLD_RANK",
+     "OMPI_COMM_WORLD_SIZE",
+     {"OMPI_COMM_WORLD_LOCAL_RANK"},
+     {"OMPI_COMM_WORLD_LOCAL_SIZE"},
+     {},
+     {"PMIX_NAMESPACE"}},
+    {"mpiexec",
+     "PMI_RANK",
+     "PMI_SIZE",
+     {"MPI_LOCALRANKID"},
+     {"MPI_LOCALNRANKS"},
+     {"SLURM_STEP_NUM_NODES"},
+     {"PMI_JOBID", "SLURM_JOB_ID", "SLURM_STEP_ID"}},
+    {"srun",
+     "SLURM_PROCID",
+     "SLURM_NTASKS",
+     {"SLURM_LOCALID"},
+     {},
+     {"SLURM_STEP_NUM_NODES", "SLURM_NNODES"},
+     {"SLURM_JOB_ID", "SLURM_STEP_ID"}},
 };
 
 std::string_view variable(const char* name) {
@@ -48,11 +66,12 @@ std::optional<int> number_of(std::initializer_list<const char*> names) {
 }
 
 void require_one_host(const Launcher& launcher, const Launch& launch) {
-  const int local_size = number_of(launcher.local_size).value_or(launch.size), local_rank = number_of(launcher.local_rank).value_or(launch.rank);
+  const int local_size = number_of(launcher.local_size).value_or(launch.size),
+            local_rank = number_of(launcher.local_rank).value_or(launch.rank);
   if (local_size == launch.size && local_rank == launch.rank && number_of(launcher.hosts).value_or(1) == 1) return;
   fail(ErrorCode::unsupported,
-       "{} says that rank {} of {} is number {} on its host: ranks on more than one host are not supported yet, start all of them on one", launcher.name,
-       launch.rank, launch.size, local_rank);
+       "{} says that rank {} of {} is number {} on its host: ranks on more than one host are not supported yet, start all of them on one",
+       launcher.name, launch.rank, launch.size, local_rank);
 }
 
 std::string address() {
@@ -68,14 +87,16 @@ Launch read_launch() {
   for (const Launcher& launcher : kLaunchers) {
     if (variable(launcher.rank).empty()) continue;
     if (variable(launcher.size).empty())
-      fail(ErrorCode::invalid_argument, "the variable {} is set, {} is not: they say which of how many ranks this is", launcher.rank, launcher.size);
+      fail(ErrorCode::invalid_argument, "the variable {} is set, {} is not: they say which of how many ranks this is", launcher.rank,
+           launcher.size);
     Launch launch{number(launcher.rank), number(launcher.size), address(), {}};
     require_one_host(launcher, launch);
     for (const char* name : launcher.run_id) launch.run_id += fmt::format("{}/", variable(name));
     return launch;
   }
   fail(ErrorCode::invalid_argument,
-       "nothing says which rank this is: none of RANK (torchrun), OMPI_COMM_WORLD_RANK (mpirun), PMI_RANK (mpiexec), SLURM_PROCID (srun) is set");
+       "nothing says which rank this is: none of RANK (torchrun), OMPI_COMM_WORLD_RANK (mpirun), PMI_RANK (mpiexec), SLURM_PROCID (srun) "
+       "is set");
 }
 
 }  // namespace tandem

@@ -17,7 +17,9 @@ namespace {
 
 constexpr std::size_t kPiece = std::size_t{1} << 26;  // bytes per system call
 
-std::filesystem::path folder_of(const std::filesystem::path& path) { return path.has_parent_path() ? path.parent_path() : std::filesystem::path("."); }
+std::filesystem::path folder_of(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
 
 std::filesystem::path part_name(const std::filesystem::path& path) {
   static std::atomic<int> count{0};
@@ -38,7 +40,8 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)), par
   std::error_code ignored;
   const auto there = std::filesystem::status(path_, ignored);
   if (std::filesystem::is_directory(there)) refuse(EISDIR);
-  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) fail(ErrorCode::io, "cannot write {}: it is no regular file", path_.string());
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there))
+    fail(ErrorCode::io, "cannot write {}: it is no regular file", path_.string());
   fd_ = ::open(folder_of(path_).c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
   if (fd_ >= 0) return;
   fd_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -47,10 +47,8 @@ std::vector<Dim::Term> canonical(std::vector<Dim::Term> terms) {
   std::sort(terms.begin(), terms.end(), before);
   std::vector<Dim::Term> out;
   for (Dim::Term& t : terms) {
-    if (!out.empty() && compare(out.back().atoms, t.atoms) == 0)
-      out.back().factor = checked_add(out.back().factor, t.factor);
-    else
-      out.push_back(std::move(t));
+    if (!out.empty() && compare(out.back().atoms, t.atoms) == 0) out.back().factor = checked_add(out.back().factor, t.factor);
+    else out.push_back(std::move(t));
     if (out.back().factor == 0) out.pop_back();
   }
   return out;
@@ -69,10 +67,8 @@ std::optional<Dim::Term> divide(const Dim::Term& a, const Dim::Term& b) {
   Dim::Term out{{}, floor_divide(a.factor, b.factor)};
   auto rest = b.atoms.begin();
   for (const Dim::AtomPtr& atom : a.atoms) {
-    if (rest != b.atoms.end() && compare(atom, *rest) == 0)
-      ++rest;
-    else
-      out.atoms.push_back(atom);
+    if (rest != b.atoms.end() && compare(atom, *rest) == 0) ++rest;
+    else out.atoms.push_back(atom);
   }
   if (rest != b.atoms.end()) return std::nullopt;
   return out;
@@ -103,10 +99,8 @@ Dim::Dim(std::vector<Term> terms) {
   terms = canonical(std::move(terms));
   if (terms.empty()) return;
   limited_size(terms);
-  if (terms.size() == 1 && terms[0].atoms.empty())
-    constant_ = terms[0].factor;
-  else
-    terms_ = std::make_shared<const std::vector<Term>>(std::move(terms));
+  if (terms.size() == 1 && terms[0].atoms.empty()) constant_ = terms[0].factor;
+  else terms_ = std::make_shared<const std::vector<Term>>(std::move(terms));
 }
 
 Dim Dim::atom(Atom a) {
@@ -167,7 +161,8 @@ Dim operator-(const Dim& a, const Dim& b) { return a + Dim(-1) * b; }
 
 Dim operator*(const Dim& a, const Dim& b) {
   if (!a.terms_ && !b.terms_) return checked_multiply(a.constant_, b.constant_);
-  if (DimAccess::count(a) * DimAccess::count(b) > kSizeLimit) fail(ErrorCode::invalid_argument, "a dimension's expression has more than {} terms", kSizeLimit);
+  if (DimAccess::count(a) * DimAccess::count(b) > kSizeLimit)
+    fail(ErrorCode::invalid_argument, "a dimension's expression has more than {} terms", kSizeLimit);
   std::vector<Dim::Term> terms;
   for (const Dim::Term& x : DimAccess::terms(a))
     for (const Dim::Term& y : DimAccess::terms(b)) terms.push_back(multiply(x, y));

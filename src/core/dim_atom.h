@@ -9,7 +9,7 @@ enum class AtomKind { symbol, floor_div, ceil_div, mod, min, max };
 
 struct Dim::Atom {
   AtomKind kind;
-  std::string name;      // symbol only
+  std::string name;       // symbol only
   std::vector<Dim> args;  // two of them otherwise
   std::size_t size = 1;   // atoms in the whole expression, counted as a tree
 };

@@ -79,8 +79,10 @@ class Parser {
     Dim value = unit();
     for (;;) {
       if (take('*')) value = value * unit();
-      else if (take('/')) { take('/'); value = floor_div(value, unit()); }
-      else if (take('%')) value = mod(value, unit());
+      else if (take('/')) {
+        take('/');
+        value = floor_div(value, unit());
+      } else if (take('%')) value = mod(value, unit());
       else return value;
     }
   }

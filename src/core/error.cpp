@@ -17,9 +17,8 @@ std::string sentence(const std::string& message, const std::string& node, int ra
 }  // namespace
 
 std::string_view to_string(ErrorCode code) {
-  static constexpr std::array names = {
-      "invalid_argument", "invalid_model", "unsupported", "invalid_engine", "mismatch",    "io",
-      "out_of_memory",    "timeout",       "rank_failed", "aborted",        "interrupted", "internal"};
+  static constexpr std::array names = {"invalid_argument", "invalid_model", "unsupported", "invalid_engine", "mismatch",    "io",
+                                       "out_of_memory",    "timeout",       "rank_failed", "aborted",        "interrupted", "internal"};
   static_assert(names.size() == static_cast<std::size_t>(ErrorCode::internal) + 1);
   return names.at(static_cast<std::size_t>(code));
 }

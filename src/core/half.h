@@ -22,12 +22,9 @@ float small_to_float(std::uint32_t h) {
   const std::uint32_t sign = (h >> (kExponent + kMantissa)) & 1, mantissa = h & ((1u << kMantissa) - 1);
   const int exponent = static_cast<int>((h >> kMantissa) & ((1u << kExponent) - 1));
   float value;
-  if (exponent == (1 << kExponent) - 1)
-    value = mantissa ? NAN : INFINITY;
-  else if (exponent == 0)
-    value = std::ldexp(static_cast<float>(mantissa), 1 - bias - kMantissa);
-  else
-    value = std::ldexp(static_cast<float>(mantissa | (1u << kMantissa)), exponent - bias - kMantissa);
+  if (exponent == (1 << kExponent) - 1) value = mantissa ? NAN : INFINITY;
+  else if (exponent == 0) value = std::ldexp(static_cast<float>(mantissa), 1 - bias - kMantissa);
+  else value = std::ldexp(static_cast<float>(mantissa | (1u << kMantissa)), exponent - bias - kMantissa);
   return sign ? -value : value;
 }
 

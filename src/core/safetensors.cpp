@@ -21,9 +21,21 @@ constexpr std::uint64_t kHeaderLimit = 100'000'000;  // the format's own
 constexpr std::size_t kDepthLimit = 4;
 constexpr std::size_t kRankLimit = 64;
 constexpr std::array<std::pair<DType, std::string_view>, 15> kWords = {{
-    {DType::f64, "F64"}, {DType::f32, "F32"}, {DType::f16, "F16"}, {DType::bf16, "BF16"}, {DType::f8e4m3, "F8_E4M3"},
-    {DType::f8e5m2, "F8_E5M2"}, {DType::i64, "I64"}, {DType::u64, "U64"}, {DType::i32, "I32"}, {DType::u32, "U32"},
-    {DType::i16, "I16"}, {DType::u16, "U16"}, {DType::i8, "I8"}, {DType::u8, "U8"}, {DType::boolean, "BOOL"},
+    {DType::f64, "F64"},
+    {DType::f32, "F32"},
+    {DType::f16, "F16"},
+    {DType::bf16, "BF16"},
+    {DType::f8e4m3, "F8_E4M3"},
+    {DType::f8e5m2, "F8_E5M2"},
+    {DType::i64, "I64"},
+    {DType::u64, "U64"},
+    {DType::i32, "I32"},
+    {DType::u32, "U32"},
+    {DType::i16, "I16"},
+    {DType::u16, "U16"},
+    {DType::i8, "I8"},
+    {DType::u8, "U8"},
+    {DType::boolean, "BOOL"},
 }};
 
 Json parse_header(std::string_view text, ErrorCode damaged) {
@@ -31,7 +43,8 @@ Json parse_header(std::string_view text, ErrorCode damaged) {
   std::set<std::string> names;
   std::string twice;
   const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::key && depth == 1 && !names.insert(parsed.get<std::string>()).second) twice = parsed.get<std::string>();
+    if (event == Json::parse_event_t::key && depth == 1 && !names.insert(parsed.get<std::string>()).second)
+      twice = parsed.get<std::string>();
     return true;
   };
   Json header = Json::parse(text, watch, false);
@@ -53,8 +66,9 @@ DType dtype_of(const std::string& word, std::string_view name, ErrorCode damaged
 }
 
 SafetensorsEntry parse_entry(const std::string& name, const Json& json, ErrorCode damaged) {
-  const bool complete = json.is_object() && json.size() == 3 && json.contains("dtype") && json["dtype"].is_string() && json.contains("shape") &&
-                        json["shape"].is_array() && json.contains("data_offsets") && json["data_offsets"].is_array() && json["data_offsets"].size() == 2;
+  const bool complete = json.is_object() && json.size() == 3 && json.contains("dtype") && json["dtype"].is_string() &&
+                        json.contains("shape") && json["shape"].is_array() && json.contains("data_offsets") &&
+                        json["data_offsets"].is_array() && json["data_offsets"].size() == 2;
   if (!complete || json["shape"].size() > kRankLimit) fail(damaged, "tensor '{}' needs dtype, shape and two data_offsets", name);
   SafetensorsEntry entry;
   entry.dtype = dtype_of(json["dtype"].get<std::string>(), name, damaged);
@@ -68,7 +82,8 @@ SafetensorsEntry parse_entry(const std::string& name, const Json& json, ErrorCod
     fail(damaged, "tensor '{}': {}", name, error.message());
   }
   if (entry.end < entry.begin || entry.end - entry.begin != needed)
-    fail(damaged, "tensor '{}' lies in bytes {} to {}, but {}{} needs {}", name, entry.begin, entry.end, to_string(entry.dtype), to_string(entry.shape), needed);
+    fail(damaged, "tensor '{}' lies in bytes {} to {}, but {}{} needs {}", name, entry.begin, entry.end, to_string(entry.dtype),
+         to_string(entry.shape), needed);
   return entry;
 }
 
@@ -79,7 +94,8 @@ void check_ranges(const std::map<std::string, SafetensorsEntry>& entries, std::u
   std::ranges::sort(order, {}, [](const auto& e) { return std::pair(e.second->begin, e.second->end); });
   std::uint64_t at = 0;
   for (const auto& [name, entry] : order) {
-    if (entry->begin != at) fail(damaged, "tensor '{}' starts at byte {}, expected {}: {}", *name, entry->begin, at, entry->begin < at ? "an overlap" : "a gap");
+    if (entry->begin != at)
+      fail(damaged, "tensor '{}' starts at byte {}, expected {}: {}", *name, entry->begin, at, entry->begin < at ? "an overlap" : "a gap");
     at = entry->end;
   }
   if (at != size) fail(damaged, "the tensors take {} bytes, but the file has {} after its header", at, size);
@@ -100,7 +116,8 @@ Safetensors Safetensors::parse(std::span<const std::byte> bytes, std::shared_ptr
   std::uint64_t length = 0;
   if (bytes.size() < sizeof length) fail(damaged, "{} bytes are too few for a safetensors file", bytes.size());
   std::memcpy(&length, bytes.data(), sizeof length);
-  if (length > kHeaderLimit || length > bytes.size() - sizeof length) fail(damaged, "safetensors header of {} bytes in a file of {}", length, bytes.size());
+  if (length > kHeaderLimit || length > bytes.size() - sizeof length)
+    fail(damaged, "safetensors header of {} bytes in a file of {}", length, bytes.size());
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof length, length);
   if (text.empty() || text[0] != '{') fail(damaged, "safetensors header does not start with a brace");
   const Json header = parse_header(text, damaged);
@@ -142,7 +159,8 @@ std::string_view safetensors_word(DType dtype) {
   fail(ErrorCode::unsupported, "safetensors has no {}", to_string(dtype));
 }
 
-std::string safetensors_header(std::span<const SafetensorsItem> items, const std::map<std::string, std::string>& metadata, std::uint64_t alignment) {
+std::string safetensors_header(std::span<const SafetensorsItem> items, const std::map<std::string, std::string>& metadata,
+                               std::uint64_t alignment) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t at = 0;
@@ -159,7 +177,8 @@ std::string safetensors_header(std::span<const SafetensorsItem> items, const std
     fail(ErrorCode::invalid_argument, "a tensor name or metadata is no UTF-8: {}", error.what());
   }
   const std::uint64_t unpadded = sizeof(std::uint64_t) + text.size();
-  text.append(static_cast<std::size_t>(round_up(static_cast<std::int64_t>(unpadded), static_cast<std::int64_t>(alignment))) - unpadded, ' ');
+  text.append(static_cast<std::size_t>(round_up(static_cast<std::int64_t>(unpadded), static_cast<std::int64_t>(alignment))) - unpadded,
+              ' ');
   const std::uint64_t length = text.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
 }

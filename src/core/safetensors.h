@@ -28,7 +28,8 @@ class Safetensors {
  public:
   static Safetensors open(const std::filesystem::path& path, ErrorCode damaged = ErrorCode::invalid_argument);
   // `bytes` is the whole file and lives as long as `owner`.
-  static Safetensors parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, ErrorCode damaged = ErrorCode::invalid_argument);
+  static Safetensors parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                           ErrorCode damaged = ErrorCode::invalid_argument);
 
   const std::map<std::string, SafetensorsEntry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -57,7 +58,8 @@ struct SafetensorsItem {
   DType dtype;
   Shape shape;
 };
-std::string safetensors_header(std::span<const SafetensorsItem> items, const std::map<std::string, std::string>& metadata, std::uint64_t alignment = 8);
+std::string safetensors_header(std::span<const SafetensorsItem> items, const std::map<std::string, std::string>& metadata,
+                               std::uint64_t alignment = 8);
 // Writes beside `path` and renames, so that no half file is left. Throws Error(io).
 void write_safetensors(const std::filesystem::path& path, std::span<const std::pair<std::string, Tensor>> tensors,
                        const std::map<std::string, std::string>& metadata = {});

@@ -44,9 +44,7 @@ void write(std::byte* data, std::int64_t index, T value) {
   std::memcpy(data + index * static_cast<std::int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
-int nibble(const std::byte* data, std::int64_t index) {
-  return (std::to_integer<int>(data[index / 2]) >> (index % 2 * 4)) & 15;
-}
+int nibble(const std::byte* data, std::int64_t index) { return (std::to_integer<int>(data[index / 2]) >> (index % 2 * 4)) & 15; }
 
 void set_nibble(std::byte* data, std::int64_t index, int value) {
   const int shift = static_cast<int>(index % 2 * 4);
@@ -89,10 +87,8 @@ void store_element(DType dtype, std::byte* data, std::int64_t index, double valu
   }
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    if constexpr (std::is_floating_point_v<T>)
-      write(data, index, static_cast<T>(value));
-    else
-      write(data, index, saturate<T>(value));
+    if constexpr (std::is_floating_point_v<T>) write(data, index, static_cast<T>(value));
+    else write(data, index, saturate<T>(value));
   });
 }
 
@@ -121,7 +117,11 @@ Tensor::Tensor(DType dtype, Shape shape)
 }
 
 Tensor::Tensor(DType dtype, Shape shape, const std::byte* data, std::shared_ptr<const void> owner)
-    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)), bytes_(stored_bytes(dtype, count_)), data_(data),
+    : dtype_(dtype),
+      shape_(std::move(shape)),
+      count_(element_count(shape_)),
+      bytes_(stored_bytes(dtype, count_)),
+      data_(data),
       owner_(std::move(owner)) {}
 
 Tensor Tensor::of(DType dtype, Shape shape, std::span<const double> values) {
@@ -160,8 +160,8 @@ std::vector<std::int64_t> Tensor::to_ints() const {
 
 Tensor Tensor::reshaped(Shape shape) const {
   if (element_count(shape) != count_)
-    fail(ErrorCode::invalid_argument, "cannot view shape {} as {}: {} elements, expected {}", to_string(shape_), to_string(shape),
-         count_, element_count(shape));
+    fail(ErrorCode::invalid_argument, "cannot view shape {} as {}: {} elements, expected {}", to_string(shape_), to_string(shape), count_,
+         element_count(shape));
   Tensor t = *this;
   t.shape_ = std::move(shape);
   return t;

@@ -30,8 +30,14 @@ class Tensor {
   // Only for memory made by the first constructor; throws Error(internal) for borrowed memory.
   std::byte* mutable_data();
   std::span<const std::byte> bytes() const { return {data_, bytes_}; }
-  template <typename T> const T* as() const { return reinterpret_cast<const T*>(data_); }
-  template <typename T> T* mutable_as() { return reinterpret_cast<T*>(mutable_data()); }
+  template <typename T>
+  const T* as() const {
+    return reinterpret_cast<const T*>(data_);
+  }
+  template <typename T>
+  T* mutable_as() {
+    return reinterpret_cast<T*>(mutable_data());
+  }
 
   // One element as a double or an integer, whatever the dtype (row-major index); i4/u4 low nibble first.
   double at(std::int64_t index) const;

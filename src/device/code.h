@@ -16,10 +16,11 @@ int sm_of_target(std::string_view target);
 
 // Whether texts can be compiled here; `why`, where given, is then set to the reason if not. No GPU is needed for it.
 bool can_compile_cuda(std::string* why = nullptr);
-// For GPUs of compute capability sm / 10; products and sums are not contracted. Throws Error(unsupported) without the compiler, saying how to
-// get it, Error(internal) with its messages where the text does not compile.
+// For GPUs of compute capability sm / 10; products and sums are not contracted. Throws Error(unsupported) without the compiler, saying how
+// to get it, Error(internal) with its messages where the text does not compile.
 CodeBytes compile_cuda(const std::string& text, int sm);
-// From now on kernels of the text with this key (text_key) get the code instead of being compiled. Thread-safe; kept until the process ends.
+// From now on kernels of the text with this key (text_key) get the code instead of being compiled. Thread-safe; kept until the process
+// ends.
 void offer_cuda_code(const std::string& key, int sm, CodeBytes code);
 
 }  // namespace tandem

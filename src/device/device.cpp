@@ -6,7 +6,8 @@ namespace tandem {
 
 bool has_device_kind(std::string_view kind) { return kind == "cpu" || (kind == "cuda" && built_with_cuda()); }
 
-DeviceMemory::DeviceMemory(std::shared_ptr<Device> device, std::shared_ptr<DeviceAllocator> allocator, std::shared_ptr<Stream> stream, std::size_t bytes)
+DeviceMemory::DeviceMemory(std::shared_ptr<Device> device, std::shared_ptr<DeviceAllocator> allocator, std::shared_ptr<Stream> stream,
+                           std::size_t bytes)
     : device_(std::move(device)), bytes_(bytes) {
   if (!allocator) {
     data_ = device_->allocate(bytes);

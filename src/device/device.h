@@ -143,10 +143,12 @@ class OnDevice {
 class DeviceMemory {
  public:
   DeviceMemory() = default;
-  DeviceMemory(std::shared_ptr<Device> device, std::size_t bytes) : device_(std::move(device)), bytes_(bytes), data_(device_->allocate(bytes)) {}
+  DeviceMemory(std::shared_ptr<Device> device, std::size_t bytes)
+      : device_(std::move(device)), bytes_(bytes), data_(device_->allocate(bytes)) {}
   // Of an allocator of the caller's; null: the device's. Throws Error(out_of_memory) where it has none, Error(invalid_argument) where what
   // it gives is not aligned. `stream` is kept to release it.
-  DeviceMemory(std::shared_ptr<Device> device, std::shared_ptr<DeviceAllocator> allocator, std::shared_ptr<Stream> stream, std::size_t bytes);
+  DeviceMemory(std::shared_ptr<Device> device, std::shared_ptr<DeviceAllocator> allocator, std::shared_ptr<Stream> stream,
+               std::size_t bytes);
   // Of the caller's, who keeps it.
   static DeviceMemory borrowed(std::byte* data, std::size_t bytes);
   ~DeviceMemory();
@@ -183,7 +185,7 @@ struct CudaReport {
     std::string name, purpose, path, version;
     std::string how_to_get;  // where path is empty
   };
-  std::string problem;    // why there is no GPU
+  std::string problem;  // why there is no GPU
   std::vector<Library> libraries;
   std::string looked_in;  // for the libraries
 };

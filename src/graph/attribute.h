@@ -23,7 +23,7 @@ std::string_view to_string(FieldKind kind);
 struct Field {
   std::string name;
   FieldKind kind;
-  AttributeValue initial;           // its type must be that of `kind`
+  AttributeValue initial;            // its type must be that of `kind`
   std::vector<std::string> words{};  // allowed values of a text field; empty allows all
   std::string doc{};
 };
@@ -34,7 +34,10 @@ class Attributes {
   Attributes() = default;
   explicit Attributes(const std::vector<Field>* fields);
 
-  template <typename T> const T& get(std::string_view name) const { return std::get<T>(values_[index(name)]); }
+  template <typename T>
+  const T& get(std::string_view name) const {
+    return std::get<T>(values_[index(name)]);
+  }
   std::int64_t integer(std::string_view name) const { return get<std::int64_t>(name); }
   double real(std::string_view name) const { return get<double>(name); }
   bool boolean(std::string_view name) const { return get<bool>(name); }

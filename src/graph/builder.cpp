@@ -7,9 +7,9 @@
 namespace tandem {
 namespace {
 
-constexpr std::int64_t kFoldLimit = 1 << 16;     // elements of a constant worth computing early
-constexpr std::int64_t kContentLimit = 1024;     // elements followed as Dims
-constexpr std::int64_t kConstantLimit = 64;      // larger results become frozen weights
+constexpr std::int64_t kFoldLimit = 1 << 16;  // elements of a constant worth computing early
+constexpr std::int64_t kContentLimit = 1024;  // elements followed as Dims
+constexpr std::int64_t kConstantLimit = 64;   // larger results become frozen weights
 
 bool is_content(const Type& type) {
   if (is_float(type.dtype)) return false;
@@ -32,7 +32,10 @@ std::vector<Value*> GraphBuilder::add_all(std::string_view op_name, std::vector<
   if (op_name == "Constant" || !op.evaluate || results.size() != 1) return results;
   std::vector<Tensor> values;
   for (const Value* v : operands) {
-    if (!v) { values.emplace_back(); continue; }
+    if (!v) {
+      values.emplace_back();
+      continue;
+    }
     auto known = tandem::constant_of(v, kFoldLimit);
     if (!known) return results;
     values.push_back(*known);
@@ -93,7 +96,8 @@ Value* GraphBuilder::dim_value(const DimContent& contents, const Shape& shape, D
     for (const Dim& d : contents) values.push_back(d.constant());
     return constant(Tensor::of_ints(dtype, shape, values));
   }
-  Value* value = graph_->add(module().op("DimValue"), {}, {{"values", contents}, {"shape", shape}, {"dtype", dtype}}, context_, {}, before_)->result();
+  Value* value =
+      graph_->add(module().op("DimValue"), {}, {{"values", contents}, {"shape", shape}, {"dtype", dtype}}, context_, {}, before_)->result();
   contents_[value] = contents;
   return value;
 }
@@ -132,7 +136,8 @@ std::vector<std::int64_t> GraphBuilder::require_ints(const Value* value, std::st
 void GraphBuilder::require_equal(const Dim& a, const Dim& b) {
   if (a == b) return;
   const Range difference = (a - b).bounds(graph_->symbol_ranges());
-  if (difference.min > 0 || difference.max < 0) fail(ErrorCode::invalid_model, "extents {} and {} can never be equal", a.to_string(), b.to_string());
+  if (difference.min > 0 || difference.max < 0)
+    fail(ErrorCode::invalid_model, "extents {} and {} can never be equal", a.to_string(), b.to_string());
   const Constraint constraint{a, b, context_};
   if (std::ranges::find(graph_->constraints, constraint) == graph_->constraints.end()) graph_->constraints.push_back(constraint);
 }

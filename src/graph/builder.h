@@ -15,8 +15,8 @@ namespace tandem {
 struct ForeignGraph;
 
 // A node of another format, as plain data. Absent inputs are null.
-using ForeignAttribute = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>, std::vector<std::string>,
-                                      Tensor, std::shared_ptr<ForeignGraph>>;
+using ForeignAttribute = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>,
+                                      std::vector<std::string>, Tensor, std::shared_ptr<ForeignGraph>>;
 struct ForeignNode {
   std::string op_type;
   std::string domain;

@@ -153,8 +153,8 @@ int Graph::erase_dead() {
   for (auto it = nodes_.end(); it != nodes_.begin();) {
     --it;
     Node& node = **it;
-    const bool used = std::any_of(node.results().begin(), node.results().end(),
-                                  [&](const auto& r) { return !r->uses().empty() || is_output(r.get()); });
+    const bool used =
+        std::any_of(node.results().begin(), node.results().end(), [&](const auto& r) { return !r->uses().empty() || is_output(r.get()); });
     if (used) continue;
     auto next = std::next(it);
     erase(node);

@@ -118,9 +118,9 @@ class Graph {
                   std::vector<std::pair<std::string, Type>> results, Node* before = nullptr);
   // Infers the results again after a change of operands or attributes.
   void reinfer(Node& node);
-  void replace_uses(Value* of, Value* with);  // also among the outputs
+  void replace_uses(Value* of, Value* with);      // also among the outputs
   void rename(Value& value, std::string wanted);  // made unique
-  void erase(Node& node);                     // no result may be in use
+  void erase(Node& node);                         // no result may be in use
   void move_before(Node& node, Node& before);
   // Erases nodes nobody needs (keeps collectives out of it: they go too if unused). Returns how many.
   int erase_dead();
@@ -137,7 +137,7 @@ class Graph {
   const std::vector<Output>& outputs() const { return outputs_; }
   bool is_output(const Value* value) const;
 
-  std::vector<Profile> profiles;        // at least one once imported; keys are the free symbols
+  std::vector<Profile> profiles;  // at least one once imported; keys are the free symbols
   std::vector<Constraint> constraints;
   // Types of inputs and outputs as the caller sees them, where `shard` made them local; by input or output name.
   std::map<std::string, Type> global_types;
@@ -186,7 +186,7 @@ class Module {
   // A weight's whole value (no coordinates).
   Tensor weight_data(const Weight& weight) const;
 
-  Mesh mesh;                        // of one rank until sharded
+  Mesh mesh;                         // of one rank until sharded
   std::vector<std::string> notices;  // what the user should know: "kv heads are repeated over 2 ranks"
   bool refittable = false;           // forbids to compute with the contents of weights
   // Where the imported file wants values to lie, for the mesh it was imported for: name in the file → "same" or "DIM:AXIS[,DIM:AXIS…]".

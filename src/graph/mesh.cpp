@@ -11,7 +11,8 @@ Mesh::Mesh(std::vector<MeshAxis> axes) : axes_(std::move(axes)) {
   std::int64_t total = 1;
   for (std::size_t i = 0; i < axes_.size(); ++i) {
     if (axes_[i].name.empty()) fail(ErrorCode::invalid_argument, "a mesh axis needs a name");
-    if (axes_[i].size < 1) fail(ErrorCode::invalid_argument, "mesh axis '{}' has size {}, expected at least 1", axes_[i].name, axes_[i].size);
+    if (axes_[i].size < 1)
+      fail(ErrorCode::invalid_argument, "mesh axis '{}' has size {}, expected at least 1", axes_[i].name, axes_[i].size);
     for (std::size_t j = 0; j < i; ++j)
       if (axes_[j].name == axes_[i].name) fail(ErrorCode::invalid_argument, "mesh axis '{}' is given twice", axes_[i].name);
     total = checked_multiply(total, axes_[i].size);

@@ -45,7 +45,9 @@ const Weight& Module::add_weight(std::string name, RecipePtr recipe, bool frozen
   const std::string text = recipe->to_string();
   for (const auto& w : weights_)
     if (w->recipe == recipe || w->recipe->to_string() == text) return *w;
-  const auto taken = [&](const std::string& n) { return std::any_of(weights_.begin(), weights_.end(), [&](const auto& w) { return w->name == n; }); };
+  const auto taken = [&](const std::string& n) {
+    return std::any_of(weights_.begin(), weights_.end(), [&](const auto& w) { return w->name == n; });
+  };
   std::string unique = name;
   for (int i = 1; taken(unique); ++i) unique = fmt::format("{}.{}", name, i);
   weights_.push_back(std::make_unique<Weight>(Weight{std::move(unique), std::move(recipe), frozen}));

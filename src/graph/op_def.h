@@ -40,9 +40,9 @@ using DimContent = std::vector<Dim>;
 // broadcasting depend on extents. Two dimensions that name the same factor are split together or not at all.
 struct ShardingRule {
   enum class Role : std::uint8_t {
-    parallel,   // may be split freely
-    contract,   // may be split; the results are then partial(`reduction`)
-    whole,      // must not be split
+    parallel,  // may be split freely
+    contract,  // may be split; the results are then partial(`reduction`)
+    whole,     // must not be split
   };
   struct RuleFactor {
     Dim size;
@@ -113,8 +113,8 @@ struct OpDef {
   // Contents as Dims, from the operands' contents; std::nullopt where unknown.
   std::optional<DimContent> (*fold)(const OpCall&, std::span<const std::optional<DimContent>>) = nullptr;
   std::vector<OnnxRule> onnx{};
-  bool pointwise = false;    // result element i depends on operand elements i (after broadcasting) only
-  bool collective = false;   // communicates by itself
+  bool pointwise = false;      // result element i depends on operand elements i (after broadcasting) only
+  bool collective = false;     // communicates by itself
   bool reads_contents = true;  // false for ops that only look at the operand's shape (Shape)
 };
 

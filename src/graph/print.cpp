@@ -20,7 +20,8 @@ class Printer {
       if (data.count() <= kPrintedSource) add("source {} = {}\n", quote(name), print_tensor(data));
     for (const auto& w : m.weights()) {
       const Recipe& r = *w->recipe;
-      add("weight {}: {}{} = {}{}\n", value_name(w->name), to_string(r.dtype), to_string(r.shape), print_recipe(r), w->frozen ? " frozen" : "");
+      add("weight {}: {}{} = {}{}\n", value_name(w->name), to_string(r.dtype), to_string(r.shape), print_recipe(r),
+          w->frozen ? " frozen" : "");
     }
     for (const auto& g : m.graphs()) program(*g);
   }

@@ -17,7 +17,8 @@ namespace {
 
 void check_range(const SymbolRange& r, const std::string& input, std::size_t index) {
   if (r.min < 0 || r.min > r.opt || r.opt > r.max)
-    fail(ErrorCode::invalid_argument, "input '{}', dimension {}: range {}:{}:{} is not ordered min:opt:max", input, index, r.min, r.opt, r.max);
+    fail(ErrorCode::invalid_argument, "input '{}', dimension {}: range {}:{}:{} is not ordered min:opt:max", input, index, r.min, r.opt,
+         r.max);
 }
 
 // One input's ranges: symbols take them, numbers must agree.
@@ -28,7 +29,8 @@ void apply(Profile& profile, const std::string& input, const Type& type, const s
     const Dim& dim = type.dims[i];
     check_range(ranges[i], input, i);
     if (dim.is_constant() && (ranges[i].min != dim.constant() || ranges[i].max != dim.constant()))
-      fail(ErrorCode::invalid_argument, "input '{}', dimension {} is {}, but {}:{}:{} is given", input, i, dim.constant(), ranges[i].min, ranges[i].opt, ranges[i].max);
+      fail(ErrorCode::invalid_argument, "input '{}', dimension {} is {}, but {}:{}:{} is given", input, i, dim.constant(), ranges[i].min,
+           ranges[i].opt, ranges[i].max);
     if (!dim.is_symbol()) continue;
     const auto [at, fresh] = profile.try_emplace(dim.to_string(), ranges[i]);
     if (!fresh && at->second != ranges[i])
@@ -86,7 +88,8 @@ void follow(Profile& profile, std::set<std::string>& open, const Dim& alone, con
   if (!alone.is_symbol() || other.is_constant() || !open.contains(alone.to_string())) return;
   std::set<std::string> symbols;
   other.collect_symbols(symbols);
-  if (symbols.contains(alone.to_string()) || !std::ranges::all_of(symbols, [&](const std::string& s) { return profile.contains(s); })) return;
+  if (symbols.contains(alone.to_string()) || !std::ranges::all_of(symbols, [&](const std::string& s) { return profile.contains(s); }))
+    return;
   try {
     const SymbolRange range{other.evaluate(corner(profile, &SymbolRange::min)), other.evaluate(corner(profile, &SymbolRange::opt)),
                             other.evaluate(corner(profile, &SymbolRange::max))};
@@ -127,7 +130,9 @@ void settle(const Graph& graph, Profile& profile, const InputRanges& given, cons
   std::vector<Constraint> limits;
   std::ranges::copy_if(graph.constraints, std::back_inserter(limits), [&](const Constraint& c) { return holds(c, lowest); });
   // Ties between symbols first; what is left are limits.
-  const auto is_tie = [&](const Constraint& c) { return (c.left.is_symbol() && !c.right.is_constant()) || (c.right.is_symbol() && !c.left.is_constant()); };
+  const auto is_tie = [&](const Constraint& c) {
+    return (c.left.is_symbol() && !c.right.is_constant()) || (c.right.is_symbol() && !c.left.is_constant());
+  };
   std::vector<Constraint> ties;
   std::ranges::copy_if(graph.constraints, std::back_inserter(ties), is_tie);
   std::erase_if(limits, [&](const Constraint& c) {

@@ -24,8 +24,7 @@ class Comparison {
       const std::string p = print_recipe(*x.recipe), q = print_recipe(*y.recipe);
       require(p == q, "recipes {} and {}", p, q);
     }
-    for (const auto& [name, data] : a.sources())
-      require(!b.has_source(name) || equal(data, b.source(name)), "data of source {}", name);
+    for (const auto& [name, data] : a.sources()) require(!b.has_source(name) || equal(data, b.source(name)), "data of source {}", name);
     require(a.graphs().size() == b.graphs().size(), "{} and {} programs", a.graphs().size(), b.graphs().size());
     for (std::size_t i = 0; i < a.graphs().size(); ++i) graphs(*a.graphs()[i], *b.graphs()[i]);
   }
@@ -76,7 +75,8 @@ class Comparison {
     require(a.note == b.note, "{}: notes {} and {}", where, a.note, b.note);
     const auto &x = a.attributes.values(), &y = b.attributes.values();
     require(x.size() == y.size(), "{}: attributes", where);
-    for (std::size_t i = 0; i < x.size(); ++i) require(equal(x[i], y[i]), "{}: {} = {} and {}", where, a.op().fields[i].name, print_value(x[i]), print_value(y[i]));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      require(equal(x[i], y[i]), "{}: {} = {} and {}", where, a.op().fields[i].name, print_value(x[i]), print_value(y[i]));
     require(a.operands().size() == b.operands().size(), "{}: {} and {} operands", where, a.operands().size(), b.operands().size());
     for (std::size_t i = 0; i < a.operands().size(); ++i) require(matches(a.operand(i), b.operand(i)), "{}: operand {}", where, i);
     require(a.regions().size() == b.regions().size(), "{}: regions", where);

@@ -29,7 +29,8 @@ class Scanner {
   std::int64_t integer(std::string_view expected);
   std::uint64_t unsigned_integer(std::string_view expected);
   // A number, inf, -inf or nan; T is float or double, so that nothing is rounded twice.
-  template <typename T> T real();
+  template <typename T>
+  T real();
   // Hexadecimal digits, at most 16, after "0x" was taken.
   std::uint64_t hex();
   bool take_hex_prefix();

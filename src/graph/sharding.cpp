@@ -54,7 +54,8 @@ Sharding Sharding::normalized(const Mesh& mesh) const {
       Factor g{f.size, {}};
       std::copy_if(f.axes.begin(), f.axes.end(), std::back_inserter(g.axes), [&](const std::string& a) { return !alone(a); });
       // Blocks of whole rows: {4:tp}{2} over two ranks is {8:tp}.
-      const bool joins = !kept.empty() && g.axes.empty() && (kept.back().axes.empty() || kept.back().size.exact_divide(split_count(kept.back(), mesh)));
+      const bool joins =
+          !kept.empty() && g.axes.empty() && (kept.back().axes.empty() || kept.back().size.exact_divide(split_count(kept.back(), mesh)));
       if (joins) kept.back().size = kept.back().size * g.size;
       else kept.push_back(std::move(g));
     }
@@ -93,7 +94,8 @@ int split_count(const Factor& factor, const Mesh& mesh) {
 
 Dim split_index(const Factor& factor, const Mesh& mesh) {
   Dim index = 0;
-  for (const std::string& axis : factor.axes) index = index * Dim(mesh.size(axis)) + (mesh.size(axis) == 1 ? Dim(0) : Dim::symbol("@" + axis));
+  for (const std::string& axis : factor.axes)
+    index = index * Dim(mesh.size(axis)) + (mesh.size(axis) == 1 ? Dim(0) : Dim::symbol("@" + axis));
   return index;
 }
 

@@ -19,8 +19,8 @@ class Verifier {
     names(g);
     for (const Profile& p : g.profiles)
       for (const auto& [symbol, r] : p)
-        require(0 <= r.min && r.min <= r.opt && r.opt <= r.max, "symbol '{}' ranges over {}:{}:{}, expected 0 ≤ min ≤ opt ≤ max", symbol, r.min,
-                r.opt, r.max);
+        require(0 <= r.min && r.min <= r.opt && r.opt <= r.max, "symbol '{}' ranges over {}:{}:{}, expected 0 ≤ min ≤ opt ≤ max", symbol,
+                r.min, r.opt, r.max);
     for (const auto& v : g.inputs()) define(*v);
     for (const auto& v : g.weight_values()) weight(*v), define(*v);
     for (const auto& n : g.nodes()) {
@@ -72,8 +72,8 @@ class Verifier {
 
   void sharding(const Value& v) const {
     const Sharding& s = v.sharding;
-    require(s.dims.empty() || s.dims.size() == v.type.dims.size(), "%{}: sharding {} has {} dimensions, expected {}", v.name(), s.to_string(),
-            s.dims.size(), v.type.dims.size());
+    require(s.dims.empty() || s.dims.size() == v.type.dims.size(), "%{}: sharding {} has {} dimensions, expected {}", v.name(),
+            s.to_string(), s.dims.size(), v.type.dims.size());
     std::set<std::string_view> axes;
     const auto use = [&](const std::string& axis) {
       require(module_.mesh.has(axis), "%{}: sharding {} names axis '{}', which the mesh ({}) lacks", v.name(), s.to_string(), axis,
@@ -110,8 +110,8 @@ class Verifier {
     const OpDef& op = n.op();
     const auto count = static_cast<int>(n.operands().size());
     const std::string most = op.max_operands < 0 ? "any number" : std::to_string(op.max_operands);
-    require(count >= op.min_operands && (op.max_operands < 0 || count <= op.max_operands), "{} operands, expected {} to {}", count, op.min_operands,
-            most);
+    require(count >= op.min_operands && (op.max_operands < 0 || count <= op.max_operands), "{} operands, expected {} to {}", count,
+            op.min_operands, most);
     for (int i = 0; i < count; ++i) {
       const Value* v = n.operand(static_cast<std::size_t>(i));
       require(v || i >= op.min_operands, "operand {} is absent", i);
@@ -133,8 +133,8 @@ class Verifier {
       require(values[i].index() == static_cast<std::size_t>(fields[i].kind), "attribute '{}' has the wrong type", fields[i].name);
       const auto* word = std::get_if<std::string>(&values[i]);
       if (!word || fields[i].words.empty()) continue;
-      require(std::ranges::find(fields[i].words, *word) != fields[i].words.end(), "attribute {}='{}' is not one of {}", fields[i].name, *word,
-              fmt::join(fields[i].words, " "));
+      require(std::ranges::find(fields[i].words, *word) != fields[i].words.end(), "attribute {}='{}' is not one of {}", fields[i].name,
+              *word, fmt::join(fields[i].words, " "));
     }
   }
 

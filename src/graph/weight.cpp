@@ -16,7 +16,8 @@ RecipePtr make(Recipe recipe) { return std::make_shared<const Recipe>(std::move(
 struct Blocks {
   std::int64_t outer = 1, inner = 1;
   Blocks(const Shape& shape, int axis) {
-    for (std::size_t i = 0; i < shape.size(); ++i) (static_cast<int>(i) < axis ? outer : inner) *= static_cast<int>(i) == axis ? 1 : shape[i];
+    for (std::size_t i = 0; i < shape.size(); ++i)
+      (static_cast<int>(i) < axis ? outer : inner) *= static_cast<int>(i) == axis ? 1 : shape[i];
   }
 };
 
@@ -65,10 +66,10 @@ Tensor transposed(const Tensor& from, const std::vector<std::int64_t>& permutati
   for (std::size_t i = 0; i < rank; ++i) step[i] = stride[static_cast<std::size_t>(permutation[i])];
   std::int64_t source = 0;
   for (std::int64_t target = 0; target < out.count(); ++target) {
-    if (halves)
-      store_int(out.dtype(), out.mutable_data(), target, from.int_at(source));
+    if (halves) store_int(out.dtype(), out.mutable_data(), target, from.int_at(source));
     else
-      std::memcpy(out.mutable_data() + static_cast<std::size_t>(target) * size, from.data() + static_cast<std::size_t>(source) * size, size);
+      std::memcpy(out.mutable_data() + static_cast<std::size_t>(target) * size, from.data() + static_cast<std::size_t>(source) * size,
+                  size);
     for (std::size_t i = rank; i-- > 0;) {
       source += step[i];
       if (++index[i] < shape[i]) break;

@@ -22,9 +22,9 @@ struct Recipe {
   DType dtype = DType::f32;
   Shape shape;
   std::vector<RecipePtr> inputs;
-  std::string source;                   // source: name in the imported model
-  int axis = 0;                         // slice, concat, pad
-  Dim begin;                            // slice: start along `axis`; may hold coordinate symbols like @tp
+  std::string source;                     // source: name in the imported model
+  int axis = 0;                           // slice, concat, pad
+  Dim begin;                              // slice: start along `axis`; may hold coordinate symbols like @tp
   std::vector<std::int64_t> permutation;  // transpose
 
   static RecipePtr from_source(std::string name, DType dtype, Shape shape);

@@ -36,7 +36,8 @@ Handle& handle_of_gpu(int ordinal) {
   const Library& cudnn = library(Which::cudnn);
   fe::cudnn_dlhandle = cudnn.handle();
   Handle& made = handles[ordinal];
-  if (!made.handle && fe::detail::create_handle(&made.handle) != CUDNN_STATUS_SUCCESS) fail(ErrorCode::internal, "cuDNN {} does not start", cudnn.version());
+  if (!made.handle && fe::detail::create_handle(&made.handle) != CUDNN_STATUS_SUCCESS)
+    fail(ErrorCode::internal, "cuDNN {} does not start", cudnn.version());
   return made;
 }
 
@@ -44,9 +45,10 @@ void check_frontend(fe::error_t status, const char* what) {
   if (status.is_bad()) fail(ErrorCode::unsupported, "cuDNN {}: {}: {}", library(Which::cudnn).version(), what, status.get_message());
 }
 
-std::shared_ptr<fe::graph::Tensor_attributes> operand(fe::graph::Graph& graph, Id id, const char* name, const std::vector<std::int64_t>& dims,
-                                                      const attention::Steps& steps) {
-  return graph.tensor(fe::graph::Tensor_attributes().set_uid(id).set_name(name).set_dim(dims).set_stride({steps.batch, steps.head, steps.row, 1}));
+std::shared_ptr<fe::graph::Tensor_attributes> operand(fe::graph::Graph& graph, Id id, const char* name,
+                                                      const std::vector<std::int64_t>& dims, const attention::Steps& steps) {
+  return graph.tensor(
+      fe::graph::Tensor_attributes().set_uid(id).set_name(name).set_dim(dims).set_stride({steps.batch, steps.head, steps.row, 1}));
 }
 
 }  // namespace
@@ -73,7 +75,11 @@ CudnnAttention::CudnnAttention(const CudnnAttentionShape& s, int ordinal) : stat
   const auto [out, stats] = graph.sdpa(q, k, v, options);
   out->set_output(true).set_uid(kOut).set_dim({s.batch, s.heads, s.rows, s.value_size}).set_stride({s.out.batch, s.out.head, s.out.row, 1});
   if (s.lse)
-    stats->set_output(true).set_uid(kLse).set_data_type(fe::DataType_t::FLOAT).set_dim({s.batch, s.heads, s.rows, 1}).set_stride({s.heads * s.rows, s.rows, 1, 1});
+    stats->set_output(true)
+        .set_uid(kLse)
+        .set_data_type(fe::DataType_t::FLOAT)
+        .set_dim({s.batch, s.heads, s.rows, 1})
+        .set_stride({s.heads * s.rows, s.rows, 1, 1});
   const std::lock_guard lock(state_->handle->mutex);
   check_frontend(graph.build(state_->handle->handle, {fe::HeurMode_t::A}), "planning attention");
   check_frontend(graph.get_workspace_size(state_->workspace), "planning attention");
@@ -84,7 +90,8 @@ CudnnAttention::~CudnnAttention() = default;
 std::size_t CudnnAttention::workspace_bytes() const { return static_cast<std::size_t>(state_->workspace); }
 
 void CudnnAttention::run(const void* q, const void* k, const void* v, void* out, float* lse, void* workspace, cudaStream_t stream) const {
-  std::unordered_map<std::int64_t, void*> pack = {{kQ, const_cast<void*>(q)}, {kK, const_cast<void*>(k)}, {kV, const_cast<void*>(v)}, {kOut, out}};
+  std::unordered_map<std::int64_t, void*> pack = {
+      {kQ, const_cast<void*>(q)}, {kK, const_cast<void*>(k)}, {kV, const_cast<void*>(v)}, {kOut, out}};
   if (lse) pack[kLse] = lse;
   const std::lock_guard lock(state_->handle->mutex);
   fe::detail::set_stream(state_->handle->handle, stream);
@@ -116,8 +123,8 @@ fe::DataType_t type_of(DType dtype) {
 // Engines that would give other digits than sums in f32, or spread what is no number further than the windows that see it.
 std::vector<fe::NumericalNote_t> unwanted(DType dtype) {
   using Note = fe::NumericalNote_t;
-  std::vector<Note> notes = {Note::WINOGRAD, Note::WINOGRAD_TILE_4x4, Note::WINOGRAD_TILE_6x6, Note::WINOGRAD_TILE_13x13, Note::FFT, Note::NONDETERMINISTIC,
-                             Note::REDUCED_PRECISION_REDUCTION};
+  std::vector<Note> notes = {Note::WINOGRAD, Note::WINOGRAD_TILE_4x4, Note::WINOGRAD_TILE_6x6,          Note::WINOGRAD_TILE_13x13,
+                             Note::FFT,      Note::NONDETERMINISTIC,  Note::REDUCED_PRECISION_REDUCTION};
   if (dtype == DType::f32) notes.insert(notes.end(), {Note::TENSOR_CORE, Note::DOWN_CONVERT_INPUTS});
   return notes;
 }
@@ -129,7 +136,8 @@ CudnnConv::CudnnConv(const CudnnConvShape& s, int ordinal) : state_(std::make_un
   fe::graph::Graph& graph = *state_->graph;
   graph.set_io_data_type(type_of(s.dtype)).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
   const auto tensor = [&](ConvId id, const char* name, const std::vector<std::int64_t>& dims) {
-    return graph.tensor(fe::graph::Tensor_attributes().set_uid(id).set_name(name).set_dim(dims).set_stride(strides_of(dims, s.channels_last)));
+    return graph.tensor(
+        fe::graph::Tensor_attributes().set_uid(id).set_name(name).set_dim(dims).set_stride(strides_of(dims, s.channels_last)));
   };
   const auto options = fe::graph::Conv_fprop_attributes()
                            .set_name("convolution")

@@ -35,8 +35,7 @@ class Host final : public PreparedKernel {
  public:
   explicit Host(const PrepareArgs& args) : pool_(args.threads) {
     const OpCall& call = args.call;
-    for (std::size_t i = 0; i < call.operands.size(); ++i)
-      add(call.has_operand(i) ? &call.operand(i) : nullptr, operand_bytes_);
+    for (std::size_t i = 0; i < call.operands.size(); ++i) add(call.has_operand(i) ? &call.operand(i) : nullptr, operand_bytes_);
     for (const Type& type : call.results) add(&type, result_bytes_);
     const std::vector<const std::byte*> no_weights(call.operands.size(), nullptr);
     PrepareArgs inner{call, no_weights, nullptr, args.threads, args.group};
@@ -55,13 +54,18 @@ class Host final : public PreparedKernel {
     const cudaStream_t stream = cuda::handle_of(args.stream);
     for (std::size_t i = 0; i < operand_bytes_.size(); ++i)
       if (args.operands[i] && operand_bytes_[i] > 0)
-        cuda::check(cudaMemcpyAsync(const_cast<std::byte*>(operands_[i]), args.operands[i], operand_bytes_[i], cudaMemcpyDeviceToHost, stream), "copying to the host");
+        cuda::check(
+            cudaMemcpyAsync(const_cast<std::byte*>(operands_[i]), args.operands[i], operand_bytes_[i], cudaMemcpyDeviceToHost, stream),
+            "copying to the host");
     stream_ = &static_cast<cuda::CudaStream&>(args.stream);
     limit_ = args.deadline.limit();
-    cuda::check(cudaLaunchHostFunc(stream, [](void* self) { static_cast<const Host*>(self)->compute(); }, const_cast<Host*>(this)), "giving work to the host");
+    cuda::check(cudaLaunchHostFunc(
+                    stream, [](void* self) { static_cast<const Host*>(self)->compute(); }, const_cast<Host*>(this)),
+                "giving work to the host");
     for (std::size_t i = 0; i < result_bytes_.size(); ++i)
       if (result_bytes_[i] > 0)
-        cuda::check(cudaMemcpyAsync(args.results[i], results_[i], result_bytes_[i], cudaMemcpyHostToDevice, stream), "copying from the host");
+        cuda::check(cudaMemcpyAsync(args.results[i], results_[i], result_bytes_[i], cudaMemcpyHostToDevice, stream),
+                    "copying from the host");
   }
 
  private:

@@ -29,26 +29,28 @@ struct PrepareArgs {
   std::span<const std::byte* const> weights;  // per operand: its memory if it is a weight, else null
   const Packed* packed = nullptr;             // what pack() returned, if anything
   int threads = 1;
-  Group* group = nullptr;                     // of a collective's axis or rank list; null elsewhere
-  Device* device = nullptr;                   // on which weights and operands lie; null: the CPU
-  std::string_view algorithm = {};            // one of algorithms(), found best for this call; one that is not there any more is no error
+  Group* group = nullptr;           // of a collective's axis or rank list; null elsewhere
+  Device* device = nullptr;         // on which weights and operands lie; null: the CPU
+  std::string_view algorithm = {};  // one of algorithms(), found best for this call; one that is not there any more is no error
 };
 
-// Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element only.
+// Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element
+// only.
 struct RunArgs {
   std::span<const std::byte* const> operands;  // null where absent, or where the kernel has packed the weight
   std::span<std::byte* const> results;
-  std::byte* workspace = nullptr;              // workspace_bytes() of it, aligned to 64
-  Stream& stream;                              // of the kernel's device; kernels of the CPU are done when run() returns
+  std::byte* workspace = nullptr;  // workspace_bytes() of it, aligned to 64
+  Stream& stream;                  // of the kernel's device; kernels of the CPU are done when run() returns
   Deadline deadline;
-  bool may_start_early = false;                // its first launch may begin before what was given to the stream before has ended
-  std::uint64_t resident = 0;                  // a bit per operand: what an early launch may read before it waits
+  bool may_start_early = false;  // its first launch may begin before what was given to the stream before has ended
+  std::uint64_t resident = 0;    // a bit per operand: what an early launch may read before it waits
 
   // For kernels of the CPU.
   ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
 };
 
-// One step bound to shapes. The device is the thread's current one (OnDevice) when a kernel is packed, prepared and run. run() may be called many times, by one thread at a time; it allocates nothing of note.
+// One step bound to shapes. The device is the thread's current one (OnDevice) when a kernel is packed, prepared and run. run() may be
+// called many times, by one thread at a time; it allocates nothing of note.
 class PreparedKernel {
  public:
   virtual ~PreparedKernel() = default;
@@ -62,8 +64,8 @@ struct KernelDef {
   // Null if it can run this call (its Dims may still be symbols), else the reason it cannot, as half a sentence.
   std::optional<std::string> (*refuse)(const OpCall& call) = nullptr;
   std::unique_ptr<PreparedKernel> (*prepare)(const PrepareArgs& args) = nullptr;
-  // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs, whose contents have arrived); null result: it reads them as
-  // they are.
+  // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs, whose contents have arrived); null result: it reads them
+  // as they are.
   std::unique_ptr<Packed> (*pack)(const OpCall& call, std::span<const std::byte* const> weights) = nullptr;
   // Operands that pack() copied, so that the plain weight need not stay in memory.
   bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;

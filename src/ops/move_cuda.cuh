@@ -26,15 +26,25 @@ void with_moved_bytes(int bytes, const Work& work) {
 template <std::size_t kBytes>
 struct Word;
 template <>
-struct Word<16> { using type = uint4; };
+struct Word<16> {
+  using type = uint4;
+};
 template <>
-struct Word<8> { using type = uint2; };
+struct Word<8> {
+  using type = uint2;
+};
 template <>
-struct Word<4> { using type = std::uint32_t; };
+struct Word<4> {
+  using type = std::uint32_t;
+};
 template <>
-struct Word<2> { using type = std::uint16_t; };
+struct Word<2> {
+  using type = std::uint16_t;
+};
 template <>
-struct Word<1> { using type = std::uint8_t; };
+struct Word<1> {
+  using type = std::uint8_t;
+};
 
 // Writes a vector by one instruction; the compiler may make several of an assignment.
 template <typename V>

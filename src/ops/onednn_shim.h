@@ -33,12 +33,14 @@ inline dnnl::matmul::primitive_desc matmul_desc(const dnnl::engine& engine, cons
 struct ConvWindow {
   dnnl::memory::dims strides, dilations, before, after;  // a dilation of 0 is dense
 };
-inline dnnl::convolution_forward::primitive_desc conv_desc(const dnnl::memory::desc& x, const dnnl::memory::desc& w, const dnnl::memory::desc& bias,
-                                                           const dnnl::memory::desc& y, const ConvWindow& at, const dnnl::primitive_attr& attributes) {
+inline dnnl::convolution_forward::primitive_desc conv_desc(const dnnl::memory::desc& x, const dnnl::memory::desc& w,
+                                                           const dnnl::memory::desc& bias, const dnnl::memory::desc& y,
+                                                           const ConvWindow& at, const dnnl::primitive_attr& attributes) {
   constexpr auto kind = dnnl::prop_kind::forward_inference;
   constexpr auto algorithm = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
-  return dnnl::convolution_forward::primitive_desc(engine(), kind, algorithm, x, w, bias, y, at.strides, at.dilations, at.before, at.after, attributes);
+  return dnnl::convolution_forward::primitive_desc(engine(), kind, algorithm, x, w, bias, y, at.strides, at.dilations, at.before, at.after,
+                                                   attributes);
 #else
   const dnnl::convolution_forward::desc desc(kind, algorithm, x, w, bias, y, at.strides, at.dilations, at.before, at.after);
   return dnnl::convolution_forward::primitive_desc(desc, attributes, engine());

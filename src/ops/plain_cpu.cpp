@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "core/check.h"
-#include "ops/shape_rules.h"
 #include "ops/kernel.h"
+#include "ops/shape_rules.h"
 
 namespace tandem::kernels {
 namespace {

@@ -110,10 +110,8 @@ Shape strides_over(const Shape& from, const Shape& to) {
   const std::size_t missing = to.size() - from.size();
   Shape strides(to.size(), 0);
   for (std::size_t d = 0; d < from.size(); ++d) {
-    if (from[d] == to[d + missing] && from[d] != 1)
-      strides[d + missing] = own[d];
-    else if (from[d] != 1)
-      fail(ErrorCode::invalid_argument, "shape {} does not broadcast to {}", to_string(from), to_string(to));
+    if (from[d] == to[d + missing] && from[d] != 1) strides[d + missing] = own[d];
+    else if (from[d] != 1) fail(ErrorCode::invalid_argument, "shape {} does not broadcast to {}", to_string(from), to_string(to));
   }
   return strides;
 }

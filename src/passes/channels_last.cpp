@@ -1,6 +1,6 @@
 // channels_last: convolutions, and what lies between them, have the channels of their images in the last dimension, as cuDNN's kernels of
-// 16-bit floats read and write them. A region is what such nodes join; it is rewritten where its edges, which get a Transpose, are less than
-// what its convolutions would bring into that layout and back.
+// 16-bit floats read and write them. A region is what such nodes join; it is rewritten where its edges, which get a Transpose, are less
+// than what its convolutions would bring into that layout and back.
 #include <algorithm>
 #include <map>
 #include <set>

@@ -69,7 +69,8 @@ std::optional<Columns> columns_of(Node& attention, Value* operand) {
 bool can_be_flat(const Node& node, bool on_gpus) {
   if (node.attributes.integer("num_ranks") == 1) return true;
   const auto absent = [&](std::size_t i) { return node.operands().size() <= i || !node.operand(i); };
-  return on_gpus && node.attributes.text("split") == "qkv" && absent(attention::kQueryLengths) && absent(attention::kKeyLengths) && absent(attention::kPast);
+  return on_gpus && node.attributes.text("split") == "qkv" && absent(attention::kQueryLengths) && absent(attention::kKeyLengths) &&
+         absent(attention::kPast);
 }
 
 template <bool kOnGpus>
@@ -89,7 +90,8 @@ bool rewrite(Node& node) {
                                 {"value_size", parts[2].size},
                                 {"begins", std::vector<std::int64_t>{parts[0].begin, parts[1].begin, parts[2].begin}}};
   for (const char* name : {"scale", "softcap"}) attributes.emplace_back(name, node.attributes.real(name));
-  for (const char* name : {"causal", "empty_rows", "axis", "split", "layout", "algorithm"}) attributes.emplace_back(name, node.attributes.text(name));
+  for (const char* name : {"causal", "empty_rows", "axis", "split", "layout", "algorithm"})
+    attributes.emplace_back(name, node.attributes.text(name));
   for (const char* name : {"extent", "kv_extent"}) attributes.emplace_back(name, node.attributes.dim(name));
   attributes.emplace_back("groups", node.attributes.get<RankLists>("groups"));
   attributes.emplace_back("num_ranks", node.attributes.integer("num_ranks"));
@@ -104,6 +106,8 @@ bool rewrite(Node& node) {
 
 }  // namespace
 
-bool flatten_attention(Module& module, const PassOptions& options) { return for_each_node(module, options.device == "cuda" ? rewrite<true> : rewrite<false>); }
+bool flatten_attention(Module& module, const PassOptions& options) {
+  return for_each_node(module, options.device == "cuda" ? rewrite<true> : rewrite<false>);
+}
 
 }  // namespace tandem::passes

@@ -22,7 +22,8 @@ class Known {
       return constant;
     }
     const Node* node = value->producer();
-    if (!node || depth == 0 || node->results().size() != 1 || !node->op().evaluate || !(node->op().pointwise || node->is("Reshape"))) return std::nullopt;
+    if (!node || depth == 0 || node->results().size() != 1 || !node->op().evaluate || !(node->op().pointwise || node->is("Reshape")))
+      return std::nullopt;
     const Dim count = product(value->type.dims);
     if (!count.is_constant() || count.constant() > kMostChannels) return std::nullopt;
     std::vector<Tensor> operands;
@@ -57,7 +58,9 @@ bool is_column(const Type& type, const Type& result) {
 Node* plain_conv(const Value* value) {
   Node* conv = made_by(value, "Conv");
   if (conv && conv->attributes.text("layout") != "channels_first") return nullptr;
-  return conv && has_one_use(value) && !conv->operand(kBias) && !conv->operand(kResidual) && conv->attributes.text("activation") == "none" ? conv : nullptr;
+  return conv && has_one_use(value) && !conv->operand(kBias) && !conv->operand(kResidual) && conv->attributes.text("activation") == "none"
+             ? conv
+             : nullptr;
 }
 
 std::optional<Sum> sum_of(const Value* value) {
@@ -65,7 +68,8 @@ std::optional<Sum> sum_of(const Value* value) {
   Node* add = made_by(value, "Add");
   if (!add || !has_one_use(value)) return std::nullopt;
   for (const std::size_t i : {0u, 1u})
-    if (Node* conv = plain_conv(add->operand(i)); conv && is_column(add->operand(1 - i)->type, value->type)) return Sum{conv, add->operand(1 - i)};
+    if (Node* conv = plain_conv(add->operand(i)); conv && is_column(add->operand(1 - i)->type, value->type))
+      return Sum{conv, add->operand(1 - i)};
   return std::nullopt;
 }
 

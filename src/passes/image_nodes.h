@@ -1,5 +1,5 @@
-// Which nodes may have the channels of their images last: convolutions, pools, reductions of images, what joins channels or computes element
-// by element.
+// Which nodes may have the channels of their images last: convolutions, pools, reductions of images, what joins channels or computes
+// element by element.
 #pragma once
 
 #include <optional>
@@ -16,8 +16,8 @@ std::optional<std::vector<std::size_t>> images_of(const Node& node);
 inline constexpr std::int64_t kChannelMultiple = 8;
 // A convolution [n,c,h,w] of one group.
 bool is_dense_conv(const Node& node);
-// Whether libraries for GPUs take it with the channels last, or it is our own kernel's in either layout: 16-bit floats, and if it is dense a
-// number of channels in the result that is a multiple of the above.
+// Whether libraries for GPUs take it with the channels last, or it is our own kernel's in either layout: 16-bit floats, and if it is dense
+// a number of channels in the result that is a multiple of the above.
 bool suits_channels_last(const Node& conv);
 // [c,1,1]: a number per channel of the images beside it.
 bool is_channel_column(const Type& type);

@@ -12,8 +12,9 @@ namespace tandem::passes {
 namespace {
 
 bool stays_f32(const Node& node) {
-  static const std::set<std::string_view> kept = {"AddLayerNorm", "AddRmsNorm", "Cast", "Constant", "Cos", "CumSum", "Exp", "GroupNorm", "Iota", "LayerNorm",
-                                                  "Log", "LogSoftmax", "Pow", "Reciprocal", "Reduce", "RmsNorm", "Sin", "Softmax", "Sqrt"};
+  static const std::set<std::string_view> kept = {
+      "AddLayerNorm", "AddRmsNorm", "Cast", "Constant",   "Cos",    "CumSum",  "Exp", "GroupNorm", "Iota", "LayerNorm",
+      "Log",          "LogSoftmax", "Pow",  "Reciprocal", "Reduce", "RmsNorm", "Sin", "Softmax",   "Sqrt"};
   const bool square = node.is("Mul") && node.operand(0) == node.operand(1);  // of a norm that was not recognised
   return kept.contains(node.op().name) || node.op().collective || !node.regions().empty() || square;
 }

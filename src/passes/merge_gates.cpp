@@ -12,9 +12,7 @@ bool mergeable(const Node& product) {
   return multiplies_weights(product) && !product.operand(3) && product.result()->sharding.partial.empty();
 }
 
-bool same_form(const Node& a, const Node& b) {
-  return a.operand(0) == b.operand(0) && joins_columns(a, b);
-}
+bool same_form(const Node& a, const Node& b) { return a.operand(0) == b.operand(0) && joins_columns(a, b); }
 
 bool is_plain(const Node& product) { return product.attributes.text("activation") == "none"; }
 

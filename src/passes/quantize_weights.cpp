@@ -99,8 +99,9 @@ class Quantizer {
     if (element_count(shape) < kLeastElements) return nullptr;
     const auto block = block_for(shape, to_, ranks_);
     if (!block) {
-      module_.notices.push_back(fmt::format("weight '{}' {} stays {}: its rows make no blocks of 32, or its columns no whole bytes on each rank",
-                                            weight.name, to_string(shape), to_string(weight.recipe->dtype)));
+      module_.notices.push_back(
+          fmt::format("weight '{}' {} stays {}: its rows make no blocks of 32, or its columns no whole bytes on each rank", weight.name,
+                      to_string(shape), to_string(weight.recipe->dtype)));
       return nullptr;
     }
     q.block = *block;

@@ -88,8 +88,8 @@ bool rewrite(Node& node) {
   // f16 models compute the norm in f32 between two casts: the norm op does so by itself.
   Node* narrow = only_user(normalized, "Cast");
   Node* widen = made_by(x, "Cast");
-  const bool island = narrow && widen && narrow->result()->type.dtype == widen->operand(0)->type.dtype &&
-                      is_float(narrow->result()->type.dtype);
+  const bool island =
+      narrow && widen && narrow->result()->type.dtype == widen->operand(0)->type.dtype && is_float(narrow->result()->type.dtype);
   Value* scaled_from = island ? narrow->result() : normalized;
   Value *scale = nullptr, *bias = nullptr;
   Node* last = with_vector(scaled_from, "Mul", scale);

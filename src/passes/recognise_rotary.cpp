@@ -55,9 +55,7 @@ bool repeats(const Value* table, std::int64_t half) {
   return true;
 }
 
-Value* first_half(GraphBuilder& builder, Value* value, std::int64_t half) {
-  return slice_last(builder, value, 0, half);
-}
+Value* first_half(GraphBuilder& builder, Value* value, std::int64_t half) { return slice_last(builder, value, 0, half); }
 
 bool touches_last(const Node& slice) {
   const std::int64_t last = slice.result()->type.rank() - 1;

@@ -1,6 +1,6 @@
 // reduce_terms: the all-reduce of a sum, one term of which is all-reduced before, becomes that plus the all-reduce of the other term. Under
-// tp the residual of a transformer is a sum over the ranks like what is added to it: so it is the same on all ranks from then on, no rank adds
-// parts to parts, and what is left is all-reduce, addition and norm in a row.
+// tp the residual of a transformer is a sum over the ranks like what is added to it: so it is the same on all ranks from then on, no rank
+// adds parts to parts, and what is left is all-reduce, addition and norm in a row.
 #include <map>
 #include <tuple>
 
@@ -13,7 +13,9 @@ namespace {
 
 using Key = std::tuple<const Value*, std::string, RankLists>;  // what is reduced, and over whom
 
-Key key_of(const Value* value, const Node& reduce) { return {value, reduce.attributes.text("axis"), reduce.attributes.get<RankLists>("groups")}; }
+Key key_of(const Value* value, const Node& reduce) {
+  return {value, reduce.attributes.text("axis"), reduce.attributes.get<RankLists>("groups")};
+}
 
 // Puts terms in the place of `reduce`, if one is known; gives what its operand's sum is then.
 Value* sum_of(Node& reduce, const std::map<Key, Value*>& known) {

@@ -103,7 +103,8 @@ class Rewriter {
     for (const auto& [name, value] : decision.attributes) node.attributes.set(name, value);
     if (node.op().localize) node.op().localize(node, mesh_);
     NamedAttributes attributes;
-    for (std::size_t i = 0; i < node.op().fields.size(); ++i) attributes.emplace_back(node.op().fields[i].name, node.attributes.values()[i]);
+    for (std::size_t i = 0; i < node.op().fields.size(); ++i)
+      attributes.emplace_back(node.op().fields[i].name, node.attributes.values()[i]);
     return attributes;
   }
 
@@ -118,8 +119,10 @@ class Rewriter {
       const Value* result = node.result(i);
       const Type expected = local_type(result->type, result->sharding, mesh_);
       if (added->result(i)->type != expected)
-        throw Error(ErrorCode::internal, fmt::format("sharded as {} its result is {}, expected {}", result->sharding.to_string(),
-                                                     added->result(i)->type.to_string(), expected.to_string()), node.label());
+        throw Error(ErrorCode::internal,
+                    fmt::format("sharded as {} its result is {}, expected {}", result->sharding.to_string(),
+                                added->result(i)->type.to_string(), expected.to_string()),
+                    node.label());
       added->result(i)->sharding = result->sharding;
       placed_[result] = {added->result(i), result->sharding};
       place_result(*result);
@@ -143,7 +146,8 @@ class Rewriter {
     out.partial.clear();
     for (std::size_t d = 0; d < out.dims.size(); ++d)
       for (Factor& f : out.dims[d])
-        std::erase_if(f.axes, [&](const std::string& axis) { return strategy(axis) == "tp" && !(is_cache(output.type, d) && caches_split(axis)); });
+        std::erase_if(f.axes,
+                      [&](const std::string& axis) { return strategy(axis) == "tp" && !(is_cache(output.type, d) && caches_split(axis)); });
     return out.normalized(mesh_);
   }
 

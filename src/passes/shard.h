@@ -16,7 +16,8 @@ namespace tandem {
 
 struct ShardOptions {
   Mesh mesh;
-  // Strategy per axis: "tp", "cp", "dp", or "explicit" where `io` alone says what it splits. An axis that is not named gets the strategy of its name.
+  // Strategy per axis: "tp", "cp", "dp", or "explicit" where `io` alone says what it splits. An axis that is not named gets the strategy of
+  // its name.
   std::map<std::string, std::string> strategies;
   // Inputs, outputs and weights by name that are to lie otherwise than the strategies say: "same" or "DIM:AXIS[,DIM:AXIS…]", the axes of
   // one dimension major first; results of nodes too, where a value has that name.

@@ -50,7 +50,8 @@ ShardingDecision decide_attention(const Node& node, std::vector<Sharding> have, 
   ShardingDecision decision = decide(node, have, mesh);
   if (!axis.empty()) {
     for (int i : {1, 2}) set_sequence(decision.operands[static_cast<std::size_t>(i)], 4, kSequence, kv_sequence);
-    decision.attributes = {{"num_ranks", std::int64_t{mesh.size(axis)}}, {"axis", axis}, {"kv_extent", node.operand(1)->type.dims[kSequence]}};
+    decision.attributes = {
+        {"num_ranks", std::int64_t{mesh.size(axis)}}, {"axis", axis}, {"kv_extent", node.operand(1)->type.dims[kSequence]}};
     if (rows) decision.attributes.emplace_back("extent", node.operand(0)->type.dims[kSequence]);
     else decision.attributes.emplace_back("split", std::string("kv"));
     decision.note = rows ? fmt::format("the sequence is split over {}: k and v are exchanged inside", axis)

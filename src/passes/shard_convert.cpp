@@ -21,7 +21,8 @@ class Converter {
     for (std::size_t d = 0; d < global_.dims.size(); ++d)
       if (now_.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d))) gather(d);
     for (std::size_t d = 0; d < global_.dims.size(); ++d)
-      if (target.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d))) slice(d, target.dim(static_cast<int>(d)));
+      if (target.is_split(static_cast<int>(d)) && now_.dims[d] != target.dim(static_cast<int>(d)))
+        slice(d, target.dim(static_cast<int>(d)));
     return value_;
   }
 
@@ -53,8 +54,10 @@ class Converter {
   bool reduce_scatter(const Partial& p, const Sharding& target) {
     const int d = plain_split(target, p.axis);
     if (d < 0 || now_.is_split(d) || !divides(d, p.axis)) return false;
-    add("ReduceScatter", {{"axis", p.axis}, {"num_ranks", std::int64_t{mesh_.size(p.axis)}},
-                          {"reduce", std::string(to_string(p.reduction))}, {"dim", std::int64_t{d}}});
+    add("ReduceScatter", {{"axis", p.axis},
+                          {"num_ranks", std::int64_t{mesh_.size(p.axis)}},
+                          {"reduce", std::string(to_string(p.reduction))},
+                          {"dim", std::int64_t{d}}});
     now_.dims[static_cast<std::size_t>(d)] = target.dim(d);
     std::erase(now_.partial, p);
     return true;
@@ -66,8 +69,11 @@ class Converter {
     const std::string axis = now_.dims[d][0].axes[0];
     const int to = plain_split(target, axis);
     if (to < 0 || to == static_cast<int>(d) || now_.is_split(to) || target.is_split(static_cast<int>(d)) || !divides(to, axis)) return;
-    add("AllToAll", {{"axis", axis}, {"num_ranks", std::int64_t{mesh_.size(axis)}}, {"split_dim", std::int64_t{to}},
-                     {"concat_dim", static_cast<std::int64_t>(d)}, {"trim", trim(static_cast<int>(d), axis)}});
+    add("AllToAll", {{"axis", axis},
+                     {"num_ranks", std::int64_t{mesh_.size(axis)}},
+                     {"split_dim", std::int64_t{to}},
+                     {"concat_dim", static_cast<std::int64_t>(d)},
+                     {"trim", trim(static_cast<int>(d), axis)}});
     now_.dims[d].clear();
     now_.dims[static_cast<std::size_t>(to)] = target.dim(to);
   }
@@ -102,7 +108,8 @@ class Converter {
       for (auto axis = f.axes.rbegin(); axis != f.axes.rend(); ++axis) {
         gathered *= mesh_.size(*axis);
         const bool padded = axis + 1 == f.axes.rend() && block * Dim(gathered) != f.size;
-        add("AllGather", {{"axis", *axis}, {"num_ranks", std::int64_t{mesh_.size(*axis)}}, {"dim", dim}, {"trim", padded ? f.size : Dim(0)}});
+        add("AllGather",
+            {{"axis", *axis}, {"num_ranks", std::int64_t{mesh_.size(*axis)}}, {"dim", dim}, {"trim", padded ? f.size : Dim(0)}});
       }
       parts[j] = f.size;
     }

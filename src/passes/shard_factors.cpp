@@ -70,13 +70,15 @@ std::vector<std::string> axes_of(const DimSharding& part) {
 }
 
 bool divides(const DimSharding& part, const Mesh& mesh) {
-  return std::all_of(part.begin(), part.end(), [&](const Factor& f) { return f.axes.empty() || f.size.exact_divide(split_count(f, mesh)); });
+  return std::all_of(part.begin(), part.end(),
+                     [&](const Factor& f) { return f.axes.empty() || f.size.exact_divide(split_count(f, mesh)); });
 }
 
 // The factors' shardings agreed among the operands: first come, first served, weights before activations.
 class Agreement {
  public:
-  Agreement(const Node& node, const ShardingRule& rule, const Mesh& mesh) : node_(node), rule_(rule), mesh_(mesh), parts_(rule.factors.size()) {}
+  Agreement(const Node& node, const ShardingRule& rule, const Mesh& mesh)
+      : node_(node), rule_(rule), mesh_(mesh), parts_(rule.factors.size()) {}
 
   void propose(std::size_t operand, const Sharding& have) {
     const auto& dims = rule_.operands.at(operand);

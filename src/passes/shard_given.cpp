@@ -59,12 +59,15 @@ Sharding parse_placement(const std::string& name, const std::string& text, const
     const std::string part = text.substr(at, end - at);
     at = end + 1;
     const std::size_t colon = part.find(':');
-    const bool number = colon != std::string::npos && colon > 0 && colon < 3 && std::all_of(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(colon), ::isdigit);
+    const bool number = colon != std::string::npos && colon > 0 && colon < 3 &&
+                        std::all_of(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(colon), ::isdigit);
     if (!number) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': expected same or DIM:AXIS[,DIM:AXIS…]", text, name);
     const std::size_t dim = std::stoul(part.substr(0, colon));
     const std::string axis = part.substr(colon + 1);
-    if (dim >= type.dims.size()) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': it has {} dimensions", text, name, type.dims.size());
-    if (!mesh.has(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}': mesh {} has no axis '{}'", text, name, mesh.to_string(), axis);
+    if (dim >= type.dims.size())
+      fail(ErrorCode::invalid_argument, "placement '{}' of '{}': it has {} dimensions", text, name, type.dims.size());
+    if (!mesh.has(axis))
+      fail(ErrorCode::invalid_argument, "placement '{}' of '{}': mesh {} has no axis '{}'", text, name, mesh.to_string(), axis);
     if (s.mentions(axis)) fail(ErrorCode::invalid_argument, "placement '{}' of '{}' names an axis twice", text, name);
     if (s.dims[dim].empty()) s.dims[dim] = {{type.dims[dim], {}}};
     s.dims[dim][0].axes.push_back(axis);
@@ -98,9 +101,13 @@ void check_given(const Module& module, const ShardOptions& options, std::vector<
            std::ranges::any_of(graph.outputs(), [&](const Graph::Output& output) { return output.name == name; });
   };
   for (const auto& [name, text] : options.io) {
-    if (module.has_source(name) || std::ranges::any_of(module.graphs(), [&](const auto& graph) { return is_placed(*graph, name); })) continue;
-    if (!module.placements.contains(name)) fail(ErrorCode::invalid_argument, "placement of '{}': the model has no such input, output or weight", name);
-    notices.push_back(fmt::format("the file places '{}' ({}), which is no value of its own any more once the model is simplified: it lies as its neighbours do", name, text));
+    if (module.has_source(name) || std::ranges::any_of(module.graphs(), [&](const auto& graph) { return is_placed(*graph, name); }))
+      continue;
+    if (!module.placements.contains(name))
+      fail(ErrorCode::invalid_argument, "placement of '{}': the model has no such input, output or weight", name);
+    notices.push_back(fmt::format(
+        "the file places '{}' ({}), which is no value of its own any more once the model is simplified: it lies as its neighbours do", name,
+        text));
   }
 }
 

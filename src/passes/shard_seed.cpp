@@ -18,11 +18,14 @@ void seed_heads(const Graph& graph, const std::string& axis, const Mesh& mesh, S
       const Dim heads = value->type.dims.at(1);
       if (!heads.exact_divide(n)) {
         if (i > 0 && heads.is_constant() && n % heads.constant() == 0) {
-          seeds.notices.push_back(fmt::format("{}: {} kv heads are repeated over {} ranks of {}", node->label(), heads.to_string(), n, axis));
+          seeds.notices.push_back(
+              fmt::format("{}: {} kv heads are repeated over {} ranks of {}", node->label(), heads.to_string(), n, axis));
           continue;
         }
-        throw Error(ErrorCode::unsupported, fmt::format("{} heads of '{}' do not divide over {}={}; choose a size of {} that divides the heads",
-                                                        heads.to_string(), value->name(), axis, n, axis), node->label());
+        throw Error(ErrorCode::unsupported,
+                    fmt::format("{} heads of '{}' do not divide over {}={}; choose a size of {} that divides the heads", heads.to_string(),
+                                value->name(), axis, n, axis),
+                    node->label());
       }
       Trace trace(mesh);
       trace.follow(value, Sharding::split(value->type.rank(), 1, heads, axis));
@@ -66,9 +69,11 @@ void seed_chains(const Graph& graph, const std::string& axis, const Mesh& mesh, 
 std::int64_t vocabulary_of(const Graph& graph) {
   std::int64_t rows = 0;
   for (const auto& node : graph.nodes()) {
-    if (!node->is("Gather") || !node->operand(0)->weight() || node->operand(0)->type.rank() != 2 || node->attributes.integer("axis") != 0) continue;
+    if (!node->is("Gather") || !node->operand(0)->weight() || node->operand(0)->type.rank() != 2 || node->attributes.integer("axis") != 0)
+      continue;
     const Value* ids = node->operand(1);
-    while (!ids->is_input() && ids->producer() && (ids->producer()->is("Cast") || ids->producer()->is("Reshape"))) ids = ids->producer()->operand(0);
+    while (!ids->is_input() && ids->producer() && (ids->producer()->is("Cast") || ids->producer()->is("Reshape")))
+      ids = ids->producer()->operand(0);
     if (ids->is_input()) rows = std::max(rows, node->operand(0)->type.dims[0].value().value_or(0));
   }
   return rows;
@@ -86,7 +91,8 @@ void seed_vocabulary(const Graph& graph, const std::string& axis, const Mesh& me
     const Value* weight = node->operand(table ? 0 : 1);
     if (!weight->weight() || weight->type.rank() != 2 || weight->type.dims[table ? 0 : 1] != Dim(rows)) continue;
     if (rows % mesh.size(axis) != 0) {
-      seeds.notices.push_back(fmt::format("{}: a vocabulary of {} does not divide over {}={} and stays whole", node->label(), rows, axis, mesh.size(axis)));
+      seeds.notices.push_back(
+          fmt::format("{}: a vocabulary of {} does not divide over {}={} and stays whole", node->label(), rows, axis, mesh.size(axis)));
       continue;
     }
     found[weight] = Sharding::split(2, table ? 0 : 1, rows, axis);
@@ -131,10 +137,13 @@ Seeds seed(const Graph& graph, const ShardOptions& options) {
     if (strategy == "tp") seed_tensor(graph, axis.name, options.mesh, seeds);
     else if (strategy == "cp") seed_sequence(graph, axis.name, options.mesh, seeds);
     else if (strategy == "dp") seed_batch(graph, axis.name, options.mesh, seeds);
-    else if (strategy != "explicit") fail(ErrorCode::invalid_argument, "mesh axis '{}' has no strategy: name it tp, cp or dp, or give --strategy", axis.name);
+    else if (strategy != "explicit")
+      fail(ErrorCode::invalid_argument, "mesh axis '{}' has no strategy: name it tp, cp or dp, or give --strategy", axis.name);
     place_given(graph, options, seeds);
     if (strategy == "explicit") {
-      if (!is_given(options, axis.name)) fail(ErrorCode::invalid_argument, "nothing is placed on axis '{}': strategy explicit needs --io or a file with sharding annotations", axis.name);
+      if (!is_given(options, axis.name))
+        fail(ErrorCode::invalid_argument,
+             "nothing is placed on axis '{}': strategy explicit needs --io or a file with sharding annotations", axis.name);
       continue;
     }
     if (seeds.values == before.values && !is_given(options, axis.name))

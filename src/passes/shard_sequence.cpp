@@ -43,7 +43,8 @@ bool is_cache_like(const Value* part, const Value* keys) {
   if (!part || part->weight()) return false;
   if (!part->is_input()) {
     const Node& maker = *part->producer();
-    return (maker.is("Concat") || maker.is("Transpose")) && std::ranges::any_of(maker.operands(), [&](const Value* of) { return is_cache_like(of, keys); });
+    return (maker.is("Concat") || maker.is("Transpose")) &&
+           std::ranges::any_of(maker.operands(), [&](const Value* of) { return is_cache_like(of, keys); });
   }
   return part->type.rank() == 4 && part->type.dims[1] == keys->type.dims[1] && part->type.dims[3] == keys->type.dims[3];
 }
@@ -100,9 +101,8 @@ std::int64_t typical(const Dim& dim, const Graph& graph) {
 
 // Splitting the cache saves memory and the reading of it; splitting the rows saves work on the rows.
 bool cache_is_longer(const Caches& caches, const Graph& graph) {
-  return std::ranges::any_of(caches.appends, [&](const Node* join) {
-    return typical(joined_extent(*join, 0), graph) >= typical(joined_extent(*join, 1), graph);
-  });
+  return std::ranges::any_of(
+      caches.appends, [&](const Node* join) { return typical(joined_extent(*join, 0), graph) >= typical(joined_extent(*join, 1), graph); });
 }
 
 }  // namespace
@@ -114,10 +114,11 @@ void seed_sequence(const Graph& graph, const std::string& axis, const Mesh& mesh
   Trace fresh(mesh);  // what the new rows are made of
   if (!caches.attention.empty()) {
     const bool split_cache = cache_is_longer(caches, graph);
-    seeds.notices.push_back(split_cache ? fmt::format("the cache is split over {}={}, the new rows are on every rank", axis, mesh.size(axis))
-                                        : fmt::format("more new rows than the cache is long are split over {}={}, the cache is on every rank; "
-                                                      "a shape with a longer cache splits the cache",
-                                                      axis, mesh.size(axis)));
+    seeds.notices.push_back(split_cache
+                                ? fmt::format("the cache is split over {}={}, the new rows are on every rank", axis, mesh.size(axis))
+                                : fmt::format("more new rows than the cache is long are split over {}={}, the cache is on every rank; "
+                                              "a shape with a longer cache splits the cache",
+                                              axis, mesh.size(axis)));
     if (split_cache) {
       add_seeds(seeds, caches.past);
       for (const Node* node : caches.attention) fresh.follow(node->operand(0), kSequence, axis);
@@ -150,10 +151,8 @@ ShardingDecision decide_append(const Node& node, const std::vector<Sharding>& ha
   split(decision.operands[0], joined_extent(node, 0));
   split(decision.results[0], node.result()->type.dims[static_cast<std::size_t>(dim)]);
   decision.op = "Append";
-  decision.attributes = {{"axis", axis},
-                         {"num_ranks", std::int64_t{mesh.size(axis)}},
-                         {"dim", std::int64_t{dim}},
-                         {"extent", joined_extent(node, 0)}};
+  decision.attributes = {
+      {"axis", axis}, {"num_ranks", std::int64_t{mesh.size(axis)}}, {"dim", std::int64_t{dim}}, {"extent", joined_extent(node, 0)}};
   decision.note = fmt::format("the cache is split over {}: rows move where its blocks grow", axis);
   return decision;
 }

@@ -37,7 +37,8 @@ class EngineFile {
   // expected and what was found, Error(io) if the file cannot be read.
   static EngineFile open(const std::filesystem::path& path, const OpSet& ops, const std::string& device = "cpu");
   // The same from memory that lives as long as `owner`.
-  static EngineFile parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const OpSet& ops, const std::string& device = "cpu");
+  static EngineFile parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const OpSet& ops,
+                          const std::string& device = "cpu");
 
   const Plan& plan() const { return *plan_; }
   std::shared_ptr<const Plan> shared_plan() const { return plan_; }

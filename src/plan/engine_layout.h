@@ -13,8 +13,8 @@
 
 namespace tandem {
 
-inline constexpr std::int64_t kPage = 4096;           // the data starts on one, and so does every slice of kPagedBytes or more
-inline constexpr std::int64_t kSliceAlignment = 64;   // of smaller slices
+inline constexpr std::int64_t kPage = 4096;          // the data starts on one, and so does every slice of kPagedBytes or more
+inline constexpr std::int64_t kSliceAlignment = 64;  // of smaller slices
 inline constexpr std::int64_t kPagedBytes = 16 * kPage;
 inline constexpr std::size_t kMetadataLimit = 64 << 10;  // bytes of all keys and values
 inline constexpr std::string_view kPlanTensor = ".tandem/plan";
@@ -23,8 +23,8 @@ inline constexpr std::string_view kPadPrefix = ".pad/";
 inline std::string code_tensor(std::size_t index) { return fmt::format(".tandem/kernel/{}", index); }  // of Plan::code
 
 inline constexpr const char* kFormatKey = "tandem.format";
-inline constexpr const char* kDigestKey = "tandem.digest";          // of the header, computed with sixteen zeros in its place
-inline constexpr const char* kPlanDigestKey = "tandem.plan_digest";  // of the bytes of the plan
+inline constexpr const char* kDigestKey = "tandem.digest";            // of the header, computed with sixteen zeros in its place
+inline constexpr const char* kPlanDigestKey = "tandem.plan_digest";   // of the bytes of the plan
 inline constexpr const char* kFingerprintKey = "tandem.fingerprint";  // what ranks compare: digest(plan)
 inline constexpr const char* kDeviceKey = "tandem.device";
 inline constexpr const char* kMeshKey = "tandem.mesh";

@@ -57,7 +57,8 @@ EngineFile EngineFile::open(const std::filesystem::path& path, const OpSet& ops,
   }
 }
 
-EngineFile EngineFile::parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const OpSet& ops, const std::string& device) {
+EngineFile EngineFile::parse(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const OpSet& ops,
+                             const std::string& device) {
   check_looks_like_safetensors(bytes);
   EngineFile engine(Safetensors::parse(bytes, std::move(owner), ErrorCode::invalid_engine));
   const std::uint64_t start = engine.file_.data_offset();
@@ -99,7 +100,8 @@ void EngineFile::read_code(Plan& plan) const {
     const auto found = file_.entries().find(code_tensor(i));
     if (found == file_.entries().end()) refuse("the tensor '{}' is missing", code_tensor(i));
     if (found->second.dtype != DType::u8 || found->second.shape != Shape{code.size})
-      refuse("tensor '{}' is {}{}, expected u8[{}]", code_tensor(i), to_string(found->second.dtype), to_string(found->second.shape), code.size);
+      refuse("tensor '{}' is {}{}, expected u8[{}]", code_tensor(i), to_string(found->second.dtype), to_string(found->second.shape),
+             code.size);
     const std::span<const std::byte> bytes = file_.tensor(code_tensor(i)).bytes();
     StoredCode made = stored_code(code.text, code.sm, std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end()));
     require_equal("digest of '" + code_tensor(i) + "'", made.digest, code.digest);
@@ -122,8 +124,10 @@ void EngineFile::check_slices() const {
       if (found == file_.entries().end()) refuse("the slice '{}' is missing", name);
       const SafetensorsEntry& entry = found->second;
       if (entry.dtype != dtype || entry.shape != shape)
-        refuse("slice '{}' is {}{}, expected {}{}", name, to_string(entry.dtype), to_string(entry.shape), to_string(dtype), to_string(shape));
-      if (entry.begin % kSliceAlignment != 0) refuse("slice '{}' starts at byte {}, expected a multiple of {}", name, entry.begin, kSliceAlignment);
+        refuse("slice '{}' is {}{}, expected {}{}", name, to_string(entry.dtype), to_string(entry.shape), to_string(dtype),
+               to_string(shape));
+      if (entry.begin % kSliceAlignment != 0)
+        refuse("slice '{}' starts at byte {}, expected a multiple of {}", name, entry.begin, kSliceAlignment);
       expected.insert(name);
     }
   }
@@ -146,7 +150,8 @@ Tensor EngineFile::map_weight(const PlanWeight& weight, int rank) const {
   const Tensor stored = file_.tensor(name);
   const auto [dtype, shape] = stored_type(weight);
   if (stored.dtype() != dtype || stored.shape() != shape)
-    refuse("slice '{}' is {}{}, expected {}{}", name, to_string(stored.dtype()), to_string(stored.shape()), to_string(dtype), to_string(shape));
+    refuse("slice '{}' is {}{}, expected {}{}", name, to_string(stored.dtype()), to_string(stored.shape()), to_string(dtype),
+           to_string(shape));
   const Tensor slice = file_.viewed(name, weight.dtype, weight.shape);
   if (!mapped_) return slice;
   return {slice.dtype(), slice.shape(), slice.data(), std::make_shared<MappedSlice>(mapped_, stored.bytes())};

@@ -75,7 +75,7 @@ class Layout {
 };
 
 // One line per input or output: name: type{sharding}; cut short where there are very many.
-std::string ports(const Plan& plan, std::vector<Binding> Program::* list) {
+std::string ports(const Plan& plan, std::vector<Binding> Program::*list) {
   std::string text;
   for (const Program& p : plan.programs)
     for (const Binding& b : p.*list) {
@@ -126,8 +126,8 @@ void write_slice(const ByteSink& sink, const Entry& entry, const SliceSource& sl
   const PlanWeight& w = *entry.weight;
   const Tensor slice = slice_of(w, entry.rank);
   if (slice.dtype() != w.dtype || slice.shape() != w.shape)
-    fail(ErrorCode::mismatch, "weight '{}' of rank {} is {}{}, the plan has {}{}", w.name, entry.rank, to_string(slice.dtype()), to_string(slice.shape()),
-         to_string(w.dtype), to_string(w.shape));
+    fail(ErrorCode::mismatch, "weight '{}' of rank {} is {}{}, the plan has {}{}", w.name, entry.rank, to_string(slice.dtype()),
+         to_string(slice.shape()), to_string(w.dtype), to_string(w.shape));
   sink(slice.bytes());
 }
 

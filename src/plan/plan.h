@@ -18,12 +18,12 @@ namespace tandem {
 struct PlanValue {
   std::string name;
   enum class Kind : std::uint8_t { input, weight, temporary } kind = Kind::temporary;
-  Type type;                // local: what one rank holds
-  int weight = -1;          // index into Plan::weights
-  int alias_of = -1;        // lies in the memory of this value (Reshape, in-place steps); -1: its own
-  int first_step = -1;      // lifetime of a temporary: written first here …
-  int last_step = -1;       // … read last here; outputs live to the end
-  Sharding sharding = {};   // what passes made of it, to look at; no run reads it
+  Type type;               // local: what one rank holds
+  int weight = -1;         // index into Plan::weights
+  int alias_of = -1;       // lies in the memory of this value (Reshape, in-place steps); -1: its own
+  int first_step = -1;     // lifetime of a temporary: written first here …
+  int last_step = -1;      // … read last here; outputs live to the end
+  Sharding sharding = {};  // what passes made of it, to look at; no run reads it
 };
 
 // A kernel that was considered for a step.
@@ -35,27 +35,27 @@ struct Candidate {
 };
 
 struct Step {
-  std::string kernel;       // KernelDef::name
-  std::string op;           // OpDef::name
-  std::string node;         // name in the model, for messages and traces
+  std::string kernel;  // KernelDef::name
+  std::string op;      // OpDef::name
+  std::string node;    // name in the model, for messages and traces
   Attributes attributes;
   std::vector<int> operands;  // indices into values; -1: absent
   std::vector<int> results;
-  std::string note;           // why the step is here, for `inspect`
-  double microseconds = 0;    // measured at build for the opt shapes; 0: by rule
+  std::string note;         // why the step is here, for `inspect`
+  double microseconds = 0;  // measured at build for the opt shapes; 0: by rule
   bool communicates = false;
   std::vector<Candidate> candidates = {};  // the kernels considered, where there was more than one
   // What it waits for: all of the step before it; or, if it starts early, only for that step to let it begin, until its kernel waits.
   bool starts_early = false;
   std::vector<int> resident = {};  // of a step that starts early: the operands (positions) that its kernel may read before it waits
-  std::string algorithm = {};  // of those of the kernel's library, the best at the opt shapes; empty: the library decides
+  std::string algorithm = {};      // of those of the kernel's library, the best at the opt shapes; empty: the library decides
 };
 
 // An input or output as the caller sees it.
 struct Binding {
   std::string name;
   int value = -1;
-  Type type;                // global
+  Type type;  // global
   Sharding sharding;
 };
 
@@ -72,8 +72,8 @@ struct Program {
 struct PlanWeight {
   std::string name;
   DType dtype = DType::f32;
-  Shape shape;              // local
-  RecipePtr recipe;         // over sources of the imported model; holds @axis symbols where sharded
+  Shape shape;                    // local
+  RecipePtr recipe;               // over sources of the imported model; holds @axis symbols where sharded
   std::vector<std::string> axes;  // mesh axes its content depends on, in mesh order: one tensor per distinct slice
   bool frozen = false;
 };
@@ -82,14 +82,14 @@ struct PlanWeight {
 struct CollectiveUse {
   int program = 0;
   int step = 0;
-  std::string operation;    // all_reduce, …; append; attention for an exchange inside Attention
+  std::string operation;  // all_reduce, …; append; attention for an exchange inside Attention
   std::string reduce;
   DType dtype = DType::f32;
-  Dim count;                // elements of the local input
-  std::string axis;         // mesh axis, or empty
-  RankLists groups;         // explicit rank lists; empty with an empty axis: the whole world
+  Dim count;         // elements of the local input
+  std::string axis;  // mesh axis, or empty
+  RankLists groups;  // explicit rank lists; empty with an empty axis: the whole world
   int root = -1;
-  Dim bytes;                // sent by each rank
+  Dim bytes;  // sent by each rank
 };
 
 // What a text of KernelDef::texts became for one kind of GPU.
@@ -106,13 +106,13 @@ StoredCode stored_code(std::string text, int sm, std::shared_ptr<const std::vect
 
 struct Plan {
   int format = 1;
-  std::string tool;         // "tandem 0.1.0"
+  std::string tool;  // "tandem 0.1.0"
   std::string device = "cpu";
   std::vector<std::string> features;  // CPU features or SM the chosen kernels need
   Mesh mesh;
-  std::string strategy;     // what was asked for, like "tp=2"
+  std::string strategy;  // what was asked for, like "tp=2"
   bool refittable = false;
-  bool exact = false;       // no kernel with weaker rounding or NaN rules may run its steps
+  bool exact = false;             // no kernel with weaker rounding or NaN rules may run its steps
   std::vector<Program> programs;  // the one that runs, for each optimization profile, under one name; then others
   std::vector<PlanWeight> weights;
   std::vector<CollectiveUse> collectives;

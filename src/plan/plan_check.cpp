@@ -18,7 +18,8 @@ void check_sharding(const Sharding& s, std::size_t rank, const Mesh& mesh, const
   require(s.dims.empty() || s.dims.size() == rank, "'{}': a sharding of {} dimensions, expected {}", name, s.dims.size(), rank);
   std::set<std::string_view> seen;
   const auto use = [&](const std::string& axis) {
-    require(mesh.has(axis) && seen.insert(axis).second, "'{}': sharding {} and mesh ({}) do not fit", name, s.to_string(), mesh.to_string());
+    require(mesh.has(axis) && seen.insert(axis).second, "'{}': sharding {} and mesh ({}) do not fit", name, s.to_string(),
+            mesh.to_string());
   };
   for (const DimSharding& d : s.dims)
     for (const Factor& f : d)
@@ -44,7 +45,8 @@ class ProgramCheck {
 
  private:
   const PlanValue& value(int index, std::string_view what) const {
-    require(index >= 0 && static_cast<std::size_t>(index) < program_.values.size(), "{}: value {} of {}", what, index, program_.values.size());
+    require(index >= 0 && static_cast<std::size_t>(index) < program_.values.size(), "{}: value {} of {}", what, index,
+            program_.values.size());
     return program_.values[static_cast<std::size_t>(index)];
   }
 
@@ -55,12 +57,14 @@ class ProgramCheck {
     for (std::size_t i = 0; i < program_.values.size(); ++i) {
       const PlanValue& v = program_.values[i];
       const bool weight = v.kind == PlanValue::Kind::weight;
-      require(weight == (v.weight >= 0) && v.weight < static_cast<int>(plan_.weights.size()), "value '{}': weight {} of {}", v.name, v.weight,
-              plan_.weights.size());
+      require(weight == (v.weight >= 0) && v.weight < static_cast<int>(plan_.weights.size()), "value '{}': weight {} of {}", v.name,
+              v.weight, plan_.weights.size());
       // Aliases point backwards, so that following them ends.
-      require(v.alias_of >= -1 && v.alias_of < static_cast<int>(i), "value '{}' (number {}) is an alias of number {}", v.name, i, v.alias_of);
+      require(v.alias_of >= -1 && v.alias_of < static_cast<int>(i), "value '{}' (number {}) is an alias of number {}", v.name, i,
+              v.alias_of);
       require(v.alias_of < 0 || v.kind == PlanValue::Kind::temporary, "value '{}' is an alias, expected a temporary", v.name);
-      require(v.first_step >= -1 && v.first_step < std::max(steps, 1) && v.last_step >= -1 && v.last_step <= steps && v.first_step <= v.last_step,
+      require(v.first_step >= -1 && v.first_step < std::max(steps, 1) && v.last_step >= -1 && v.last_step <= steps &&
+                  v.first_step <= v.last_step,
               "value '{}' lives from step {} to {} of {}", v.name, v.first_step, v.last_step, steps);
       for (const Dim& d : v.type.dims) require(!d.is_constant() || d.constant() >= 0, "value '{}' is {}", v.name, v.type.to_string());
       check_sharding(v.sharding, v.type.dims.size(), plan_.mesh, v.name);
@@ -87,9 +91,7 @@ class ProgramCheck {
     require(size(v.type) == size(of), "value '{}' is {}, an alias of {}", v.name, v.type.to_string(), of.to_string());
   }
 
-  bool is_written(int index) const {
-    return written_[static_cast<std::size_t>(index)] || written_[static_cast<std::size_t>(root(index))];
-  }
+  bool is_written(int index) const { return written_[static_cast<std::size_t>(index)] || written_[static_cast<std::size_t>(root(index))]; }
 
   void step(std::size_t number) {
     const Step& s = program_.steps[number];
@@ -97,8 +99,8 @@ class ProgramCheck {
     const OpDef* op = ops_.find(s.op);
     require(op != nullptr, "{}: this build has no such op", label);
     const auto count = static_cast<int>(s.operands.size());
-    require(count >= op->min_operands && (op->max_operands < 0 || count <= op->max_operands), "{}: {} operands, expected {} to {}", label, count,
-            op->min_operands, op->max_operands);
+    require(count >= op->min_operands && (op->max_operands < 0 || count <= op->max_operands), "{}: {} operands, expected {} to {}", label,
+            count, op->min_operands, op->max_operands);
     OpCall call{op, s.attributes, {}, {}};
     for (int i = 0; i < count; ++i) {
       const int operand = s.operands[static_cast<std::size_t>(i)];
@@ -110,7 +112,8 @@ class ProgramCheck {
     for (const int result : s.results) {
       written_by_[static_cast<std::size_t>(root(check_index(result, label)))] = static_cast<int>(number);
       const PlanValue& v = value(result, label);
-      require(v.kind == PlanValue::Kind::temporary && !written_[static_cast<std::size_t>(result)], "{}: result '{}' is written twice", label, v.name);
+      require(v.kind == PlanValue::Kind::temporary && !written_[static_cast<std::size_t>(result)], "{}: result '{}' is written twice",
+              label, v.name);
       const PlanValue& base = program_.values[static_cast<std::size_t>(root(result))];
       require(base.kind == PlanValue::Kind::temporary, "{}: result '{}' lies in an input or a weight", label, v.name);
       written_[static_cast<std::size_t>(result)] = true;
@@ -132,8 +135,9 @@ class ProgramCheck {
     std::set<int> own;
     for (const int result : s.results) own.insert(root(check_index(result, label)));
     for (const int position : s.resident) {
-      require(position >= 0 && static_cast<std::size_t>(position) < s.operands.size() && s.operands[static_cast<std::size_t>(position)] >= 0,
-              "{}: operand {} is resident, and absent", label, position);
+      require(
+          position >= 0 && static_cast<std::size_t>(position) < s.operands.size() && s.operands[static_cast<std::size_t>(position)] >= 0,
+          "{}: operand {} is resident, and absent", label, position);
       const int memory = root(s.operands[static_cast<std::size_t>(position)]);
       require(written_by_[static_cast<std::size_t>(memory)] < last_full_ && !own.contains(memory),
               "{}: operand {} is read early, but may be written at that time", label, position);
@@ -154,7 +158,8 @@ class ProgramCheck {
     }
     require(expected.size() == call.results.size(), "{}: {} results, expected {}", label, call.results.size(), expected.size());
     for (std::size_t i = 0; i < expected.size(); ++i)
-      require(call.results[i] == expected[i], "{}: result {} is {}, expected {}", label, i, call.results[i].to_string(), expected[i].to_string());
+      require(call.results[i] == expected[i], "{}: result {} is {}, expected {}", label, i, call.results[i].to_string(),
+              expected[i].to_string());
   }
 
   void bindings(const std::vector<Binding>& list, std::string_view what) const {
@@ -172,16 +177,16 @@ class ProgramCheck {
   const Plan& plan_;
   const Program& program_;
   const OpSet& ops_;
-  std::vector<bool> written_;  // by a step so far, or from the start
-  std::vector<int> root_;      // per value: whose memory it lies in
+  std::vector<bool> written_;    // by a step so far, or from the start
+  std::vector<int> root_;        // per value: whose memory it lies in
   std::vector<int> written_by_;  // per value that is a root: the last step so far; -1: none
   int last_full_ = 0;            // the last step so far that waits for all of the one before it
 };
 
 void check_weight(const PlanWeight& w, const Mesh& mesh) {
   require(!w.name.empty(), "a weight has no name");
-  require(w.recipe->dtype == w.dtype && w.recipe->shape == w.shape, "weight '{}' is {}{}, its recipe makes {}{}", w.name, to_string(w.dtype),
-          to_string(w.shape), to_string(w.recipe->dtype), to_string(w.recipe->shape));
+  require(w.recipe->dtype == w.dtype && w.recipe->shape == w.shape, "weight '{}' is {}{}, its recipe makes {}{}", w.name,
+          to_string(w.dtype), to_string(w.shape), to_string(w.recipe->dtype), to_string(w.recipe->shape));
   std::set<std::string> symbols;
   w.recipe->collect_symbols(symbols);
   std::vector<std::string> expected;
@@ -189,7 +194,8 @@ void check_weight(const PlanWeight& w, const Mesh& mesh) {
     if (symbols.erase("@" + a.name)) expected.push_back(a.name);
   require(symbols.empty(), "weight '{}': the recipe has the symbol {}, expected coordinates of the mesh ({})", w.name,
           symbols.empty() ? "" : *symbols.begin(), mesh.to_string());
-  require(w.axes == expected, "weight '{}' depends on axes [{}], its recipe on [{}]", w.name, fmt::join(w.axes, ","), fmt::join(expected, ","));
+  require(w.axes == expected, "weight '{}' depends on axes [{}], its recipe on [{}]", w.name, fmt::join(w.axes, ","),
+          fmt::join(expected, ","));
 }
 
 void check_collective(const CollectiveUse& use, const Plan& plan) {
@@ -225,8 +231,9 @@ void check_profiles(const Plan& plan) {
     });
   };
   for (std::size_t p = 1; p < plan.profiles(); ++p)
-    require(same(plan.programs[p], first.inputs, plan.programs[p].inputs) && same(plan.programs[p], first.outputs, plan.programs[p].outputs),
-            "the program of profile {} has other inputs or outputs than that of profile 0", p);
+    require(
+        same(plan.programs[p], first.inputs, plan.programs[p].inputs) && same(plan.programs[p], first.outputs, plan.programs[p].outputs),
+        "the program of profile {} has other inputs or outputs than that of profile 0", p);
 }
 
 void check_parts(const Plan& plan, const OpSet& ops) {

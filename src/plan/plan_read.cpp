@@ -56,7 +56,8 @@ const Json& object(const Json& json, const Path& path) {
 }
 
 std::int64_t integer(const Json& json, const Path& path) {
-  const bool fits = json.is_number_integer() && (!json.is_number_unsigned() || json.get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
+  const bool fits =
+      json.is_number_integer() && (!json.is_number_unsigned() || json.get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
   if (!fits) refuse(path, "a whole number expected");
   return json.get<std::int64_t>();
 }
@@ -84,7 +85,8 @@ class Decoder {
   void decode(const Json& j, const Path& p, std::int64_t& out) const { out = integer(j, p); }
   void decode(const Json& j, const Path& p, int& out) const {
     const std::int64_t value = integer(j, p);
-    if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max()) refuse(p, fmt::format("{} is too large", value));
+    if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max())
+      refuse(p, fmt::format("{} is too large", value));
     out = static_cast<int>(value);
   }
   void decode(const Json& j, const Path& p, double& out) const {

@@ -11,12 +11,17 @@ namespace {
 
 using Json = nlohmann::ordered_json;  // people read it: fields in the order of their list
 
-template <typename T> Json encode(const T& value);
+template <typename T>
+Json encode(const T& value);
 
 struct Writer {
   Json json = Json::object();
-  template <typename T> void required(const char* name, const T& value) { json[name] = encode(value); }
-  template <typename T> void optional(const char* name, const T& value, const T& otherwise) {
+  template <typename T>
+  void required(const char* name, const T& value) {
+    json[name] = encode(value);
+  }
+  template <typename T>
+  void optional(const char* name, const T& value, const T& otherwise) {
     if (!(value == otherwise)) required(name, value);
   }
 };
@@ -112,7 +117,8 @@ std::uint64_t digest(const Plan& plan) {
 std::uint64_t digest(const std::vector<CollectiveUse>& uses) {
   std::string text;
   for (const CollectiveUse& use : uses)
-    text += fmt::format("{} {} {} {} {}\n", use.operation, use.reduce, to_string(use.dtype), use.count.is_constant() ? use.count.to_string() : "?", use.root);
+    text += fmt::format("{} {} {} {} {}\n", use.operation, use.reduce, to_string(use.dtype),
+                        use.count.is_constant() ? use.count.to_string() : "?", use.root);
   return text_digest(text);
 }
 

@@ -39,8 +39,15 @@ bool is_set(const char* name) {
 }  // namespace
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
-    : engine_(std::move(engine)), options_(options), device_(*engine_->device()), stream_(device_.make_stream(options.threads)), done_(device_.make_event()), marks_(std::make_unique<Marks>(device_)),
-      shapes_(program().inputs.size()), shape_set_(program().inputs.size(), false), arena_(std::make_shared<DeviceMemory>()) {
+    : engine_(std::move(engine)),
+      options_(options),
+      device_(*engine_->device()),
+      stream_(device_.make_stream(options.threads)),
+      done_(device_.make_event()),
+      marks_(std::make_unique<Marks>(device_)),
+      shapes_(program().inputs.size()),
+      shape_set_(program().inputs.size(), false),
+      arena_(std::make_shared<DeviceMemory>()) {
   check_profile(engine_->plan(), options_.profile, true);
   fits_ = options_.profile < 0;
   named_ranges_ = is_set("TANDEM_NVTX");
@@ -103,7 +110,9 @@ void RankContext::require_bound() {
   for (std::size_t i = 0; i < shapes_.size(); ++i) {
     if (shape_set_[i]) continue;
     for (const Dim& dim : program().inputs[i].type.dims)
-      if (!dim.is_constant()) fail(ErrorCode::invalid_argument, "the shape of input '{}' ({}) is not set", program().inputs[i].name, program().inputs[i].type.to_string());
+      if (!dim.is_constant())
+        fail(ErrorCode::invalid_argument, "the shape of input '{}' ({}) is not set", program().inputs[i].name,
+             program().inputs[i].type.to_string());
     shapes_[i] = bound_dims(program().inputs[i].type.dims, {});
     shape_set_[i] = true;
   }
@@ -137,7 +146,8 @@ void RankContext::set_edge(Bound& bound, const Step& step) const {
   Bound::Launch& launch = bound.launches.back();
   const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
   launch.starts_early = step.starts_early && options_.dependent_launch && can_start_early(device_) && number > 0 &&
-                        engine_->kernel(profile_, number - 1).dependent && std::ranges::any_of(program().steps[number - 1].results, has_elements);
+                        engine_->kernel(profile_, number - 1).dependent &&
+                        std::ranges::any_of(program().steps[number - 1].results, has_elements);
   for (const int operand : step.resident)
     if (launch.starts_early && operand < 64) launch.resident |= std::uint64_t{1} << operand;
 }
@@ -148,7 +158,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
   bound->symbols = symbols;
   if (engine_->plan().profiles() > 1) bound->shapes = fmt::format("profile {}", profile_);
   for (const Binding& input : program().inputs)
-    bound->shapes += fmt::format("{}{} {}", bound->shapes.empty() ? "" : ", ", input.name, to_string(bound_dims(program().values[static_cast<std::size_t>(input.value)].type.dims, symbols)));
+    bound->shapes += fmt::format("{}{} {}", bound->shapes.empty() ? "" : ", ", input.name,
+                                 to_string(bound_dims(program().values[static_cast<std::size_t>(input.value)].type.dims, symbols)));
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
   bound->memory = plan_memory(program(), symbols, outside);
@@ -164,7 +175,12 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
         weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
       }
-      const PrepareArgs args{call, weights, engine_->packed(profile_, s), options_.threads, step.communicates ? group_of(s) : nullptr, &device_,
+      const PrepareArgs args{call,
+                             weights,
+                             engine_->packed(profile_, s),
+                             options_.threads,
+                             step.communicates ? group_of(s) : nullptr,
+                             &device_,
                              is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view()};
       bound->launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size()), step.communicates});
@@ -179,7 +195,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
 
 bool RankContext::is_prepared() {
   require_bound();
-  return std::ranges::any_of(bounds_, [&](const std::shared_ptr<Bound>& bound) { return bound->profile == profile_ && bound->symbols == *symbols_; });
+  return std::ranges::any_of(
+      bounds_, [&](const std::shared_ptr<Bound>& bound) { return bound->profile == profile_ && bound->symbols == *symbols_; });
 }
 
 const std::shared_ptr<RankContext::Bound>& RankContext::bound() {
@@ -237,7 +254,8 @@ std::size_t RankContext::largest_memory_bytes(std::size_t profile) {
 void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
   const Turn turn(*this);
   if (reinterpret_cast<std::uintptr_t>(memory) % kAlignment != 0)
-    fail(ErrorCode::invalid_argument, "the memory for activations is at {}, which is not aligned to {} bytes", static_cast<const void*>(memory), kAlignment);
+    fail(ErrorCode::invalid_argument, "the memory for activations is at {}, which is not aligned to {} bytes",
+         static_cast<const void*>(memory), kAlignment);
   const std::size_t needed = bounds_.empty() ? 0 : bounds_.front()->needed_bytes();
   if (memory && needed > bytes) too_small(needed, bytes);
   wait_until_done();
@@ -247,7 +265,8 @@ void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
 
 void RankContext::set_inputs_consumed_event(void* event) {
   const Turn turn(*this);
-  if (event && device_.is_host()) fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns");
+  if (event && device_.is_host())
+    fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns");
   consumed_ = event;
 }
 
@@ -269,18 +288,16 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
   for (std::size_t v = 0; v < address_.size(); ++v) {
     const auto root = static_cast<std::size_t>(bound.memory.root[v]);
     const PlanValue& value = program().values[root];
-    if (root != v)
-      continue;
-    else if (value.weight >= 0)
-      address_[v] = const_cast<std::byte*>(engine_->weight(static_cast<std::size_t>(value.weight)));
-    else if (direct_[v] >= 0)
-      address_[v] = outputs[static_cast<std::size_t>(direct_[v])];
-    else
-      address_[v] = arena_->data() + bound.memory.offset[v];
+    if (root != v) continue;
+    else if (value.weight >= 0) address_[v] = const_cast<std::byte*>(engine_->weight(static_cast<std::size_t>(value.weight)));
+    else if (direct_[v] >= 0) address_[v] = outputs[static_cast<std::size_t>(direct_[v])];
+    else address_[v] = arena_->data() + bound.memory.offset[v];
   }
-  for (std::size_t i = 0; i < inputs.size(); ++i) address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    address_[static_cast<std::size_t>(program().inputs[i].value)] = const_cast<std::byte*>(inputs[i]);
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
-  for (std::size_t i = 0; i < arguments_.size(); ++i) pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
+  for (std::size_t i = 0; i < arguments_.size(); ++i)
+    pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
   std::swap(placed_, given_);
 }
 
@@ -306,7 +323,8 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
     const NamedRange range(ranges, program().steps[s]);
     if (timing) timing->begin_step(s, launch.communicates);
     try {
-      launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early, launch.resident});
+      launch.kernel->run(
+          {operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early, launch.resident});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank

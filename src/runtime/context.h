@@ -21,12 +21,12 @@ struct RankContextOptions {
   int threads = 1;
   std::chrono::nanoseconds step_deadline = kStepDeadline;
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
-  int profile = 0;  // the optimization profile whose program runs; -1: the one that fits the shapes (fitting_profile)
-  bool same_plan = true;  // ranks must have one plan; false for files that another tool made per rank
+  int profile = 0;         // the optimization profile whose program runs; -1: the one that fits the shapes (fitting_profile)
+  bool same_plan = true;   // ranks must have one plan; false for files that another tool made per rank
   bool own_group = false;  // make a group of the bound one's ranks at the collective point, and end it where a step fails
   std::shared_ptr<DeviceAllocator> allocator = {};  // of the memory that the context needs on its device; null: the device's own
-  bool dependent_launch = true;  // kernels may start early where the plan says so; the results are the same
-  std::size_t kept_shapes = 4;  // bound shapes whose prepared kernels are kept; the least recently used goes
+  bool dependent_launch = true;                     // kernels may start early where the plan says so; the results are the same
+  std::size_t kept_shapes = 4;                      // bound shapes whose prepared kernels are kept; the least recently used goes
 };
 
 // Serves one thread at a time; a second concurrent call is Error(invalid_argument).
@@ -110,7 +110,9 @@ class RankContext {
   void join_group();
   void leave_group();
   // The ranks whose work that of this rank's device waits for, be it through the host; null where there are none.
-  Group* others() const { return !device_.is_host() && group_ && group_->size() > 1 && !engine_->plan().collectives.empty() ? group_ : nullptr; }
+  Group* others() const {
+    return !device_.is_host() && group_ && group_->size() > 1 && !engine_->plan().collectives.empty() ? group_ : nullptr;
+  }
   void abandon() noexcept;
   void wait_for_stream();
   void wait_until_done();
@@ -126,7 +128,8 @@ class RankContext {
   void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
   void stage(Bound& bound);
   void one_by_one(const std::function<void()>& steps);
-  void give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, const std::function<void()>& work);
+  void give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs,
+                     const std::function<void()>& work);
   void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   class Timing;
   void run_steps(Bound& bound, Timing* timing = nullptr);
@@ -138,22 +141,22 @@ class RankContext {
   RankContextOptions options_;
   Device& device_;
   std::shared_ptr<Stream> stream_;
-  std::unique_ptr<Event> done_;           // of the last enqueue
+  std::unique_ptr<Event> done_;  // of the last enqueue
   class Marks;
   std::unique_ptr<Marks> marks_;
-  std::size_t profile_ = 0;               // that of the program in use
-  bool fits_ = false;                     // it is chosen for each set of shapes
-  std::size_t agreed_profile_ = 0;        // what the ranks compared last
-  std::vector<int> direct_;               // direct_outputs(program)
+  std::size_t profile_ = 0;         // that of the program in use
+  bool fits_ = false;               // it is chosen for each set of shapes
+  std::size_t agreed_profile_ = 0;  // what the ranks compared last
+  std::vector<int> direct_;         // direct_outputs(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;
   std::optional<SymbolValues> symbols_;
   std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
   std::shared_ptr<DeviceMemory> arena_;
-  bool lent_ = false;                     // it is the caller's
-  std::vector<std::byte*> address_;       // per value
-  std::vector<int> arguments_;            // every step's operands, then its results, as values; -1: absent
-  std::vector<std::byte*> pointers_;      // their addresses
+  bool lent_ = false;                 // it is the caller's
+  std::vector<std::byte*> address_;   // per value
+  std::vector<int> arguments_;        // every step's operands, then its results, as values; -1: absent
+  std::vector<std::byte*> pointers_;  // their addresses
   // The bound shapes, memory, inputs and outputs of the run at hand, and those that `pointers_` are for: values of the plan are looked at
   // only where these differ.
   std::vector<const void*> given_, placed_;
@@ -168,7 +171,7 @@ class RankContext {
   };
   std::shared_ptr<Joined> joined_;
   Group* group_ = nullptr;  // the one in use: that of GPUs, the own one or the bound one; null before the collective point
-  int last_read_ = -1;     // the last step that reads an input; -1: none does; the number of steps: copies at the end do
+  int last_read_ = -1;      // the last step that reads an input; -1: none does; the number of steps: copies at the end do
   void* consumed_ = nullptr;
   StepHook hook_;
   bool named_ranges_ = false;  // around steps, for tools, without a hook too

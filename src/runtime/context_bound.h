@@ -76,7 +76,8 @@ class RankContext::Turn {
  private:
   struct Claim {
     explicit Claim(std::atomic<bool>& busy) : busy_(busy) {
-      if (busy_.exchange(true)) fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
+      if (busy_.exchange(true))
+        fail(ErrorCode::invalid_argument, "a context serves one thread at a time, and another call is still running");
     }
     ~Claim() { busy_ = false; }
     std::atomic<bool>& busy_;

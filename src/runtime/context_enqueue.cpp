@@ -35,7 +35,8 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
   guarded([&] {
     const Redirected back{*stream_};
     if (!is_prepared() && device_.is_recorded(*stream_))
-      fail(ErrorCode::invalid_argument, "the stream that was given is being recorded, and these shapes were not prepared: call prepare() before the recording begins");
+      fail(ErrorCode::invalid_argument,
+           "the stream that was given is being recorded, and these shapes were not prepared: call prepare() before the recording begins");
     enqueue_bound(std::shared_ptr<Bound>(bound()), inputs, outputs);
   });
 }
@@ -62,7 +63,8 @@ void RankContext::stage(Bound& bound) {
 
 // Inputs to the device, the steps there, outputs back. Copies from and to the caller's memory hold the thread until what is before them in
 // the stream is done, without a deadline; so that is waited for first.
-void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs,
+                             std::span<std::byte* const> outputs) {
   const auto size = [&](const Binding& binding) { return bound->memory.size[static_cast<std::size_t>(binding.value)]; };
   stage(*bound);
   wait_for_stream();
@@ -74,7 +76,8 @@ void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<cons
   wait_for_stream();
 }
 
-void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
+void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs,
+                                std::span<std::byte* const> outputs) {
   place(*bound, inputs, outputs);
   const auto work = [&] {
     run_steps(*bound);
@@ -111,7 +114,8 @@ void RankContext::one_by_one(const std::function<void()>& steps) {
 }
 
 // What a call with the same addresses needs is recorded the second time; the first one does what libraries do once.
-void RankContext::give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, const std::function<void()>& work) {
+void RankContext::give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs,
+                                const std::function<void()>& work) {
   std::vector<const std::byte*> addresses(inputs.begin(), inputs.end());
   addresses.insert(addresses.end(), outputs.begin(), outputs.end());
   addresses.push_back(arena_->data());

@@ -33,9 +33,7 @@ std::vector<std::vector<int>> rank_lists(const CollectiveUse& use, const Mesh& m
   return lists;
 }
 
-bool is_world(const std::vector<std::vector<int>>& lists, int size) {
-  return lists.size() == 1 && lists[0] == everyone(size);
-}
+bool is_world(const std::vector<std::vector<int>>& lists, int size) { return lists.size() == 1 && lists[0] == everyone(size); }
 
 // Files made per rank each name their own group only: the k-th groups of all ranks form one split.
 void merge_lists(Group& world, std::vector<std::vector<std::vector<int>>>& lists, Deadline deadline) {
@@ -74,8 +72,9 @@ void require_same_calls(Group& group, const std::vector<std::string>& mine, Dead
     const auto [a, b] = std::ranges::mismatch(lists[0], lists[r]);
     const auto word = [](const auto& at, const std::vector<std::string>& list) { return at == list.end() ? std::string("nothing") : *at; };
     throw Error(ErrorCode::mismatch,
-                fmt::format("ranks {} and {} disagree in collective {} of these shapes: {} and {}", group.members()[0], group.members()[r], a - lists[0].begin(), word(a, lists[0]),
-                            word(b, lists[r])), {}, group.members()[r]);
+                fmt::format("ranks {} and {} disagree in collective {} of these shapes: {} and {}", group.members()[0], group.members()[r],
+                            a - lists[0].begin(), word(a, lists[0]), word(b, lists[r])),
+                {}, group.members()[r]);
   }
 }
 
@@ -97,7 +96,8 @@ void RankContext::join_group() {
     group = joined->own.get();
   }
   if (plan.world_size() > 1 && !group && !plan.collectives.empty())
-    throw Error(ErrorCode::invalid_argument, fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the engine is for {} ranks and communicates, but no group is bound", plan.world_size()));
   if (group && group->size() > 1) {
     if (options_.same_plan) joined->calls = shm::CallLog(shared_memory_of(group));  // before they tell one another anything
     const std::uint64_t values[] = {options_.same_plan ? engine_->plan_digest() : 0, profile_};
@@ -105,7 +105,9 @@ void RankContext::join_group() {
     require_agreement(*group, values, names, Deadline::after(options_.rendezvous_deadline));
     const bool communicates = !plan.collectives.empty() || !options_.same_plan;  // the same on all ranks
     if (!device_.is_host() && communicates && !dynamic_cast<GpuGroup*>(group)) {
-      joined->gpu = make_gpu_group(*group, device_, {.deadline = Deadline::after(options_.rendezvous_deadline), .refuse_threads_on_one_gpu = true}, &joined->through_host);
+      joined->gpu =
+          make_gpu_group(*group, device_, {.deadline = Deadline::after(options_.rendezvous_deadline), .refuse_threads_on_one_gpu = true},
+                         &joined->through_host);
       if (joined->gpu) group = joined->gpu.get();
     }
     make_parts(*joined, *group);
@@ -169,7 +171,8 @@ void RankContext::agree_on_collectives(Bound& bound) {
     const OpCall call = engine_->call(profile_, step).bound(bound.symbols);
     auto list = std::ranges::find(lists, group, &std::pair<Group*, std::vector<std::string>>::first);
     if (list == lists.end()) list = lists.insert(lists.end(), {group, {}});
-    list->second.push_back(fmt::format("{}{}{} {}{}", use.operation, use.reduce.empty() ? "" : " ", use.reduce, call.has_operand(0) ? call.operand(0).to_string() : "",
+    list->second.push_back(fmt::format("{}{}{} {}{}", use.operation, use.reduce.empty() ? "" : " ", use.reduce,
+                                       call.has_operand(0) ? call.operand(0).to_string() : "",
                                        use.root < 0 ? "" : fmt::format(" root {}", use.root)));
   }
   for (const auto& [group, calls] : lists) require_same_calls(*group, calls, Deadline::after(options_.rendezvous_deadline));

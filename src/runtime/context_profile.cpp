@@ -4,7 +4,9 @@
 namespace tandem {
 
 RankContext::Timing::Timing(RankContext& context)
-    : context_(context), watch_(context.device_.is_host() ? nullptr : context.device_.make_stopwatch()), clocks_(context.program().steps.size()) {}
+    : context_(context),
+      watch_(context.device_.is_host() ? nullptr : context.device_.make_stopwatch()),
+      clocks_(context.program().steps.size()) {}
 
 std::int64_t RankContext::Timing::waited() const {
   if (watch_ || !context_.group_) return 0;

@@ -98,7 +98,8 @@ Error RankContext::located(const Error& late) {
   if (late.code() != ErrorCode::timeout || !late.node().empty()) return late;
   try {
     const Marks::Place place = marks_->find();
-    const Error said = place.words.empty() ? late : Error(late.code(), fmt::format("{}, {}", late.message(), place.words), late.node(), late.rank());
+    const Error said =
+        place.words.empty() ? late : Error(late.code(), fmt::format("{}, {}", late.message(), place.words), late.node(), late.rank());
     return place.step ? said.at_node(label(program().steps[*place.step])) : said;
   } catch (const Error&) {
     return late;

@@ -25,22 +25,28 @@ const OpDef& op_of(const Step& step) {
 const KernelDef& kernel_of(const Step& step, const std::string& device) {
   const KernelDef* kernel = find_kernel(step.kernel);
   if (!kernel) fail(ErrorCode::invalid_engine, "this build has no kernel '{}'", step.kernel);
-  if (kernel->device != device) fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, the engine for {}", step.kernel, kernel->device, device);
-  if (!kernel->op.empty() && kernel->op != step.op) fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, not for {}", step.kernel, kernel->op, step.op);
+  if (kernel->device != device)
+    fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, the engine for {}", step.kernel, kernel->device, device);
+  if (!kernel->op.empty() && kernel->op != step.op)
+    fail(ErrorCode::invalid_engine, "kernel '{}' is for {}, not for {}", step.kernel, kernel->op, step.op);
   return *kernel;
 }
 
 // Edges and resident operands that the kernel does not know.
 void check_edge(const Step& step, const KernelDef& kernel, const OpCall& call) {
-  const auto refuse = [&](const std::string& why) { fail(ErrorCode::invalid_engine, "kernel '{}' of {} \"{}\" {}", step.kernel, step.op, step.node, why); };
+  const auto refuse = [&](const std::string& why) {
+    fail(ErrorCode::invalid_engine, "kernel '{}' of {} \"{}\" {}", step.kernel, step.op, step.node, why);
+  };
   if (step.starts_early && !kernel.dependent) refuse("cannot start before the step before it has ended");
   for (const int operand : step.resident)
-    if (!kernel.reads_early || !kernel.reads_early(call, static_cast<std::size_t>(operand))) refuse(fmt::format("does not read operand {} before it waits", operand));
+    if (!kernel.reads_early || !kernel.reads_early(call, static_cast<std::size_t>(operand)))
+      refuse(fmt::format("does not read operand {} before it waits", operand));
 }
 
 // A plan from outside may name a kernel for what it cannot do.
 void check_kernels(const Plan& plan) {
-  if (!has_device_kind(plan.device)) fail(ErrorCode::invalid_engine, "the engine is for '{}' devices, which this program was built without", plan.device);
+  if (!has_device_kind(plan.device))
+    fail(ErrorCode::invalid_engine, "the engine is for '{}' devices, which this program was built without", plan.device);
   const bool compiled = brings_code(plan) || (plan.device == "cuda" && cuda_device_count() == 0);  // or nothing is to run here
   for (const Program& program : plan.programs)
     for (const Step& step : program.steps) {
@@ -60,13 +66,16 @@ void check_target(const Plan& plan, const Device& device) {
   const bool exact = wanted.back() < '0' || wanted.back() > '9';
   const std::string number = exact ? wanted.substr(0, wanted.size() - 1) : wanted;
   const bool fits = exact ? number == here : number.substr(0, number.size() - 1) == here.substr(0, here.size() - 1);
-  if (!fits) fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted, device.name(), here);
+  if (!fits)
+    fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted,
+         device.name(), here);
 }
 
 // Makes the plan one that this program can run.
 void settle_plan(EngineFile& file, bool strict) {
   if (const auto differences = library_differences(file.plan()); !differences.empty()) {
-    if (strict) fail(ErrorCode::mismatch, "built with {}; without --strict the affected steps are chosen again", fmt::join(differences, "; "));
+    if (strict)
+      fail(ErrorCode::mismatch, "built with {}; without --strict the affected steps are chosen again", fmt::join(differences, "; "));
     Plan plan = file.plan();
     choose_again(plan);
     file.replace_plan(std::move(plan));
@@ -129,7 +138,8 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
 
 std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress) {
   const EngineFile file = open_engine_file(engine_file);
-  return load(file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress);
+  return load(
+      file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress);
 }
 
 // Weights are the first half of the work, what kernels make of them the second.
@@ -163,7 +173,9 @@ void RankEngine::place_weights() {
   for (Tensor& weight : weights_) weight = Tensor();
 }
 
-OpCall RankEngine::call(std::size_t p, std::size_t s) const { return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]); }
+OpCall RankEngine::call(std::size_t p, std::size_t s) const {
+  return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]);
+}
 
 // What the same step has where it is the same kernel's in the program of another profile; null where there is none.
 std::shared_ptr<const Packed> RankEngine::packed_before(std::size_t p, std::size_t s) const {

@@ -67,8 +67,8 @@ class RankEngine {
   int rank_ = 0;
   std::uint64_t digest_ = 0;
   std::shared_ptr<Device> device_;
-  std::vector<Tensor> weights_;                // on the host, until they are on a device
-  DeviceMemory uploaded_;                      // those that some step reads as they are, one after the other
+  std::vector<Tensor> weights_;  // on the host, until they are on a device
+  DeviceMemory uploaded_;        // those that some step reads as they are, one after the other
   std::vector<const std::byte*> weight_data_;
   std::vector<std::vector<std::shared_ptr<const Packed>>> packed_;  // programs for different profiles share what is the same
   std::vector<std::vector<const KernelDef*>> kernels_;

@@ -29,7 +29,8 @@ std::string version_in(const std::map<std::string, std::string>& versions, const
 
 // Of the compiler it matters only whether kernels come from somewhere: their text is ours.
 bool differs(const Plan& plan, const std::string& library) {
-  if (library == "nvrtc" && plan.built_with.contains("compiler")) return plan.built_with.contains(library) != (can_compile_cuda() || brings_code(plan));
+  if (library == "nvrtc" && plan.built_with.contains("compiler"))
+    return plan.built_with.contains(library) != (can_compile_cuda() || brings_code(plan));
   return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(plan.device), library);
 }
 
@@ -58,7 +59,8 @@ const KernelDef* choose(const Plan& plan, const Program& program, const Step& st
 bool is_affected(const Plan& plan, const Step& step) {
   if (step.communicates) return false;  // what it sends is part of the plan
   if (!find_kernel(step.kernel)) return true;
-  return std::ranges::any_of(kernels_of(step.op, plan.device), [&](const KernelDef* k) { return !k->library.empty() && differs(plan, std::string(k->library)); });
+  return std::ranges::any_of(kernels_of(step.op, plan.device),
+                             [&](const KernelDef* k) { return !k->library.empty() && differs(plan, std::string(k->library)); });
 }
 
 }  // namespace
@@ -73,7 +75,8 @@ std::vector<std::string> library_differences(const Plan& plan) {
   if (plan.device == "cuda" && cuda_device_count() == 0) return found;  // nothing is to run here
   for (const auto& [device, library] : kLibraries)
     if (plan.device == device && differs(plan, library))
-      found.push_back(fmt::format("{} {}, here {}", library, version_in(plan.built_with, library), version_in(library_versions(device), library)));
+      found.push_back(
+          fmt::format("{} {}, here {}", library, version_in(plan.built_with, library), version_in(library_versions(device), library)));
   return found;
 }
 
@@ -93,7 +96,8 @@ void choose_again(Plan& plan) {
       step.resident.clear();
       step.candidates.clear();
     }
-  plan.notices.push_back(fmt::format("built with {}: the kernels of {} steps were chosen again, by rule", fmt::join(differences, "; "), affected));
+  plan.notices.push_back(
+      fmt::format("built with {}: the kernels of {} steps were chosen again, by rule", fmt::join(differences, "; "), affected));
 }
 
 }  // namespace tandem

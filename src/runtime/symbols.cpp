@@ -15,8 +15,8 @@ void bind_plain(const Binding& input, const Shape& shape, SymbolValues& symbols)
     if (!input.type.dims[i].is_symbol()) continue;
     const auto [at, fresh] = symbols.try_emplace(input.type.dims[i].to_string(), shape[i]);
     if (!fresh && at->second != shape[i])
-      fail(ErrorCode::invalid_argument, "input '{}' has {} = {} in dimension {}, but another input has {}", input.name, at->first, shape[i], i,
-           at->second);
+      fail(ErrorCode::invalid_argument, "input '{}' has {} = {} in dimension {}, but another input has {}", input.name, at->first, shape[i],
+           i, at->second);
   }
 }
 
@@ -56,8 +56,10 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
   for (const Constraint& c : program.constraints) {
     const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols);
     if (left != right)
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("these input shapes give {} = {} where {} = {} is needed", c.left.to_string(), left, c.right.to_string(), right), c.where);
+      throw Error(
+          ErrorCode::invalid_argument,
+          fmt::format("these input shapes give {} = {} where {} = {} is needed", c.left.to_string(), left, c.right.to_string(), right),
+          c.where);
   }
   return symbols;
 }
@@ -126,7 +128,8 @@ SymbolValues largest_symbols(const Plan& plan, std::size_t profile) {
   for (const Constraint& c : program.constraints)
     if (const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols); left != right)
       throw Error(ErrorCode::invalid_argument,
-                  fmt::format("the largest values of profile {} do not go together: {} = {}, but {} = {}", profile, c.left.to_string(), left, c.right.to_string(), right),
+                  fmt::format("the largest values of profile {} do not go together: {} = {}, but {} = {}", profile, c.left.to_string(),
+                              left, c.right.to_string(), right),
                   c.where);
   return symbols;
 }

@@ -85,7 +85,8 @@ void BlockMap::gather(const std::byte* from, std::byte* to) const {
 }
 
 bool owns_block(const Sharding& sharding, const Mesh& mesh, int rank) {
-  return std::ranges::all_of(mesh.axes(), [&](const MeshAxis& axis) { return sharding.split_dim(axis.name) >= 0 || mesh.coordinate(rank, axis.name) == 0; });
+  return std::ranges::all_of(
+      mesh.axes(), [&](const MeshAxis& axis) { return sharding.split_dim(axis.name) >= 0 || mesh.coordinate(rank, axis.name) == 0; });
 }
 
 }  // namespace tandem

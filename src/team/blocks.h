@@ -10,8 +10,8 @@ namespace tandem {
 
 // Where one rank's block lies: the tensor with every split dimension opened into its factors.
 struct BlockMap {
-  Shape whole;              // opened extents of the whole tensor
-  Shape block;              // opened extents of a block
+  Shape whole;                      // opened extents of the whole tensor
+  Shape block;                      // opened extents of a block
   std::vector<std::int64_t> begin;  // of this rank's block
   std::size_t element_bytes = 0;
 

@@ -30,7 +30,8 @@ struct Header {
 
 std::pair<Descriptor, Descriptor> Channel::make_pair() {
   int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) fail(ErrorCode::io, "cannot make a socket pair: {}", std::strerror(errno));
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    fail(ErrorCode::io, "cannot make a socket pair: {}", std::strerror(errno));
   return {Descriptor(ends[0]), Descriptor(ends[1])};
 }
 
@@ -96,7 +97,8 @@ std::optional<Message> Channel::take() {
   const bool possible = header.bytes <= kMessageLimit && header.descriptors <= kMostDescriptors;
   if (possible && received_.size() < sizeof header + header.bytes) return std::nullopt;
   Message message;
-  if (possible) message.body = nlohmann::json::parse(received_.data() + sizeof header, received_.data() + sizeof header + header.bytes, nullptr, false);
+  if (possible)
+    message.body = nlohmann::json::parse(received_.data() + sizeof header, received_.data() + sizeof header + header.bytes, nullptr, false);
   if (!possible || message.body.is_discarded() || descriptors_.size() < header.descriptors) {
     closed_ = true;  // nothing that follows can be understood
     return std::nullopt;

@@ -15,7 +15,8 @@ void write_all(int fd, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail(errno == ENOSPC ? ErrorCode::out_of_memory : ErrorCode::io, "cannot hold the engine in memory: {}", std::strerror(errno));
+    if (written <= 0)
+      fail(errno == ENOSPC ? ErrorCode::out_of_memory : ErrorCode::io, "cannot hold the engine in memory: {}", std::strerror(errno));
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
 }

@@ -96,6 +96,8 @@ class ProcessRank final : public RankLink {
 
 }  // namespace
 
-std::unique_ptr<RankLink> start_process_rank(const RankStart& start, Spawner& spawner) { return std::make_unique<ProcessRank>(start, spawner); }
+std::unique_ptr<RankLink> start_process_rank(const RankStart& start, Spawner& spawner) {
+  return std::make_unique<ProcessRank>(start, spawner);
+}
 
 }  // namespace tandem

@@ -28,7 +28,7 @@ struct RankRequest {
   std::vector<const std::byte*> inputs;
   std::vector<std::byte*> outputs;
   bool trace = false;
-  std::vector<Tensor> held;                             // keep what lies outside the block alive as long as a thread that is stuck
+  std::vector<Tensor> held;                              // keep what lies outside the block alive as long as a thread that is stuck
   std::vector<std::shared_ptr<std::byte>> held_outputs;  // may use it
 };
 

@@ -7,7 +7,9 @@ using Json = nlohmann::json;
 Json to_json(const RankReply& reply) {
   Json out = {{"nanoseconds", reply.nanoseconds}};
   if (reply.error)
-    out["error"] = {{"code", static_cast<int>(reply.error->code())}, {"message", reply.error->message()}, {"node", reply.error->node()},
+    out["error"] = {{"code", static_cast<int>(reply.error->code())},
+                    {"message", reply.error->message()},
+                    {"node", reply.error->node()},
                     {"rank", reply.error->rank()}};
   for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns, event.waited_ns});
   return out;
@@ -26,7 +28,8 @@ RankReply reply_from_json(const Json& message) {
 }
 
 Json to_json(const RankRequest& request, const std::byte* base, std::size_t block_bytes) {
-  Json out = {{"size", block_bytes}, {"profile", request.profile}, {"trace", request.trace}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"symbols", Json::object()}};
+  Json out = {{"size", block_bytes},     {"profile", request.profile}, {"trace", request.trace},
+              {"inputs", Json::array()}, {"outputs", Json::array()},   {"symbols", Json::object()}};
   for (const auto& [name, value] : request.symbols) out["symbols"][name] = value;
   for (const std::byte* at : request.inputs) out["inputs"].push_back(at - base);
   for (const std::byte* at : request.outputs) out["outputs"].push_back(at - base);

@@ -28,7 +28,9 @@ class RankProcess {
 
  private:
   bool reply(const RankReply& value) { return channel_.send(to_json(value), {}, Deadline::after(kSendDeadline)); }
-  static int descriptor(const Message& message, StartDescriptor which) { return message.descriptors.at(static_cast<std::size_t>(which)).get(); }
+  static int descriptor(const Message& message, StartDescriptor which) {
+    return message.descriptors.at(static_cast<std::size_t>(which)).get();
+  }
 
   // False where there is no rank to go on with.
   bool start(const Message& message) {

@@ -47,7 +47,8 @@ RankReply RankWorker::serve(const RankRequest& request) {
     if (request.trace)
       context_->set_step_hook([&](std::span<const RankContext::StepClock> clocks) {
         into.trace.reserve(clocks.size());
-        for (const auto& clock : clocks) into.trace.push_back({static_cast<int>(clock.step), clock.begin_ns, clock.end_ns, clock.waited_ns});
+        for (const auto& clock : clocks)
+          into.trace.push_back({static_cast<int>(clock.step), clock.begin_ns, clock.end_ns, clock.waited_ns});
       });
     context_->set_profile(request.profile);
     context_->bind(request.symbols);

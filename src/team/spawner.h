@@ -30,10 +30,10 @@ class Spawner {
   std::vector<std::string> command_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<int> wanted_;            // a socket
+  std::optional<int> wanted_;                  // a socket
   std::optional<std::pair<pid_t, int>> made_;  // process, or -1 and errno
   bool closing_ = false;
-  std::thread thread_;                   // last: it uses the others
+  std::thread thread_;  // last: it uses the others
 };
 
 }  // namespace tandem

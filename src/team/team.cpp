@@ -64,7 +64,8 @@ void Team::start(const WeightSource& weights) {
   if (processes && whole_file) file.emplace(open_file(settings_.engine_file));
   std::optional<SharedMemory> image;
   for (int rank = 0; rank < plan().world_size(); ++rank) {
-    RankStart start{.rank = rank, .plan = plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], .weights = weights, .region = region_};
+    RankStart start{
+        .rank = rank, .plan = plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], .weights = weights, .region = region_};
     start.options.threads = settings_.threads;
     start.options.dependent_launch = settings_.dependent_launch;
     start.options.step_deadline = settings_.step_deadline;
@@ -109,9 +110,11 @@ SymbolValues Team::check_inputs(const TeamTensors& inputs, int rank) const {
     if (given.size() != 1 && input.sharding.varying.empty())
       fail(ErrorCode::invalid_argument, "input '{}' is the same for all ranks, but is given per rank", input.name);
     const Tensor& tensor = given[given.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
-    if (!tensor.data() && tensor.count() > 0) throw Error(ErrorCode::invalid_argument, fmt::format("input '{}' is missing", input.name), {}, rank);
+    if (!tensor.data() && tensor.count() > 0)
+      throw Error(ErrorCode::invalid_argument, fmt::format("input '{}' is missing", input.name), {}, rank);
     if (tensor.dtype() != input.type.dtype)
-      fail(ErrorCode::invalid_argument, "input '{}' has type {}, expected {}", input.name, to_string(tensor.dtype()), to_string(input.type.dtype));
+      fail(ErrorCode::invalid_argument, "input '{}' has type {}, expected {}", input.name, to_string(tensor.dtype()),
+           to_string(input.type.dtype));
     shapes.push_back(tensor.shape());
   }
   const auto takes = [&](const std::shared_ptr<const Plan>& of, const std::string& name) {
@@ -179,7 +182,9 @@ const T& of_rank(const std::map<std::string, std::vector<T>>& all, const std::st
   return list[list.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
 }
 
-bool writes(const Binding& output, const Mesh& mesh, int rank) { return !output.sharding.varying.empty() || owns_block(output.sharding, mesh, rank); }
+bool writes(const Binding& output, const Mesh& mesh, int rank) {
+  return !output.sharding.varying.empty() || owns_block(output.sharding, mesh, rank);
+}
 
 }  // namespace
 
@@ -198,7 +203,8 @@ RankRequest Team::place(int rank, const TeamTensors& inputs, const OutputArrays&
   }
   for (const Binding& output : p.outputs) {
     const OutputArray& array = of_rank(outputs, output.name, rank);
-    request.outputs.push_back(link.direct() && writes(output, mesh, rank) ? direct_block(output, mesh, rank, symbols, array.memory.get()) : nullptr);
+    request.outputs.push_back(link.direct() && writes(output, mesh, rank) ? direct_block(output, mesh, rank, symbols, array.memory.get())
+                                                                          : nullptr);
     if (request.outputs.back()) request.held_outputs.push_back(array.memory);
     else total += padded(local_bytes(p, output, symbols));
   }
@@ -228,7 +234,9 @@ void Team::collect(int rank, const RankRequest& request, const SymbolValues& sym
     const Binding& output = p.outputs[i];
     const OutputArray& array = of_rank(outputs, output.name, rank);
     if (element_count(array.shape) == 0 || !writes(output, mesh, rank)) continue;
-    if (links_[static_cast<std::size_t>(rank)]->direct() && direct_block(output, mesh, rank, symbols, array.memory.get()) == request.outputs[i]) continue;
+    if (links_[static_cast<std::size_t>(rank)]->direct() &&
+        direct_block(output, mesh, rank, symbols, array.memory.get()) == request.outputs[i])
+      continue;
     BlockMap(output.type, output.sharding, mesh, rank, symbols).gather(request.outputs[i], array.memory.get());
     ++copies_;
   }
@@ -265,7 +273,8 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
   for (int rank = 0; rank < size(); ++rank) region_->page(rank).step = -1;  // so that what is told is of this run
   for (std::size_t r = 0; r < links_.size(); ++r) links_[r]->send(requests[r]);
   std::vector<RankReply> replies = wait_for_all(settings_.step_deadline, true);
-  for (int rank = 0; rank < size(); ++rank) collect(rank, requests[static_cast<std::size_t>(rank)], symbols[static_cast<std::size_t>(rank)], arrays);
+  for (int rank = 0; rank < size(); ++rank)
+    collect(rank, requests[static_cast<std::size_t>(rank)], symbols[static_cast<std::size_t>(rank)], arrays);
   if (times) {
     times->rank_ns.clear();
     times->trace.clear();

@@ -14,8 +14,8 @@ namespace tandem {
 struct TeamSettings {
   // The program, with arguments, that serves as a rank process (serve_rank_process); empty: ranks are threads of this process.
   std::vector<std::string> rank_command;
-  int threads = 1;  // per rank
-  bool dependent_launch = true;  // RankContextOptions has it
+  int threads = 1;                    // per rank
+  bool dependent_launch = true;       // RankContextOptions has it
   std::filesystem::path engine_file;  // holds the one plan and all its weights; empty: rank processes get a copy in memory
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::chrono::nanoseconds load_deadline = kLoadDeadline;
@@ -43,8 +43,9 @@ struct TeamTimes {
 // as long as a rank may write to it.
 using OutputMemory = std::function<std::shared_ptr<std::byte>(const std::string& name, DType dtype, const Shape& shape, int rank)>;
 
-// Serves one thread at a time; a second concurrent call is Error(invalid_argument). An error that a rank reports ends the call and leaves the team usable. Once a rank has died or made no
-// progress for the step deadline, the team is closed for good: its processes are ended and every call repeats the error.
+// Serves one thread at a time; a second concurrent call is Error(invalid_argument). An error that a rank reports ends the call and leaves
+// the team usable. Once a rank has died or made no progress for the step deadline, the team is closed for good: its processes are ended and
+// every call repeats the error.
 class Team {
  public:
   // One plan for all ranks, or one per rank (files sharded by other tools). Waits until every rank has loaded and joined.
@@ -58,9 +59,10 @@ class Team {
   // The process of a rank, or -1 if it has none of its own.
   int process(int rank) const { return links_.at(static_cast<std::size_t>(rank))->process(); }
   const Plan& plan(int rank = 0) const { return *plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)]; }
-  // Runs the program of the optimization profile that fits the inputs' shapes (fitting_profile). An input that is varying takes one tensor per rank; all others take one. Throws Error(invalid_argument)
-  // naming an input that is missing, unknown, of another dtype or shape, with nothing run. Ranks that see this process's memory read
-  // and write where the caller's arrays lie if their block is in one piece there. `memory` empty: fresh memory.
+  // Runs the program of the optimization profile that fits the inputs' shapes (fitting_profile). An input that is varying takes one tensor
+  // per rank; all others take one. Throws Error(invalid_argument) naming an input that is missing, unknown, of another dtype or shape, with
+  // nothing run. Ranks that see this process's memory read and write where the caller's arrays lie if their block is in one piece there.
+  // `memory` empty: fresh memory.
   TeamTensors run(const TeamTensors& inputs, bool trace = false, TeamTimes* times = nullptr, const OutputMemory& memory = {});
 
  private:

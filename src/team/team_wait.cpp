@@ -25,7 +25,8 @@ bool Team::receive_some(Replies& replies) {
     if (!replies[r]) replies[r] = links_[r]->receive(all ? kSlice : std::chrono::nanoseconds(0));
     all = all && replies[r];
     // No peer is to wait for a rank that has failed.
-    if (replies[r] && replies[r]->error && !is_echo(*replies[r], static_cast<int>(r))) region_->abort(ErrorCode::rank_failed, static_cast<int>(r), replies[r]->error->message());
+    if (replies[r] && replies[r]->error && !is_echo(*replies[r], static_cast<int>(r)))
+      region_->abort(ErrorCode::rank_failed, static_cast<int>(r), replies[r]->error->message());
   }
   return all;
 }
@@ -62,7 +63,8 @@ std::vector<RankReply> Team::wait_for_all(std::chrono::nanoseconds limit, bool c
     const bool dead = std::ranges::any_of(replies, [](const auto& r) { return r && r->ended; });
     // Whom the others miss will not answer either.
     const bool missed = std::ranges::any_of(replies, [&](const auto& r) {
-      return r && r->error && r->error->code() == ErrorCode::timeout && r->error->rank() >= 0 && !replies[static_cast<std::size_t>(r->error->rank())];
+      return r && r->error && r->error->code() == ErrorCode::timeout && r->error->rank() >= 0 &&
+             !replies[static_cast<std::size_t>(r->error->rank())];
     });
     if ((dead || missed || !late.empty()) && !grace) {
       grace = Deadline::after(kGrace);
@@ -109,15 +111,18 @@ std::string Team::whereabouts(int rank, const Replies& replies) const {
 Team::Failure Team::judge(const Replies& replies, const std::vector<int>& late, std::chrono::nanoseconds limit) const {
   const auto seconds = std::chrono::duration<double>(limit).count();
   const auto stuck = [&](int rank) {
-    return Failure{Error(ErrorCode::timeout, fmt::format("no progress for {:.1f} s{}", seconds, whereabouts(rank, replies)), {}, rank), true};
+    return Failure{Error(ErrorCode::timeout, fmt::format("no progress for {:.1f} s{}", seconds, whereabouts(rank, replies)), {}, rank),
+                   true};
   };
   for (int rank = 0; rank < size(); ++rank)
     if (const auto& reply = replies[static_cast<std::size_t>(rank)]; reply && reply->ended)
       return {Error(ErrorCode::rank_failed, reply->error->message() + whereabouts(rank, replies), {}, rank), true};
   for (const auto& reply : replies)
-    if (reply && reply->error && reply->error->rank() >= 0 && !replies[static_cast<std::size_t>(reply->error->rank())]) return stuck(reply->error->rank());
+    if (reply && reply->error && reply->error->rank() >= 0 && !replies[static_cast<std::size_t>(reply->error->rank())])
+      return stuck(reply->error->rank());
   for (int rank = 0; rank < size(); ++rank)
-    if (const auto& reply = replies[static_cast<std::size_t>(rank)]; reply && reply->error && !is_echo(*reply, rank)) return {*reply->error, !late.empty()};
+    if (const auto& reply = replies[static_cast<std::size_t>(rank)]; reply && reply->error && !is_echo(*reply, rank))
+      return {*reply->error, !late.empty()};
   if (!late.empty()) return stuck(late[0]);
   for (const auto& reply : replies)
     if (reply && reply->error) return {*reply->error, false};

@@ -28,8 +28,8 @@ struct Desk {
 void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
   std::unique_ptr<RankWorker> worker;
   try {
-    auto engine = RankEngine::load(start.plan, start.rank, start.weights,
-                                   [&](double done) { start.region->page(start.rank).loaded = done; });
+    auto engine =
+        RankEngine::load(start.plan, start.rank, start.weights, [&](double done) { start.region->page(start.rank).loaded = done; });
     start.weights = {};
     worker = std::make_unique<RankWorker>(std::move(engine), start.options, start.region);
     desk->answer({});
@@ -61,7 +61,8 @@ void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
 
 class ThreadRank final : public RankLink {
  public:
-  explicit ThreadRank(RankStart start) : desk_(std::make_shared<Desk>()), thread_([desk = desk_, start = std::move(start)] { serve(desk, start); }) {}
+  explicit ThreadRank(RankStart start)
+      : desk_(std::make_shared<Desk>()), thread_([desk = desk_, start = std::move(start)] { serve(desk, start); }) {}
   ~ThreadRank() override { close(Deadline::after(kDrainDeadline)); }
 
   bool direct() const override { return true; }
@@ -98,10 +99,8 @@ class ThreadRank final : public RankLink {
     const bool ended = desk_->changed.wait_for(lock, deadline.remaining(), [&] { return desk_->ended; });
     lock.unlock();
     // A thread stuck in a kernel cannot be ended; it keeps what it uses until it returns.
-    if (ended)
-      thread_.join();
-    else
-      thread_.detach();
+    if (ended) thread_.join();
+    else thread_.detach();
   }
 
  private:

@@ -1,4 +1,5 @@
-// Recorded models whose images have their channels last, by the kernels that their engines take: against the recorded outputs, and over ranks.
+// Recorded models whose images have their channels last, by the kernels that their engines take: against the recorded outputs, and over
+// ranks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,11 +14,13 @@ std::string path_of(const std::string& file) { return std::string(TANDEM_MODELS)
 
 int convolutions(const Engine& engine, const std::string& layout) {
   const std::vector<Step>& steps = engine.data().plan().programs.at(0).steps;
-  return static_cast<int>(std::ranges::count_if(steps, [&](const Step& step) { return step.op == "Conv" && step.attributes.text("layout") == layout; }));
+  return static_cast<int>(
+      std::ranges::count_if(steps, [&](const Step& step) { return step.op == "Conv" && step.attributes.text("layout") == layout; }));
 }
 
 class ChannelsLastModels : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Models, ChannelsLastModels, ::testing::Values("resnet_dynamo", "resnet_legacy", "vit_legacy", "unet_dynamo", "unet_legacy", "dit_legacy"));
+INSTANTIATE_TEST_SUITE_P(Models, ChannelsLastModels,
+                         ::testing::Values("resnet_dynamo", "resnet_legacy", "vit_legacy", "unet_dynamo", "unet_legacy", "dit_legacy"));
 
 TEST_P(ChannelsLastModels, ComputeWhatWasRecorded) {
   const std::string model = GetParam();
@@ -34,7 +37,8 @@ TEST_P(ChannelsLastModels, ComputeWhatWasRecorded) {
       for (const MeshCheck& check : verify(path_of(model + ".onnx"), options)) {
         EXPECT_TRUE(check.passed) << check.mesh << " " << dtype << check.error;
         for (const OutputCheck& output : check.outputs) {
-          EXPECT_TRUE(output.passed) << check.mesh << " " << dtype << " " << output.name << " against " << output.reference << ": " << output.relative;
+          EXPECT_TRUE(output.passed) << check.mesh << " " << dtype << " " << output.name << " against " << output.reference << ": "
+                                     << output.relative;
           ++outputs;
         }
       }

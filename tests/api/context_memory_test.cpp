@@ -21,7 +21,8 @@ Engine bert() {
 
 struct Call {
   explicit Call(const Engine& engine, unsigned seed = 0) : arrays(engine.random_inputs(seed)) {
-    for (const Port& port : engine.inputs()) inputs.push_back(arrays.at(port.name).data.get()), shapes.push_back(arrays.at(port.name).shape);
+    for (const Port& port : engine.inputs())
+      inputs.push_back(arrays.at(port.name).data.get()), shapes.push_back(arrays.at(port.name).shape);
   }
   std::vector<std::vector<float>> run(Context& context) {
     for (std::size_t i = 0; i < shapes.size(); ++i) context.set_input_shape(i, shapes[i]);
@@ -46,7 +47,10 @@ Call call_of(const Engine& engine, unsigned seed = 0) {
 
 // `bytes` at an aligned address, and a guard behind them.
 struct Block {
-  explicit Block(std::size_t size) : bytes(size), data(static_cast<std::byte*>(std::aligned_alloc(kDeviceAlignment, (size + 2 * kDeviceAlignment) / kDeviceAlignment * kDeviceAlignment))) {
+  explicit Block(std::size_t size)
+      : bytes(size),
+        data(static_cast<std::byte*>(
+            std::aligned_alloc(kDeviceAlignment, (size + 2 * kDeviceAlignment) / kDeviceAlignment * kDeviceAlignment))) {
     std::memset(data, 0x5a, bytes + 64);
   }
   ~Block() { std::free(data); }

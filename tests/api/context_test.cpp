@@ -39,7 +39,8 @@ std::vector<std::vector<float>> outputs_of(Context& context, const Engine& engin
   }
   std::vector<std::vector<float>> outputs;
   std::vector<void*> out;
-  for (std::size_t i = 0; i < engine.outputs().size(); ++i) outputs.emplace_back(static_cast<std::size_t>(element_count(context.output_shape(i))));
+  for (std::size_t i = 0; i < engine.outputs().size(); ++i)
+    outputs.emplace_back(static_cast<std::size_t>(element_count(context.output_shape(i))));
   for (auto& output : outputs) out.push_back(output.data());
   context.run(in, out);
   return outputs;
@@ -270,9 +271,11 @@ TEST(Context, RefusesWhatDoesNotFit) {
   EXPECT_EQ(thrown([&] { Context(engine, {.rank = 2}); }).code(), ErrorCode::invalid_argument);
   Context context(engine, {.rank = 1});
   auto three = Group::in_process(3), two = Group::in_process(2);
-  EXPECT_NE(std::string(thrown([&] { context.set_communicator(std::move(three[1])); }).what()).find("is for 2 ranks, the group has 3"), std::string::npos);
+  EXPECT_NE(std::string(thrown([&] { context.set_communicator(std::move(three[1])); }).what()).find("is for 2 ranks, the group has 3"),
+            std::string::npos);
   EXPECT_EQ(thrown([&] { context.set_communicator(std::move(two[0])); }).code(), ErrorCode::mismatch);
-  EXPECT_NE(std::string(thrown([&] { outputs_of(context, engine, engine.random_inputs()); }).what()).find("no group is bound"), std::string::npos);
+  EXPECT_NE(std::string(thrown([&] { outputs_of(context, engine, engine.random_inputs()); }).what()).find("no group is bound"),
+            std::string::npos);
 }
 
 TEST(Context, RankThatDoesNotRunIsNamed) {
@@ -299,10 +302,11 @@ TEST(Model, ThreadsReadAndWriteWhereTheArraysLie) {
     Arrays inputs = engine.random_inputs();
     std::vector<std::shared_ptr<std::byte>> given;
     Model model(engine);
-    const RankArrays outputs = model.run({{inputs.begin()->first, {inputs.begin()->second}}}, [&](const std::string&, DType type, const Shape& shape, int) {
-      given.emplace_back(new std::byte[bytes(type, element_count(shape))], std::default_delete<std::byte[]>());
-      return given.back();
-    });
+    const RankArrays outputs =
+        model.run({{inputs.begin()->first, {inputs.begin()->second}}}, [&](const std::string&, DType type, const Shape& shape, int) {
+          given.emplace_back(new std::byte[bytes(type, element_count(shape))], std::default_delete<std::byte[]>());
+          return given.back();
+        });
     ASSERT_EQ(given.size(), 1u);
     EXPECT_EQ(outputs.at(engine.outputs()[0].name).at(0).data.get(), given[0].get());
     EXPECT_EQ(model.last_copies(), copies) << mesh << " " << to_string(inputs.begin()->second.shape);

@@ -101,18 +101,22 @@ TEST(CustomOp, InfersShapesAndReadsAttributes) {
   register_op({.domain = "acme",
                .name = "Spread",
                .infer = [odd](std::span<const CustomType> operands, const CustomAttributes& attributes) -> std::vector<CustomType> {
-                 if (attributes.text("odd", "") != odd) throw Error(ErrorCode::invalid_model, "the text is '" + attributes.text("odd", "") + "'");
+                 if (attributes.text("odd", "") != odd)
+                   throw Error(ErrorCode::invalid_model, "the text is '" + attributes.text("odd", "") + "'");
                  EXPECT_EQ(attributes.reals("numbers"), (std::vector<double>{0.5, -2}));
                  EXPECT_EQ(attributes.integers("absent", {7}), std::vector<std::int64_t>{7});
-                 return {{operands[0].dtype, {std::to_string(attributes.integer("copies", 1)) + "*(" + operands[0].shape[0] + ")", operands[0].shape[1]}}, {DType::i64, {}}};
+                 return {{operands[0].dtype,
+                          {std::to_string(attributes.integer("copies", 1)) + "*(" + operands[0].shape[0] + ")", operands[0].shape[1]}},
+                         {DType::i64, {}}};
                },
-               .cpu = [](const CustomCall& call) {
-                 const auto* x = static_cast<const float*>(call.operands[0].data);
-                 const std::int64_t count = element_count(call.operands[0].shape), all = element_count(call.results[0].shape);
-                 for (std::int64_t i = 0; i < all; ++i) static_cast<float*>(call.results[0].data)[i] = x[i % count];
-                 *static_cast<std::int64_t*>(call.results[1].data) = call.attributes.integers("sizes").at(1);
-                 EXPECT_EQ(call.operands[1].data, nullptr);
-               }});
+               .cpu =
+                   [](const CustomCall& call) {
+                     const auto* x = static_cast<const float*>(call.operands[0].data);
+                     const std::int64_t count = element_count(call.operands[0].shape), all = element_count(call.results[0].shape);
+                     for (std::int64_t i = 0; i < all; ++i) static_cast<float*>(call.results[0].data)[i] = x[i % count];
+                     *static_cast<std::int64_t*>(call.results[1].data) = call.attributes.integers("sizes").at(1);
+                     EXPECT_EQ(call.operands[1].data, nullptr);
+                   }});
   OnnxModel model;
   model.input("x", {"batch", "4"});
   onnx::NodeProto& node = model.node("Spread", {"x", ""}, {"y", "n"}, "spread");

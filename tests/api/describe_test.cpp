@@ -44,8 +44,8 @@ TEST(Describe, ValuesSayHowTheyLieOverTheMesh) {
   EXPECT_EQ(sums, 5);
 }
 
-// Two layers, each with two sums over tp, under the names that either exporter gives them. Sums by themselves: with the norm that follows, the
-// last of a layer may count as the next one's.
+// Two layers, each with two sums over tp, under the names that either exporter gives them. Sums by themselves: with the norm that follows,
+// the last of a layer may count as the next one's.
 TEST(Describe, StepsBelongToLayers) {
   const std::vector<std::pair<const char*, const char*>> models = {
       {"bert_legacy", "layer"}, {"bert_dynamo23", "layer"}, {"llama_legacy", "layers"}, {"llama_dynamo", "layers"}, {"gpt2_legacy", "h"}};
@@ -100,7 +100,8 @@ TEST(Describe, RecipesCarryTheirCuts) {
 }
 
 TEST(Describe, MemoryOverTimeIsWhatLives) {
-  for (const auto& [name, mesh] : std::vector<std::pair<const char*, const char*>>{{"mlp_legacy", ""}, {"bert_dynamo23", "dp=2,tp=2"}, {"llama_legacy", "cp=2"}}) {
+  for (const auto& [name, mesh] :
+       std::vector<std::pair<const char*, const char*>>{{"mlp_legacy", ""}, {"bert_dynamo23", "dp=2,tp=2"}, {"llama_legacy", "cp=2"}}) {
     const Json r = described(name, mesh);
     EXPECT_EQ(r["ranks"].size(), r["world_size"].get<std::size_t>());
     std::vector<std::size_t> live(r["steps"].size());
@@ -117,7 +118,8 @@ TEST(Describe, MemoryOverTimeIsWhatLives) {
     }
     // Nothing that a step makes or reads is missing.
     for (std::size_t s = 0; s < live.size(); ++s)
-      for (const Json& result : r["steps"][s]["results"]) EXPECT_GE(live[s], r["values"][result.get<std::size_t>()]["bytes"].get<std::size_t>());
+      for (const Json& result : r["steps"][s]["results"])
+        EXPECT_GE(live[s], r["values"][result.get<std::size_t>()]["bytes"].get<std::size_t>());
   }
 }
 

@@ -78,8 +78,9 @@ TEST_P(SavedEngine, GivesTheSameBitsAsTheOneInMemory) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, SavedEngine,
-                         ::testing::Values(std::tuple{"mlp_legacy", "", false}, std::tuple{"mlp_legacy", "dp=2", true}, std::tuple{"bert_legacy", "tp=2", true},
-                                           std::tuple{"gpt2_legacy", "tp=2", false}, std::tuple{"llama_dynamo23_f16", "tp=2", false},
+                         ::testing::Values(std::tuple{"mlp_legacy", "", false}, std::tuple{"mlp_legacy", "dp=2", true},
+                                           std::tuple{"bert_legacy", "tp=2", true}, std::tuple{"gpt2_legacy", "tp=2", false},
+                                           std::tuple{"llama_dynamo23_f16", "tp=2", false},
                                            std::tuple{"bert_dynamo23", "dp=2,tp=2", true}));
 
 TEST(EngineFiles, OtherLibrariesChooseAgainOrAreRefused) {
@@ -97,8 +98,10 @@ TEST(EngineFiles, OtherLibrariesChooseAgainOrAreRefused) {
   Engine(data).save(path);
   const Engine loaded = load_engine(path);
   const std::string notice = loaded.notices().back();
-  EXPECT_NE(notice.find(fmt::format("onednn 0.0.1, here {}", library_versions().contains("onednn") ? library_versions().at("onednn") : "none")),
-            std::string::npos) << notice;
+  EXPECT_NE(
+      notice.find(fmt::format("onednn 0.0.1, here {}", library_versions().contains("onednn") ? library_versions().at("onednn") : "none")),
+      std::string::npos)
+      << notice;
   EXPECT_NE(notice.find(fmt::format("{} steps", affected)), std::string::npos) << notice;
   const Arrays inputs = built.random_inputs(3);
   for (const bool processes : {false, true}) expect_same_bits(run(loaded, inputs, processes), run(built, inputs));
@@ -175,7 +178,8 @@ TEST(EngineFiles, AnotherPlanOnOneRankIsRefusedBeforeAnythingRuns) {
     for (const Binding& input : context.program().inputs) context.set_input_shape(input.name, Shape(input.type.dims.size(), 2));
     const Error error = thrown([&] { context.prepare(); });
     EXPECT_EQ(error.code(), ErrorCode::mismatch);
-    EXPECT_SAYS(error, fmt::format("ranks 0 and 1 disagree on the plan: {:x} and {:x}", digest(engines[0].data().plan()), digest(engines[1].data().plan())));
+    EXPECT_SAYS(error, fmt::format("ranks 0 and 1 disagree on the plan: {:x} and {:x}", digest(engines[0].data().plan()),
+                                   digest(engines[1].data().plan())));
     ++refused;
   };
   run_ranks(2, join);
@@ -239,8 +243,9 @@ TEST_P(Refit, ByNameEqualsTheModelWithThoseWeights) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Refit,
-                         ::testing::Values(std::tuple{"mlp_legacy", "", true}, std::tuple{"bert_legacy", "tp=2", true}, std::tuple{"bert_legacy", "tp=2", false},
-                                           std::tuple{"gpt2_legacy", "tp=2", true}, std::tuple{"llama_legacy", "dp=2", true}));
+                         ::testing::Values(std::tuple{"mlp_legacy", "", true}, std::tuple{"bert_legacy", "tp=2", true},
+                                           std::tuple{"bert_legacy", "tp=2", false}, std::tuple{"gpt2_legacy", "tp=2", true},
+                                           std::tuple{"llama_legacy", "dp=2", true}));
 
 TEST(Refits, TheModelFileItselfBringsTheWeightsBack) {
   const TemporaryFolder folder;
@@ -369,7 +374,8 @@ TEST(Timing, WithoutItBuildsAreEqualToTheBit) {
 
 TEST(Timing, AFileThatIsNoCacheStaysAsItIs) {
   const TemporaryFolder folder;
-  for (const char* text : {"", "thesis", "[]", "{\"tandem_timing_cache\":2,\"microseconds\":{}}", "{\"tandem_timing_cache\":1,\"microseconds\":{\"a\":-1}}"}) {
+  for (const char* text :
+       {"", "thesis", "[]", "{\"tandem_timing_cache\":2,\"microseconds\":{}}", "{\"tandem_timing_cache\":1,\"microseconds\":{\"a\":-1}}"}) {
     const std::string path = folder.path() / "notes.txt";
     std::ofstream(path) << text;
     BuildOptions options;
@@ -395,7 +401,8 @@ TEST(EngineBytes, AreTheFile) {
   const Arrays inputs = engine.random_inputs();
   const RankArrays expected = run(engine, inputs);
   for (const std::size_t offset : {std::size_t{0}, std::size_t{1}}) {  // aligned and not
-    const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(text.size() + 1, std::align_val_t(64))), [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
+    const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(text.size() + 1, std::align_val_t(64))),
+                                            [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
     std::memcpy(memory.get() + offset, text.data(), text.size());
     const Engine loaded = load_engine(Array{DType::u8, bytes.shape, {memory, memory.get() + offset}});
     expect_same_bits(run(loaded, inputs), expected);

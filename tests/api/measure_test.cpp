@@ -44,7 +44,8 @@ TEST(TrialOperands, AttentionHasWorkToDo) {
   EXPECT_EQ(values_of(trial_operand(call, attention::kMask, 7)), (std::set<std::int64_t>{1}));
   for (const std::size_t lengths : {attention::kQueryLengths, attention::kKeyLengths})
     EXPECT_GE(*values_of(trial_operand(call, lengths, 7)).begin(), 8);
-  const Tensor q = trial_operand(call, attention::kQ, 7), again = trial_operand(call, attention::kQ, 7), k = trial_operand(call, attention::kK, 8);
+  const Tensor q = trial_operand(call, attention::kQ, 7), again = trial_operand(call, attention::kQ, 7),
+               k = trial_operand(call, attention::kK, 8);
   std::set<double> different;
   for (std::int64_t i = 0; i < q.count(); ++i) {
     EXPECT_LE(std::abs(q.at(i)), 1);

@@ -156,7 +156,8 @@ TEST(Network, ExtentsThatInferenceTakesForEqualAreCheckedWhenTheyAreBound) {
   const auto a = network.input("a", DType::f32, {"N", "K"}), b = network.input("b", DType::f32, {"L", "M"});
   const auto table = network.input("table", DType::f32, {"R", 4});
   network.output("c", network.add("MatMul", {a, b}));
-  network.output("s", network.add("Slice", {table}, {{"axes", std::vector<std::int64_t>{0}}, {"starts", Extents{0}}, {"ends", Extents{"N"}}}));
+  network.output("s",
+                 network.add("Slice", {table}, {{"axes", std::vector<std::int64_t>{0}}, {"starts", Extents{0}}, {"ends", Extents{"N"}}}));
   const Engine engine = build(network);
   const Arrays good = {{"a", random_array({2, 3}, 1)}, {"b", random_array({3, 5}, 2)}, {"table", random_array({2, 4}, 3)}};
   expect_near(numbers(Model(engine).run(good).at("c").at(0)), product(numbers(good.at("a")), numbers(good.at("b")), 2, 3, 5));
@@ -221,10 +222,14 @@ TEST_P(Collectives, GiveEachRankItsPart) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, Collectives,
-                         ::testing::Values(CollectiveRow{"all_reduce", "sum", -1, {{11, 22}, {11, 22}}}, CollectiveRow{"all_reduce", "max", -1, {{10, 20}, {10, 20}}},
-                                           CollectiveRow{"all_gather", "", -1, {{1, 2, 10, 20}, {1, 2, 10, 20}}}, CollectiveRow{"broadcast", "none", 1, {{10, 20}, {10, 20}}},
-                                           CollectiveRow{"reduce", "prod", 0, {{10, 40}, {0, 0}}}, CollectiveRow{"reduce_scatter", "", -1, {{11}, {22}}},
-                                           CollectiveRow{"all_to_all", "", -1, {{1, 10}, {2, 20}}}, CollectiveRow{"gather", "", 1, {{0, 0, 0, 0}, {1, 2, 10, 20}}},
+                         ::testing::Values(CollectiveRow{"all_reduce", "sum", -1, {{11, 22}, {11, 22}}},
+                                           CollectiveRow{"all_reduce", "max", -1, {{10, 20}, {10, 20}}},
+                                           CollectiveRow{"all_gather", "", -1, {{1, 2, 10, 20}, {1, 2, 10, 20}}},
+                                           CollectiveRow{"broadcast", "none", 1, {{10, 20}, {10, 20}}},
+                                           CollectiveRow{"reduce", "prod", 0, {{10, 40}, {0, 0}}},
+                                           CollectiveRow{"reduce_scatter", "", -1, {{11}, {22}}},
+                                           CollectiveRow{"all_to_all", "", -1, {{1, 10}, {2, 20}}},
+                                           CollectiveRow{"gather", "", 1, {{0, 0, 0, 0}, {1, 2, 10, 20}}},
                                            CollectiveRow{"scatter", "", 0, {{1}, {2}}}, CollectiveRow{"shift", "", -1, {{10, 20}, {1, 2}}}),
                          [](const auto& row) { return std::string(row.param.operation) + row.param.reduce; });
 
@@ -300,7 +305,11 @@ TEST(Refused, WhatAnOpDoesNotTake) {
   expect_refused([&] { network.add("Sofmax", {x}); }, "there is no op 'Sofmax'; did you mean Softmax?");
   expect_refused([&] { network.add("layer_norm", {x}); }, "did you mean LayerNorm?");
   expect_refused([&] { network.add("Softmax", {x}, {{"axes", 1}}); }, "[Softmax] there is no attribute 'axes'; there are axis");
-  expect_refused([&] { network.add("Softmax", {x}, {{"axis", "last"}}, "top"); }, "[Softmax \"top\"] attribute 'axis' is of kind integer, found a text");
+  expect_refused(
+      [&] {
+        network.add("Softmax", {x}, {{"axis", "last"}}, "top");
+      },
+      "[Softmax \"top\"] attribute 'axis' is of kind integer, found a text");
   expect_refused([&] { network.add("Softmax", {x}, {{"axis", 2}}); }, "axis 2 is outside rank 2");
   expect_refused([&] { network.add("Add", {x}); }, "[Add] 1 operands are given, expected a, b");
   expect_refused([&] { network.add("Add", {x, {}}); }, "operand 1 ('b') is absent");
@@ -338,8 +347,13 @@ TEST(Refused, RanksThatDoNotFit) {
   const auto x = network.input("x", DType::f32, {4});
   expect_refused([&] { network.add("AllReduce", {x}); }, "[AllReduce] it is not said which ranks take part");
   expect_refused([&] { network.add("AllReduce", {x}, {{"axis", "tp"}}); }, "axis 'tp' is not in the network's mesh (it has none)");
-  expect_refused([&] { network.add("AllReduce", {x}, {{"groups", RankGroups{{0, 1}}}, {"num_ranks", 3}}); }, "num_ranks is 3, but axis, groups or mesh say 2");
-  expect_refused([&] { network.dist_collective(x, "all_gather", {.reduce = "sum", .num_ranks = 2}); }, "all_gather does not reduce, but is given 'sum'");
+  expect_refused(
+      [&] {
+        network.add("AllReduce", {x}, {{"groups", RankGroups{{0, 1}}}, {"num_ranks", 3}});
+      },
+      "num_ranks is 3, but axis, groups or mesh say 2");
+  expect_refused([&] { network.dist_collective(x, "all_gather", {.reduce = "sum", .num_ranks = 2}); },
+                 "all_gather does not reduce, but is given 'sum'");
   expect_refused([&] { network.dist_collective(x, "all_sum", {.num_ranks = 2}); }, "all_sum");
   expect_refused([&] { network.dist_collective(x, "broadcast", {.root = 2, .num_ranks = 2}); }, "root 2 is outside the group");
   expect_refused([&] { network.dist_collective(x, "reduce_scatter", {.num_ranks = 3}); }, "does not divide over 3 ranks");
@@ -397,7 +411,8 @@ TEST(Network, BeginsWithAModel) {
   expect_refused([&] { network.remove_output(name); }, "there is no output");
   std::ifstream in(path, std::ios::binary);
   const std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  const Array model{DType::u8, {static_cast<std::int64_t>(bytes.size())}, {std::shared_ptr<void>(), reinterpret_cast<const std::byte*>(bytes.data())}};
+  const Array model{
+      DType::u8, {static_cast<std::int64_t>(bytes.size())}, {std::shared_ptr<void>(), reinterpret_cast<const std::byte*>(bytes.data())}};
   EXPECT_EQ(Network::from_onnx(model).to_text(), Network::from_onnx(path).to_text());
 }
 

@@ -67,7 +67,8 @@ void expect_near(const std::vector<float>& got, const std::vector<float>& want) 
   for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5) << i;
 }
 
-// Of the kernels that can multiply, the first by name is the fastest for one row, the last for 64: so the file says that is given to a build.
+// Of the kernels that can multiply, the first by name is the fastest for one row, the last for 64: so the file says that is given to a
+// build.
 struct Crafted {
   explicit Crafted(const std::string& mesh = "") {
     const std::string path = (folder.path() / "times.json").string();
@@ -183,7 +184,8 @@ TEST(Profiles, MemoryIsToldOfEach) {
   EXPECT_LT(small, large);
   EXPECT_EQ(context.profile(), 0);
   EXPECT_EQ(thrown([&] { context.max_device_memory_bytes(2); }).code(), ErrorCode::invalid_argument);
-  const std::unique_ptr<std::byte, decltype(&std::free)> block(static_cast<std::byte*>(std::aligned_alloc(kDeviceAlignment, 1 << 20)), &std::free);
+  const std::unique_ptr<std::byte, decltype(&std::free)> block(static_cast<std::byte*>(std::aligned_alloc(kDeviceAlignment, 1 << 20)),
+                                                               &std::free);
   context.set_device_memory(block.get(), small);
   run(context, 4);
   context.set_profile(1);
@@ -261,7 +263,8 @@ TEST(Profiles, RanksThatDifferAreTold) {
     });
   };
   for (const std::string& error : run_in(-1, 0, 0, nullptr)) EXPECT_NE(error.find("the optimization profile"), std::string::npos) << error;
-  for (const std::string& error : run_in(0, 1, 0, nullptr)) EXPECT_NE(error.find("ranks disagree"), std::string::npos) << error;  // one stays
+  for (const std::string& error : run_in(0, 1, 0, nullptr))
+    EXPECT_NE(error.find("ranks disagree"), std::string::npos) << error;  // one stays
   std::vector<float> again[2];
   EXPECT_EQ(run_in(0, 1, 2, again), std::vector<std::string>(2));  // told, and usable after it
   const Engine plain = one_profile();

@@ -32,7 +32,8 @@ int count(const Engine& engine, const std::string& prefix) {
 
 class ReduceNormModels : public ::testing::TestWithParam<std::tuple<const char*, const char*>> {};
 INSTANTIATE_TEST_SUITE_P(Meshes, ReduceNormModels,
-                         ::testing::Combine(::testing::Values("bert_legacy", "gpt2_dynamo23", "llama_dynamo", "llama_dynamo23_f16"), ::testing::Values("tp=2", "dp=2,tp=2")));
+                         ::testing::Combine(::testing::Values("bert_legacy", "gpt2_dynamo23", "llama_dynamo", "llama_dynamo23_f16"),
+                                            ::testing::Values("tp=2", "dp=2,tp=2")));
 
 TEST_P(ReduceNormModels, GiveTheSameBits) {
   const auto& [model, mesh] = GetParam();

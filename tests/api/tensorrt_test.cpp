@@ -37,7 +37,8 @@ class TensorRt : public ::testing::Test {
   // y = reduction of x [2,3] over `ranks`.
   std::unique_ptr<ICudaEngine> reducing(int ranks) {
     const auto network = owned(builder->createNetworkV2(0));
-    auto* layer = network->addDistCollective(*network->addInput("x", DataType::kFLOAT, Dims2(2, 3)), CollectiveOperation::kALL_REDUCE, ReduceOperation::kSUM, -1, nullptr, 0);
+    auto* layer = network->addDistCollective(*network->addInput("x", DataType::kFLOAT, Dims2(2, 3)), CollectiveOperation::kALL_REDUCE,
+                                             ReduceOperation::kSUM, -1, nullptr, 0);
     layer->setNbRanks(ranks);
     layer->getOutput(0)->setName("y");
     network->markOutput(*layer->getOutput(0));
@@ -130,7 +131,8 @@ TEST_F(TensorRt, SeveralProfiles) {
   EXPECT_TRUE(context->setOptimizationProfileAsync(1, nullptr));
   run(5);
   EXPECT_TRUE(says(thrown([&] { run(1); }), "profile 0 would"));
-  for (const int wrong : {-1, 2}) EXPECT_TRUE(says(thrown([&] { context->setOptimizationProfileAsync(wrong, nullptr); }), "there is no optimization profile"));
+  for (const int wrong : {-1, 2})
+    EXPECT_TRUE(says(thrown([&] { context->setOptimizationProfileAsync(wrong, nullptr); }), "there is no optimization profile"));
   EXPECT_EQ(context->getOptimizationProfile(), 1);
   const auto fresh = owned(engine->createExecutionContext());  // chosen before its first use
   fresh->setOptimizationProfileAsync(1, nullptr);
@@ -152,10 +154,14 @@ TEST_F(TensorRt, RanksOfLayers) {
   EXPECT_TRUE(says(thrown([&] { gather->setNbRanks(4); }), "cannot be changed"));
   EXPECT_TRUE(says(thrown([&] { gather->setNbRanks(0); }), "from 1"));
   EXPECT_EQ(thrown([&] { network->addIdentity(*x)->setNbRanks(2); }).code(), tandem::ErrorCode::unsupported);
-  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_REDUCE, ReduceOperation::kNONE, -1, nullptr, 0); }), "reduces"));
-  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_GATHER, ReduceOperation::kSUM, -1, nullptr, 0); }), "reduces nothing"));
+  EXPECT_TRUE(
+      says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_REDUCE, ReduceOperation::kNONE, -1, nullptr, 0); }),
+           "reduces"));
+  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kALL_GATHER, ReduceOperation::kSUM, -1, nullptr, 0); }),
+                   "reduces nothing"));
   const std::int64_t group[] = {1, 0};
-  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kBROADCAST, ReduceOperation::kNONE, 2, group, 2); }), "no rank of its group"));
+  EXPECT_TRUE(says(thrown([&] { network->addDistCollective(*x, CollectiveOperation::kBROADCAST, ReduceOperation::kNONE, 2, group, 2); }),
+                   "no rank of its group"));
   const auto other = owned(builder->createNetworkV2(0));
   EXPECT_TRUE(says(thrown([&] { other->addIdentity(*x); }), "another network"));
   EXPECT_TRUE(says(thrown([&] { engine_of(*other); }), "no outputs"));
@@ -215,7 +221,9 @@ TEST_F(TensorRt, AttentionOfEveryCausalKindAndWithAMask) {
   std::vector<std::uint8_t> mask = {1, 0, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1};
   const auto check = [&](CausalMaskKind kind, bool masked, const std::function<bool(std::size_t, std::size_t)>& allowed) {
     const auto network = owned(builder->createNetworkV2(0));
-    const auto input = [&](const char* name, std::int64_t rows) { return network->addInput(name, DataType::kFLOAT, Dims4(1, 1, rows, kSize)); };
+    const auto input = [&](const char* name, std::int64_t rows) {
+      return network->addInput(name, DataType::kFLOAT, Dims4(1, 1, rows, kSize));
+    };
     auto* query = input("q", kQueries);
     auto* key = input("k", kKeys);
     auto* layer = network->addAttentionV2(*query, *key, *input("v", kKeys), AttentionNormalizationOp::kSOFTMAX, kind);
@@ -242,7 +250,9 @@ TEST_F(TensorRt, AttentionOfEveryCausalKindAndWithAMask) {
 TEST_F(TensorRt, WhatAttentionRefuses) {
   const auto network = owned(builder->createNetworkV2(0));
   auto* x = network->addInput("x", DataType::kFLOAT, Dims4(1, 1, 3, 4));
-  const auto attention = [&](AttentionNormalizationOp norm, CausalMaskKind kind) { return network->addAttentionV2(*x, *x, *x, norm, kind); };
+  const auto attention = [&](AttentionNormalizationOp norm, CausalMaskKind kind) {
+    return network->addAttentionV2(*x, *x, *x, norm, kind);
+  };
   EXPECT_EQ(thrown([&] { attention(AttentionNormalizationOp::kNONE, CausalMaskKind::kNONE); }).code(), tandem::ErrorCode::unsupported);
   auto* layer = attention(AttentionNormalizationOp::kSOFTMAX, CausalMaskKind::kUPPER_LEFT);
   for (const int ranks : {0, -1}) EXPECT_TRUE(says(thrown([&] { layer->setNbRanks(ranks); }), "from 1"));
@@ -265,7 +275,8 @@ TEST_F(TensorRt, Communicators) {
   EXPECT_TRUE(says(thrown([&] { context->enqueueV3(nullptr); }), "setCommunicator"));
   EXPECT_EQ(out, std::vector<float>(6, 0));
   auto three = tandem::Group::in_process(3);
-  EXPECT_EQ(thrown([&] { context->setCommunicator(std::shared_ptr<tandem::Group>(std::move(three[0]))); }).code(), tandem::ErrorCode::mismatch);
+  EXPECT_EQ(thrown([&] { context->setCommunicator(std::shared_ptr<tandem::Group>(std::move(three[0]))); }).code(),
+            tandem::ErrorCode::mismatch);
   void* nccl = &in;
   EXPECT_EQ(thrown([&] { context->setCommunicator(nccl); }).code(), tandem::ErrorCode::unsupported);
   EXPECT_EQ(thrown([&] { context->enqueueV3(reinterpret_cast<cudaStream_t>(8)); }).code(), tandem::ErrorCode::unsupported);
@@ -391,7 +402,10 @@ TEST_F(TensorRt, Bytes) {
   const auto network = owned(builder->createNetworkV2(0));
   const std::vector<float> weights(16, 1);
   auto* w = network->addConstant(Dims2(4, 4), Weights{DataType::kFLOAT, weights.data(), 16});
-  network->markOutput(*network->addMatrixMultiply(*network->addInput("x", DataType::kFLOAT, Dims2(1, 4)), MatrixOperation::kNONE, *w->getOutput(0), MatrixOperation::kNONE)->getOutput(0));
+  network->markOutput(*network
+                           ->addMatrixMultiply(*network->addInput("x", DataType::kFLOAT, Dims2(1, 4)), MatrixOperation::kNONE,
+                                               *w->getOutput(0), MatrixOperation::kNONE)
+                           ->getOutput(0));
   const auto engine = engine_of(*network);
   EXPECT_TRUE(engine->isRefittable());
   EXPECT_TRUE(says(thrown([&] { engine->createExecutionContext(); }), "kSTRIP_PLAN"));

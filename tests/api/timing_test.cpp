@@ -67,7 +67,8 @@ TEST(Chooser, TheFastestKernelWithItsAlgorithmIsInThePlanAndTimedOnce) {
   options.measure = [&](const Trial& trial) {
     timed.emplace_back(trial.kernel.name);
     EXPECT_EQ(trial.call.operand(0).dims[0].constant(), 16);
-    return Timing{trial.kernel.name == "plain" ? 1000.0 : 10.0 + static_cast<double>(timed.size()), "words of " + std::string(trial.kernel.name)};
+    return Timing{trial.kernel.name == "plain" ? 1000.0 : 10.0 + static_cast<double>(timed.size()),
+                  "words of " + std::string(trial.kernel.name)};
   };
   TimingCache cache;
   options.cache = &cache;
@@ -92,7 +93,8 @@ TEST(Chooser, TheFastestKernelWithItsAlgorithmIsInThePlanAndTimedOnce) {
 TEST(Edges, KernelsThatDoNotWaitAreNotStartedEarly) {
   auto module = product();
   Graph& graph = module->main();
-  graph.outputs()[0].value = GraphBuilder(graph).add("Transpose", {graph.outputs()[0].value}, {{"permutation", std::vector<std::int64_t>{1, 0}}});
+  graph.outputs()[0].value =
+      GraphBuilder(graph).add("Transpose", {graph.outputs()[0].value}, {{"permutation", std::vector<std::int64_t>{1, 0}}});
   Plan plan = build_plan(*module);
   ASSERT_EQ(plan.programs[0].steps.size(), 2u);
   const auto opened = [&] {

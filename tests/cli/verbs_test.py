@@ -72,7 +72,9 @@ class Run(ProgramTest):
         self.succeed("build", path, "-o", "two.tandem", "--mesh", "tp=2", *shapes)
         told = self.succeed_json("inspect", "two.tandem")
         self.assertEqual([profile["symbols"] for profile in told["profiles"]], [{"rows": [1, 1, 4]}, {"rows": [2, 16, 64]}])
-        self.assertEqual([profile["inputs"][0]["range"] for profile in told["profiles"]], [[[1, 8], [1, 8], [4, 8]], [[2, 8], [16, 8], [64, 8]]])
+        self.assertEqual(
+            [profile["inputs"][0]["range"] for profile in told["profiles"]], [[[1, 8], [1, 8], [4, 8]], [[2, 8], [16, 8], [64, 8]]]
+        )
         self.assertEqual((told["profile"], self.succeed_json("inspect", "two.tandem", "--at", "rows=50")["profile"]), (0, 1))
         text = self.succeed("inspect", "two.tandem")
         self.assertIn("profile 1: x 2x8:16x8:64x8; ", text)

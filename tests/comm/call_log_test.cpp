@@ -55,7 +55,8 @@ TEST(CallLog, TheLaterOfTwoThatDifferNamesBoth) {
       else log.begin("x [16,32]");
     });
     EXPECT_EQ(error.code(), ErrorCode::mismatch);
-    EXPECT_NE(error.message().find("ranks 0 and 1 disagree in call 6: rank 0 runs x [8,32], rank 1 runs x [16,32]"), std::string::npos) << error.what();
+    EXPECT_NE(error.message().find("ranks 0 and 1 disagree in call 6: rank 0 runs x [8,32], rank 1 runs x [16,32]"), std::string::npos)
+        << error.what();
   });
 }
 

@@ -16,7 +16,8 @@ namespace {
 
 constexpr DType kReducing[] = {DType::f32, DType::f16, DType::bf16, DType::f64, DType::f8e4m3, DType::f8e5m2,
                                DType::i8,  DType::u8,  DType::i16,  DType::i32, DType::i64};
-constexpr DType kMoving[] = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2, DType::i8, DType::u8, DType::i32, DType::i64, DType::boolean};
+constexpr DType kMoving[] = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2,
+                             DType::i8,  DType::u8,  DType::i32,  DType::i64,    DType::boolean};
 constexpr Reduction kReductions[] = {Reduction::sum, Reduction::prod, Reduction::max, Reduction::min, Reduction::avg};
 // Pieces so small that even little tensors need several.
 const ShmOptions kSmall = {.slot_bytes = 4096, .mail_bytes = 4096};
@@ -61,7 +62,12 @@ TEST_P(Cells, WholeGroup) {
 TEST_P(Cells, ManyPieces) {
   const std::int64_t n = GetParam();
   constexpr DType some[] = {DType::f32, DType::i8, DType::bf16};
-  run_ranks(GetParam(), [&](Group& group) { every_cell(group, {n, 3 * n, 41 * n}, some, some, 2); }, kSmall);
+  run_ranks(
+      GetParam(),
+      [&](Group& group) {
+        every_cell(group, {n, 3 * n, 41 * n}, some, some, 2);
+      },
+      kSmall);
 }
 
 TEST_P(Cells, NoElements) {
@@ -96,7 +102,8 @@ TEST(Collectives, Scalars) {
 }
 
 TEST(Collectives, SubGroups) {
-  const std::vector<std::vector<std::vector<int>>> splits = {{{0, 1}, {2, 3}}, {{3, 1}, {0, 2}}, {{2, 0, 3}}, {{1}, {3, 2, 0}}, {{0, 1, 2, 3}}, {{3, 2, 1, 0}}};
+  const std::vector<std::vector<std::vector<int>>> splits = {{{0, 1}, {2, 3}}, {{3, 1}, {0, 2}}, {{2, 0, 3}},
+                                                             {{1}, {3, 2, 0}}, {{0, 1, 2, 3}},   {{3, 2, 1, 0}}};
   constexpr DType some[] = {DType::f32, DType::i32, DType::bf16};
   run_ranks(
       4,
@@ -164,8 +171,12 @@ TEST(Collectives, NotANumberPropagates) {
         if (dtype == DType::f8e4m3 && reduction != Reduction::max && reduction != Reduction::min) continue;
         Tensor out(dtype, {70});
         const Shape dims = {70};
-        const CollectiveCall call = {.kind = Collective::all_reduce, .reduction = reduction, .dtype = dtype, .dims = dims,
-                                     .in = inputs[static_cast<std::size_t>(group.rank())].data(), .out = out.mutable_data()};
+        const CollectiveCall call = {.kind = Collective::all_reduce,
+                                     .reduction = reduction,
+                                     .dtype = dtype,
+                                     .dims = dims,
+                                     .in = inputs[static_cast<std::size_t>(group.rank())].data(),
+                                     .out = out.mutable_data()};
         group.run(call);
         for (int i = 0; i < 3; ++i) check(std::isnan(out.at(i)), "NaN of any rank");
         check(!std::isnan(out.at(3)), "no NaN elsewhere");
@@ -184,7 +195,8 @@ TEST(Collectives, BitwiseReproducible) {
       std::vector<std::byte> all;
       for (const std::int64_t extent : {5, 1000, 9001, 200003})
         for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8e5m2}) {
-          const Tensor out = run_and_check(group, {.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype}, {extent}, 13);
+          const Tensor out =
+              run_and_check(group, {.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype}, {extent}, 13);
           all.insert(all.end(), out.bytes().begin(), out.bytes().end());
         }
       const auto blobs = group.exchange(all);
@@ -278,8 +290,11 @@ TEST(Collectives, RandomSequencesOnProcesses) {
 }
 
 TEST(Collectives, CheckedCalls) {
-  run_ranks(
-      3, [](Group& group) { every_cell(group, {3, 6}, std::array{DType::f32}, std::array{DType::i8}, 14); }, {.slot_bytes = 4096, .check = true});
+  run_ranks(3,
+            [](Group& group) {
+              every_cell(group, {3, 6}, std::array{DType::f32}, std::array{DType::i8}, 14);
+            },
+            {.slot_bytes = 4096, .check = true});
 }
 
 TEST(Collectives, SendAndReceiveLargeAndEmpty) {

@@ -20,7 +20,12 @@ using namespace std::chrono_literals;
 void sum(Group& group, std::optional<Deadline> deadline = {}, std::int64_t extent = 100) {
   std::vector<float> in(static_cast<std::size_t>(extent), 1.0f), out(in.size());
   const std::int64_t dims[] = {extent};
-  group.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = dims, .in = in.data(), .out = out.data(), .deadline = deadline});
+  group.run({.kind = Collective::all_reduce,
+             .reduction = Reduction::sum,
+             .dims = dims,
+             .in = in.data(),
+             .out = out.data(),
+             .deadline = deadline});
   check(out[0] == static_cast<float>(group.size()), "the sum of ones");
 }
 
@@ -228,20 +233,19 @@ TEST(Failure, DisagreementNamesBothCalls) {
   rows[5].b.shift = 2, rows[5].text = "by 2";
   for (const bool check_all : {false, true})
     for (const Row& row : rows) {
-      const auto caught = catch_all(
-          2,
-          [&](Group& group, ShmRegion&) {
-            std::vector<float> mine(16, -1.0f);
-            CollectiveCall call = group.rank() == 0 ? row.a : row.b;
-            call.out = mine.data();
-            try {
-              group.run(call);
-            } catch (const Error&) {
-              check(mine == std::vector<float>(16, -1.0f), "nothing is written before all agree");
-              throw;
-            }
-          },
-          {.check = check_all});
+      const auto caught = catch_all(2,
+                                    [&](Group& group, ShmRegion&) {
+                                      std::vector<float> mine(16, -1.0f);
+                                      CollectiveCall call = group.rank() == 0 ? row.a : row.b;
+                                      call.out = mine.data();
+                                      try {
+                                        group.run(call);
+                                      } catch (const Error&) {
+                                        check(mine == std::vector<float>(16, -1.0f), "nothing is written before all agree");
+                                        throw;
+                                      }
+                                    },
+                                    {.check = check_all});
       for (const Caught& c : caught) {
         EXPECT_EQ(c.code, ErrorCode::mismatch) << c.text;
         EXPECT_NE(c.text.find(row.text), std::string::npos) << c.text;

@@ -195,7 +195,8 @@ TEST(Join, PlaceTakenBySomebodyElse) {
   ASSERT_TRUE(stranger);
   RankProcesses ranks(2, [&](int rank) { Group::join(rank, 2, "127.0.0.1:29518", {.rendezvous_deadline_s = 0.4}); });
   const std::vector<RankOutcome> outcomes = ranks.wait();
-  expect_error(outcomes[0], ErrorCode::timeout, -1, fmt::format("rank 0 cannot wait for the others at 127.0.0.1:29518: process {} has waited there", ::getpid()));
+  expect_error(outcomes[0], ErrorCode::timeout, -1,
+               fmt::format("rank 0 cannot wait for the others at 127.0.0.1:29518: process {} has waited there", ::getpid()));
   expect_error(outcomes[1], ErrorCode::timeout, 0, fmt::format("process {} is there and does not answer", ::getpid()));
 }
 
@@ -225,7 +226,8 @@ TEST(Join, RankThatDiedBeforeAllCameIsReplaced) {
   ranks.signal(1, SIGKILL);
   const std::vector<RankOutcome> outcomes = ranks.wait();
   EXPECT_FALSE(outcomes[1].finished);
-  for (const int survivor : {0, 2, 3}) EXPECT_TRUE(outcomes[static_cast<std::size_t>(survivor)].ok) << outcomes[static_cast<std::size_t>(survivor)].text;
+  for (const int survivor : {0, 2, 3})
+    EXPECT_TRUE(outcomes[static_cast<std::size_t>(survivor)].ok) << outcomes[static_cast<std::size_t>(survivor)].text;
 }
 
 TEST(Join, RankOfAnotherRunIsNotSeen) {

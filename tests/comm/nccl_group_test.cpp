@@ -41,7 +41,13 @@ void sum(GpuGroup& group, std::chrono::nanoseconds limit = 20s) {
   const std::int64_t dims[] = {3};
   float values[3] = {};
   ++dynamic_cast<shm::ShmGroup&>(group.control()).gpu_sequence();
-  group.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = dims, .stream = &a_stream, .in = values, .out = values, .deadline = Deadline::after(limit)});
+  group.run({.kind = Collective::all_reduce,
+             .reduction = Reduction::sum,
+             .dims = dims,
+             .stream = &a_stream,
+             .in = values,
+             .out = values,
+             .deadline = Deadline::after(limit)});
 }
 
 // As a context does: what ends the wait for the stream ends the group, and what waits there then falls through.
@@ -60,7 +66,8 @@ void wait_for_stream(GpuGroup& group, std::chrono::nanoseconds limit = 20s) {
 
 void check_all_given_back(int aborted, int destroyed) {
   check(stub().live == 0, fmt::format("{} communicators are left", stub().live.load()));
-  check(stub().aborted == aborted && stub().destroyed == destroyed, fmt::format("{} were aborted, {} destroyed", stub().aborted.load(), stub().destroyed.load()));
+  check(stub().aborted == aborted && stub().destroyed == destroyed,
+        fmt::format("{} were aborted, {} destroyed", stub().aborted.load(), stub().destroyed.load()));
   check(stub().misuses == 0, "none is used after that");
 }
 
@@ -198,7 +205,8 @@ TEST(NcclGroup, PartsAreAbortedTogether) {
   stub();
   run_rank_processes(3, [](Group& control) {
     std::unique_ptr<GpuGroup> group = make_group(control);
-    const std::unique_ptr<Group> part = group->split({{2, 0}}, Deadline::after(20s)), other = group->split({{0, 1, 2}}, Deadline::after(20s));
+    const std::unique_ptr<Group> part = group->split({{2, 0}}, Deadline::after(20s)),
+                                 other = group->split({{0, 1, 2}}, Deadline::after(20s));
     check((part == nullptr) == (control.rank() == 1), "rank 1 is in no part");
     if (part) sum(dynamic_cast<GpuGroup&>(*part)), wait_for_stream(dynamic_cast<GpuGroup&>(*part));
     control.exchange({});
@@ -240,7 +248,8 @@ TEST(NcclGroup, AnAbortedOneIsNeverAskedAgainWhileAnotherThreadAborts) {
       // Not the group itself: an abort would end the world.
       const auto one = nccl::Communicator::create(control, Deadline::after(20s));
       std::thread other([&] { one->family()->abort(); });
-      while (one->family()->state_of(one->handle())) {}
+      while (one->family()->state_of(one->handle())) {
+      }
       other.join();
       check(one->family()->has_given_back(), "nothing holds it");
     }

@@ -22,7 +22,7 @@ constexpr int kRanks = 8, kSplits = 4, kMeetings = 256;
 struct Meeting {
   std::atomic<int> arrived{0};
   std::atomic<int> calls[kRanks] = {};
-  std::atomic<int> colors[kSplits][kRanks] = {};    // + 2; 1: in none, 0: has not come
+  std::atomic<int> colors[kSplits][kRanks] = {};  // + 2; 1: in none, 0: has not come
   std::atomic<int> keys[kSplits][kRanks] = {};
   std::atomic<int> children[kSplits][kRanks] = {};  // by color: the number of a meeting
 };
@@ -140,7 +140,9 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   return ncclSuccess;
 }
 
-const char* ncclGetErrorString(ncclResult_t result) { return result == ncclRemoteError ? "remote process exited or there was a network error" : "trouble"; }
+const char* ncclGetErrorString(ncclResult_t result) {
+  return result == ncclRemoteError ? "remote process exited or there was a network error" : "trouble";
+}
 const char* ncclGetLastError(ncclComm_t) { return ""; }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclConfig_t*) {
@@ -216,7 +218,9 @@ ncclResult_t ncclAllReduce(const void*, void*, size_t, ncclDataType_t, ncclRedOp
 ncclResult_t ncclAllGather(const void*, void*, size_t, ncclDataType_t, ncclComm_t comm, cudaStream_t) { return call(comm); }
 ncclResult_t ncclBroadcast(const void*, void*, size_t, ncclDataType_t, int, ncclComm_t comm, cudaStream_t) { return call(comm); }
 ncclResult_t ncclReduce(const void*, void*, size_t, ncclDataType_t, ncclRedOp_t, int, ncclComm_t comm, cudaStream_t) { return call(comm); }
-ncclResult_t ncclReduceScatter(const void*, void*, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t comm, cudaStream_t) { return call(comm); }
+ncclResult_t ncclReduceScatter(const void*, void*, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t comm, cudaStream_t) {
+  return call(comm);
+}
 ncclResult_t ncclSend(const void*, size_t, ncclDataType_t, int, ncclComm_t comm, cudaStream_t) { return call(comm); }
 ncclResult_t ncclRecv(void*, size_t, ncclDataType_t, int, ncclComm_t comm, cudaStream_t) { return call(comm); }
 

@@ -19,7 +19,8 @@ struct ReducedNorm {
   bool centers = false;  // LayerNorm
 };
 
-inline ReducedNorm random_reduced_norm(int ranks, DType dtype, std::int64_t rows, std::int64_t length, bool centers, bool offset, std::uint64_t seed) {
+inline ReducedNorm random_reduced_norm(int ranks, DType dtype, std::int64_t rows, std::int64_t length, bool centers, bool offset,
+                                       std::uint64_t seed) {
   ReducedNorm given;
   for (int r = 0; r < ranks; ++r) given.x.push_back(random_input(dtype, {rows, length}, r, seed));
   given.residual = random_input(dtype, {rows, length}, 0, seed + 1);
@@ -30,8 +31,8 @@ inline ReducedNorm random_reduced_norm(int ranks, DType dtype, std::int64_t rows
   return given;
 }
 
-// Throws Error(internal) naming the first element that is wrong. The norm is that of the sum as it was given. `roundings`: of the sum over the
-// ranks, one where that is done in f32.
+// Throws Error(internal) naming the first element that is wrong. The norm is that of the sum as it was given. `roundings`: of the sum over
+// the ranks, one where that is done in f32.
 inline void check_reduced_norm(const ReducedNorm& given, const Tensor& y, const Tensor& sum, int roundings = 1) {
   const DType dtype = given.residual.dtype();
   const double unit = dtype == DType::f32 ? 0x1p-23 : dtype == DType::f16 ? 0x1p-10 : 0x1p-7;
@@ -44,13 +45,15 @@ inline void check_reduced_norm(const ReducedNorm& given, const Tensor& y, const 
       double wanted = residual + offset, magnitude = std::fabs(residual) + std::fabs(offset);
       for (const Tensor& of_rank : given.x) wanted += of_rank.at(at(i)), magnitude += std::fabs(of_rank.at(at(i)));
       const double got = sum.at(at(i));
-      if (!(std::fabs(got - wanted) <= (roundings + (dtype == DType::f32 ? 2 : 1)) * unit * magnitude)) fail(ErrorCode::internal, "sum {} of row {} is {}, wanted {}", i, row, got, wanted);
+      if (!(std::fabs(got - wanted) <= (roundings + (dtype == DType::f32 ? 2 : 1)) * unit * magnitude))
+        fail(ErrorCode::internal, "sum {} of row {} is {}, wanted {}", i, row, got, wanted);
       mean += got / static_cast<double>(length);
     }
     if (!given.centers) mean = 0;
     for (std::int64_t i = 0; i < length; ++i) variance += (sum.at(at(i)) - mean) * (sum.at(at(i)) - mean) / static_cast<double>(length);
     for (std::int64_t i = 0; i < length; ++i) {
-      const double normed = (sum.at(at(i)) - mean) / std::sqrt(variance + 1e-5) * given.scale.at(i), wanted = normed + (given.bias ? given.bias->at(i) : 0);
+      const double normed = (sum.at(at(i)) - mean) / std::sqrt(variance + 1e-5) * given.scale.at(i),
+                   wanted = normed + (given.bias ? given.bias->at(i) : 0);
       const double got = y.at(at(i)), allowed = unit * std::fabs(wanted) + (dtype == DType::f32 ? 2e-5 : 1e-5) * (1 + std::fabs(normed));
       if (!(std::fabs(got - wanted) <= allowed)) fail(ErrorCode::internal, "norm {} of row {} is {}, wanted {}", i, row, got, wanted);
     }

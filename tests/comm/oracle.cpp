@@ -108,7 +108,8 @@ void check_element(const CollectiveCall& call, int rank, const std::vector<Tenso
   Shape at = position(i, out.shape());
   bool good;
   if (info(call.kind).reduces) {
-    if (call.kind == Collective::reduce_scatter) at[static_cast<std::size_t>(call.axis)] += rank * out.shape()[static_cast<std::size_t>(call.axis)];
+    if (call.kind == Collective::reduce_scatter)
+      at[static_cast<std::size_t>(call.axis)] += rank * out.shape()[static_cast<std::size_t>(call.axis)];
     const std::int64_t index = flat(at, shape);
     if (call.kind == Collective::reduce && rank != call.root) {
       good = out.at(i) == 0;
@@ -125,11 +126,13 @@ void check_element(const CollectiveCall& call, int rank, const std::vector<Tenso
     const Origin from = origin(call, n, rank, at, shape);
     const std::size_t size = bytes(call.dtype, 1);
     const std::byte zeros[8] = {};
-    const std::byte* expected = from.rank < 0 ? zeros : inputs[static_cast<std::size_t>(from.rank)].data() + static_cast<std::size_t>(from.index) * size;
+    const std::byte* expected =
+        from.rank < 0 ? zeros : inputs[static_cast<std::size_t>(from.rank)].data() + static_cast<std::size_t>(from.index) * size;
     good = std::memcmp(out.data() + static_cast<std::size_t>(i) * size, expected, size) == 0;
   }
   if (!good)
-    fail(ErrorCode::internal, "{} on rank {} of {}: element {} ({}) is {}", to_string(call), rank, n, i, to_string(position(i, out.shape())), out.at(i));
+    fail(ErrorCode::internal, "{} on rank {} of {}: element {} ({}) is {}", to_string(call), rank, n, i,
+         to_string(position(i, out.shape())), out.at(i));
 }
 
 }  // namespace

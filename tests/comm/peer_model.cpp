@@ -64,7 +64,7 @@ class Words {
     std::uint8_t next = 0;  // 0: it has not pushed; p: it waits for the p-th peer after its rank; ranks: it is done with the call
   };
   struct State {
-    std::vector<Thread> threads;     // [rank][word]
+    std::vector<Thread> threads;       // [rank][word]
     std::vector<std::uint8_t> memory;  // [rank][slot][sender][word]: 1 + the call; 0: empty
     std::vector<Store> stores;
     std::string wrong;
@@ -73,7 +73,10 @@ class Words {
   explicit Words(const WordProtocol& protocol) : p_(protocol), width_(*std::ranges::max_element(p_.sizes)) {}
 
   State start() const {
-    return {std::vector<Thread>(static_cast<std::size_t>(p_.ranks * width_)), std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.slots * p_.ranks * width_)), {}, {}};
+    return {std::vector<Thread>(static_cast<std::size_t>(p_.ranks * width_)),
+            std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.slots * p_.ranks * width_)),
+            {},
+            {}};
   }
   Bytes bytes(const State& s) const {
     Bytes all = s.wrong;
@@ -140,7 +143,9 @@ class Words {
     const int peer = (rank + t.next) % p_.ranks;
     const std::uint8_t value = s.memory[place(rank, slot, peer, word)];
     if (value == 0) return;
-    if (value != call + 1) next.wrong = "rank " + std::to_string(rank) + " reads in call " + std::to_string(call) + " what was sent in call " + std::to_string(value - 1);
+    if (value != call + 1)
+      next.wrong =
+          "rank " + std::to_string(rank) + " reads in call " + std::to_string(call) + " what was sent in call " + std::to_string(value - 1);
     if (p_.wipes_at_once) next.stores.push_back(store_at(rank, slot, peer, word, 0));
     ++mine.next;
     visit(next);
@@ -160,7 +165,8 @@ class Words {
   }
 
   static Store store_at(int rank, int slot, int sender, int word, int value) {
-    return {static_cast<std::uint8_t>(rank), static_cast<std::uint8_t>(slot), static_cast<std::uint8_t>(sender), static_cast<std::uint8_t>(word), static_cast<std::uint8_t>(value)};
+    return {static_cast<std::uint8_t>(rank), static_cast<std::uint8_t>(slot), static_cast<std::uint8_t>(sender),
+            static_cast<std::uint8_t>(word), static_cast<std::uint8_t>(value)};
   }
 
   WordProtocol p_;
@@ -184,8 +190,11 @@ class Arrivals {
   explicit Arrivals(const ArrivalProtocol& protocol) : p_(protocol) {}
 
   State start() const {
-    return {std::vector<Rank>(static_cast<std::size_t>(p_.ranks)), std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.slots * p_.ranks * p_.words)),
-            std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.ranks)), {}, {}};
+    return {std::vector<Rank>(static_cast<std::size_t>(p_.ranks)),
+            std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.slots * p_.ranks * p_.words)),
+            std::vector<std::uint8_t>(static_cast<std::size_t>(p_.ranks * p_.ranks)),
+            {},
+            {}};
   }
   Bytes bytes(const State& s) const {
     Bytes all = s.wrong;
@@ -245,7 +254,8 @@ class Arrivals {
       if (s.counters[static_cast<std::size_t>(rank * p_.ranks + peer)] < now) return;
       for (int word = 0; word < p_.words; ++word)
         if (const int value = s.memory[place(rank, slot, peer, word)]; value != now)
-          next.wrong = "rank " + std::to_string(rank) + " reads in step " + std::to_string(now) + " what was sent in step " + std::to_string(value);
+          next.wrong =
+              "rank " + std::to_string(rank) + " reads in step " + std::to_string(now) + " what was sent in step " + std::to_string(value);
     }
     mine = {now, 0};
     visit(next);
@@ -258,8 +268,8 @@ class Room {
  public:
   struct Rank {
     std::uint8_t call = 0;
-    std::uint8_t reads = 0;   // groups of `there` that its first stream has read
-    std::uint8_t step = 0;    // of its second stream: pushes and announcements of `there`, then pushes, announcements and looks at `back`
+    std::uint8_t reads = 0;  // groups of `there` that its first stream has read
+    std::uint8_t step = 0;   // of its second stream: pushes and announcements of `there`, then pushes, announcements and looks at `back`
   };
   struct State {
     std::vector<Rank> ranks;
@@ -310,12 +320,15 @@ class Room {
   static constexpr int kStepsOfThere = 2, kStepsOfBack = 3;
 
   int slot(int area, int group, int sender) const { return (area * most_ + group) * p_.ranks + sender; }
-  std::size_t place(int rank, int area, int group, int sender) const { return static_cast<std::size_t>(rank * 2 * most_ * p_.ranks + slot(area, group, sender)); }
+  std::size_t place(int rank, int area, int group, int sender) const {
+    return static_cast<std::size_t>(rank * 2 * most_ * p_.ranks + slot(area, group, sender));
+  }
   int groups_of(const Rank& r) const { return p_.groups[r.call]; }
 
   void send(State& s, int rank, int area, int group, bool announces) const {
     for (int peer = 0; peer < p_.ranks; ++peer)
-      s.stores.push_back({static_cast<std::uint8_t>(peer), static_cast<std::uint8_t>(slot(area, group, rank)), static_cast<std::uint8_t>(rank), static_cast<std::uint8_t>(announces),
+      s.stores.push_back({static_cast<std::uint8_t>(peer), static_cast<std::uint8_t>(slot(area, group, rank)),
+                          static_cast<std::uint8_t>(rank), static_cast<std::uint8_t>(announces),
                           static_cast<std::uint8_t>(s.ranks[static_cast<std::size_t>(rank)].call + 1)});
   }
 
@@ -326,7 +339,8 @@ class Room {
       if (s.words[place(rank, area, group, sender)] < now) return false;
     for (int sender = 0; sender < p_.ranks; ++sender)
       if (const int value = s.memory[place(rank, area, group, sender)]; value != now)
-        s.wrong = "rank " + std::to_string(rank) + " reads in call " + std::to_string(now - 1) + " what was sent in call " + std::to_string(value - 1);
+        s.wrong = "rank " + std::to_string(rank) + " reads in call " + std::to_string(now - 1) + " what was sent in call " +
+                  std::to_string(value - 1);
     return true;
   }
 

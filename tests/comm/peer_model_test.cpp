@@ -40,7 +40,8 @@ TEST(PeerModel, ThreeSlotsEmptiedByTheFollowingCallAreWrong) {
   expect_wrong(WordProtocol{.ranks = 2, .sizes = {2, 1, 2, 2, 2}, .slots = 3, .counts_per_word = false, .wipes_at_once = false});
   // Equal sizes hide it, and so does a number of calls per graph that is a multiple of three.
   expect_right(WordProtocol{.ranks = 2, .sizes = {2, 2, 2, 2, 2}, .slots = 3, .counts_per_word = false, .wipes_at_once = false});
-  expect_wrong(WordProtocol{.ranks = 2, .sizes = {1, 1, 1, 1, 1, 1, 1, 1}, .baked_slots = {0, 1, 2, 0, 0, 1, 2, 0}, .slots = 3, .wipes_at_once = false});
+  expect_wrong(WordProtocol{
+      .ranks = 2, .sizes = {1, 1, 1, 1, 1, 1, 1, 1}, .baked_slots = {0, 1, 2, 0, 0, 1, 2, 0}, .slots = 3, .wipes_at_once = false});
 }
 
 TEST(PeerModel, SlotsThatAGraphOfOddLengthRepeatsAreWrong) {

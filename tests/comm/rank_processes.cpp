@@ -61,7 +61,8 @@ bool is_stopped(pid_t pid) {
 
 }  // namespace
 
-RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options, std::chrono::nanoseconds rendezvous)
+RankProcesses::RankProcesses(int world, const std::function<void(Group&)>& body, const ShmOptions& options,
+                             std::chrono::nanoseconds rendezvous)
     : region_(ShmRegion::create(world, options)) {
   start(world, [&](int rank) {
     // As in an exec'd rank, all that comes from the parent is the descriptor.
@@ -118,7 +119,8 @@ std::vector<RankOutcome> RankProcesses::wait(std::chrono::nanoseconds limit) {
       Report report;
       if (pollers[r].revents != 0) {
         told[r] = true;
-        if (read(pipes_[r], &report, sizeof report) == sizeof report) outcomes[r] = {true, report.ok, report.code, report.rank, report.text, report.seconds};
+        if (read(pipes_[r], &report, sizeof report) == sizeof report)
+          outcomes[r] = {true, report.ok, report.code, report.rank, report.text, report.seconds};
       }
       all = all && silent(r);
     }

@@ -18,9 +18,9 @@ struct RankOutcome {
   bool finished = false;  // body returned or threw; false: killed, or did not end in time
   bool ok = false;        // body returned
   ErrorCode code = ErrorCode::internal;
-  int rank = -1;          // Error::rank()
-  std::string text;       // Error::what()
-  double seconds = 0;     // from fork to the end of body
+  int rank = -1;       // Error::rank()
+  std::string text;    // Error::what()
+  double seconds = 0;  // from fork to the end of body
 };
 
 // Forks at once; call it while the process has one thread. No child outlives the object, or its parent.

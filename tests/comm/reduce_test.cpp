@@ -24,7 +24,8 @@ std::pair<Tensor, Tensor> operands(DType dtype) {
     } else {
       a.mutable_as<std::uint16_t>()[i] = static_cast<std::uint16_t>(i);
       // Often a neighbour in magnitude, so that sums cancel, round at halves, and fall among the subnormals.
-      b.mutable_as<std::uint16_t>()[i] = static_cast<std::uint16_t>(i % 2 ? random() : static_cast<std::uint64_t>(i) ^ 0x8000 ^ (random() & 0xfff));
+      b.mutable_as<std::uint16_t>()[i] =
+          static_cast<std::uint16_t>(i % 2 ? random() : static_cast<std::uint64_t>(i) ^ 0x8000 ^ (random() & 0xfff));
     }
   }
   return {a, b};

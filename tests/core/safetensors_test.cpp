@@ -14,7 +14,9 @@ std::string file_of(std::string header, std::size_t data_bytes) {
   return std::string(reinterpret_cast<const char*>(&length), 8) + header + std::string(data_bytes, '\1');
 }
 
-Safetensors parse(const std::string& file) { return Safetensors::parse(std::as_bytes(std::span(file)), nullptr, ErrorCode::invalid_engine); }
+Safetensors parse(const std::string& file) {
+  return Safetensors::parse(std::as_bytes(std::span(file)), nullptr, ErrorCode::invalid_engine);
+}
 
 void expect_damaged(const std::string& file, const std::string& part) {
   try {
@@ -27,7 +29,8 @@ void expect_damaged(const std::string& file, const std::string& part) {
 }
 
 std::string entry(const std::string& shape, int begin, int end, const std::string& dtype = "U8") {
-  return R"({"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":[)" + std::to_string(begin) + "," + std::to_string(end) + "]}";
+  return R"({"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":[)" + std::to_string(begin) + "," + std::to_string(end) +
+         "]}";
 }
 
 TEST(Safetensors, ReadsWhatItWrites) {

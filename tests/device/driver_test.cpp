@@ -29,7 +29,8 @@ TEST(Driver, ATooOldOneIsNamedWithBothVersions) {
     std::fprintf(stderr, "%s; %d GPUs\n", said.c_str(), cuda_device_count());
     std::exit(0);
   };
-  EXPECT_EXIT(life(), ::testing::ExitedWithCode(0), "no CUDA device: the NVIDIA driver is too old: it supports CUDA up to 11\\.4, this program needs 1[2-9]\\.0.*; 0 GPUs");
+  EXPECT_EXIT(life(), ::testing::ExitedWithCode(0),
+              "no CUDA device: the NVIDIA driver is too old: it supports CUDA up to 11\\.4, this program needs 1[2-9]\\.0.*; 0 GPUs");
   if (before) setenv("LD_LIBRARY_PATH", kept.c_str(), 1);
   else unsetenv("LD_LIBRARY_PATH");
 }

@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 const fs::path kSmall = TANDEM_SMALL_LIBRARY;  // libtandem_small.so, in a folder of its own
 
 LibrarySpec spec(std::string soname) {
-  return {"Small", "tests", {std::move(soname)}, "pip install small", [](const Library& l) { return std::to_string(l.function<int()>("tandem_small_answer")()); }};
+  return {"Small", "tests", {std::move(soname)}, "pip install small", [](const Library& l) {
+            return std::to_string(l.function<int()>("tandem_small_answer")());
+          }};
 }
 
 // The setting for a scope.
@@ -63,8 +65,8 @@ TEST(CudaLibrary, MissingSaysWhereItLookedAndHowToGetIt) {
   const fs::path environment = fresh_folder("tandem_environment");
   fs::create_directories(environment / "lib/python3.9/site-packages/nvidia/small/lib");
   const Setting python("VIRTUAL_ENV", environment);
-  expect_parts(message_of(spec("libtandem_none.so.7")), {"Small (libtandem_none.so.7)", "/nowhere/a (TANDEM_CUDA_LIBRARIES), /nowhere/b", "the loader's path",
-                                                         "site-packages/nvidia/small/lib", "pip install small"});
+  expect_parts(message_of(spec("libtandem_none.so.7")), {"Small (libtandem_none.so.7)", "/nowhere/a (TANDEM_CUDA_LIBRARIES), /nowhere/b",
+                                                         "the loader's path", "site-packages/nvidia/small/lib", "pip install small"});
 }
 
 TEST(CudaLibrary, WrongFilesAreNamed) {
@@ -106,7 +108,8 @@ TEST(CudaLibrary, FoundBesideThePythonOnThePath) {
 
 TEST(CudaLibrary, FirstSonameAndExplicitFolderGoFirst) {
   const fs::path one = fresh_folder("tandem_one"), two = fresh_folder("tandem_two");
-  for (const fs::path& file : {one / "libtandem_old.so.1", two / "libtandem_new.so.2", two / "libtandem_old.so.1"}) fs::copy_file(kSmall, file);
+  for (const fs::path& file : {one / "libtandem_old.so.1", two / "libtandem_new.so.2", two / "libtandem_old.so.1"})
+    fs::copy_file(kSmall, file);
   const Setting setting("TANDEM_CUDA_LIBRARIES", two.string() + ":" + one.string());
   LibrarySpec both = spec("libtandem_new.so.2");
   both.sonames.emplace_back("libtandem_old.so.1");

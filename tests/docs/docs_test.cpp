@@ -39,10 +39,12 @@ TEST(OpReference, EverythingIsExplained) {
   for (const OpDef* op : all_ops().all()) {
     EXPECT_NE(page.find("### " + std::string(op->name) + "\n"), std::string::npos) << op->name << " is missing";
     EXPECT_TRUE(op->doc.ends_with('.')) << op->name << " needs a sentence";
-    EXPECT_EQ(op->operands.size(), op->max_operands < 0 ? 1u : static_cast<std::size_t>(op->max_operands)) << op->name << " does not name its operands";
+    EXPECT_EQ(op->operands.size(), op->max_operands < 0 ? 1u : static_cast<std::size_t>(op->max_operands))
+        << op->name << " does not name its operands";
     EXPECT_FALSE(op->results.empty()) << op->name;
     std::set<std::string_view> names;
-    for (const Operand& operand : op->operands) EXPECT_TRUE(names.insert(operand.name).second) << op->name << " names '" << operand.name << "' twice";
+    for (const Operand& operand : op->operands)
+      EXPECT_TRUE(names.insert(operand.name).second) << op->name << " names '" << operand.name << "' twice";
     for (const Field& field : op->fields) EXPECT_TRUE(names.insert(field.name).second) << op->name << " names '" << field.name << "' twice";
     for (const Field& field : op->fields) EXPECT_FALSE(field.doc.empty()) << op->name << " does not explain '" << field.name << "'";
   }

@@ -12,7 +12,8 @@ namespace {
 constexpr std::string_view kHead =
     "# Ops\n"
     "Made from `src/ops/ops.def`; do not edit. When it is stale, the test `docs_test` says how to renew it.\n\n"
-    "An attribute shows its type and default. *Pointwise*: element i of the result depends on the elements i of the operands, after numpy's "
+    "An attribute shows its type and default. *Pointwise*: element i of the result depends on the elements i of the operands, after "
+    "numpy's "
     "broadcasting. *Collective*: all ranks of a group take part. ONNX names carry the first opset they are read from.\n";
 
 // "a, b; bias ([n]) and residual may be absent"
@@ -44,7 +45,8 @@ std::string onnx_names(const OpDef& op) {
 
 std::string section(const OpDef& op) {
   std::string text = fmt::format("\n### {}\n{}\n\n", op.name, op.doc);
-  text += fmt::format("Operands: {}.{}{}{}", operands(op), results(op), op.pointwise ? " Pointwise." : "", op.collective ? " Collective." : "");
+  text +=
+      fmt::format("Operands: {}.{}{}{}", operands(op), results(op), op.pointwise ? " Pointwise." : "", op.collective ? " Collective." : "");
   if (!op.onnx.empty()) text += fmt::format(" ONNX: {}.", onnx_names(op));
   text += "\n";
   for (const Field& field : op.fields) {

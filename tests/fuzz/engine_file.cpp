@@ -73,7 +73,8 @@ void read_plan(std::string_view json) {
 // Whole files, and plans alone.
 std::vector<std::string> own_seeds() {
   Plan coded = tandem::testing::small_plan();
-  for (const int sm : {80, 90}) coded.code.push_back(stored_code("0123456789abcdef-17", sm, std::make_shared<const std::vector<std::byte>>(100 + sm, std::byte{7})));
+  for (const int sm : {80, 90})
+    coded.code.push_back(stored_code("0123456789abcdef-17", sm, std::make_shared<const std::vector<std::byte>>(100 + sm, std::byte{7})));
   std::vector<std::string> seeds = {engine_of(tandem::testing::small_plan()), engine_of(coded)};
   for (std::uint64_t seed = 0; seeds.size() < 40; ++seed)
     if (const auto plan = tandem::testing::random_plan(seed)) seeds.push_back(to_json(*plan));

@@ -39,7 +39,9 @@ void* operator new(std::size_t size) {
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return size > kLargestAllocation ? nullptr : std::malloc(std::max<std::size_t>(size, 1)); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return size > kLargestAllocation ? nullptr : std::malloc(std::max<std::size_t>(size, 1));
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
@@ -141,7 +143,8 @@ class Fuzzer {
   const std::string& pick() {
     const std::string* best = nullptr;
     for (int i = 0; i < 3; ++i) {
-      const std::string& one = corpus_[mutator_.below(2) ? mutator_.below(corpus_.size()) : corpus_.size() - 1 - mutator_.below(std::min<std::size_t>(corpus_.size(), 64))];
+      const std::string& one = corpus_[mutator_.below(2) ? mutator_.below(corpus_.size())
+                                                         : corpus_.size() - 1 - mutator_.below(std::min<std::size_t>(corpus_.size(), 64))];
       if (best == nullptr || one.size() < best->size()) best = &one;
     }
     return *best;

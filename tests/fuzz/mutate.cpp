@@ -9,7 +9,8 @@ namespace tandem::fuzz {
 namespace {
 
 constexpr std::size_t kLongest = 1 << 20;
-constexpr std::array<std::int64_t, 14> kEdges = {0, 1, -1, 2, 7, 64, 127, 255, 65536, INT32_MAX, INT32_MIN, std::int64_t{1} << 40, INT64_MAX, INT64_MIN};
+constexpr std::array<std::int64_t, 14> kEdges = {
+    0, 1, -1, 2, 7, 64, 127, 255, 65536, INT32_MAX, INT32_MIN, std::int64_t{1} << 40, INT64_MAX, INT64_MIN};
 
 bool in_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '@' || c == '%'; }
 

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <vector>
 
+#include "core/tensor.h"
 #include "device/cuda/library.h"
 #include "ops/attention/attention_cuda.h"
 #include "ops/attention/cudnn_attention_cuda.h"
-#include "core/tensor.h"
 
 namespace tandem {
 namespace {
@@ -42,7 +42,8 @@ Tensor values(DType type, std::int64_t count, int seed) {
 
 struct Inputs {
   explicit Inputs(const Case& c)
-      : q(values(c.type, std::int64_t{c.batch} * c.heads * c.rows * c.size, 1)), k(values(c.type, std::int64_t{c.batch} * c.kv_heads * c.columns * c.size, 2)),
+      : q(values(c.type, std::int64_t{c.batch} * c.heads * c.rows * c.size, 1)),
+        k(values(c.type, std::int64_t{c.batch} * c.kv_heads * c.columns * c.size, 2)),
         v(values(c.type, k.count(), 3)) {}
   Tensor q, k, v;
 };
@@ -80,7 +81,8 @@ class AttentionLse : public ::testing::Test {
   template <typename Work>
   void expect_lse(const Case& c, const Work& work) {
     const Inputs in(c);
-    const OnDevice q(in.q), k(in.k), v(in.v), out(in.q.size_bytes()), lse(static_cast<std::size_t>(c.batch * c.heads * c.rows) * sizeof(float));
+    const OnDevice q(in.q), k(in.k), v(in.v), out(in.q.size_bytes()),
+        lse(static_cast<std::size_t>(c.batch * c.heads * c.rows) * sizeof(float));
     cuda::AttentionRun run{};
     run.type = c.type;
     run.batch = c.batch, run.heads = c.heads, run.kv_heads = c.kv_heads, run.rows = c.rows, run.columns = c.columns;
@@ -105,8 +107,9 @@ class AttentionLse : public ::testing::Test {
   cuda::DeviceLimits limits_{};
 };
 
-const Case kCases[] = {{DType::f32, 2, 4, 2, 37, 75, 20, true}, {DType::f32, 1, 3, 3, 2, 900, 64, false}, {DType::f16, 2, 4, 1, 70, 68, 64, true},
-                       {DType::bf16, 1, 6, 2, 200, 331, 128, true}, {DType::bf16, 2, 8, 8, 300, 300, 72, false}, {DType::bf16, 1, 8, 2, 3, 1000, 128, true},
+const Case kCases[] = {{DType::f32, 2, 4, 2, 37, 75, 20, true},     {DType::f32, 1, 3, 3, 2, 900, 64, false},
+                       {DType::f16, 2, 4, 1, 70, 68, 64, true},     {DType::bf16, 1, 6, 2, 200, 331, 128, true},
+                       {DType::bf16, 2, 8, 8, 300, 300, 72, false}, {DType::bf16, 1, 8, 2, 3, 1000, 128, true},
                        {DType::f16, 2, 4, 2, 1, 700, 64, false}};
 
 TEST_F(AttentionLse, OfThePlainKernelWithAndWithoutParts) {
@@ -149,10 +152,21 @@ TEST_F(AttentionLse, OfCudnn) {
     expect_lse({DType::bf16, 2, 6, 2, 200, 328, 128, causal}, [&](const cuda::AttentionRun& run) {
       using Causal = cuda::CudnnAttentionShape::Causal;
       const auto steps_of = [](const cuda::AttentionSteps& s) { return attention::Steps{s.batch, s.head, s.row}; };
-      const cuda::CudnnAttention attention({.dtype = run.type, .batch = run.batch, .heads = run.heads, .kv_heads = run.kv_heads, .rows = run.rows,
-                                            .columns = run.columns, .size = run.size, .value_size = run.value_size, .q = steps_of(run.q_steps),
-                                            .k = steps_of(run.k_steps), .v = steps_of(run.v_steps), .out = steps_of(run.out_steps),
-                                            .causal = causal ? Causal::lower_right : Causal::none, .scale = run.scale, .lse = true},
+      const cuda::CudnnAttention attention({.dtype = run.type,
+                                            .batch = run.batch,
+                                            .heads = run.heads,
+                                            .kv_heads = run.kv_heads,
+                                            .rows = run.rows,
+                                            .columns = run.columns,
+                                            .size = run.size,
+                                            .value_size = run.value_size,
+                                            .q = steps_of(run.q_steps),
+                                            .k = steps_of(run.k_steps),
+                                            .v = steps_of(run.v_steps),
+                                            .out = steps_of(run.out_steps),
+                                            .causal = causal ? Causal::lower_right : Causal::none,
+                                            .scale = run.scale,
+                                            .lse = true},
                                            0);
       const OnDevice workspace(std::max<std::size_t>(attention.workspace_bytes(), 1));
       attention.run(run.q, run.k, run.v, run.out, run.lse, workspace.data, nullptr);

@@ -1,6 +1,6 @@
 // Machine code that engines bring for kernels made from text.
-#include "core/digest.h"
 #include "device/code.h"
+#include "core/digest.h"
 
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>

@@ -46,7 +46,9 @@ Engine engine_of(const std::string& model, const std::string& device = "cuda") {
 // Memory of the GPU with a copy of an array, or room for one.
 struct OnDevice {
   explicit OnDevice(std::size_t size) : bytes(size) { cuda(cudaMalloc(&data, std::max<std::size_t>(size, 1))); }
-  explicit OnDevice(const Array& array) : OnDevice(array.size_bytes()) { cuda(cudaMemcpy(data, array.data.get(), bytes, cudaMemcpyDefault)); }
+  explicit OnDevice(const Array& array) : OnDevice(array.size_bytes()) {
+    cuda(cudaMemcpy(data, array.data.get(), bytes, cudaMemcpyDefault));
+  }
   ~OnDevice() { cudaFree(data); }
   OnDevice(const OnDevice&) = delete;
   std::vector<float> fetch() const {

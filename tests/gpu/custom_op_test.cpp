@@ -17,7 +17,9 @@ namespace {
 // y = x, twice: what is copied on the GPU, or by the host, is the input.
 void copy_on_gpu(const CustomCall& call) {
   const std::size_t bytes = static_cast<std::size_t>(element_count(call.operands[0].shape)) * sizeof(float);
-  EXPECT_EQ(cudaMemcpyAsync(call.results[0].data, call.operands[0].data, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(call.stream)), cudaSuccess);
+  EXPECT_EQ(
+      cudaMemcpyAsync(call.results[0].data, call.operands[0].data, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(call.stream)),
+      cudaSuccess);
 }
 void negate_on_cpu(const CustomCall& call) {
   EXPECT_EQ(call.stream, nullptr);

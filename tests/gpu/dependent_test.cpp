@@ -1,4 +1,5 @@
-// Kernels that start before their predecessors end: outputs of the recorded models are the same to the bit, and are the same when they do not.
+// Kernels that start before their predecessors end: outputs of the recorded models are the same to the bit, and are the same when they do
+// not.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
@@ -50,7 +51,8 @@ std::vector<std::string> outputs_of(const Engine& engine, bool dependent) {
       inputs.push_back(arrays.at(in[i].name).data.get());
     }
     const std::size_t first = all.size();
-    for (std::size_t i = 0; i < out.size(); ++i) all.emplace_back(Array{out[i].dtype, context.output_shape(i), nullptr}.size_bytes(), '\x5a');
+    for (std::size_t i = 0; i < out.size(); ++i)
+      all.emplace_back(Array{out[i].dtype, context.output_shape(i), nullptr}.size_bytes(), '\x5a');
     for (std::size_t i = 0; i < out.size(); ++i) outputs.push_back(all[first + i].data());
     context.run(inputs, outputs);
   }
@@ -62,7 +64,8 @@ class Dependent : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     int count = 0, major = 0;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess || major < 9) GTEST_SKIP() << "this GPU starts no kernel early";
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess || major < 9)
+      GTEST_SKIP() << "this GPU starts no kernel early";
   }
 };
 
@@ -74,7 +77,8 @@ TEST_P(Dependent, SameBits) {
     const Engine engine = build((models() / (GetParam() + ".onnx")).string(), options);
     const std::vector<std::string> with = outputs_of(engine, true), without = outputs_of(engine, false);
     ASSERT_EQ(with.size(), without.size());
-    for (std::size_t i = 0; i < with.size(); ++i) EXPECT_EQ(with[i] == without[i], true) << "output " << i << (own_products ? ", our products" : "");
+    for (std::size_t i = 0; i < with.size(); ++i)
+      EXPECT_EQ(with[i] == without[i], true) << "output " << i << (own_products ? ", our products" : "");
   }
 }
 

@@ -40,7 +40,8 @@ OpCall op_call(const CollectiveCall& call, const Shape& shape, int size) {
 
 // NCCL rounds 16-bit floats after every step, which with two ranks is the one rounding that the oracle allows.
 bool rounds_often(const CollectiveCall& call, int size) {
-  return size > 2 && (call.dtype == DType::f16 || call.dtype == DType::bf16) && call.reduction && *call.reduction != Reduction::max && *call.reduction != Reduction::min;
+  return size > 2 && (call.dtype == DType::f16 || call.dtype == DType::bf16) && call.reduction && *call.reduction != Reduction::max &&
+         *call.reduction != Reduction::min;
 }
 
 void check_rounded(const CollectiveCall& call, int rank, const std::vector<Tensor>& inputs, const Tensor& out) {
@@ -48,7 +49,9 @@ void check_rounded(const CollectiveCall& call, int rank, const std::vector<Tenso
   const std::vector<double> got = out.to_doubles();
   const Shape& shape = inputs[0].shape();
   const std::int64_t inner = element_count(Shape(shape.begin() + call.axis + 1, shape.end()));
-  const std::int64_t width = call.kind == Collective::reduce_scatter ? shape[static_cast<std::size_t>(call.axis)] / static_cast<std::int64_t>(inputs.size()) * inner : 0;
+  const std::int64_t width = call.kind == Collective::reduce_scatter
+                                 ? shape[static_cast<std::size_t>(call.axis)] / static_cast<std::int64_t>(inputs.size()) * inner
+                                 : 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
     std::int64_t at = static_cast<std::int64_t>(i);
     if (width > 0) at = at / width * width * static_cast<std::int64_t>(inputs.size()) + rank * width + at % width;
@@ -79,7 +82,10 @@ int gpu_count() {
 }
 
 GpuRank::GpuRank(Group& control, const std::string& backend)
-    : device(open_device("cuda", control.rank())), on_device(*device), stream(device->make_stream(1)), group(make_gpu_group(control, *device, {.backend = backend}, &why)) {}
+    : device(open_device("cuda", control.rank())),
+      on_device(*device),
+      stream(device->make_stream(1)),
+      group(make_gpu_group(control, *device, {.backend = backend}, &why)) {}
 
 void run_gpu_ranks(Isolation isolation, int world, const std::string& backend, const std::function<void(GpuRank&)>& body) {
   const auto life = [&](Group& control) {

@@ -48,7 +48,8 @@ void run_and_check_norm(GpuRank& rank, Group& group, const NormOp& op, std::uint
   std::unique_ptr<Recording> recording;
   Tensor y(op.dtype, {op.rows, op.length}), sum(op.dtype, {op.rows, op.length});
   for (int round = 0; round < 3; ++round) {
-    const ReducedNorm inputs = random_reduced_norm(group.size(), op.dtype, op.rows, op.length, op.centers, op.offset, seed * 30 + static_cast<std::uint64_t>(round) * 10);
+    const ReducedNorm inputs = random_reduced_norm(group.size(), op.dtype, op.rows, op.length, op.centers, op.offset,
+                                                   seed * 30 + static_cast<std::uint64_t>(round) * 10);
     const auto poison = [&](Tensor& tensor, std::byte* at) {
       if (tensor.size_bytes() > 0) std::memset(tensor.mutable_data(), 0x5a, tensor.size_bytes());
       device.copy(at, tensor.data(), tensor.size_bytes(), *rank.stream);

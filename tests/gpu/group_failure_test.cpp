@@ -1,5 +1,5 @@
-// Contexts of rank processes on a GPU each: what they give, and who is named when one is killed, stopped, late or different. Needs two GPUs:
-// with fewer every test is skipped and says so.
+// Contexts of rank processes on a GPU each: what they give, and who is named when one is killed, stopped, late or different. Needs two
+// GPUs: with fewer every test is skipped and says so.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -38,9 +38,11 @@ Engine engine_of(const std::string& device, const std::string& mesh, std::int64_
 
 // One rank of the MLP over two GPUs, with memory of the host. `rows` 0: the engine takes any number of them.
 struct Rank {
-  Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30) : Rank(std::shared_ptr<Group>(&group, [](Group*) {}), rows, step_deadline_s) {}
+  Rank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30)
+      : Rank(std::shared_ptr<Group>(&group, [](Group*) {}), rows, step_deadline_s) {}
   explicit Rank(const std::shared_ptr<Group>& group, std::int64_t rows = 8, double step_deadline_s = 30)
-      : engine(engine_of("cuda", "tp=2", rows)), inputs(engine.random_inputs(1)),
+      : engine(engine_of("cuda", "tp=2", rows)),
+        inputs(engine.random_inputs(1)),
         context(std::in_place, engine, ContextOptions{.rank = group->rank(), .threads = 1, .step_deadline_s = step_deadline_s}) {
     context->set_communicator(group);
     set_shape(inputs.begin()->second.shape);
@@ -80,7 +82,9 @@ std::size_t free_bytes() {
 // The GPU works on, and all that the context had there is given back. What another process has opened is so once that has let go.
 void check_gpu_is_well(std::size_t free_before) {
   void* memory = nullptr;
-  check(cudaDeviceSynchronize() == cudaSuccess && cudaMalloc(&memory, 1 << 20) == cudaSuccess && cudaMemset(memory, 1, 1 << 20) == cudaSuccess, "the GPU works on");
+  check(cudaDeviceSynchronize() == cudaSuccess && cudaMalloc(&memory, 1 << 20) == cudaSuccess &&
+            cudaMemset(memory, 1, 1 << 20) == cudaSuccess,
+        "the GPU works on");
   check(cudaFree(memory) == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess, "the GPU works on");
   const Deadline deadline = Deadline::after(10s);
   const auto is_back = [&] { return free_bytes() + (std::size_t{64} << 20) > free_before; };
@@ -153,7 +157,8 @@ void check_calls(Rank& rank, std::int64_t rows) {
   for (int call = 0; call < 4; ++call) {
     rank.run();
     for (std::size_t i = 0; i < rank.out.size(); ++i)
-      if (!(std::abs(rank.out[i] - values[i]) < 1e-4f)) fail(ErrorCode::internal, "call {}: element {} is {}, not {}", call, i, rank.out[i], values[i]);
+      if (!(std::abs(rank.out[i] - values[i]) < 1e-4f))
+        fail(ErrorCode::internal, "call {}: element {} is {}, not {}", call, i, rank.out[i], values[i]);
   }
 }
 

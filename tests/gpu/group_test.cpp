@@ -10,7 +10,8 @@
 namespace tandem::test {
 namespace {
 
-constexpr DType kReducing[] = {DType::f32, DType::f16, DType::bf16, DType::f64, DType::i8, DType::u8, DType::i32, DType::i64, DType::f8e4m3, DType::i16};
+constexpr DType kReducing[] = {DType::f32, DType::f16, DType::bf16, DType::f64,    DType::i8,
+                               DType::u8,  DType::i32, DType::i64,  DType::f8e4m3, DType::i16};
 constexpr DType kMoving[] = {DType::f32, DType::f16, DType::i8, DType::i64, DType::boolean, DType::f8e5m2};
 constexpr Reduction kReductions[] = {Reduction::sum, Reduction::prod, Reduction::max, Reduction::min, Reduction::avg};
 
@@ -26,21 +27,24 @@ class GpuGroups : public testing::TestWithParam<Setting> {
     const int count = gpu_count();
     if (count < GetParam().ranks) GTEST_SKIP() << GetParam().ranks << " GPUs are needed, this machine has " << count;
   }
-  void run(const std::function<void(GpuRank&)>& body) const { run_gpu_ranks(GetParam().isolation, GetParam().ranks, GetParam().backend, body); }
+  void run(const std::function<void(GpuRank&)>& body) const {
+    run_gpu_ranks(GetParam().isolation, GetParam().ranks, GetParam().backend, body);
+  }
 };
 
 std::string name_of(const testing::TestParamInfo<Setting>& info) {
-  return fmt::format("{}_{}_{}", info.param.backend, info.param.isolation == Isolation::threads ? "threads" : "processes", info.param.ranks);
+  return fmt::format("{}_{}_{}", info.param.backend, info.param.isolation == Isolation::threads ? "threads" : "processes",
+                     info.param.ranks);
 }
 
 INSTANTIATE_TEST_SUITE_P(Nccl, GpuGroups,
-                         testing::Values(Setting{"nccl", Isolation::threads, 2}, Setting{"nccl", Isolation::processes, 2}, Setting{"nccl", Isolation::threads, 4},
-                                         Setting{"nccl", Isolation::processes, 4}),
+                         testing::Values(Setting{"nccl", Isolation::threads, 2}, Setting{"nccl", Isolation::processes, 2},
+                                         Setting{"nccl", Isolation::threads, 4}, Setting{"nccl", Isolation::processes, 4}),
                          name_of);
 
 INSTANTIATE_TEST_SUITE_P(Peer, GpuGroups,
-                         testing::Values(Setting{"peer", Isolation::threads, 2}, Setting{"peer", Isolation::processes, 2}, Setting{"peer", Isolation::threads, 4},
-                                         Setting{"peer", Isolation::processes, 4}),
+                         testing::Values(Setting{"peer", Isolation::threads, 2}, Setting{"peer", Isolation::processes, 2},
+                                         Setting{"peer", Isolation::threads, 4}, Setting{"peer", Isolation::processes, 4}),
                          name_of);
 
 void every_reduction(GpuRank& rank, Group& group, const Shape& shape, Collective kind, int axes) {
@@ -48,7 +52,8 @@ void every_reduction(GpuRank& rank, Group& group, const Shape& shape, Collective
   for (int axis = 0; axis < axes; ++axis)
     for (const DType dtype : kReducing)
       for (const Reduction reduction : kReductions)
-        run_and_check_op(rank, group, {.kind = kind, .reduction = reduction, .dtype = dtype, .axis = axis, .root = axis % group.size()}, shape, ++seed);
+        run_and_check_op(rank, group, {.kind = kind, .reduction = reduction, .dtype = dtype, .axis = axis, .root = axis % group.size()},
+                         shape, ++seed);
 }
 
 TEST_P(GpuGroups, AllReduce) {
@@ -68,10 +73,13 @@ TEST_P(GpuGroups, WhatMovesAlongEveryAxis) {
   const std::int64_t n = GetParam().ranks;
   run([n](GpuRank& rank) {
     std::uint64_t seed = 1000;
-    for (const Collective kind : {Collective::all_gather, Collective::broadcast, Collective::gather, Collective::scatter, Collective::shift})
+    for (const Collective kind :
+         {Collective::all_gather, Collective::broadcast, Collective::gather, Collective::scatter, Collective::shift})
       for (int axis = 0; axis < 3; ++axis)
         for (const DType dtype : kMoving)
-          run_and_check_op(rank, *rank.group, {.kind = kind, .dtype = dtype, .axis = axis, .root = axis % static_cast<int>(n), .shift = 2 * axis - 3}, {2 * n, n, 3 * n}, ++seed);
+          run_and_check_op(rank, *rank.group,
+                           {.kind = kind, .dtype = dtype, .axis = axis, .root = axis % static_cast<int>(n), .shift = 2 * axis - 3},
+                           {2 * n, n, 3 * n}, ++seed);
   });
 }
 
@@ -82,7 +90,8 @@ TEST_P(GpuGroups, AllToAllBetweenEveryTwoAxes) {
     for (int split = 0; split < 3; ++split)
       for (int concat = 0; concat < 3; ++concat)
         for (const DType dtype : kMoving)
-          run_and_check_op(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = dtype, .split_axis = split, .concat_axis = concat}, {2 * n, n, 3 * n}, ++seed);
+          run_and_check_op(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = dtype, .split_axis = split, .concat_axis = concat},
+                           {2 * n, n, 3 * n}, ++seed);
   });
 }
 
@@ -106,12 +115,14 @@ TEST_P(GpuGroups, AllReduceWithResidualAndNorm) {
   run([](GpuRank& rank) {
     std::uint64_t seed = 4000;
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
-      for (const auto& [rows, length] : {std::pair<std::int64_t, std::int64_t>{1, 4096}, {7, 104}, {33, 31}, {2, 9000}, {600, 1024}, {0, 8}})
+      for (const auto& [rows, length] :
+           {std::pair<std::int64_t, std::int64_t>{1, 4096}, {7, 104}, {33, 31}, {2, 9000}, {600, 1024}, {0, 8}})
         for (const bool centers : {false, true}) {
           run_and_check_norm(rank, *rank.group, {dtype, rows, length, centers, centers, false, rows % 3 == 0}, ++seed);
           run_and_check_norm(rank, *rank.group, {dtype, rows, length, centers, !centers, true, false}, ++seed);
         }
-    run_and_check_norm(rank, *rank.group, {DType::bf16, 1500, 2048, false, false}, ++seed);  // large enough for parts where there are more than two
+    run_and_check_norm(rank, *rank.group, {DType::bf16, 1500, 2048, false, false},
+                       ++seed);  // large enough for parts where there are more than two
   });
 }
 

@@ -57,7 +57,8 @@ TEST_F(MemoryOfGpu, CopiesInTheOrderOfStreams) {
 TEST_F(MemoryOfGpu, NoMemoryForNothing) { EXPECT_EQ(Gpu(0).allocate(0), nullptr); }
 
 TEST_F(MemoryOfGpu, AGpuThatIsNotThere) {
-  for (const int number : {gpu_count(), -1}) EXPECT_EQ(thrown([number] { const Gpu gpu(number); }).code(), ErrorCode::unsupported) << number;
+  for (const int number : {gpu_count(), -1})
+    EXPECT_EQ(thrown([number] { const Gpu gpu(number); }).code(), ErrorCode::unsupported) << number;
 }
 
 TEST_F(MemoryOfGpu, TooMuchMemoryIsSaid) {
@@ -71,7 +72,8 @@ TEST_F(MemoryOfGpu, UploadBringsEveryByte) {
   const auto device = open_device("cuda", 0);
   for (const std::size_t largest : {std::size_t{1} << 20, std::size_t{150} << 20}) {
     std::vector<std::vector<std::byte>> given;
-    for (const std::size_t size : {std::size_t{1}, std::size_t{0}, largest, (std::size_t{8} << 20) + 3, std::size_t{8} << 20, std::size_t{77}})
+    for (const std::size_t size :
+         {std::size_t{1}, std::size_t{0}, largest, (std::size_t{8} << 20) + 3, std::size_t{8} << 20, std::size_t{77}})
       given.push_back(random_bytes(std::min(size, largest)));
     std::vector<DeviceMemory> memory;
     std::vector<Upload> pieces;

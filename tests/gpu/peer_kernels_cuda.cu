@@ -12,16 +12,23 @@ __device__ unsigned mixed(unsigned a, unsigned b, unsigned c) {
   return x ^ x >> 13;
 }
 // −8 … 7: eight of them sum up to what bf16 holds exactly.
-__device__ int operand(std::int64_t i, int rank, unsigned turn) { return static_cast<int>(mixed(static_cast<unsigned>(i), static_cast<unsigned>(rank), turn) % 16) - 8; }
+__device__ int operand(std::int64_t i, int rank, unsigned turn) {
+  return static_cast<int>(mixed(static_cast<unsigned>(i), static_cast<unsigned>(rank), turn) % 16) - 8;
+}
 
 template <typename T>
-__device__ T as(int x) { return static_cast<T>(static_cast<float>(x)); }
+__device__ T as(int x) {
+  return static_cast<T>(static_cast<float>(x));
+}
 template <typename T>
-__device__ float number(T x) { return static_cast<float>(x); }
+__device__ float number(T x) {
+  return static_cast<float>(x);
+}
 
 template <typename T>
 __global__ void fill_kernel(T* to, std::int64_t count, int rank, const std::uint32_t* turn) {
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += std::int64_t{gridDim.x} * blockDim.x) to[i] = as<T>(operand(i, rank, *turn));
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += std::int64_t{gridDim.x} * blockDim.x)
+    to[i] = as<T>(operand(i, rank, *turn));
 }
 
 template <typename T>
@@ -34,7 +41,8 @@ __global__ void compare_sum_kernel(const T* got, std::int64_t count, int ranks, 
 }
 
 template <typename T>
-__global__ void compare_gathered_kernel(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors) {
+__global__ void compare_gathered_kernel(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn,
+                                        unsigned long long* errors) {
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count * ranks; i += std::int64_t{gridDim.x} * blockDim.x)
     if (number(got[i]) != static_cast<float>(operand(i % count, static_cast<int>(i / count), *turn))) atomicAdd(errors, 1ull);
 }
@@ -54,21 +62,26 @@ constexpr int kBlocks = 32, kThreads = 256;
 }  // namespace
 
 template <typename T>
-void fill(T* to, std::int64_t count, int rank, const std::uint32_t* turn, cudaStream_t stream) { fill_kernel<<<kBlocks, kThreads, 0, stream>>>(to, count, rank, turn); }
+void fill(T* to, std::int64_t count, int rank, const std::uint32_t* turn, cudaStream_t stream) {
+  fill_kernel<<<kBlocks, kThreads, 0, stream>>>(to, count, rank, turn);
+}
 template <typename T>
 void compare_sum(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors, cudaStream_t stream) {
   compare_sum_kernel<<<kBlocks, kThreads, 0, stream>>>(got, count, ranks, turn, errors);
 }
 template <typename T>
-void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors, cudaStream_t stream) {
+void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors,
+                      cudaStream_t stream) {
   compare_gathered_kernel<<<kBlocks, kThreads, 0, stream>>>(got, count, ranks, turn, errors);
 }
 void next_turn(std::uint32_t* turn, cudaStream_t stream) { next_turn_kernel<<<1, 1, 0, stream>>>(turn); }
-void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream) { pause_kernel<<<1, 1, 0, stream>>>(rank, turn, most_ns); }
+void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream) {
+  pause_kernel<<<1, 1, 0, stream>>>(rank, turn, most_ns);
+}
 
-#define TANDEM_TEST_TYPE(T)                                                                                                    \
-  template void fill<T>(T*, std::int64_t, int, const std::uint32_t*, cudaStream_t);                                             \
-  template void compare_sum<T>(const T*, std::int64_t, int, const std::uint32_t*, unsigned long long*, cudaStream_t);           \
+#define TANDEM_TEST_TYPE(T)                                                                                           \
+  template void fill<T>(T*, std::int64_t, int, const std::uint32_t*, cudaStream_t);                                   \
+  template void compare_sum<T>(const T*, std::int64_t, int, const std::uint32_t*, unsigned long long*, cudaStream_t); \
   template void compare_gathered<T>(const T*, std::int64_t, int, const std::uint32_t*, unsigned long long*, cudaStream_t);
 TANDEM_TEST_TYPE(float)
 TANDEM_TEST_TYPE(__nv_bfloat16)

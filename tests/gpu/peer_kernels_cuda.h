@@ -16,7 +16,8 @@ template <typename T>
 void compare_sum(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors, cudaStream_t stream);
 // errors += elements of `got`, [ranks, count], that are not what fill() gave those ranks.
 template <typename T>
-void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors, cudaStream_t stream);
+void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors,
+                      cudaStream_t stream);
 void next_turn(std::uint32_t* turn, cudaStream_t stream);
 // Up to `most_ns`, by rank and turn.
 void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream);

@@ -22,7 +22,8 @@ struct NormCase {
 // What a case is made of, on the host and on the GPU.
 class NormRun {
  public:
-  NormRun(const PeerRank& rank, const NormCase& c, std::uint64_t seed) : rank_(rank), c_(c), sum_(c.dtype, {c.rows, c.length}), y_(c.dtype, {c.rows, c.length}) {
+  NormRun(const PeerRank& rank, const NormCase& c, std::uint64_t seed)
+      : rank_(rank), c_(c), sum_(c.dtype, {c.rows, c.length}), y_(c.dtype, {c.rows, c.length}) {
     given_ = random_reduced_norm(rank.group->size(), c.dtype, c.rows, c.length, c.centers, c.offset, seed);
     work_.in = on_gpu(given_.x[static_cast<std::size_t>(rank.group->rank())]);
     work_.residual = on_gpu(given_.residual);
@@ -58,7 +59,8 @@ class NormRun {
 
   bool fits() const {
     const int size = rank_.group->size();
-    return c_.way == Way::chosen || c_.rows <= (c_.way == Way::at_once ? peer::most_rows_at_once(work_, size) : peer::most_rows_by_parts(work_, size));
+    return c_.way == Way::chosen ||
+           c_.rows <= (c_.way == Way::at_once ? peer::most_rows_at_once(work_, size) : peer::most_rows_by_parts(work_, size));
   }
 
  private:
@@ -91,11 +93,13 @@ TEST_F(PeerNorm, EveryTypeLengthAndWay) {
     std::uint64_t seed = 500;
     int cases = 0;
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
-      for (const auto& [rows, length] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {1, 4096}, {3, 104}, {5, 4096}, {64, 4096}, {130, 1000}, {300, 512}, {1000, 64}})
+      for (const auto& [rows, length] :
+           {std::pair<std::int64_t, std::int64_t>{1, 8}, {1, 4096}, {3, 104}, {5, 4096}, {64, 4096}, {130, 1000}, {300, 512}, {1000, 64}})
         for (const bool centers : {false, true})
           for (const bool offset : {false, true})
             for (const Way way : {Way::chosen, Way::at_once, Way::by_parts}) {
-              NormRun run(rank, {dtype, rows, length, centers, offset, way, (rows + length) % 3 == 0, way == Way::by_parts || centers}, seed += 10);
+              NormRun run(rank, {dtype, rows, length, centers, offset, way, (rows + length) % 3 == 0, way == Way::by_parts || centers},
+                          seed += 10);
               if (!run.fits()) continue;
               const std::vector<std::byte> bytes = run.run();
               for (const auto& theirs : control.exchange(bytes)) check(theirs == bytes, "equal bits on all ranks");
@@ -124,7 +128,9 @@ TEST_F(PeerNorm, RowsThatItDoesNotTake) {
     const PeerRank rank(control);
     const PeerGroup& group = rank.peers();
     check(group.can_reduce_and_norm(DType::bf16, 8192) && group.can_reduce_and_norm(DType::f32, 4), "whole words");
-    check(!group.can_reduce_and_norm(DType::bf16, 8200) && !group.can_reduce_and_norm(DType::f32, 6) && !group.can_reduce_and_norm(DType::f64, 8), "no whole words");
+    check(!group.can_reduce_and_norm(DType::bf16, 8200) && !group.can_reduce_and_norm(DType::f32, 6) &&
+              !group.can_reduce_and_norm(DType::f64, 8),
+          "no whole words");
   });
 }
 

@@ -10,7 +10,8 @@ constexpr Reduction kReductions[] = {Reduction::sum, Reduction::prod, Reduction:
 
 }  // namespace
 
-void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place, bool shifted) {
+void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place,
+                  bool shifted) {
   std::vector<Tensor> inputs;
   for (int r = 0; r < group.size(); ++r) inputs.push_back(random_input(call.dtype, shape, r, seed));
   const Tensor& mine = inputs[static_cast<std::size_t>(group.rank())];
@@ -19,7 +20,8 @@ void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const
   const std::size_t offset = shifted ? bytes(call.dtype, 1) : 0;
   Buffer from(mine.size_bytes()), to(out.size_bytes());
   to.poison(rank.handle);
-  cuda::check(cudaMemcpyAsync((in_place ? to : from).at(offset), mine.data(), mine.size_bytes(), cudaMemcpyDefault, rank.handle), "copying");
+  cuda::check(cudaMemcpyAsync((in_place ? to : from).at(offset), mine.data(), mine.size_bytes(), cudaMemcpyDefault, rank.handle),
+              "copying");
   call.in = (in_place ? to : from).at(offset);
   call.out = to.at(offset);
   call.stream = rank.handle;
@@ -35,7 +37,8 @@ int every_cell(const PeerRank& rank, Group& group, const Shape& shape, std::uint
   for (const CollectiveInfo& row : collectives())
     for (int axis = 0; axis < static_cast<int>(shape.size()); ++axis)
       for (int concat = 0; concat < (row.kind == Collective::all_to_all ? static_cast<int>(shape.size()) : 1); ++concat) {
-        CollectiveCall call = {.kind = row.kind, .axis = axis, .split_axis = axis, .concat_axis = concat, .root = axis % group.size(), .shift = 2 * axis - 3};
+        CollectiveCall call = {
+            .kind = row.kind, .axis = axis, .split_axis = axis, .concat_axis = concat, .root = axis % group.size(), .shift = 2 * axis - 3};
         for (const DType dtype : row.reduces ? std::span<const DType>(kReducing) : std::span<const DType>(kMoving)) {
           call.dtype = dtype;
           if (!row.reduces) check_on_gpu(rank, group, call, shape, ++seed), ++cells;

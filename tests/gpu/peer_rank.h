@@ -52,13 +52,17 @@ class Peers : public ::testing::Test {
 // Memory of the current GPU.
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes) : bytes_(bytes) { cuda::check(cudaMalloc(&data_, std::max<std::size_t>(bytes, 1) + 16), "cudaMalloc"); }
+  explicit Buffer(std::size_t bytes) : bytes_(bytes) {
+    cuda::check(cudaMalloc(&data_, std::max<std::size_t>(bytes, 1) + 16), "cudaMalloc");
+  }
   ~Buffer() { cudaFree(data_); }
   Buffer(const Buffer&) = delete;
   // `offset`: of an address that is aligned to an element only.
   std::byte* at(std::size_t offset = 0) const { return static_cast<std::byte*>(data_) + offset; }
   template <typename T>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
   void poison(cudaStream_t stream) { cuda::check(cudaMemsetAsync(data_, 0x5a, bytes_ + 16, stream), "cudaMemset"); }
 
  private:
@@ -87,8 +91,10 @@ struct PeerRank {
   }
 };
 
-// Makes and checks a call on the GPU, as run_and_check() of the oracle does on the host. `shifted`: in memory that is aligned to an element only.
-void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place = false, bool shifted = false);
+// Makes and checks a call on the GPU, as run_and_check() of the oracle does on the host. `shifted`: in memory that is aligned to an element
+// only.
+void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place = false,
+                  bool shifted = false);
 // Every collective × reduction × dtype × axis; gives their number.
 int every_cell(const PeerRank& rank, Group& group, const Shape& shape, std::uint64_t seed);
 

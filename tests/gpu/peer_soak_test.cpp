@@ -16,7 +16,8 @@ namespace {
 // Calls of several kinds and sizes with inputs that change from turn to turn, pauses between them, everything checked on the GPU.
 class Soak {
  public:
-  explicit Soak(const PeerRank& rank) : rank_(rank), in_(kMost), out_(kMost), gathered_(kMost * static_cast<std::size_t>(peer::kMaxRanks)), zeros_(kMost), counters_(16) {
+  explicit Soak(const PeerRank& rank)
+      : rank_(rank), in_(kMost), out_(kMost), gathered_(kMost * static_cast<std::size_t>(peer::kMaxRanks)), zeros_(kMost), counters_(16) {
     cuda::check(cudaMemset(zeros_.at(), 0, kMost), "clearing");
     cuda::check(cudaMemset(counters_.at(), 0, 16), "clearing");
     cuda::check(cudaDeviceSynchronize(), "clearing");
@@ -26,14 +27,21 @@ class Soak {
   void reduce(std::int64_t count, DType dtype) {
     begin<T>(count, out_);
     const Shape shape = {count};
-    rank_.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype, .dims = shape, .stream = rank_.handle, .in = in_.at(), .out = out_.at()});
+    rank_.group->run({.kind = Collective::all_reduce,
+                      .reduction = Reduction::sum,
+                      .dtype = dtype,
+                      .dims = shape,
+                      .stream = rank_.handle,
+                      .in = in_.at(),
+                      .out = out_.at()});
     testing::compare_sum(out_.as<T>(), count, rank_.group->size(), turn(), errors(), rank_.handle);
   }
   template <typename T>
   void gather(std::int64_t count, DType dtype) {
     begin<T>(count, gathered_);
     const Shape shape = {count};
-    rank_.group->run({.kind = Collective::all_gather, .dtype = dtype, .dims = shape, .stream = rank_.handle, .in = in_.at(), .out = gathered_.at()});
+    rank_.group->run(
+        {.kind = Collective::all_gather, .dtype = dtype, .dims = shape, .stream = rank_.handle, .in = in_.at(), .out = gathered_.at()});
     testing::compare_gathered(gathered_.as<T>(), count, rank_.group->size(), turn(), errors(), rank_.handle);
   }
   // All-reduce with a residual of zeros, and the norm; the sum is compared.
@@ -153,7 +161,12 @@ TEST_F(Peers, ARankThatNeverCallsIsNamed) {
       const Shape shape = {1000};
       Buffer data(4000);
       const auto call = [&] {
-        rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = shape, .stream = rank.handle, .in = data.at(), .out = data.at(),
+        rank.group->run({.kind = Collective::all_reduce,
+                         .reduction = Reduction::sum,
+                         .dims = shape,
+                         .stream = rank.handle,
+                         .in = data.at(),
+                         .out = data.at(),
                          .deadline = Deadline::after(std::chrono::seconds(1))});
       };
       call();
@@ -191,7 +204,14 @@ TEST_F(Peers, AnAbortEndsKernelsThatWait) {
         rank.group->abort("the test wants it");
         return;
       }
-      const auto call = [&] { rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = shape, .stream = rank.handle, .in = data.at(), .out = data.at()}); };
+      const auto call = [&] {
+        rank.group->run({.kind = Collective::all_reduce,
+                         .reduction = Reduction::sum,
+                         .dims = shape,
+                         .stream = rank.handle,
+                         .in = data.at(),
+                         .out = data.at()});
+      };
       call();
       rank.stream->wait(Deadline::after(kPatience));
       check(aborted_at != 0 && monotonic_ns() - aborted_at < 500'000'000, "out soon after the abort");
@@ -271,7 +291,12 @@ TEST(PeerChild, IsARank) {
     Buffer data(4000);
     try {
       for (int i = 0; i < 1'000'000; ++i) {
-        rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = shape, .stream = rank.handle, .in = data.at(), .out = data.at()});
+        rank.group->run({.kind = Collective::all_reduce,
+                         .reduction = Reduction::sum,
+                         .dims = shape,
+                         .stream = rank.handle,
+                         .in = data.at(),
+                         .out = data.at()});
         rank.wait();
         if (i == 20 && control->rank() == 1) kill(getpid(), SIGKILL);
       }
@@ -286,7 +311,8 @@ TEST(PeerChild, IsARank) {
 TEST_F(Peers, Processes) {
   for (const bool one_gpu_each : {false, true})
     for (const char* what : {"cells", "soak"})
-      for (const int code : wait_for(start_children(what, one_gpu_each), std::chrono::seconds(120))) EXPECT_EQ(code, 0) << what << (one_gpu_each ? ", each sees one GPU" : "");
+      for (const int code : wait_for(start_children(what, one_gpu_each), std::chrono::seconds(120)))
+        EXPECT_EQ(code, 0) << what << (one_gpu_each ? ", each sees one GPU" : "");
 }
 
 TEST_F(Peers, AProcessThatIsKilledIsNamed) {

@@ -1,5 +1,5 @@
-// Collectives of GPUs over peer memory, against the oracle of all collectives. On a machine with one GPU its ranks share it, as threads; without
-// a GPU every test is skipped and says so. TANDEM_TEST_RANKS sets the number of ranks (else the GPUs, or 3 that share one).
+// Collectives of GPUs over peer memory, against the oracle of all collectives. On a machine with one GPU its ranks share it, as threads;
+// without a GPU every test is skipped and says so. TANDEM_TEST_RANKS sets the number of ranks (else the GPUs, or 3 that share one).
 #include <iostream>
 
 #include "comm/ranks.h"
@@ -43,11 +43,15 @@ TEST_F(Peers, SizesOfAllReduce) {
       for (const std::int64_t count : {1, 3, 8, 1000, 4096, 4099, 32768, 100'003, 262'144})
         for (const bool shifted : {false, true})
           for (const bool in_place : {false, true})
-            check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype}, {count}, ++seed, in_place, shifted);
-    check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::avg, .dtype = DType::f16}, {5'000'001}, ++seed);
+            check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype}, {count}, ++seed,
+                         in_place, shifted);
+    check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::avg, .dtype = DType::f16}, {5'000'001},
+                 ++seed);
     check_on_gpu(rank, *rank.group, {.kind = Collective::all_gather, .dtype = DType::bf16}, {1'000'001}, ++seed);
-    check_on_gpu(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = DType::f32, .split_axis = 1, .concat_axis = 0}, {64, 24 * control.size(), 128}, ++seed);
-    check_on_gpu(rank, *rank.group, {.kind = Collective::reduce_scatter, .reduction = Reduction::sum, .dtype = DType::bf16, .axis = 1}, {64, 24 * control.size(), 128}, ++seed);
+    check_on_gpu(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = DType::f32, .split_axis = 1, .concat_axis = 0},
+                 {64, 24 * control.size(), 128}, ++seed);
+    check_on_gpu(rank, *rank.group, {.kind = Collective::reduce_scatter, .reduction = Reduction::sum, .dtype = DType::bf16, .axis = 1},
+                 {64, 24 * control.size(), 128}, ++seed);
   });
 }
 
@@ -55,12 +59,19 @@ TEST_F(Peers, NotANumberArrives) {
   run_ranks(rank_count(), [](Group& control) {
     const PeerRank rank(control);
     for (const std::size_t bytes : {std::size_t{64}, std::size_t{8} << 20}) {
-      std::vector<std::uint32_t> words(bytes / 4, control.rank() == 0 ? 0xffffffffu : 0x3f803f80u);  // what an empty word looks like, and ones
+      std::vector<std::uint32_t> words(bytes / 4,
+                                       control.rank() == 0 ? 0xffffffffu : 0x3f803f80u);  // what an empty word looks like, and ones
       words[1] = 0x3f803f80u;
       Buffer in(bytes), out(bytes);
       cuda::check(cudaMemcpy(in.at(), words.data(), bytes, cudaMemcpyDefault), "copying");
       const Shape shape = {static_cast<std::int64_t>(bytes / 2)};
-      rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::max, .dtype = DType::bf16, .dims = shape, .stream = rank.handle, .in = in.at(), .out = out.at()});
+      rank.group->run({.kind = Collective::all_reduce,
+                       .reduction = Reduction::max,
+                       .dtype = DType::bf16,
+                       .dims = shape,
+                       .stream = rank.handle,
+                       .in = in.at(),
+                       .out = out.at()});
       rank.wait();
       std::vector<std::uint16_t> got(bytes / 2);
       cuda::check(cudaMemcpy(got.data(), out.at(), bytes, cudaMemcpyDefault), "copying");
@@ -80,7 +91,12 @@ TEST_F(Peers, EqualBitsOnAllRanks) {
       const Tensor mine = random_input(DType::f32, shape, control.rank(), 5);
       Buffer in(mine.size_bytes()), out(mine.size_bytes());
       cuda::check(cudaMemcpy(in.at(), mine.data(), mine.size_bytes(), cudaMemcpyDefault), "copying");
-      rank.group->run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = shape, .stream = rank.handle, .in = in.at(), .out = out.at()});
+      rank.group->run({.kind = Collective::all_reduce,
+                       .reduction = Reduction::sum,
+                       .dims = shape,
+                       .stream = rank.handle,
+                       .in = in.at(),
+                       .out = out.at()});
       rank.wait();
       std::vector<std::byte> got(mine.size_bytes());
       cuda::check(cudaMemcpy(got.data(), out.at(), got.size(), cudaMemcpyDefault), "copying");

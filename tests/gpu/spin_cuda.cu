@@ -16,6 +16,8 @@ __global__ void spin(const volatile int* stop, unsigned long long limit_ns) {
 
 }  // namespace
 
-void launch_spin(const volatile int* stop, double seconds, cudaStream_t stream) { spin<<<1, 1, 0, stream>>>(stop, static_cast<unsigned long long>(seconds * 1e9)); }
+void launch_spin(const volatile int* stop, double seconds, cudaStream_t stream) {
+  spin<<<1, 1, 0, stream>>>(stop, static_cast<unsigned long long>(seconds * 1e9));
+}
 
 }  // namespace tandem::testing

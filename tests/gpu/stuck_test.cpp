@@ -1,5 +1,5 @@
-// Work of a GPU that does not end, and memory that such work, or a caller's graph, still needs: nothing waits for ever, nothing is freed too
-// early, and all of it comes back.
+// Work of a GPU that does not end, and memory that such work, or a caller's graph, still needs: nothing waits for ever, nothing is freed
+// too early, and all of it comes back.
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -65,7 +65,8 @@ bool runs(const Run& run) {
 
 // The context of the MLP is given work behind a kernel that does not end, and waits for it in vain.
 struct Stuck {
-  explicit Stuck(Mlp& mlp, double seconds = kLongestSpin) : in(new Buffer(mlp.input.size_bytes())), out(new Buffer(mlp.wanted.size() * sizeof(float))) {
+  explicit Stuck(Mlp& mlp, double seconds = kLongestSpin)
+      : in(new Buffer(mlp.input.size_bytes())), out(new Buffer(mlp.wanted.size() * sizeof(float))) {
     mlp.run(mlp.context);
     launch_spin(stop.word, seconds, stream);
     const void* const from[] = {in->data};
@@ -95,7 +96,8 @@ TEST_F(GpuTrouble, AKernelThatEndsTooLate) {
   EXPECT_NE(again.message().find("GPU 0 is lost to this process until that work ends"), std::string::npos) << again.what();
   EXPECT_EQ(thrown([&] { Context another(mlp.engine); }).code(), ErrorCode::timeout);
   EXPECT_TRUE(gpu_lost());
-  EXPECT_EQ(cudaStreamQuery(stuck.stream), cudaErrorNotReady) << "it took " << Seconds(std::chrono::steady_clock::now() - begin).count() << " s";
+  EXPECT_EQ(cudaStreamQuery(stuck.stream), cudaErrorNotReady)
+      << "it took " << Seconds(std::chrono::steady_clock::now() - begin).count() << " s";
   stuck.end();  // the work goes on, and so does everything else
   expect_soon([&] { return runs([&] { mlp.run(mlp.context); }); });
   EXPECT_FALSE(gpu_lost());
@@ -123,7 +125,8 @@ TEST_F(GpuTrouble, AKernelThatNeverEndsHoldsUpNothing) {
     auto mlp = std::make_unique<Mlp>(1);
     const Stuck stuck(*mlp, kSpin);
     mlp.reset();  // context and engine go while the kernel runs
-    std::fprintf(stderr, "%s%s\n", cudaStreamQuery(stuck.stream) == cudaErrorNotReady ? "while it runs: " : "only after it: ", stuck.said.c_str());
+    std::fprintf(stderr, "%s%s\n",
+                 cudaStreamQuery(stuck.stream) == cudaErrorNotReady ? "while it runs: " : "only after it: ", stuck.said.c_str());
     std::fflush(nullptr);
     std::quick_exit(gpu_lost() ? 0 : 1);
   };

@@ -1,5 +1,5 @@
-// The lines of TensorRT's documents with a communicator of NCCL and a stream, as a program on a GPU runs them. Skipped, with the reason, where
-// there is no GPU or no NCCL.
+// The lines of TensorRT's documents with a communicator of NCCL and a stream, as a program on a GPU runs them. Skipped, with the reason,
+// where there is no GPU or no NCCL.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 

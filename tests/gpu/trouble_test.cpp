@@ -100,16 +100,17 @@ TEST_F(GpuTrouble, AFreedBufferEndsTheGpusContextAndSaysSo) {
       const void* const from[] = {gone};
       void* const to[] = {out.data};
       first = thrown([&] {
-        mlp.context.enqueue(from, to);
-        mlp.context.synchronize();
-      }).what();
+                mlp.context.enqueue(from, to);
+                mlp.context.synchronize();
+              }).what();
       second = thrown([&] { mlp.run(mlp.context); }).what();
       third = thrown([&] { Context another(mlp.engine); }).what();
     }
     end_with("first: " + first + " second: " + second + " third: " + third);
   };
   EXPECT_EXIT(life(), ::testing::ExitedWithCode(0),
-              "first: .*illegal.* second: .*GPU 0 is lost to this process until a new process starts: .*illegal.* third: .*GPU 0 is lost to this process");
+              "first: .*illegal.* second: .*GPU 0 is lost to this process until a new process starts: .*illegal.* third: .*GPU 0 is lost "
+              "to this process");
 }
 
 // A folder with a file of this name that is no library.
@@ -161,7 +162,8 @@ TEST_F(GpuTrouble, WithoutALibraryOthersServe) {
 TEST_F(GpuTrouble, AnEngineOfAMachineWithCudnnIsChosenAgainWithoutIt) {
   const std::string file = (fs::path(::testing::TempDir()) / "tandem_trouble_cudnn.tandem").string();
   if (!in_child()) engine_of("llama_dynamo_f16").save(file);
-  if (!in_child() && load_engine(file).describe().find("cudnn_attention") == std::string::npos) GTEST_SKIP() << "no step of the model takes cuDNN on this machine";
+  if (!in_child() && load_engine(file).describe().find("cudnn_attention") == std::string::npos)
+    GTEST_SKIP() << "no step of the model takes cuDNN on this machine";
   const std::string folder = folder_with_broken("libcudnn.so.9");
   const auto life = [&] {
     setenv("TANDEM_CUDA_LIBRARIES", folder.c_str(), 1);
@@ -169,7 +171,8 @@ TEST_F(GpuTrouble, AnEngineOfAMachineWithCudnnIsChosenAgainWithoutIt) {
     std::string notices;
     for (const std::string& text : here.notices()) notices += text + " ";
     Model(here).run(here.random_inputs(3));
-    end_with((here.describe().find("\"kernel\":\"cudnn_attention\"") == std::string::npos ? "other kernels: " : "the same kernels: ") + notices);
+    end_with((here.describe().find("\"kernel\":\"cudnn_attention\"") == std::string::npos ? "other kernels: " : "the same kernels: ") +
+             notices);
   };
   EXPECT_EXIT(life(), ::testing::ExitedWithCode(0), "other kernels: .*cudnn .*here none.*chosen again");
   const auto strict = [&] {

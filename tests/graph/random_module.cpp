@@ -70,7 +70,8 @@ double Random::real() {
 }
 
 std::string Random::name() {
-  static const std::array<std::string, 12> kOdd = {"a b", "\"", "back\\slash", "line\nend", "tab\t", "ümläut", "%x", "^", "{}", "_", "#", "onnx::MatMul_7"};
+  static const std::array<std::string, 12> kOdd = {"a b", "\"", "back\\slash", "line\nend", "tab\t", "ümläut",
+                                                   "%x",  "^",  "{}",          "_",         "#",     "onnx::MatMul_7"};
   static const std::array<std::string, 7> kUsual = {"h", "x.1", "/layer/MatMul_output_0", "t", "t.1", "7", "a-b"};
   std::string text = chance(20) ? kOdd[static_cast<std::size_t>(below(12))] : kUsual[static_cast<std::size_t>(below(7))];
   if (chance(40)) text += std::to_string(below(10));
@@ -79,7 +80,8 @@ std::string Random::name() {
 }
 
 Dim Random::dim(int depth) {
-  if (depth == 0 || chance(40)) return chance(50) ? Dim(chance(10) ? integer() : below(600)) : Dim::symbol(kSymbols[static_cast<std::size_t>(below(6))]);
+  if (depth == 0 || chance(40))
+    return chance(50) ? Dim(chance(10) ? integer() : below(600)) : Dim::symbol(kSymbols[static_cast<std::size_t>(below(6))]);
   try {
     const Dim a = dim(depth - 1), b = dim(depth - 1);
     switch (below(9)) {
@@ -148,7 +150,8 @@ Sharding Random::sharding(int rank, const Mesh& mesh) {
 }
 
 RecipePtr Random::recipe(int depth) {
-  if (depth == 0 || chance(20)) return Recipe::from_source(name(), chance(70) ? DType::f32 : dtype(), {2 * (1 + below(8)), 2 * (1 + below(8))});
+  if (depth == 0 || chance(20))
+    return Recipe::from_source(name(), chance(70) ? DType::f32 : dtype(), {2 * (1 + below(8)), 2 * (1 + below(8))});
   RecipePtr of = recipe(depth - 1);
   const int axis = of->shape.empty() ? -1 : below(static_cast<int>(of->shape.size()));
   if (axis < 0 || tandem::bits(of->dtype) == 4) return of;
@@ -177,7 +180,8 @@ AttributeValue Random::value(const Field& field) {
     case FieldKind::integer: return integer();
     case FieldKind::real: return real();
     case FieldKind::boolean: return chance(50);
-    case FieldKind::text: return field.words.empty() ? name() : field.words[static_cast<std::size_t>(below(static_cast<int>(field.words.size())))];
+    case FieldKind::text:
+      return field.words.empty() ? name() : field.words[static_cast<std::size_t>(below(static_cast<int>(field.words.size())))];
     case FieldKind::integers: return integers();
     case FieldKind::dim: return dim();
     case FieldKind::dims: return dims();
@@ -194,7 +198,8 @@ namespace {
 
 class Generator {
  public:
-  Generator(std::uint64_t seed, const OpSet& ops, bool inferred) : r_(seed), ops_(ops), inferred_(inferred), module_(std::make_unique<Module>(ops)) {}
+  Generator(std::uint64_t seed, const OpSet& ops, bool inferred)
+      : r_(seed), ops_(ops), inferred_(inferred), module_(std::make_unique<Module>(ops)) {}
 
   std::unique_ptr<Module> make() {
     module_->mesh = r_.mesh();

@@ -32,7 +32,8 @@ inline void expect_round_trip(const Module& module, const std::string& label) {
 inline void expect_round_trips(const OpSet& ops, std::uint64_t count) {
   const char* given = std::getenv("TANDEM_SEED");
   const std::uint64_t own = given ? std::strtoull(given, nullptr, 10) : 1000000 + std::random_device{}();
-  std::printf("seeds 0 to %llu and TANDEM_SEED=%llu onwards\n", static_cast<unsigned long long>(count - 1), static_cast<unsigned long long>(own));
+  std::printf("seeds 0 to %llu and TANDEM_SEED=%llu onwards\n", static_cast<unsigned long long>(count - 1),
+              static_cast<unsigned long long>(own));
   for (const std::uint64_t first : {std::uint64_t{0}, own})
     for (std::uint64_t seed = first; seed < first + count; ++seed) {
       expect_round_trip(*random_module(seed, ops), "seed " + std::to_string(seed));

@@ -22,7 +22,8 @@ TEST(GraphText, PrintsWhatItSays) {
       "  input %input_ids: i64[B,S]\n"
       "  weight %w: f32[384,384]{_,(768):tp}\n"
       "  require B*S == T \"Reshape \\\"x\\\"\"\n"
-      "  %h: f32[B,S,384]{_,(S):dp,(3).(128):tp;partial(tp:sum)} = Every(%w, _, %input_ids) {flag=true, word=\"two\"} \"embeddings/Gather\"\n"
+      "  %h: f32[B,S,384]{_,(S):dp,(3).(128):tp;partial(tp:sum)} = Every(%w, _, %input_ids) {flag=true, word=\"two\"} "
+      "\"embeddings/Gather\"\n"
       "  %y: f32[], %z: f32[] = Every() {count=2} note \"why\"\n"
       "  %b: f32[] = Body(%y) region {\n"
       "    input %y: f32[]\n"
@@ -51,7 +52,8 @@ TEST(GraphText, TypesAreInferredWhereLeftOut) {
 
 TEST(GraphText, ARegionSeesOuterValuesByNameAndByCaret) {
   const auto module = parse_module(
-      "module program main { input %x: f32[1] %y: f32[1] = Body(%x) region { %x: f32[1] = Same(%x) %u: f32[1] = Same(%x) %v: f32[1] = Same(%^x) } }",
+      "module program main { input %x: f32[1] %y: f32[1] = Body(%x) region { %x: f32[1] = Same(%x) %u: f32[1] = Same(%x) %v: f32[1] = "
+      "Same(%^x) } }",
       small_ops());
   const Node& body = *module->main().nodes().front();
   std::vector<const Node*> inner;
@@ -115,7 +117,8 @@ TEST(GraphText, DepthIsBounded) {
     regions += "{ %y: f32[1] = Body(_) region ";
   }
   for (int i = 0; i < 2000; ++i) recipe = "cast(" + recipe + ", f16)";
-  for (const std::string& text : {regions, "module weight %w: f16[2] = " + recipe, "module program m { input %x: f32[" + std::string(100000, '(')}) {
+  for (const std::string& text :
+       {regions, "module weight %w: f16[2] = " + recipe, "module program m { input %x: f32[" + std::string(100000, '(')}) {
     try {
       parse_module(text, small_ops());
       ADD_FAILURE() << "accepted";
@@ -134,10 +137,20 @@ TEST(GraphText, SameSeesEveryDifference) {
       "  %y: f32[B] = Every(%x, _) {real=2} \"node\" note \"because\" region {\n    %q: f32[B] = Same(%^x)\n    return %q\n  }\n"
       "  return %y as \"o\"\n}\n";
   const auto original = parse_module(text, small_ops());
-  const std::vector<std::pair<std::string, std::string>> edits = {
-      {"tp=2", "tp=3"},       {"\"n\"", "\"m\""},   {"source(\"w\"", "source(\"v\""}, {"B=1:2:3", "B=1:2:4"}, {"f32[B]{(B):tp}", "f32[B]"},
-      {"(B):tp", "(2*B):tp"}, {"C \"r\"", "D \"r\""}, {"real=2", "real=2.5"},           {"\"node\"", "\"nod\""}, {"because", "why"},
-      {"Every(%x, _)", "Every(_, %x)"}, {"%^x", "%^w"}, {"as \"o\"", "as \"p\""}, {"program main", "program other"}};
+  const std::vector<std::pair<std::string, std::string>> edits = {{"tp=2", "tp=3"},
+                                                                  {"\"n\"", "\"m\""},
+                                                                  {"source(\"w\"", "source(\"v\""},
+                                                                  {"B=1:2:3", "B=1:2:4"},
+                                                                  {"f32[B]{(B):tp}", "f32[B]"},
+                                                                  {"(B):tp", "(2*B):tp"},
+                                                                  {"C \"r\"", "D \"r\""},
+                                                                  {"real=2", "real=2.5"},
+                                                                  {"\"node\"", "\"nod\""},
+                                                                  {"because", "why"},
+                                                                  {"Every(%x, _)", "Every(_, %x)"},
+                                                                  {"%^x", "%^w"},
+                                                                  {"as \"o\"", "as \"p\""},
+                                                                  {"program main", "program other"}};
   for (const auto& [from, to] : edits) {
     std::string changed = text;
     changed.replace(changed.find(from), from.size(), to);

@@ -28,7 +28,8 @@ TEST(Verify, InferredModulesPassBeforeAndAfterText) {
     const std::string why = complaint(*module);
     // Random extents may be negative constants, and random outputs may share a name.
     if (!why.empty()) {
-      ASSERT_TRUE(why.find("negative extent") != std::string::npos || why.find("two outputs") != std::string::npos) << "seed " << seed << ": " << why;
+      ASSERT_TRUE(why.find("negative extent") != std::string::npos || why.find("two outputs") != std::string::npos)
+          << "seed " << seed << ": " << why;
       continue;
     }
     ++passed;
@@ -58,7 +59,8 @@ TEST(Verify, NamesTheNode) {
       {"input %n: f32[0-3]", "%n has a negative extent: f32[-3]"},
   };
   for (const Row& row : rows) {
-    const auto module = parse_module("module mesh(tp=2) weight %w: f32[2] = source(\"w\", f32[2]) program main { input %x: f32[1] " + row.body + " }", small_ops());
+    const auto module = parse_module(
+        "module mesh(tp=2) weight %w: f32[2] = source(\"w\", f32[2]) program main { input %x: f32[1] " + row.body + " }", small_ops());
     EXPECT_EQ(complaint(*module), row.message) << row.body;
   }
 }
@@ -83,7 +85,9 @@ TEST(Verify, OrderAndUses) {
 }
 
 TEST(Verify, AValueOfARegionIsNotSeenOutside) {
-  auto module = parse_module("module program main { input %x: f32[1] %y: f32[1] = Body(%x) region { %q: f32[1] = Same(%^x) } %z: f32[1] = Same(%x) }", small_ops());
+  auto module =
+      parse_module("module program main { input %x: f32[1] %y: f32[1] = Body(%x) region { %q: f32[1] = Same(%^x) } %z: f32[1] = Same(%x) }",
+                   small_ops());
   const std::vector<Node*> nodes = module->main().node_list();
   Value* inner = nodes[0]->regions()[0]->nodes().front()->result();
   nodes[1]->set_operand(0, inner);

@@ -48,8 +48,8 @@ onnx::TensorProto& OnnxModel::integers(const std::string& name, std::vector<std:
   return *t;
 }
 
-onnx::NodeProto& add_node(google::protobuf::RepeatedPtrField<onnx::NodeProto>* nodes, const std::string& op, const std::vector<std::string>& inputs,
-                          const std::vector<std::string>& outputs, const std::string& name) {
+onnx::NodeProto& add_node(google::protobuf::RepeatedPtrField<onnx::NodeProto>* nodes, const std::string& op,
+                          const std::vector<std::string>& inputs, const std::vector<std::string>& outputs, const std::string& name) {
   onnx::NodeProto* node = nodes->Add();
   node->set_op_type(op);
   node->set_name(name);
@@ -58,7 +58,8 @@ onnx::NodeProto& add_node(google::protobuf::RepeatedPtrField<onnx::NodeProto>* n
   return *node;
 }
 
-onnx::NodeProto& OnnxModel::node(const std::string& op, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs, const std::string& name) {
+onnx::NodeProto& OnnxModel::node(const std::string& op, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,
+                                 const std::string& name) {
   return add_node(graph().mutable_node(), op, inputs, outputs, name);
 }
 
@@ -83,7 +84,8 @@ void expect_refused(const OnnxModel& model, ErrorCode code, const std::vector<st
     ADD_FAILURE() << "imported, expected an error with '" << parts.at(0) << "'";
   } catch (const Error& error) {
     EXPECT_EQ(to_string(error.code()), to_string(code)) << error.what();
-    for (const std::string& part : parts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what() << "\nlacks: " << part;
+    for (const std::string& part : parts)
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what() << "\nlacks: " << part;
   }
 }
 

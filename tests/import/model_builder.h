@@ -21,13 +21,14 @@ struct OnnxModel {
   OnnxModel& output(const std::string& name);
   onnx::TensorProto& floats(const std::string& name, std::vector<std::int64_t> dims, const std::vector<float>& values);
   onnx::TensorProto& integers(const std::string& name, std::vector<std::int64_t> dims, const std::vector<std::int64_t>& values);
-  onnx::NodeProto& node(const std::string& op, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs, const std::string& name = {});
+  onnx::NodeProto& node(const std::string& op, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,
+                        const std::string& name = {});
 
   std::unique_ptr<Module> import(const ImportOptions& options = {}, const std::filesystem::path& folder = ".") const;
 };
 
-onnx::NodeProto& add_node(google::protobuf::RepeatedPtrField<onnx::NodeProto>* nodes, const std::string& op, const std::vector<std::string>& inputs,
-                          const std::vector<std::string>& outputs, const std::string& name = {});
+onnx::NodeProto& add_node(google::protobuf::RepeatedPtrField<onnx::NodeProto>* nodes, const std::string& op,
+                          const std::vector<std::string>& inputs, const std::vector<std::string>& outputs, const std::string& name = {});
 onnx::AttributeProto& add_attribute(onnx::NodeProto& node, const std::string& name, onnx::AttributeProto::AttributeType type);
 // Expects an Error of this code whose text holds every one of `parts`.
 void expect_refused(const OnnxModel& model, ErrorCode code, const std::vector<std::string>& parts, const ImportOptions& options = {},

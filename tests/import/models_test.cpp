@@ -25,7 +25,8 @@ std::vector<std::string> models() {
 testing::Cases cases_of(const std::string& model) {
   const std::size_t at = model.rfind("_rank");
   const bool per_rank = at != std::string::npos && !std::filesystem::exists(kModels / (model + ".safetensors"));
-  return testing::Cases::open(kModels / ((per_rank ? model.substr(0, at) : model) + ".safetensors"), per_rank ? std::stoi(model.substr(at + 5)) : 0);
+  return testing::Cases::open(kModels / ((per_rank ? model.substr(0, at) : model) + ".safetensors"),
+                              per_rank ? std::stoi(model.substr(at + 5)) : 0);
 }
 
 class Models : public ::testing::TestWithParam<std::string> {};

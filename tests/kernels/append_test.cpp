@@ -57,7 +57,8 @@ TEST_P(AppendRanks, GivesTheBlocksOfTheJoinedRows) {
 }
 
 TEST_P(AppendRanks, CarriesEveryKindOfElement) {
-  for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8}) expect_appended(dtype, {.past = 9, .fresh = 4}, GetParam());
+  for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8})
+    expect_appended(dtype, {.past = 9, .fresh = 4}, GetParam());
 }
 
 TEST_P(AppendRanks, TakesExtentsOfNothing) {

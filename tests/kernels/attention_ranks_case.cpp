@@ -113,10 +113,8 @@ Tensor part_of(const Tensor& whole, std::size_t dim, int rank, const Spreading& 
     const std::int64_t outer = at / inner / rows, p = position(at / inner % rows, rows, rank, s);
     const bool real = p < extent;
     const std::int64_t from = (outer * extent + p) * inner + at % inner;
-    if (whole.dtype() == DType::boolean)
-      part.mutable_data()[at] = real ? whole.data()[from] : std::byte{1};
-    else
-      store_element(part.dtype(), part.mutable_data(), at, real ? whole.at(from) : NAN);
+    if (whole.dtype() == DType::boolean) part.mutable_data()[at] = real ? whole.data()[from] : std::byte{1};
+    else store_element(part.dtype(), part.mutable_data(), at, real ? whole.at(from) : NAN);
   }
   return part;
 }
@@ -157,7 +155,8 @@ void pack(KernelCase& c, const Whole& w) {
     }
   for (const std::size_t i : {kQ, kK, kV}) c.operands[i] = all;
   c.op = "FlatAttention";
-  for (const auto& [name, value] : {std::pair{"heads", w.heads}, {"kv_heads", w.kv_heads}, {"size", w.size}, {"value_size", w.value_size}}) c.attributes.emplace_back(name, value);
+  for (const auto& [name, value] : {std::pair{"heads", w.heads}, {"kv_heads", w.kv_heads}, {"size", w.size}, {"value_size", w.value_size}})
+    c.attributes.emplace_back(name, value);
   c.attributes.emplace_back("begins", std::vector<std::int64_t>{after_k, 0, after_q});
 }
 

@@ -182,7 +182,13 @@ TEST_P(AttentionRanks, PackedRows) {
       for (const int group : {1, 3})
         for (const std::int64_t value_size : {8, 5})
           for (const char* form : {"full", "causal", "columns", "bool"}) {
-            Whole w{.dtype = dtype, .batch = 2, .heads = 2 * n * group, .kv_heads = 2 * n, .rows = rows, .columns = rows, .value_size = value_size};
+            Whole w{.dtype = dtype,
+                    .batch = 2,
+                    .heads = 2 * n * group,
+                    .kv_heads = 2 * n,
+                    .rows = rows,
+                    .columns = rows,
+                    .value_size = value_size};
             const std::string f = form;
             if (f == "causal") w.causal = "lower_right";
             if (f == "columns") w.mask = random_tensor(dtype, {2, w.heads, 1, rows}, 9, 2);
@@ -192,7 +198,8 @@ TEST_P(AttentionRanks, PackedRows) {
           }
     std::vector<Spreading> list;
     for (const char* layout : {"contiguous", "zigzag"})
-      for (const char* way : {"all_to_all", "all_gather", "ring"}) list.push_back({fmt::format("cuda_flat_attention_{}", way), layout, "qkv", n, 1, true});
+      for (const char* way : {"all_to_all", "all_gather", "ring"})
+        list.push_back({fmt::format("cuda_flat_attention_{}", way), layout, "qkv", n, 1, true});
     expect_right(cases, list);
   }
 }
@@ -202,15 +209,25 @@ TEST_P(AttentionRanks, LongSequencesInGroupsOfHeads) {
   if (!on_cuda()) GTEST_SKIP() << "on the CPU sequences of all lengths go the same way";
   const int n = GetParam();
   for (const auto& [layout, packed] : {std::pair{"contiguous", false}, {"zigzag", false}, {"contiguous", true}})
-    for (const auto& [dtype, group, batch, rows, columns] :
-         {std::tuple{DType::bf16, 1, 1, 2560, 2560}, {DType::f16, 2, 3, 1000, 1500}, {DType::f32, 1, 2, 1300, 1300}, {DType::bf16, 1, 1, 4000, 4000}}) {
-      Whole w{.dtype = dtype, .batch = batch, .heads = 12 * n * group, .kv_heads = 12 * n, .rows = rows, .columns = columns, .size = 128, .value_size = rows == 1300 ? 96 : 128};
+    for (const auto& [dtype, group, batch, rows, columns] : {std::tuple{DType::bf16, 1, 1, 2560, 2560},
+                                                             {DType::f16, 2, 3, 1000, 1500},
+                                                             {DType::f32, 1, 2, 1300, 1300},
+                                                             {DType::bf16, 1, 1, 4000, 4000}}) {
+      Whole w{.dtype = dtype,
+              .batch = batch,
+              .heads = 12 * n * group,
+              .kv_heads = 12 * n,
+              .rows = rows,
+              .columns = columns,
+              .size = 128,
+              .value_size = rows == 1300 ? 96 : 128};
       if (rows == 4000) w.causal = "upper_left";
       w.fill(static_cast<unsigned>(rows));
       if (packed && rows != columns) continue;
       const Spreading s = {packed ? "cuda_flat_attention_all_to_all" : "attention_all_to_all", layout, "qkv", n, 1, packed};
       const auto first = run({w}, s)[0], second = run({w}, s)[0];
-      for (std::size_t r = 0; r < first.size(); ++r) EXPECT_TRUE(same_bits(first[r], second[r])) << text_of(w, s) << ": runs differ on rank " << r;
+      for (std::size_t r = 0; r < first.size(); ++r)
+        EXPECT_TRUE(same_bits(first[r], second[r])) << text_of(w, s) << ": runs differ on rank " << r;
       const Tensor whole = join(w, s, first, text_of(w, s));
       const Numbers in_double = numbers_of(w);
       std::vector<double> got, expected;

@@ -94,8 +94,9 @@ TEST(AttentionRefusals, AtPrepare) {
   expect_error(ErrorCode::invalid_argument, "-1 keys do not fit", [](KernelCase& c) { c.attributes.emplace_back("kv_extent", Dim(-1)); });
   expect_error(ErrorCode::invalid_argument, "even number of rows on each rank, not 3",
                [](KernelCase& c) { c.attributes.emplace_back("layout", std::string("zigzag")); });
-  expect_error(ErrorCode::invalid_argument, "a column for each of the 6 keys",
-               [](KernelCase& c) { c.operands[kMask] = Tensor(DType::boolean, {3, 3}); });
+  expect_error(ErrorCode::invalid_argument, "a column for each of the 6 keys", [](KernelCase& c) {
+    c.operands[kMask] = Tensor(DType::boolean, {3, 3});
+  });
 }
 
 }  // namespace

@@ -18,8 +18,10 @@ KernelCase attention_case(DType dtype, const Sizes& s) {
   return {.kernel = "attention",
           .op = "Attention",
           .attributes = {{"scale", 1 / std::sqrt(static_cast<double>(s.size))}},
-          .operands = {random_tensor(dtype, {s.batch, s.heads, s.rows, s.size}, 1), random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.size}, 2),
-                       random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.value_size}, 3), std::nullopt, std::nullopt, std::nullopt, std::nullopt}};
+          .operands = {random_tensor(dtype, {s.batch, s.heads, s.rows, s.size}, 1),
+                       random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.size}, 2),
+                       random_tensor(dtype, {s.batch, s.kv_heads, s.columns, s.value_size}, 3), std::nullopt, std::nullopt, std::nullopt,
+                       std::nullopt}};
 }
 
 Tensor random_bools(Shape shape, int one_in) {
@@ -28,8 +30,9 @@ Tensor random_bools(Shape shape, int one_in) {
   return Tensor::of_ints(DType::boolean, std::move(shape), values);
 }
 
-const Sizes kSizes[] = {{2, 3, 3, 17, 17, 8, 8}, {1, 4, 2, 130, 130, 32, 32}, {2, 6, 2, 5, 300, 20, 7}, {1, 8, 1, 1, 257, 64, 64}, {1, 2, 2, 1, 1, 4, 4},
-                        {1, 2, 1, 40, 3, 16, 33}, {0, 2, 2, 4, 4, 8, 8},  {1, 2, 2, 0, 4, 8, 8},      {1, 2, 2, 4, 0, 8, 8}};
+const Sizes kSizes[] = {{2, 3, 3, 17, 17, 8, 8},   {1, 4, 2, 130, 130, 32, 32}, {2, 6, 2, 5, 300, 20, 7},
+                        {1, 8, 1, 1, 257, 64, 64}, {1, 2, 2, 1, 1, 4, 4},       {1, 2, 1, 40, 3, 16, 33},
+                        {0, 2, 2, 4, 4, 8, 8},     {1, 2, 2, 0, 4, 8, 8},       {1, 2, 2, 4, 0, 8, 8}};
 
 TEST(Attention, PlainLoop) {
   const std::int64_t rows = 9, columns = 150, size = 12;
@@ -69,7 +72,8 @@ TEST(Attention, SizesAndCausal) {
 
 TEST(Attention, Masks) {
   const Sizes s = {2, 4, 2, 19, 150, 16, 16};
-  for (const Shape& shape : {Shape{2, 4, 19, 150}, Shape{2, 1, 1, 150}, Shape{19, 150}, Shape{1, 4, 19, 1}, Shape{2, 1, 19, 1}, Shape{}, Shape{4, 1, 150}})
+  for (const Shape& shape :
+       {Shape{2, 4, 19, 150}, Shape{2, 1, 1, 150}, Shape{19, 150}, Shape{1, 4, 19, 1}, Shape{2, 1, 19, 1}, Shape{}, Shape{4, 1, 150}})
     for (const DType dtype : kFloats)
       for (const bool additive : {false, true})
         for (const char* causal : {"none", "lower_right"})
@@ -85,9 +89,9 @@ TEST(Attention, Masks) {
 TEST(Attention, EmptyRowsMinusInfinityAndNaN) {
   KernelCase c = attention_case(DType::f32, {1, 2, 2, 5, 140, 8, 8});
   Tensor mask(DType::f32, {5, 140});
-  for (std::int64_t j = 0; j < 140; ++j) mask.mutable_as<float>()[2 * 140 + j] = -INFINITY;   // row 2 attends to nothing
-  for (std::int64_t j = 0; j < 130; ++j) mask.mutable_as<float>()[3 * 140 + j] = -INFINITY;   // row 3 only in the second block
-  for (std::int64_t i = 0; i < 5; ++i) mask.mutable_as<float>()[i * 140 + 7] = -INFINITY;      // column 7 is for nobody
+  for (std::int64_t j = 0; j < 140; ++j) mask.mutable_as<float>()[2 * 140 + j] = -INFINITY;  // row 2 attends to nothing
+  for (std::int64_t j = 0; j < 130; ++j) mask.mutable_as<float>()[3 * 140 + j] = -INFINITY;  // row 3 only in the second block
+  for (std::int64_t i = 0; i < 5; ++i) mask.mutable_as<float>()[i * 140 + 7] = -INFINITY;    // column 7 is for nobody
   c.operands[attention::kMask] = mask;
   expect_kernel_matches_op(c, 1e-5);
   Tensor v = random_tensor(DType::f32, {1, 2, 140, 8}, 9);
@@ -116,8 +120,10 @@ TEST(Attention, LengthsAndSoftcap) {
 
 // Head sizes that kernels have code of their own for, the largest, and odd ones, over several blocks of queries and keys.
 TEST(Attention, HeadSizesAndForms) {
-  for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 70, 70, 256, 256}, Sizes{1, 1, 1, 20, 70, 200, 136}, Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 30, 200, 64, 64},
-                         Sizes{1, 2, 1, 35, 50, 255, 129}, Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 8, 2, 1, 600, 64, 64}, Sizes{1, 2, 2, 30, 400, 32, 64}, Sizes{1, 2, 1, 2, 500, 30, 200}, Sizes{2, 1, 1, 70, 90, 80, 64}})
+  for (const Sizes& s : {Sizes{1, 2, 1, 140, 150, 128, 128}, Sizes{1, 2, 1, 70, 70, 256, 256}, Sizes{1, 1, 1, 20, 70, 200, 136},
+                         Sizes{1, 2, 2, 33, 165, 96, 96}, Sizes{1, 3, 1, 30, 200, 64, 64}, Sizes{1, 2, 1, 35, 50, 255, 129},
+                         Sizes{2, 1, 1, 129, 129, 32, 32}, Sizes{1, 4, 1, 3, 700, 128, 128}, Sizes{2, 8, 2, 1, 600, 64, 64},
+                         Sizes{1, 2, 2, 30, 400, 32, 64}, Sizes{1, 2, 1, 2, 500, 30, 200}, Sizes{2, 1, 1, 70, 90, 80, 64}})
     for (const DType dtype : kFloats)
       for (const char* form : {"plain", "lower_right", "bool", "additive", "keys", "lengths", "softcap"}) {
         KernelCase c = attention_case(dtype, s);
@@ -131,7 +137,8 @@ TEST(Attention, HeadSizesAndForms) {
         if (name == "lengths") {
           c.attributes.emplace_back("causal", std::string("offset"));
           c.operands[attention::kPast] = Tensor::of_ints(DType::i32, {}, std::vector<std::int64_t>{40});
-          const std::vector<std::int64_t> rows(static_cast<std::size_t>(s.batch), s.rows - 1), columns(static_cast<std::size_t>(s.batch), s.columns - 30);
+          const std::vector<std::int64_t> rows(static_cast<std::size_t>(s.batch), s.rows - 1),
+              columns(static_cast<std::size_t>(s.batch), s.columns - 30);
           c.operands[attention::kQueryLengths] = Tensor::of_ints(DType::i64, {s.batch}, rows);
           c.operands[attention::kKeyLengths] = Tensor::of_ints(DType::i32, {s.batch}, columns);
         }
@@ -175,21 +182,24 @@ TEST(Attention, HalfNaNAndInfinity) {
 // One query of each head over so many keys that they are dealt out in many parts.
 TEST(Attention, OneRowOverManyKeys) {
   for (const DType dtype : kFloats)
-    for (const std::int64_t columns : {1024, 3001}) expect_kernel_matches_op(attention_case(dtype, {1, 8, 2, 1, columns, 128, 128}), tolerance_of(dtype));
+    for (const std::int64_t columns : {1024, 3001})
+      expect_kernel_matches_op(attention_case(dtype, {1, 8, 2, 1, columns, 128, 128}), tolerance_of(dtype));
 }
 
 TEST(FlatAttention, SameAsHeadsFirst) {
   struct Flat {
     std::int64_t batch, heads, kv_heads, rows, size, value_size, lead;
   };
-  for (const Flat& f : {Flat{2, 12, 12, 128, 32, 32, 0}, Flat{2, 6, 2, 17, 8, 20, 5}, Flat{1, 3, 1, 140, 33, 16, 1}, Flat{0, 2, 2, 4, 8, 8, 0}})
+  for (const Flat& f :
+       {Flat{2, 12, 12, 128, 32, 32, 0}, Flat{2, 6, 2, 17, 8, 20, 5}, Flat{1, 3, 1, 140, 33, 16, 1}, Flat{0, 2, 2, 4, 8, 8, 0}})
     for (const DType dtype : kFloats)
       for (const char* causal : {"none", "upper_left"})
         for (const int threads : {1, 3}) {
           const std::int64_t k = f.lead + f.heads * f.size, v = k + f.kv_heads * f.size, all = v + f.kv_heads * f.value_size + f.lead;
           KernelCase c = {.kernel = "flat_attention", .op = "FlatAttention", .threads = threads};
-          c.attributes = {{"heads", f.heads},           {"kv_heads", f.kv_heads}, {"size", f.size}, {"value_size", f.value_size},
-                          {"causal", std::string(causal)}, {"scale", 1 / std::sqrt(static_cast<double>(f.size))}};
+          c.attributes = {
+              {"heads", f.heads},           {"kv_heads", f.kv_heads},        {"size", f.size},
+              {"value_size", f.value_size}, {"causal", std::string(causal)}, {"scale", 1 / std::sqrt(static_cast<double>(f.size))}};
           c.attributes.emplace_back("begins", std::vector<std::int64_t>{f.lead, k, v});
           const Tensor packed = random_tensor(dtype, {f.batch, f.rows, all}, 21);
           c.operands = {packed, packed, packed, random_tensor(dtype, {f.batch, 1, 1, f.rows}, 22)};
@@ -214,7 +224,8 @@ TEST(FlatAttention, PlainLoop) {
         total += std::exp(s);
         for (std::int64_t d = 0; d < size; ++d) sums[static_cast<std::size_t>(d)] += std::exp(s) * v.at(j * width + h * size + d);
       }
-      for (std::int64_t d = 0; d < size; ++d) out[static_cast<std::size_t>(i * width + h * size + d)] = sums[static_cast<std::size_t>(d)] / total;
+      for (std::int64_t d = 0; d < size; ++d)
+        out[static_cast<std::size_t>(i * width + h * size + d)] = sums[static_cast<std::size_t>(d)] / total;
     }
   expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, rows, width}, out), 1e-5, "flat attention");
 }
@@ -227,7 +238,8 @@ TEST(RotaryEmbedding, MatchesTheOp) {
           for (const bool in_place : {false, true}) {
             KernelCase c = {.kernel = "rotary_embedding", .op = "RotaryEmbedding", .threads = 2, .in_place = in_place};
             c.attributes = {{"interleaved", interleaved}, {"rotary_dim", 2 * half}};
-            c.operands = {random_tensor(dtype, {2, 3, 7, 67}, 40), random_tensor(dtype, {batch, 7, half}, 41), random_tensor(dtype, {batch, 7, half}, 42)};
+            c.operands = {random_tensor(dtype, {2, 3, 7, 67}, 40), random_tensor(dtype, {batch, 7, half}, 41),
+                          random_tensor(dtype, {batch, 7, half}, 42)};
             expect_kernel_matches_op(c, tolerance_of(dtype));
             c.attributes.emplace_back("order", std::string("bshd"));
             c.operands[0] = random_tensor(dtype, {2, 7, 3, 67}, 40);
@@ -242,14 +254,16 @@ TEST(RotaryEmbedding, WholeVectors) {
         KernelCase c = {.kernel = "rotary_embedding", .op = "RotaryEmbedding"};
         c.attributes = {{"interleaved", interleaved}, {"rotary_dim", rotated}};
         const std::int64_t half = rotated == 0 ? 64 : 32;
-        c.operands = {random_tensor(dtype, {2, 3, 50, 128}, 40), random_tensor(dtype, {2, 50, half}, 41), random_tensor(dtype, {2, 50, half}, 42)};
+        c.operands = {random_tensor(dtype, {2, 3, 50, 128}, 40), random_tensor(dtype, {2, 50, half}, 41),
+                      random_tensor(dtype, {2, 50, half}, 42)};
         expect_kernel_matches_op(c, tolerance_of(dtype));
       }
 }
 
 TEST(RotaryEmbedding, PlainLoop) {
   KernelCase c = {.kernel = "rotary_embedding", .op = "RotaryEmbedding"};
-  c.operands = {Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{1, 2, 3, 4}), Tensor::of(DType::f32, {1, 1, 2}, std::vector<double>{0.5, 0}),
+  c.operands = {Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{1, 2, 3, 4}),
+                Tensor::of(DType::f32, {1, 1, 2}, std::vector<double>{0.5, 0}),
                 Tensor::of(DType::f32, {1, 1, 2}, std::vector<double>{2, 1})};
   expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {1, 1, 1, 4}, std::vector<double>{0.5 - 6, -4, 1.5 + 2, 2}), 1e-6, "halves");
   c.attributes = {{"interleaved", true}};

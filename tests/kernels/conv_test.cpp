@@ -25,17 +25,17 @@ const Row kRows[] = {
     {{3, 64, 8, 8}, {128, 64, 1, 1}, {2, 2}},
     {{1, 3, 32, 32}, {16, 3, 7, 7}, {2, 2}, {}, {3, 3, 3, 3}},
     {{2, 3, 16, 16}, {24, 3, 4, 4}, {4, 4}},
-    {{2, 8, 10, 10}, {8, 1, 3, 3}, {}, {}, {1, 1, 1, 1}},              // depthwise
-    {{1, 32, 9, 9}, {64, 1, 3, 3}, {2, 2}, {}, {1, 1, 1, 1}},          // two channels of the result for each of x
-    {{2, 12, 8, 6}, {20, 3, 3, 2}, {1, 2}, {}, {2, 0, 1, 1}},          // four groups, uneven padding
-    {{1, 6, 13, 12}, {7, 6, 3, 3}, {2, 1}, {2, 3}, {2, 3, 2, 3}},      // dilated
-    {{2, 4, 21}, {6, 4, 5}, {3}, {2}, {4, 1}},                         // one spatial dimension
+    {{2, 8, 10, 10}, {8, 1, 3, 3}, {}, {}, {1, 1, 1, 1}},                   // depthwise
+    {{1, 32, 9, 9}, {64, 1, 3, 3}, {2, 2}, {}, {1, 1, 1, 1}},               // two channels of the result for each of x
+    {{2, 12, 8, 6}, {20, 3, 3, 2}, {1, 2}, {}, {2, 0, 1, 1}},               // four groups, uneven padding
+    {{1, 6, 13, 12}, {7, 6, 3, 3}, {2, 1}, {2, 3}, {2, 3, 2, 3}},           // dilated
+    {{2, 4, 21}, {6, 4, 5}, {3}, {2}, {4, 1}},                              // one spatial dimension
     {{1, 3, 5, 6, 7}, {4, 3, 3, 2, 3}, {1, 2, 1}, {}, {1, 0, 1, 1, 1, 1}},  // three
-    {{1, 2, 3, 3}, {2, 2, 5, 5}, {}, {}, {2, 2, 2, 2}},                // larger than x
+    {{1, 2, 3, 3}, {2, 2, 5, 5}, {}, {}, {2, 2, 2, 2}},                     // larger than x
     {{1, 128, 5, 5}, {48, 128, 3, 3}, {}, {}, {1, 1, 1, 1}},
     {{0, 3, 8, 8}, {4, 3, 3, 3}},
-    {{1, 3, 0, 4}, {4, 3, 1, 3}, {}, {}, {1, 0, 1, 0}},                // nothing but padding
-    {{1, 0, 4, 4}, {2, 0, 3, 3}},                                      // nothing to sum
+    {{1, 3, 0, 4}, {4, 3, 1, 3}, {}, {}, {1, 0, 1, 0}},  // nothing but padding
+    {{1, 0, 4, 4}, {2, 0, 3, 3}},                        // nothing to sum
     {{1, 3, 4, 4}, {0, 3, 3, 3}},
 };
 
@@ -78,7 +78,8 @@ void expect_same_with_channels_last(const KernelCase& first, double tolerance) {
 }
 
 KernelCase conv(const Row& row, DType dtype) {
-  KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"strides", row.strides}, {"dilations", row.dilations}, {"pads", row.pads}}};
+  KernelCase c = {
+      .kernel = "onednn_conv", .op = "Conv", .attributes = {{"strides", row.strides}, {"dilations", row.dilations}, {"pads", row.pads}}};
   const double scale = 1 / std::sqrt(std::max<double>(1, static_cast<double>(element_count(row.w) / std::max<std::int64_t>(1, row.w[0]))));
   c.operands = {random_tensor(dtype, row.x, 1), random_tensor(dtype, row.w, 2, scale)};
   return c;
@@ -119,7 +120,8 @@ TEST(Conv, BiasResidualActivation) {
 // Written out, so that kernel and evaluator have an oracle that is neither.
 TEST(Conv, PlainLoop) {
   const std::int64_t in = 4, out = 6, h = 7, w = 8, groups = 2;
-  const Tensor x = random_tensor(DType::f32, {2, in, h, w}, 1), k = random_tensor(DType::f32, {out, in / groups, 3, 2}, 2), b = random_tensor(DType::f32, {out}, 3);
+  const Tensor x = random_tensor(DType::f32, {2, in, h, w}, 1), k = random_tensor(DType::f32, {out, in / groups, 3, 2}, 2),
+               b = random_tensor(DType::f32, {out}, 3);
   std::vector<double> y;
   for (int n = 0; n < 2; ++n)
     for (int m = 0; m < out; ++m)
@@ -155,7 +157,9 @@ TEST(Conv, NaNAndInfinities) {
       values[7 * 36 + 35] = inf;
       std::vector<double> taps(16 * 16 * 9, 0.25);
       for (std::size_t i = 0; i < 9; ++i) taps[i] = inf;
-      KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
+      KernelCase c = {.kernel = "onednn_conv",
+                      .op = "Conv",
+                      .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
       c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), Tensor::of(dtype, {16, 16, 3, 3}, taps)};
       c.weights = {1};
       c.exact = true;
@@ -172,7 +176,9 @@ TEST(Conv, NaNAndInfinitiesAreActivated) {
       values[5 * 36 + 14] = NAN;
       values[7 * 36 + 30] = INFINITY;
       residual[40] = NAN, residual[41] = INFINITY, residual[42] = -INFINITY;
-      KernelCase c = {.kernel = "onednn_conv", .op = "Conv", .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
+      KernelCase c = {.kernel = "onednn_conv",
+                      .op = "Conv",
+                      .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
       c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), random_tensor(dtype, {16, 16, 3, 3}, 2, 0.1), random_tensor(dtype, {16}, 3),
                     Tensor::of(dtype, {1, 16, 6, 6}, residual)};
       c.weights = {1};
@@ -247,7 +253,8 @@ TEST(Pool, NaNAndInfinities) {
 
 TEST(GroupNorm, AllForms) {
   for (const DType dtype : kFloats)
-    for (const Shape& shape : {Shape{2, 8, 5, 7}, Shape{1, 64, 16, 16}, Shape{3, 12, 33}, Shape{2, 6}, Shape{1, 4, 3, 5, 300}, Shape{0, 4, 3}, Shape{2, 4, 0}})
+    for (const Shape& shape :
+         {Shape{2, 8, 5, 7}, Shape{1, 64, 16, 16}, Shape{3, 12, 33}, Shape{2, 6}, Shape{1, 4, 3, 5, 300}, Shape{0, 4, 3}, Shape{2, 4, 0}})
       for (const std::int64_t size : {1, 2})
         for (const bool in_place : {false, true}) {
           const Tensor scale = random_tensor(dtype, {shape[1]}, 2), bias = random_tensor(dtype, {shape[1]}, 3);
@@ -274,10 +281,12 @@ TEST(Resize, EveryMode) {
   for (const DType dtype : kFloats)
     for (const char* mode : {"nearest", "linear", "cubic"})
       for (const char* coordinates : {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"})
-        for (const std::vector<Dim>& sizes : {std::vector<Dim>{14, 10}, std::vector<Dim>{3, 9}, std::vector<Dim>{13}, std::vector<Dim>{1, 1}, std::vector<Dim>{0, 4}})
+        for (const std::vector<Dim>& sizes :
+             {std::vector<Dim>{14, 10}, std::vector<Dim>{3, 9}, std::vector<Dim>{13}, std::vector<Dim>{1, 1}, std::vector<Dim>{0, 4}})
           for (const bool exclude : {false, true}) {
             KernelCase c = {.kernel = "resize", .op = "Resize", .operands = {random_tensor(dtype, {2, 3, 7, 5}, 1)}, .threads = 2};
-            c.attributes = {{"sizes", sizes}, {"mode", std::string(mode)}, {"coordinates", std::string(coordinates)}, {"exclude_outside", exclude}};
+            c.attributes = {
+                {"sizes", sizes}, {"mode", std::string(mode)}, {"coordinates", std::string(coordinates)}, {"exclude_outside", exclude}};
             expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
           }
 }

@@ -67,7 +67,8 @@ TEST(Convert, EveryLength) {
       for (std::size_t i = 0; i < n; ++i) floats[i] = static_cast<float>(i) + 0.5f;
       const auto count = static_cast<std::int64_t>(n);
       from_floats(half.dtype, floats.data(), reinterpret_cast<std::byte*>(codes.data()), count);
-      from_floats_plus(half.dtype, floats.data(), reinterpret_cast<const std::byte*>(codes.data()), reinterpret_cast<std::byte*>(added.data()), count);
+      from_floats_plus(half.dtype, floats.data(), reinterpret_cast<const std::byte*>(codes.data()),
+                       reinterpret_cast<std::byte*>(added.data()), count);
       for (std::size_t i = 0; i < n; ++i) {
         ASSERT_EQ(codes[i], half.narrow(floats[i])) << n;
         ASSERT_EQ(added[i], half.narrow(floats[i] + half.widen(codes[i]))) << n;

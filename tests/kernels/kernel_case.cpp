@@ -60,14 +60,17 @@ const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call, boo
   for (const KernelDef* other : others)
     if (!refusal(*other, call, exact)) {
       const std::lock_guard lock(counts->mutex);
-      ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype)) : std::string(other->name)];
+      ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype))
+                                         : std::string(other->name)];
       return other;
     }
   return kernel;
 }
 
 // Bytes that memory on the device begins past an aligned address, as that of callers may.
-std::size_t shift_of(DType dtype) { return std::getenv("TANDEM_TEST_UNALIGNED") ? static_cast<std::size_t>(std::max(8, bits(dtype))) / 8 : 0; }
+std::size_t shift_of(DType dtype) {
+  return std::getenv("TANDEM_TEST_UNALIGNED") ? static_cast<std::size_t>(std::max(8, bits(dtype))) / 8 : 0;
+}
 
 // A kernel of a device: operands there, results back.
 std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, const OpCall& call) {
@@ -96,11 +99,18 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
   std::vector<std::byte*> outputs;
   for (const Type& type : call.results) {
     results.emplace_back(type.dtype, shape_of(type));
-    if (results.back().size_bytes() != 0) std::memset(results.back().mutable_data(), 0x5a, results.back().size_bytes());  // must be overwritten
+    if (results.back().size_bytes() != 0)
+      std::memset(results.back().mutable_data(), 0x5a, results.back().size_bytes());  // must be overwritten
     outputs.push_back(add(results.back().size_bytes(), shift_of(type.dtype)));
     device->copy(outputs.back(), results.back().data(), results.back().size_bytes(), *stream);
   }
-  const auto prepared = kernel.prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .device = device.get(), .algorithm = c.algorithm});
+  const auto prepared = kernel.prepare({.call = call,
+                                        .weights = weights,
+                                        .packed = packed.get(),
+                                        .threads = c.threads,
+                                        .group = c.group,
+                                        .device = device.get(),
+                                        .algorithm = c.algorithm});
   std::byte* workspace = add(prepared->workspace_bytes(), 0);
   prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20))});
   for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
@@ -184,12 +194,14 @@ void expect_close(const Tensor& actual, const Tensor& expected, double tolerance
     if (std::isnan(e) || a == e) continue;
     if (!(std::fabs(a - e) <= error)) error = std::fabs(a - e), worst = i;
   }
-  EXPECT_LE(error, tolerance * largest) << what << ": element " << worst << " is " << actual.at(worst) << ", expected " << expected.at(worst);
+  EXPECT_LE(error, tolerance * largest) << what << ": element " << worst << " is " << actual.at(worst) << ", expected "
+                                        << expected.at(worst);
 }
 
 void expect_kernel_matches_op(const KernelCase& c, double tolerance) {
   std::string what = c.kernel;
-  for (const auto& operand : c.operands) what += operand ? fmt::format(" {}{}", to_string(operand->dtype()), to_string(operand->shape())) : " -";
+  for (const auto& operand : c.operands)
+    what += operand ? fmt::format(" {}{}", to_string(operand->dtype()), to_string(operand->shape())) : " -";
   const std::vector<Tensor> actual = run_kernel(c), expected = evaluate(c);
   ASSERT_EQ(actual.size(), expected.size()) << what;
   for (std::size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance, fmt::format("{} result {}", what, i));

@@ -17,10 +17,10 @@ struct KernelCase {
   std::vector<std::optional<Tensor>> operands;
   std::vector<std::size_t> weights;  // operands given to pack()
   int threads = 1;
-  bool in_place = false;             // result 0 in the memory of the kernel's in-place operand
+  bool in_place = false;  // result 0 in the memory of the kernel's in-place operand
   Group* group = nullptr;
-  bool exact = false;                // no kernel of a GPU that is weaker than docs/ops.md, as --exact has it
-  std::string algorithm = {};        // one of algorithms_of()
+  bool exact = false;          // no kernel of a GPU that is weaker than docs/ops.md, as --exact has it
+  std::string algorithm = {};  // one of algorithms_of()
 };
 
 OpCall call_of(const KernelCase& c);
@@ -30,8 +30,8 @@ bool on_cuda();
 std::optional<std::string> refusal_of(const KernelCase& c);
 // KernelDef::algorithms of the kernel that the row names; none where it has none.
 std::vector<std::string> algorithms_of(const KernelCase& c);
-// Throws if the kernel refuses the call. With TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel that
-// a GPU would take for the op instead; at the end the program says how many of its rows fell back to the host. With
+// Throws if the kernel refuses the call. With TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel
+// that a GPU would take for the op instead; at the end the program says how many of its rows fell back to the host. With
 // TANDEM_TEST_UNALIGNED as well, operands (not weights) and results lie one element past an aligned address.
 std::vector<Tensor> run_kernel(const KernelCase& c);
 // The op's own evaluator.

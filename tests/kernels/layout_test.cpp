@@ -33,13 +33,16 @@ Tensor random_indices(DType dtype, Shape shape, std::int64_t extent) {
 }
 
 // Moved, not computed: every bit agrees with the op's evaluator.
-void expect_moved(const std::string& kernel, const std::string& op, const Attributes& attributes, std::vector<std::optional<Tensor>> operands) {
+void expect_moved(const std::string& kernel, const std::string& op, const Attributes& attributes,
+                  std::vector<std::optional<Tensor>> operands) {
   KernelCase c = {.kernel = kernel, .op = op, .attributes = attributes, .operands = std::move(operands), .threads = 2};
   const Tensor actual = run_kernel(c).at(0), expected = evaluate(c).at(0);
   ASSERT_EQ(actual.shape(), expected.shape());
-  const auto different = std::mismatch(actual.bytes().begin(), actual.bytes().end(), expected.bytes().begin()).first - actual.bytes().begin();
+  const auto different =
+      std::mismatch(actual.bytes().begin(), actual.bytes().end(), expected.bytes().begin()).first - actual.bytes().begin();
   EXPECT_EQ(static_cast<std::size_t>(different), actual.size_bytes())
-      << op << " of " << to_string(c.operands[0]->dtype()) << to_string(c.operands[0]->shape()) << " to " << to_string(actual.shape()) << ": the first byte that differs";
+      << op << " of " << to_string(c.operands[0]->dtype()) << to_string(c.operands[0]->shape()) << " to " << to_string(actual.shape())
+      << ": the first byte that differs";
 }
 
 const DType kMoved[] = {DType::u8, DType::bf16, DType::f32, DType::i64, DType::boolean};
@@ -48,13 +51,15 @@ TEST(Gather, RowsOfAnySize) {
   for (const DType dtype : kMoved)
     for (const Shape& table : {Shape{5, 24}, {5, 7}, {5}, {5, 2, 3}, {5, 4096}, {5, 0}})
       for (const DType index : {DType::i32, DType::i64})
-        for (const Shape& indices : {Shape{}, {1}, {2, 3}, {0}, {300}}) expect_moved("gather", "Gather", {}, {counted(dtype, table), random_indices(index, indices, 5)});
+        for (const Shape& indices : {Shape{}, {1}, {2, 3}, {0}, {300}})
+          expect_moved("gather", "Gather", {}, {counted(dtype, table), random_indices(index, indices, 5)});
 }
 
 TEST(Gather, AlongAnyAxis) {
   const Tensor x = counted(DType::f16, {3, 4, 10});
   for (const std::int64_t axis : {0, 1, 2, -1})
-    expect_moved("gather", "Gather", {{"axis", axis}}, {x, random_indices(DType::i64, {6}, x.shape()[static_cast<std::size_t>((axis + 3) % 3)])});
+    expect_moved("gather", "Gather", {{"axis", axis}},
+                 {x, random_indices(DType::i64, {6}, x.shape()[static_cast<std::size_t>((axis + 3) % 3)])});
 }
 
 TEST(Gather, ManyItems) {
@@ -63,19 +68,22 @@ TEST(Gather, ManyItems) {
 }
 
 TEST(Gather, ZerosForRowsOfOthers) {
-  expect_moved("gather", "Gather", {{"base", Dim(4)}, {"whole", Dim(12)}}, {counted(DType::f32, {4, 8}), random_indices(DType::i64, {40}, 12)});
+  expect_moved("gather", "Gather", {{"base", Dim(4)}, {"whole", Dim(12)}},
+               {counted(DType::f32, {4, 8}), random_indices(DType::i64, {40}, 12)});
 }
 
 TEST(Gather, RefusesAnIndexOutside) {
   for (const std::int64_t index : {5, -6, 1 << 20}) {
-    KernelCase c = {.kernel = "gather", .op = "Gather", .operands = {counted(DType::f32, {5, 3}), Tensor::of_ints(DType::i64, {3}, Ints{0, index, 4})}};
+    KernelCase c = {
+        .kernel = "gather", .op = "Gather", .operands = {counted(DType::f32, {5, 3}), Tensor::of_ints(DType::i64, {3}, Ints{0, index, 4})}};
     EXPECT_THROW(run_kernel(c), Error) << index;
     c.attributes = {{"base", Dim(5)}, {"whole", Dim(20)}};
     if (index == 5) {
       EXPECT_NO_THROW(run_kernel(c));
     }
   }
-  KernelCase empty = {.kernel = "gather", .op = "Gather", .operands = {Tensor(DType::f32, {0, 3}), Tensor::of_ints(DType::i64, {1}, Ints{0})}};
+  KernelCase empty = {
+      .kernel = "gather", .op = "Gather", .operands = {Tensor(DType::f32, {0, 3}), Tensor::of_ints(DType::i64, {1}, Ints{0})}};
   EXPECT_THROW(run_kernel(empty), Error);
 }
 
@@ -83,7 +91,8 @@ TEST(GatherND, BlocksOfAnySize) {
   for (const DType dtype : kMoved)
     for (const std::int64_t inner : {1, 3, 16, 130})
       for (const std::int64_t batch : {0, 1})
-        expect_moved("gather_nd", "GatherND", {{"batch_dims", batch}}, {counted(dtype, {4, 5, 4, inner}), random_indices(DType::i32, {4, 50, 2}, 4)});
+        expect_moved("gather_nd", "GatherND", {{"batch_dims", batch}},
+                     {counted(dtype, {4, 5, 4, inner}), random_indices(DType::i32, {4, 50, 2}, 4)});
 }
 
 TEST(Transpose, OfTwoDimensions) {
@@ -103,7 +112,8 @@ TEST(Transpose, OfMore) {
 TEST(Slice, BoundsAndSteps) {
   const auto expect = [](const Shape& shape, const Ints& starts, const Ints& ends, const Ints& axes, const Ints& steps) {
     for (const DType dtype : kMoved)
-      expect_moved("slice", "Slice", {{"starts", dims(starts)}, {"ends", dims(ends)}, {"axes", axes}, {"steps", steps}}, {counted(dtype, shape)});
+      expect_moved("slice", "Slice", {{"starts", dims(starts)}, {"ends", dims(ends)}, {"axes", axes}, {"steps", steps}},
+                   {counted(dtype, shape)});
   };
   expect({3, 7, 5}, {1, 4}, {6, -1}, {1, 2}, {2, -3});
   expect({4, 256}, {64}, {128}, {1}, {});
@@ -150,7 +160,11 @@ TEST(Layout, ManyItems) {
 
 TEST(Reshape, CopiesOrStays) {
   for (const bool in_place : {false, true}) {
-    KernelCase c = {.kernel = "reshape", .op = "Reshape", .attributes = {{"shape", dims({6, 35})}}, .operands = {counted(DType::f16, {5, 42})}, .in_place = in_place};
+    KernelCase c = {.kernel = "reshape",
+                    .op = "Reshape",
+                    .attributes = {{"shape", dims({6, 35})}},
+                    .operands = {counted(DType::f16, {5, 42})},
+                    .in_place = in_place};
     expect_close(run_kernel(c)[0], evaluate(c)[0], 0, "reshape");
   }
 }
@@ -159,14 +173,17 @@ TEST(ShardSlice, RowsPastTheEndAreZeros) {
   for (const DType dtype : kMoved)
     for (const std::int64_t begin : {0, 3, 6, 9, 12})
       for (const Shape& shape : {Shape{9, 32}, {9}, {4, 9, 5}})
-        expect_moved("shard_slice", "ShardSlice", {{"dim", std::int64_t{shape.size() == 3 ? 1 : 0}}, {"begin", Dim(begin)}, {"length", Dim(4)}}, {counted(dtype, shape)});
+        expect_moved("shard_slice", "ShardSlice",
+                     {{"dim", std::int64_t{shape.size() == 3 ? 1 : 0}}, {"begin", Dim(begin)}, {"length", Dim(4)}},
+                     {counted(dtype, shape)});
 }
 
 TEST(GatherElements, OfAnyShape) {
   for (const DType dtype : kMoved)
     for (const DType index : {DType::i32, DType::i64}) {
       const auto expect = [&](const Shape& data, const Shape& indices, std::int64_t axis) {
-        expect_moved("plain", "GatherElements", {{"axis", axis}}, {counted(dtype, data), random_indices(index, indices, data[static_cast<std::size_t>(axis)])});
+        expect_moved("plain", "GatherElements", {{"axis", axis}},
+                     {counted(dtype, data), random_indices(index, indices, data[static_cast<std::size_t>(axis)])});
       };
       expect({5, 7}, {9, 7}, 0);
       expect({5, 7}, {5, 3}, 1);
@@ -176,11 +193,14 @@ TEST(GatherElements, OfAnyShape) {
       expect({2, 3, 4, 5}, {2, 3, 4, 5}, 3);
       expect({9}, {0}, 0);
     }
-  expect_moved("plain", "GatherElements", {{"axis", std::int64_t{1}}}, {counted(DType::f32, {600, 50}), random_indices(DType::i32, {600, 1000}, 50)});
+  expect_moved("plain", "GatherElements", {{"axis", std::int64_t{1}}},
+               {counted(DType::f32, {600, 50}), random_indices(DType::i32, {600, 1000}, 50)});
 }
 
 TEST(GatherElements, RefusesAnIndexOutside) {
-  KernelCase c = {.kernel = "plain", .op = "GatherElements", .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {1, 3}, Ints{0, 2, 1})}};
+  KernelCase c = {.kernel = "plain",
+                  .op = "GatherElements",
+                  .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {1, 3}, Ints{0, 2, 1})}};
   EXPECT_THROW(run_kernel(c), Error);
   c.operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {1, 4}, Ints{0, 0, 0, 0})};
   EXPECT_THROW(run_kernel(c), Error);
@@ -191,8 +211,10 @@ TEST(ScatterND, TheLastOfEqualTuplesStays) {
     for (const DType index : {DType::i32, DType::i64})
       for (const std::int64_t inner : {1, 3, 64})
         for (const std::int64_t tuples : {0, 1, 5, 300})
-          expect_moved("plain", "ScatterND", {}, {counted(dtype, {6, 6, inner}), random_indices(index, {tuples, 2}, 6), counted(dtype, {tuples, inner}, 1)});
-  expect_moved("plain", "ScatterND", {}, {counted(DType::f16, {40, 8, 16}), random_indices(DType::i64, {3, 7, 1}, 40), counted(DType::f16, {3, 7, 8, 16}, 1)});
+          expect_moved("plain", "ScatterND", {},
+                       {counted(dtype, {6, 6, inner}), random_indices(index, {tuples, 2}, 6), counted(dtype, {tuples, inner}, 1)});
+  expect_moved("plain", "ScatterND", {},
+               {counted(DType::f16, {40, 8, 16}), random_indices(DType::i64, {3, 7, 1}, 40), counted(DType::f16, {3, 7, 8, 16}, 1)});
 }
 
 TEST(ScatterND, Reductions) {
@@ -204,7 +226,9 @@ TEST(ScatterND, Reductions) {
 }
 
 TEST(ScatterND, RefusesAnIndexOutside) {
-  KernelCase c = {.kernel = "plain", .op = "ScatterND", .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {2, 1}, Ints{0, 2}), counted(DType::f32, {2, 3})}};
+  KernelCase c = {.kernel = "plain",
+                  .op = "ScatterND",
+                  .operands = {counted(DType::f32, {2, 3}), Tensor::of_ints(DType::i64, {2, 1}, Ints{0, 2}), counted(DType::f32, {2, 3})}};
   EXPECT_THROW(run_kernel(c), Error);
 }
 
@@ -241,7 +265,8 @@ TEST(CumSum, AlongAnyAxis) {
       for (std::int64_t axis = 0; axis < static_cast<std::int64_t>(shape.size()); ++axis)
         for (const bool exclusive : {false, true})
           for (const bool reverse : {false, true}) {
-            KernelCase c = {.kernel = "plain", .op = "CumSum", .attributes = {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}};
+            KernelCase c = {
+                .kernel = "plain", .op = "CumSum", .attributes = {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}};
             c.operands = {random_tensor(dtype, shape, 5, is_float(dtype) ? 1 : 30)};
             expect_kernel_matches_op(c, is_float(dtype) ? tolerance_of(dtype) : 0);
           }
@@ -253,7 +278,8 @@ TEST(CumSum, InfinitiesStayFromThereOn) {
   x.mutable_as<float>()[2500] = -INFINITY;
   x.mutable_as<float>()[4000] = NAN;
   for (const bool exclusive : {false, true}) {
-    KernelCase c = {.kernel = "plain", .op = "CumSum", .attributes = {{"axis", std::int64_t{1}}, {"exclusive", exclusive}}, .operands = {x}};
+    KernelCase c = {
+        .kernel = "plain", .op = "CumSum", .attributes = {{"axis", std::int64_t{1}}, {"exclusive", exclusive}}, .operands = {x}};
     expect_kernel_matches_op(c, 1e-5);
   }
 }

@@ -43,10 +43,11 @@ struct Row {
 };
 
 TEST(MatMul, ShapesTypesThreads) {
-  const Row rows[] = {{{1, 384}, {384, 200}}, {{16, 64}, {64, 192}},       {{7, 13}, {13, 5}},        {{2, 5, 33}, {33, 17}},  {{3, 4, 9, 8}, {3, 4, 8, 7}},
-                      {{2, 1, 3, 4}, {5, 4, 6}}, {{4, 3}, {2, 3, 5}},      {{100, 40}, {40, 130}},    {{0, 4}, {4, 3}},        {{3, 0}, {0, 4}},
-                      {{3, 4}, {4, 0}},          {{2, 3, 3}, {1, 3, 2}},  {{1, 130}, {130, 67}},   {{4, 256}, {256, 264}},  {{2, 1, 2, 8}, {3, 8, 16}},
-                      {{0, 2, 4}, {0, 4, 3}},    {{2, 3, 0}, {2, 0, 4}},   {{129, 72}, {72, 136}},   {{3, 1000}, {1000, 520}}, {{2, 2, 77}, {77, 16}}};
+  const Row rows[] = {
+      {{1, 384}, {384, 200}},    {{16, 64}, {64, 192}},  {{7, 13}, {13, 5}},     {{2, 5, 33}, {33, 17}},   {{3, 4, 9, 8}, {3, 4, 8, 7}},
+      {{2, 1, 3, 4}, {5, 4, 6}}, {{4, 3}, {2, 3, 5}},    {{100, 40}, {40, 130}}, {{0, 4}, {4, 3}},         {{3, 0}, {0, 4}},
+      {{3, 4}, {4, 0}},          {{2, 3, 3}, {1, 3, 2}}, {{1, 130}, {130, 67}},  {{4, 256}, {256, 264}},   {{2, 1, 2, 8}, {3, 8, 16}},
+      {{0, 2, 4}, {0, 4, 3}},    {{2, 3, 0}, {2, 0, 4}}, {{129, 72}, {72, 136}}, {{3, 1000}, {1000, 520}}, {{2, 2, 77}, {77, 16}}};
   for (const std::string& kernel : matmul_kernels())
     for (const Row& row : rows)
       for (const DType dtype : kFloats)
@@ -69,7 +70,8 @@ TEST(MatMul, ActivationsAndResidual) {
               KernelCase c = {.kernel = kernel,
                               .op = "MatMul",
                               .attributes = {{"activation", std::string(activation)}},
-                              .operands = {random_tensor(dtype, {1, m, 20}, 1), random_tensor(dtype, {20, 150}, 2, 0.3), random_tensor(dtype, {150}, 3)}};
+                              .operands = {random_tensor(dtype, {1, m, 20}, 1), random_tensor(dtype, {20, 150}, 2, 0.3),
+                                           random_tensor(dtype, {150}, 3)}};
               if (residual) c.operands.emplace_back(random_tensor(dtype, {1, m, 150}, 4));
               c.weights = {1, 2};
               c.threads = threads;
@@ -84,10 +86,11 @@ TEST(MatMul, ActivationsOfAlignedRows) {
       for (const DType dtype : kFloats)
         for (const bool bias : {false, true})
           for (const bool residual : {false, true}) {
-            KernelCase c = {.kernel = kernel,
-                            .op = "MatMul",
-                            .attributes = {{"activation", std::string(activation)}},
-                            .operands = {random_tensor(dtype, {2, 9, 64}, 1), random_tensor(dtype, {64, 96}, 2, 0.2), std::nullopt, std::nullopt}};
+            KernelCase c = {
+                .kernel = kernel,
+                .op = "MatMul",
+                .attributes = {{"activation", std::string(activation)}},
+                .operands = {random_tensor(dtype, {2, 9, 64}, 1), random_tensor(dtype, {64, 96}, 2, 0.2), std::nullopt, std::nullopt}};
             if (bias) c.operands[2] = random_tensor(dtype, {96}, 3);
             if (residual) c.operands[3] = random_tensor(dtype, {2, 9, 96}, 4);
             expect_kernel_matches_op(c, tolerance_of(dtype));
@@ -102,10 +105,11 @@ TEST(MatMul, OneRowOfAWeight) {
       for (const DType dtype : kFloats)
         for (const char* activation : {"none", "gelu_tanh", "silu"}) {
           const bool is_bare = activation == std::string("none");
-          KernelCase c = {.kernel = kernel,
-                          .op = "MatMul",
-                          .attributes = {{"activation", std::string(activation)}},
-                          .operands = {random_tensor(dtype, {1, 1, k}, 1), random_tensor(dtype, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k)))}};
+          KernelCase c = {
+              .kernel = kernel,
+              .op = "MatMul",
+              .attributes = {{"activation", std::string(activation)}},
+              .operands = {random_tensor(dtype, {1, 1, k}, 1), random_tensor(dtype, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k)))}};
           if (!is_bare) c.operands.insert(c.operands.end(), {random_tensor(dtype, {n}, 3), random_tensor(dtype, {1, 1, n}, 4)});
           c.weights = {1};
           expect_kernel_matches_op(c, tolerance_of(dtype));
@@ -120,7 +124,9 @@ TEST(MatMul, WideFloatsAndIntegers) {
     return Tensor::of_ints(dtype, std::move(shape), values);
   };
   for (const DType dtype : {DType::f64, DType::i8, DType::u8, DType::i16, DType::i32, DType::u32, DType::i64, DType::u64}) {
-    const auto make = [&](Shape shape, unsigned seed) { return dtype == DType::f64 ? random_tensor(dtype, shape, seed) : ints(dtype, shape); };
+    const auto make = [&](Shape shape, unsigned seed) {
+      return dtype == DType::f64 ? random_tensor(dtype, shape, seed) : ints(dtype, shape);
+    };
     expect_kernel_matches_op({.kernel = "plain",
                               .op = "MatMul",
                               .attributes = {{"activation", std::string("silu")}},
@@ -135,7 +141,8 @@ TEST(MatMul, EveryAlgorithmOfTheLibrary) {
   for (const std::string& kernel : matmul_kernels())
     for (const Row& row : {Row{{16, 1024}, {1024, 512}}, Row{{64, 1024}, {1024, 384}}, Row{{3, 40, 64}, {3, 64, 72}}})
       for (const DType dtype : kFloats) {
-        KernelCase c = {.kernel = kernel, .op = "MatMul", .operands = {random_tensor(dtype, row.a, 1, 0.3), random_tensor(dtype, row.b, 2, 0.3)}};
+        KernelCase c = {
+            .kernel = kernel, .op = "MatMul", .operands = {random_tensor(dtype, row.a, 1, 0.3), random_tensor(dtype, row.b, 2, 0.3)}};
         std::vector<std::string> algorithms = algorithms_of(c);
         most = std::max(most, algorithms.size());
         if (!algorithms.empty()) algorithms.emplace_back("id=1234567 of another version");

@@ -15,7 +15,9 @@ using Ints = std::vector<std::int64_t>;
 Tensor spiked(DType dtype, const Shape& shape, unsigned seed = 1) {
   Tensor x = random_tensor(dtype, shape, seed);
   const std::int64_t n = shape.back(), rows = n == 0 ? 0 : x.count() / n;
-  const auto put = [&](std::int64_t row, std::int64_t at, double value) { store_element(dtype, x.mutable_data(), row * n + at % n, value); };
+  const auto put = [&](std::int64_t row, std::int64_t at, double value) {
+    store_element(dtype, x.mutable_data(), row * n + at % n, value);
+  };
   for (std::int64_t row = 0; row < rows; ++row) switch (row % 7) {
       case 1: put(row, n / 2, NAN); break;
       case 2: put(row, n / 3, INFINITY); break;
@@ -31,7 +33,8 @@ Tensor spiked(DType dtype, const Shape& shape, unsigned seed = 1) {
 }
 
 // By every kernel of the CPU that does not refuse it and promises what the op promises; on a GPU by the one that it takes.
-void expect_all(const std::string& op, std::vector<std::pair<std::string, AttributeValue>> attributes, std::vector<std::optional<Tensor>> operands, double tolerance) {
+void expect_all(const std::string& op, std::vector<std::pair<std::string, AttributeValue>> attributes,
+                std::vector<std::optional<Tensor>> operands, double tolerance) {
   int ran = 0;
   for (const KernelDef* kernel : kernels_of(op, "cpu")) {
     KernelCase c = {.kernel = std::string(kernel->name), .op = op, .attributes = attributes, .operands = operands, .threads = 2};
@@ -46,7 +49,8 @@ void expect_all(const std::string& op, std::vector<std::pair<std::string, Attrib
 TEST(NonFinite, Norms) {
   for (const DType dtype : kFloats)
     for (const std::int64_t n : {5, 64, 1000, 4096}) {
-      const Tensor x = spiked(dtype, {14, n}), r = random_tensor(dtype, {14, n}, 2), s = random_tensor(dtype, {n}, 3), b = random_tensor(dtype, {n}, 4);
+      const Tensor x = spiked(dtype, {14, n}), r = random_tensor(dtype, {14, n}, 2), s = random_tensor(dtype, {n}, 3),
+                   b = random_tensor(dtype, {n}, 4);
       const double tolerance = 2 * tolerance_of(dtype);
       expect_all("LayerNorm", {}, {x, s, b}, tolerance);
       expect_all("RmsNorm", {}, {x, s}, tolerance);
@@ -102,7 +106,8 @@ TEST(NonFinite, Gated) {
 TEST(NonFinite, RotaryEmbedding) {
   for (const DType dtype : kFloats)
     for (const bool interleaved : {false, true})
-      expect_all("RotaryEmbedding", {{"interleaved", interleaved}}, {spiked(dtype, {1, 2, 7, 64}), random_tensor(dtype, {1, 7, 32}, 2), random_tensor(dtype, {1, 7, 32}, 3)},
+      expect_all("RotaryEmbedding", {{"interleaved", interleaved}},
+                 {spiked(dtype, {1, 2, 7, 64}), random_tensor(dtype, {1, 7, 32}, 2), random_tensor(dtype, {1, 7, 32}, 3)},
                  2 * tolerance_of(dtype));
 }
 
@@ -115,7 +120,8 @@ TEST(NonFinite, MovedAndSelected) {
   };
   for (const DType dtype : kFloats) {
     const Tensor x = spiked(dtype, {14, 24});
-    const Tensor rows = Tensor::of_ints(DType::i64, {6}, Ints{0, 3, 13, 6, 1, 5}), mask = Tensor::of_ints(DType::boolean, {14, 1}, Ints{1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0});
+    const Tensor rows = Tensor::of_ints(DType::i64, {6}, Ints{0, 3, 13, 6, 1, 5}),
+                 mask = Tensor::of_ints(DType::boolean, {14, 1}, Ints{1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0});
     expect_all("Gather", {}, {x, rows}, 0);
     expect_all("Transpose", {{"permutation", Ints{1, 0}}}, {x}, 0);
     expect_all("Concat", {{"axis", std::int64_t{1}}}, {x, x}, 0);

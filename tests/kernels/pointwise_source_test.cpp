@@ -3,13 +3,13 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <numbers>
-#include <unistd.h>
 
 #include "core/check.h"
 #include "device/code.h"
@@ -23,7 +23,7 @@ namespace {
 
 using namespace pointwise;
 
-const DType kTypes[] = {DType::f32, DType::f16, DType::bf16, DType::f64, DType::f8e4m3, DType::f8e5m2, DType::i8,  DType::u8,
+const DType kTypes[] = {DType::f32, DType::f16, DType::bf16, DType::f64, DType::f8e4m3, DType::f8e5m2, DType::i8,     DType::u8,
                         DType::i16, DType::u16, DType::i32,  DType::u32, DType::i64,    DType::u64,    DType::boolean};
 
 struct SourceCase {
@@ -103,8 +103,17 @@ std::vector<SourceCase> chains_and_shapes() {
   std::vector<SourceCase> cases;
   const auto f32 = [](Shape shape, int seed) { return values(DType::f32, std::move(shape), seed); };
   for (const DType dtype : {DType::f32, DType::f16, DType::f64, DType::i32, DType::i8})
-    for (const auto& [a, b] : std::vector<std::pair<Shape, Shape>>{{{3, 1000}, {3, 1000}}, {{3, 1000}, {1000}}, {{3, 1000}, {3, 1}}, {{7, 1, 5}, {3, 1}}, {{}, {11}}, {{}, {}},
-                                                                   {{4, 1, 1, 9}, {1, 2, 3, 1}}, {{0, 3}, {1, 3}}, {{1, 8}, {300, 8}}, {{2, 5, 1, 16}, {5, 4, 16}}, {{257, 3}, {3}}})
+    for (const auto& [a, b] : std::vector<std::pair<Shape, Shape>>{{{3, 1000}, {3, 1000}},
+                                                                   {{3, 1000}, {1000}},
+                                                                   {{3, 1000}, {3, 1}},
+                                                                   {{7, 1, 5}, {3, 1}},
+                                                                   {{}, {11}},
+                                                                   {{}, {}},
+                                                                   {{4, 1, 1, 9}, {1, 2, 3, 1}},
+                                                                   {{0, 3}, {1, 3}},
+                                                                   {{1, 8}, {300, 8}},
+                                                                   {{2, 5, 1, 16}, {5, 4, 16}},
+                                                                   {{257, 3}, {3}}})
       cases.push_back({"t0=Mul(a0,a1);Add(t0,a1)", {values(dtype, a, 1), values(dtype, b, 2)}});
   cases.push_back({"t0=Mul(a0,a1);t1=Add(t0,a2);Gelu(t1)", {f32({6, 700}, 1), f32({700}, 2), f32({6, 1}, 3)}});
   cases.push_back({"t0=Where(a1,a0,-inf);Exp(t0)", {f32({6, 700}, 1), values(DType::boolean, {700}, 2)}});
@@ -113,8 +122,10 @@ std::vector<SourceCase> chains_and_shapes() {
   cases.push_back({"t0=Cast(a0,f16);t1=Tanh(t0);Cast(t1,f32)", {f32({333}, 1)}});
   cases.push_back({"t0=Mul(a0,300);Cast(t0,i8)", {values(DType::i64, {6, 1}, 1)}});
   cases.push_back({"t0=Pow(a0,2);t1=Pow(a0,3);Sub(t0,t1)", {f32({100}, 1)}});
-  cases.push_back({"t0=Equal(a0,2);t1=Equal(a1,1);t2=Or(t0,t1);Where(t2,a1,0)", {values(DType::i8, {40}, 1, true), values(DType::boolean, {40}, 2)}});
-  cases.push_back({"t0=Cast(a0,bf16);t1=Mul(t0,0.1);t2=Cast(t1,f32);Add(t2,a1)", {values(DType::f16, {4, 24}, 1), values(DType::f32, {24}, 2)}});
+  cases.push_back(
+      {"t0=Equal(a0,2);t1=Equal(a1,1);t2=Or(t0,t1);Where(t2,a1,0)", {values(DType::i8, {40}, 1, true), values(DType::boolean, {40}, 2)}});
+  cases.push_back(
+      {"t0=Cast(a0,bf16);t1=Mul(t0,0.1);t2=Cast(t1,f32);Add(t2,a1)", {values(DType::f16, {4, 24}, 1), values(DType::f32, {24}, 2)}});
   return cases;
 }
 
@@ -163,10 +174,13 @@ class HostLibrary {
     file << kShim << pointwise_prelude() << kernels_of_all(cases);
     for (std::size_t i = 0; i < cases.size(); ++i)
       if (view_of(cases[i]).blocks > 0)
-        file << fmt::format("extern \"C\" void run_{0}(const Args* p, unsigned blocks) {{\n  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)\n"
-                            "    for (threadIdx.x = 0; threadIdx.x < {1}; ++threadIdx.x) kernel_{0}(*p);\n}}\n", i, kPointwiseThreads);
+        file << fmt::format(
+            "extern \"C\" void run_{0}(const Args* p, unsigned blocks) {{\n  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)\n"
+            "    for (threadIdx.x = 0; threadIdx.x < {1}; ++threadIdx.x) kernel_{0}(*p);\n}}\n",
+            i, kPointwiseThreads);
     file.close();
-    const std::string command = fmt::format("{} -std=c++20 -O0 -w -fwrapv -ffp-contract=off -shared -fPIC -I {} {}.cpp -o {}.so", TANDEM_TEST_COMPILER, TANDEM_TEST_INCLUDE, stem, stem);
+    const std::string command = fmt::format("{} -std=c++20 -O0 -w -fwrapv -ffp-contract=off -shared -fPIC -I {} {}.cpp -o {}.so",
+                                            TANDEM_TEST_COMPILER, TANDEM_TEST_INCLUDE, stem, stem);
     check(std::system(command.c_str()) == 0, command);
     handle_ = dlopen((stem + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
     check(handle_ != nullptr, "the library of kernels opens");
@@ -216,7 +230,8 @@ void expect_same(const Tensor& actual, const Tensor& expected, const std::string
     const double a = actual.at(i), e = expected.at(i);
     ASSERT_EQ(std::isnan(a), std::isnan(e)) << what << " element " << i << ": " << a << " for " << e;
     if (std::isnan(e) || a == e) continue;
-    ASSERT_LE(std::fabs(a - e), relative * std::fabs(e) + (actual.dtype() == DType::f64 ? 1e-15 : 1e-6)) << what << " element " << i << ": " << a << " for " << e;
+    ASSERT_LE(std::fabs(a - e), relative * std::fabs(e) + (actual.dtype() == DType::f64 ? 1e-15 : 1e-6))
+        << what << " element " << i << ": " << a << " for " << e;
   }
 }
 
@@ -227,7 +242,8 @@ void expect_all(const std::vector<SourceCase>& cases, bool exact) {
     std::string what = cases[i].program;
     for (const Tensor& t : cases[i].operands) what += fmt::format(" {}{}", to_string(t.dtype()), to_string(t.shape()));
     const Tensor expected = evaluate(kernel_case(cases[i]))[0];
-    for (const bool aligned : {true, false}) expect_same(library.run(cases[i], i, aligned, fault), expected, what, exact ? 0 : relative_of(expected.dtype()));
+    for (const bool aligned : {true, false})
+      expect_same(library.run(cases[i], i, aligned, fault), expected, what, exact ? 0 : relative_of(expected.dtype()));
   }
   EXPECT_EQ(fault[1], 0);
 }
@@ -280,9 +296,12 @@ TEST(PointwiseSource, QuickFunctionsOfEvery16BitNumber) {
     const double largest = x.dtype() == DType::f16 ? 65504 : 0x1.fep127;
     for (std::int64_t i = 0; i < x.count(); ++i) {
       const double in = x.at(i), exact = exact_value(functions[c / 2], in), actual = y.at(i);
-      if (std::isnan(exact) || std::isinf(exact)) ASSERT_EQ(std::isnan(exact) ? std::isnan(actual) : actual == exact, true) << cases[c].program << " of " << in;
+      if (std::isnan(exact) || std::isinf(exact))
+        ASSERT_EQ(std::isnan(exact) ? std::isnan(actual) : actual == exact, true) << cases[c].program << " of " << in;
       else if (std::fabs(exact) > largest) ASSERT_GE(std::fabs(actual), largest) << cases[c].program << " of " << in;
-      else ASSERT_LE(std::fabs(actual - exact), 0.51 * unit_near(x.dtype(), exact) + 0x1p-126 * (1 + std::fabs(in))) << cases[c].program << " of " << in << ": " << actual << " for " << exact;
+      else
+        ASSERT_LE(std::fabs(actual - exact), 0.51 * unit_near(x.dtype(), exact) + 0x1p-126 * (1 + std::fabs(in)))
+            << cases[c].program << " of " << in << ": " << actual << " for " << exact;
     }
   }
 }
@@ -321,7 +340,9 @@ TEST(PointwiseSource, VectorsAreAsWideAsMemoryAllows) {
 }
 
 TEST(PointwiseSource, DividingAnIntegerByZeroIsReported) {
-  const std::vector<SourceCase> cases = {{"Div(a0,a1)", {Tensor::of_ints(DType::i32, {3}, std::vector<std::int64_t>{5, 6, -7}), Tensor::of_ints(DType::i32, {3}, std::vector<std::int64_t>{2, 0, 2})}}};
+  const std::vector<SourceCase> cases = {{"Div(a0,a1)",
+                                          {Tensor::of_ints(DType::i32, {3}, std::vector<std::int64_t>{5, 6, -7}),
+                                           Tensor::of_ints(DType::i32, {3}, std::vector<std::int64_t>{2, 0, 2})}}};
   const HostLibrary library(cases);
   alignas(16) std::int64_t fault[2] = {};
   const Tensor result = library.run(cases[0], 0, true, fault);

@@ -52,9 +52,9 @@ double tolerance_of_product(const KernelCase& c, DType to) {
 
 void expect_right(const KernelCase& c, DType to) { expect_kernel_matches_op(c, tolerance_of_product(c, to)); }
 
-const Row kRows[] = {{1, 64, 64, true},    {1, 64, 64, false},   {7, 96, 32, true},     {16, 160, 144, false}, {40, 112, 80, true},
-                     {5, 512, 256, false}, {300, 64, 48, true},  {513, 128, 32, false}, {17, 4096, 32, true},  {128, 128, 128, false},
-                     {0, 16, 16, true},    {33, 512, 144, true}};
+const Row kRows[] = {{1, 64, 64, true},    {1, 64, 64, false},     {7, 96, 32, true},   {16, 160, 144, false},
+                     {40, 112, 80, true},  {5, 512, 256, false},   {300, 64, 48, true}, {513, 128, 32, false},
+                     {17, 4096, 32, true}, {128, 128, 128, false}, {0, 16, 16, true},   {33, 512, 144, true}};
 
 // y = Σ a·b·sa·s by a loop of its own, so that not only the op's evaluator vouches for the kernels.
 TEST(QuantMatMul, PlainLoop) {

@@ -15,7 +15,7 @@ struct View {
   std::vector<std::int64_t> axes;
 };
 
-const View kViews[] = {{{5, 7}, {1}},         {{3, 200}, {-1}},      {{4, 9, 384}, {1}}, {{2, 3, 5}, {0, 1, 2}}, {{6, 33}, {0}},
+const View kViews[] = {{{5, 7}, {1}},           {{3, 200}, {-1}},     {{4, 9, 384}, {1}}, {{2, 3, 5}, {0, 1, 2}}, {{6, 33}, {0}},
                        {{2, 3, 4, 17}, {1, 2}}, {{1, 1, 70}, {0, 1}}, {{3, 0, 4}, {1}},   {{0, 4}, {1}},          {{16}, {0}}};
 
 TEST(Reduce, KindsAndViews) {
@@ -41,7 +41,8 @@ TEST(Reduce, PlainLoop) {
         sums[at] += x.at((i * 50 + j) * 20 + l);
         tops[at] = std::max(tops[at], x.at((i * 50 + j) * 20 + l));
       }
-  KernelCase c = {.kernel = "reduce", .op = "Reduce", .attributes = {{"axes", std::vector<std::int64_t>{1}}, {"keepdims", false}}, .operands = {x}};
+  KernelCase c = {
+      .kernel = "reduce", .op = "Reduce", .attributes = {{"axes", std::vector<std::int64_t>{1}}, {"keepdims", false}}, .operands = {x}};
   expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {3, 20}, sums), 1e-5, "sum");
   c.attributes.emplace_back("kind", std::string("max"));
   expect_close(run_kernel(c)[0], Tensor::of(DType::f32, {3, 20}, tops), 0, "max");
@@ -52,7 +53,10 @@ TEST(Reduce, NaNStaysInMaxAndMin) {
     for (const std::int64_t at : {0, 17, 99}) {
       Tensor x = random_tensor(DType::f32, {1, 100}, 5);
       x.mutable_as<float>()[at] = NAN;
-      KernelCase c = {.kernel = "reduce", .op = "Reduce", .attributes = {{"kind", std::string(kind)}, {"axes", std::vector<std::int64_t>{1}}}, .operands = {x}};
+      KernelCase c = {.kernel = "reduce",
+                      .op = "Reduce",
+                      .attributes = {{"kind", std::string(kind)}, {"axes", std::vector<std::int64_t>{1}}},
+                      .operands = {x}};
       EXPECT_TRUE(std::isnan(run_kernel(c)[0].at(0))) << kind << " at " << at;
       c.attributes[1].second = std::vector<std::int64_t>{0};
       expect_kernel_matches_op(c, 0);
@@ -60,7 +64,10 @@ TEST(Reduce, NaNStaysInMaxAndMin) {
 }
 
 TEST(Reduce, RefusesWhatItCannot) {
-  KernelCase c = {.kernel = "reduce", .op = "Reduce", .attributes = {{"axes", std::vector<std::int64_t>{0, 2}}}, .operands = {Tensor(DType::f32, {2, 3, 4})}};
+  KernelCase c = {.kernel = "reduce",
+                  .op = "Reduce",
+                  .attributes = {{"axes", std::vector<std::int64_t>{0, 2}}},
+                  .operands = {Tensor(DType::f32, {2, 3, 4})}};
   EXPECT_TRUE(refusal_of(c));
   c.attributes[0].second = std::vector<std::int64_t>{0};
   c.attributes.emplace_back("kind", std::string("log_sum_exp"));
@@ -85,8 +92,14 @@ TEST(Reduce, ShortAndLong) {
 
 // What the kernel of the CPU refuses: rows for a GPU's.
 TEST(Reduce, AnyKindAxesAndDtype) {
-  const View views[] = {{{4, 9, 16}, {0, 2}}, {{3, 5, 7}, {0, 2}},          {{2, 3, 4, 40}, {0, 2}}, {{2, 16, 3, 8}, {1, 3}},
-                        {{40, 1, 30}, {1}},   {{2, 5000, 2, 3}, {1, 3}}, {{5}, {}},               {{0, 3}, {1}}};
+  const View views[] = {{{4, 9, 16}, {0, 2}},
+                        {{3, 5, 7}, {0, 2}},
+                        {{2, 3, 4, 40}, {0, 2}},
+                        {{2, 16, 3, 8}, {1, 3}},
+                        {{40, 1, 30}, {1}},
+                        {{2, 5000, 2, 3}, {1, 3}},
+                        {{5}, {}},
+                        {{0, 3}, {1}}};
   for (const std::string kind : {"sum", "mean", "max", "min", "prod", "l1", "sum_square", "l2", "log_sum", "log_sum_exp"})
     for (const View& v : views)
       for (const DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::u8, DType::i64}) {
@@ -94,21 +107,24 @@ TEST(Reduce, AnyKindAxesAndDtype) {
         Tensor x = random_tensor(dtype, v.shape, 3, is_float(dtype) ? 1 : 20);
         if (kind == "log_sum" || kind == "prod")  // that have a logarithm, and products of a few
           for (std::int64_t i = 0; i < x.count(); ++i) store_element(dtype, x.mutable_data(), i, 1 + std::fabs(x.at(i)) / 4);
-        KernelCase c = {.kernel = "plain", .op = "Reduce", .attributes = {{"kind", kind}, {"axes", v.axes}, {"keepdims", false}}, .operands = {x}};
+        KernelCase c = {
+            .kernel = "plain", .op = "Reduce", .attributes = {{"kind", kind}, {"axes", v.axes}, {"keepdims", false}}, .operands = {x}};
         expect_kernel_matches_op(c, is_float(dtype) ? tolerance_of(dtype) : 0);
       }
 }
 
 TEST(Reduce, LogSumExpOfInfinities) {
   const double inf = INFINITY;
-  const std::vector<double> rows[] = {{-inf, -inf, -inf, -inf}, {inf, 1, -inf, inf}, {NAN, 1, 2, 3},        {1, inf, NAN, 0},
+  const std::vector<double> rows[] = {{-inf, -inf, -inf, -inf}, {inf, 1, -inf, inf},    {NAN, 1, 2, 3},      {1, inf, NAN, 0},
                                       {-inf, 2, -inf, 3},       {1000, 1000, -1000, 0}, {NAN, NAN, NAN, NAN}};
   std::vector<double> values;
   for (int repeat = 0; repeat < 40; ++repeat)  // so that several threads meet
     for (const auto& row : rows) values.insert(values.end(), row.begin(), row.end());
   for (const Shape& shape : {Shape{280, 4}, {4, 280}, {140, 8}, {1, 1120}})
     for (const std::int64_t axis : {0, 1}) {
-      KernelCase c = {.kernel = "plain", .op = "Reduce", .attributes = {{"kind", std::string("log_sum_exp")}, {"axes", std::vector<std::int64_t>{axis}}}};
+      KernelCase c = {.kernel = "plain",
+                      .op = "Reduce",
+                      .attributes = {{"kind", std::string("log_sum_exp")}, {"axes", std::vector<std::int64_t>{axis}}}};
       c.operands = {Tensor::of(DType::f32, shape, values)};
       expect_kernel_matches_op(c, 1e-5);
     }
@@ -123,10 +139,13 @@ TEST(ArgReduce, FirstLastAndNaN) {
             for (const bool nan : {false, true}) {
               if (nan && (!is_float(dtype) || element_count(shape) < 20)) continue;
               Tensor x = random_tensor(dtype, shape, 4, 2);
-              for (std::int64_t i = 0; i < x.count(); ++i) store_element(dtype, x.mutable_data(), i, std::round(x.at(i)));  // many are equal
+              for (std::int64_t i = 0; i < x.count(); ++i)
+                store_element(dtype, x.mutable_data(), i, std::round(x.at(i)));  // many are equal
               if (nan)
-                for (const std::int64_t i : {x.count() / 2, x.count() / 2 + 3, x.count() - 1}) store_element(dtype, x.mutable_data(), i, NAN);
-              KernelCase c = {.kernel = "plain", .op = op, .attributes = {{"axis", axis}, {"last", last}, {"keepdims", false}}, .operands = {x}};
+                for (const std::int64_t i : {x.count() / 2, x.count() / 2 + 3, x.count() - 1})
+                  store_element(dtype, x.mutable_data(), i, NAN);
+              KernelCase c = {
+                  .kernel = "plain", .op = op, .attributes = {{"axis", axis}, {"last", last}, {"keepdims", false}}, .operands = {x}};
               expect_kernel_matches_op(c, 0);
             }
 }

@@ -51,7 +51,9 @@ TEST(Collective, AllReduceWithNorm) {
     expect_error(ErrorCode::invalid_model, "num_ranks is 0", [&] { infer(*op, {x, x, scale}, over(0)); });
     expect_error(ErrorCode::invalid_model, "the residual is", [&] { infer(*op, {x, scale, scale}, over(2)); });
     expect_error(ErrorCode::invalid_model, "do not broadcast", [&] { infer(*op, {x, x, f32("7")}, over(2)); });
-    expect_error(ErrorCode::invalid_model, "a float type", [&] { infer(*op, {type_of(DType::i32, "8"), type_of(DType::i32, "8"), type_of(DType::i32, "8")}, over(2)); });
+    expect_error(ErrorCode::invalid_model, "a float type", [&] {
+      infer(*op, {type_of(DType::i32, "8"), type_of(DType::i32, "8"), type_of(DType::i32, "8")}, over(2));
+    });
   }
 }
 

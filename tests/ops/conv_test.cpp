@@ -21,12 +21,14 @@ TEST(Conv, Values) {
   expect_near(evaluate(ops::Conv, {x, w}, {{"strides", Ints{2, 2}}, {"pads", Dims{1, 1, 0, 0}}}), {1000, 3200, 7040, 9865});
   expect_near(evaluate(ops::Conv, {x, w}, {{"dilations", Ints{2, 2}}}), {9731});
   expect_near(evaluate(ops::Conv, {x, w, numbers({1}, {-9000})}, {{"activation", std::string("relu")}}), {0, 0, 0, 865});
-  expect_near(evaluate(ops::Conv, {x, w, numbers({1, 1, 1}, {1}), numbers({1, 1, 2, 2}, {-1, -6543, 0, 5})}, {{"activation", std::string("relu")}}),
-              {5421, 0, 8755, 9871});
+  expect_near(
+      evaluate(ops::Conv, {x, w, numbers({1, 1, 1}, {1}), numbers({1, 1, 2, 2}, {-1, -6543, 0, 5})}, {{"activation", std::string("relu")}}),
+      {5421, 0, 8755, 9871});
 }
 
 TEST(Conv, GroupsOneAndThreeDimensions) {
-  expect_near(evaluate(ops::Conv, {numbers({1, 2, 3}, {1, 2, 3, 4, 5, 6}), numbers({4, 1, 2}, {1, 0, 0, 1, 1, 1, 1, -1})}), {1, 2, 2, 3, 9, 11, -1, -1});
+  expect_near(evaluate(ops::Conv, {numbers({1, 2, 3}, {1, 2, 3, 4, 5, 6}), numbers({4, 1, 2}, {1, 0, 0, 1, 1, 1, 1, -1})}),
+              {1, 2, 2, 3, 9, 11, -1, -1});
   const Tensor y = evaluate(ops::Conv, {waves(1, {1, 1, 2, 2, 2}), waves(2, {1, 1, 2, 2, 2})});
   double sum = 0;
   for (int i = 0; i < 8; ++i) sum += waves(1, {8}).at(i) * waves(2, {8}).at(i);
@@ -115,7 +117,9 @@ std::vector<double> scattered(const Transposed& c, const Tensor& x, const Tensor
           inside = inside && o[d] >= 0 && o[d] < out[d];
         }
         const std::int64_t row = (image * c.groups + channel / each_in) * each_out + m;
-        if (inside) y[static_cast<std::size_t>(row * out_count + (o[0] * out[1] + o[1]) * out[2] + o[2])] += x.at(i) * w.at((channel * each_out + m) * tap_count + t);
+        if (inside)
+          y[static_cast<std::size_t>(row * out_count + (o[0] * out[1] + o[1]) * out[2] + o[2])] +=
+              x.at(i) * w.at((channel * each_out + m) * tap_count + t);
       }
   return y;
 }
@@ -136,7 +140,12 @@ TEST(ConvTransposeImport, ScattersRows) {
   for (const Transposed& c : cases) {
     SCOPED_TRACE(fmt::format("{} {} {} {}", c.x, c.w, c.strides, c.pads));
     Imported node("ConvTranspose", 11);
-    node.input(waves(1, c.x)).input(waves(2, c.w)).with("strides", c.strides).with("dilations", c.dilations).with("pads", c.pads).with("output_padding", c.past);
+    node.input(waves(1, c.x))
+        .input(waves(2, c.w))
+        .with("strides", c.strides)
+        .with("dilations", c.dilations)
+        .with("pads", c.pads)
+        .with("output_padding", c.past);
     const Tensor y = node.with("group", c.groups).evaluate();
     expect_near(y, scattered(c, waves(1, c.x), waves(2, c.w)), 1e-5);
   }
@@ -152,8 +161,12 @@ TEST(ConvTransposeImport, ShapesAndErrors) {
     same.run_rule();
     EXPECT_EQ(same.results[0]->type, Type({DType::f32, {Dim::symbol("B"), 6, Dim::symbol("H") * 2, Dim::symbol("W") * 2}}));
     Imported few("ConvTranspose", 11);
-    few.input(numbers({1, 1, 2}, {1, 2})).constant(numbers({1, 1, 3}, {100, 10, 1})).with("strides", Ints{2}).with("auto_pad", std::string(automatic));
-    expect_near(few.evaluate(), std::string_view(automatic) == "SAME_UPPER" ? std::vector<double>{100, 10, 201, 20} : std::vector<double>{10, 201, 20, 2});
+    few.input(numbers({1, 1, 2}, {1, 2}))
+        .constant(numbers({1, 1, 3}, {100, 10, 1}))
+        .with("strides", Ints{2})
+        .with("auto_pad", std::string(automatic));
+    expect_near(few.evaluate(),
+                std::string_view(automatic) == "SAME_UPPER" ? std::vector<double>{100, 10, 201, 20} : std::vector<double>{10, 201, 20, 2});
   }
   Imported even("ConvTranspose", 11);
   even.input(f32("B,4,H,W")).input(f32("4,6,2,2")).with("strides", Ints{2, 2});
@@ -197,7 +210,8 @@ TEST(Pool, TheLastWindowMayHangOver) {
 TEST(Pool, RuleAndErrors) {
   EXPECT_EQ(rule_text(ops::MaxPool, {f32("B,C,9")}, window({2}, {}, {})), "a b c! -> a b d!");
   expect_error(ErrorCode::invalid_model, "a window of", [&] { infer(ops::MaxPool, {f32("B,C,9")}, window({2, 2}, {}, {})); });
-  expect_error(ErrorCode::invalid_model, "expected a float type, i8 or u8", [&] { infer(ops::MaxPool, {type_of(DType::i64, "B,C,9")}, window({2}, {}, {})); });
+  expect_error(ErrorCode::invalid_model, "expected a float type, i8 or u8",
+               [&] { infer(ops::MaxPool, {type_of(DType::i64, "B,C,9")}, window({2}, {}, {})); });
 }
 
 TEST(PoolImport, WindowsAndWholeImages) {
@@ -216,12 +230,17 @@ TEST(PoolImport, WindowsAndWholeImages) {
 
 TEST(GroupNorm, Values) {
   const Tensor x = numbers({1, 4, 2}, {1, 3, 5, 7, -1, 1, 10, 10});
-  expect_near(evaluate(ops::GroupNorm, {x, numbers({4}, {1, 2, 1, 1}), numbers({4}, {0, 1, 0, 7})}, {{"epsilon", 0.0}}), {-1, 1, -1, 3, -1, 1, NAN, NAN});
+  expect_near(evaluate(ops::GroupNorm, {x, numbers({4}, {1, 2, 1, 1}), numbers({4}, {0, 1, 0, 7})}, {{"epsilon", 0.0}}),
+              {-1, 1, -1, 3, -1, 1, NAN, NAN});
   const double d = std::sqrt(5.0);
-  expect_near(evaluate(ops::GroupNorm, {numbers({1, 2, 2}, {1, 3, 5, 7}), numbers({2}, {1, 1}), numbers({2}, {0, 0})}, {{"epsilon", 0.0}, {"group_size", std::int64_t{2}}}),
+  expect_near(evaluate(ops::GroupNorm, {numbers({1, 2, 2}, {1, 3, 5, 7}), numbers({2}, {1, 1}), numbers({2}, {0, 0})},
+                       {{"epsilon", 0.0}, {"group_size", std::int64_t{2}}}),
               {-3 / d, -1 / d, 1 / d, 3 / d});
-  EXPECT_EQ(rule_text(ops::GroupNorm, {f32("B,8,L"), f32("8"), f32("8")}, {{"group_size", std::int64_t{4}}}), "a bc! d!, bc!, bc! -> a bc! d!");
-  expect_error(ErrorCode::invalid_model, "groups of 3", [&] { infer(ops::GroupNorm, {f32("B,8,L"), f32("8"), f32("8")}, {{"group_size", std::int64_t{3}}}); });
+  EXPECT_EQ(rule_text(ops::GroupNorm, {f32("B,8,L"), f32("8"), f32("8")}, {{"group_size", std::int64_t{4}}}),
+            "a bc! d!, bc!, bc! -> a bc! d!");
+  expect_error(ErrorCode::invalid_model, "groups of 3", [&] {
+    infer(ops::GroupNorm, {f32("B,8,L"), f32("8"), f32("8")}, {{"group_size", std::int64_t{3}}});
+  });
 }
 
 TEST(GroupNormImport, InstanceGroupAndBatch) {
@@ -233,7 +252,11 @@ TEST(GroupNormImport, InstanceGroupAndBatch) {
   old.with("epsilon", 0.0).with("num_groups", std::int64_t{2});
   expect_near(old.evaluate(), {-1, 1, -1, 3});
   Imported batch("BatchNormalization", 15);
-  batch.input(numbers({1, 2, 2}, {1, 3, 5, 9})).constant(numbers({2}, {1, 2})).constant(numbers({2}, {0, 1})).constant(numbers({2}, {1, 5})).constant(numbers({2}, {4, 16}));
+  batch.input(numbers({1, 2, 2}, {1, 3, 5, 9}))
+      .constant(numbers({2}, {1, 2}))
+      .constant(numbers({2}, {0, 1}))
+      .constant(numbers({2}, {1, 5}))
+      .constant(numbers({2}, {4, 16}));
   batch.with("epsilon", 0.0);
   expect_near(batch.evaluate(), {0, 1, 1, 3});
 }
@@ -241,7 +264,11 @@ TEST(GroupNormImport, InstanceGroupAndBatch) {
 TEST(Resize, Values) {
   const Tensor x = numbers({1, 1, 2, 2}, {1, 2, 3, 4});
   const auto resized = [&](Dims sizes, const char* mode, const char* coordinates, const char* nearest = "round_prefer_floor") {
-    return evaluate(ops::Resize, {x}, {{"sizes", std::move(sizes)}, {"mode", std::string(mode)}, {"coordinates", std::string(coordinates)}, {"nearest", std::string(nearest)}});
+    return evaluate(ops::Resize, {x},
+                    {{"sizes", std::move(sizes)},
+                     {"mode", std::string(mode)},
+                     {"coordinates", std::string(coordinates)},
+                     {"nearest", std::string(nearest)}});
   };
   expect_near(resized({4, 4}, "nearest", "asymmetric", "floor"), {1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4});
   expect_near(resized({2, 3}, "linear", "align_corners"), {1, 1.5, 2, 3, 3.5, 4});
@@ -254,14 +281,21 @@ TEST(Resize, Values) {
 
 TEST(ResizeImport, ScalesAndSizes) {
   Imported scales("Resize", 13);
-  scales.input(f32("B,3,H,W")).absent().constant(numbers({4}, {1, 1, 2, 1.5})).with("coordinate_transformation_mode", std::string("asymmetric"));
+  scales.input(f32("B,3,H,W"))
+      .absent()
+      .constant(numbers({4}, {1, 1, 2, 1.5}))
+      .with("coordinate_transformation_mode", std::string("asymmetric"));
   EXPECT_EQ(scales.run_rule(), (std::vector<std::string>{"Resize"}));
-  EXPECT_EQ(scales.results[0]->type.to_string(), Type({DType::f32, {Dim::symbol("B"), 3, Dim::symbol("H") * 2, floor_div(Dim::symbol("W") * 3, 2)}}).to_string());
+  EXPECT_EQ(scales.results[0]->type.to_string(),
+            Type({DType::f32, {Dim::symbol("B"), 3, Dim::symbol("H") * 2, floor_div(Dim::symbol("W") * 3, 2)}}).to_string());
   Imported sizes("Resize", 13);
   sizes.input(numbers({1, 1, 1, 2}, {1, 2})).absent().absent().constant(ints({4}, {1, 1, 2, 2})).with("nearest_mode", std::string("floor"));
   expect_near(sizes.evaluate(), {1, 2, 1, 2});
   Imported cropped("Resize", 13);
-  cropped.input(f32("1,1,2,2")).absent().constant(numbers({4}, {1, 1, 2, 2})).with("coordinate_transformation_mode", std::string("tf_crop_and_resize"));
+  cropped.input(f32("1,1,2,2"))
+      .absent()
+      .constant(numbers({4}, {1, 1, 2, 2}))
+      .with("coordinate_transformation_mode", std::string("tf_crop_and_resize"));
   expect_error(ErrorCode::unsupported, "tf_crop_and_resize", [&] { cropped.run_rule(); });
 }
 
@@ -283,7 +317,8 @@ TEST(EinsumImport, TranspositionsAndProducts) {
           EXPECT_NEAR(y.at(((q * 2 + i) * 6 + k) * 3 + h), sum, 1e-5);
         }
   Imported implicit("Einsum", 12);
-  expect_near(implicit.input(numbers({2, 2}, {1, 2, 3, 4})).input(numbers({2}, {10, 1})).with("equation", std::string("ij,j")).evaluate(), {12, 34});
+  expect_near(implicit.input(numbers({2, 2}, {1, 2, 3, 4})).input(numbers({2}, {10, 1})).with("equation", std::string("ij,j")).evaluate(),
+              {12, 34});
   Imported diagonal("Einsum", 12);
   diagonal.input(f32("3,3")).with("equation", std::string("ii->i"));
   expect_error(ErrorCode::unsupported, "diagonals", [&] { diagonal.run_rule(); });

@@ -23,10 +23,8 @@ std::vector<Dim> parse_dims(const std::string& text) {
   int depth = 0;
   for (const char c : text + ",") {
     depth += (c == '(') - (c == ')');
-    if (c == ',' && depth == 0 && !word.empty())
-      dims.push_back(Dim::parse(word)), word.clear();
-    else
-      word += c;
+    if (c == ',' && depth == 0 && !word.empty()) dims.push_back(Dim::parse(word)), word.clear();
+    else word += c;
   }
   return dims;
 }
@@ -112,8 +110,7 @@ void expect_near(const Tensor& actual, const std::vector<double>& expected, doub
     const double value = actual.at(static_cast<std::int64_t>(i));
     if (std::isnan(expected[i]) || std::isinf(expected[i]))
       EXPECT_TRUE(value == expected[i] || (value != value && expected[i] != expected[i])) << i;
-    else
-      EXPECT_NEAR(value, expected[i], tolerance) << "element " << i;
+    else EXPECT_NEAR(value, expected[i], tolerance) << "element " << i;
   }
 }
 

@@ -163,8 +163,7 @@ TEST(QuantMatMul, InferenceAndRule) {
   refused({i8("B,8"), i8("8,6"), none, none, f32("6"), f32("")}, {{"to", DType::i32}}, "it gives no i32");
   refused({i8("B,8"), i8("8,6"), none, none, f32("6"), f32("")}, {{"to", DType::f8e4m3}}, "it gives no f8e4m3");
   refused({i8("B,7"), i8("8,6"), none, none, f32("6"), f32("")}, {}, "7 columns meet 8 rows");
-  EXPECT_EQ(rule_text(ops::QuantMatMul, {i8("4,8"), i8("8,6"), none, none, f32("6"), f32("1")}),
-            "a b+sum, b+sum c, , , c, 1 -> a c");
+  EXPECT_EQ(rule_text(ops::QuantMatMul, {i8("4,8"), i8("8,6"), none, none, f32("6"), f32("1")}), "a b+sum, b+sum c, , , c, 1 -> a c");
 }
 
 TEST(Quantize, Import) {

@@ -100,7 +100,9 @@ TEST(ImportReshape, FlattenSqueezeUnsqueeze) {
   EXPECT_EQ(type_after(Imported("Squeeze", 17).input(type_of(DType::f32, "1,B,1")).constant(list({-1}))), "f32[1,B]");
   EXPECT_EQ(type_after(Imported("Squeeze", 11).input(type_of(DType::f32, "1,B,1")).with("axes", Ints{0})), "f32[B,1]");
   EXPECT_EQ(type_after(Imported("Unsqueeze", 17).input(type_of(DType::f32, "B,S")).constant(list({-1, 0}))), "f32[1,B,S,1]");
-  expect_error(ErrorCode::invalid_model, "twice", [] { Imported("Unsqueeze", 17).input(type_of(DType::f32, "B")).constant(list({0, -3})).run_rule(); });
+  expect_error(ErrorCode::invalid_model, "twice", [] {
+    Imported("Unsqueeze", 17).input(type_of(DType::f32, "B")).constant(list({0, -3})).run_rule();
+  });
 }
 
 TEST(ImportExpand, BroadcastsBothWays) {
@@ -144,7 +146,9 @@ TEST(ImportPad, WithAxesAndNegativePads) {
   ASSERT_EQ(y.shape(), (Shape{3, 5}));
   EXPECT_EQ(y.at(0), x.at(1));
   EXPECT_EQ(y.at(3), 5);
-  expect_error(ErrorCode::unsupported, "'wrap'", [&] { Imported("Pad", 19).input(x).constant(list({0, 1, 0, 1})).with("mode", std::string("wrap")).run_rule(); });
+  expect_error(ErrorCode::unsupported, "'wrap'", [&] {
+    Imported("Pad", 19).input(x).constant(list({0, 1, 0, 1})).with("mode", std::string("wrap")).run_rule();
+  });
 }
 
 TEST(ImportRange, OfSymbolsIsAnIota) {
@@ -155,7 +159,8 @@ TEST(ImportRange, OfSymbolsIsAnIota) {
   EXPECT_EQ(model.run_rule(), (std::vector<std::string>{"DimValue", "Iota"}));
   EXPECT_EQ(model.results[0]->type.to_string(), "i64[S]");
   expect_near(Imported("Range", 17).constant(ints({}, {9})).constant(ints({}, {1})).constant(ints({}, {-3})).evaluate(), {9, 6, 3}, 0);
-  expect_near(Imported("Range", 17).constant(numbers({}, {0})).constant(numbers({}, {1})).constant(numbers({}, {0.25})).evaluate(), {0, 0.25, 0.5, 0.75}, 0);
+  expect_near(Imported("Range", 17).constant(numbers({}, {0})).constant(numbers({}, {1})).constant(numbers({}, {0.25})).evaluate(),
+              {0, 0.25, 0.5, 0.75}, 0);
   EXPECT_EQ(type_after(Imported("Range", 17).constant(ints({}, {5})).constant(ints({}, {1})).constant(ints({}, {1}))), "i64[0]");
 }
 

@@ -33,7 +33,8 @@ std::vector<Dim> dims(std::vector<std::int64_t> values) { return {values.begin()
 
 TEST(Transpose, ReordersDimensionsOfAnyElementSize) {
   for (const DType dtype : {DType::f32, DType::f16, DType::i64, DType::u8, DType::i4}) {
-    const Tensor x = is_float(dtype) ? waves(0, {2, 3, 4}, dtype) : ints({2, 3, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0, 1, 3, 5, 7, 2, 4, 6, 0}, dtype);
+    const Tensor x = is_float(dtype) ? waves(0, {2, 3, 4}, dtype)
+                                     : ints({2, 3, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0, 1, 3, 5, 7, 2, 4, 6, 0}, dtype);
     const Tensor y = evaluate(ops::Transpose, {x}, {{"permutation", Index{2, 0, 1}}});
     expect_same(y, {4, 2, 3}, [&](const Index& i) { return at(x, {i[1], i[2], i[0]}); });
   }
@@ -47,7 +48,8 @@ TEST(Concat, JoinsAlongAMiddleAxisAlsoEmptyParts) {
 
 TEST(Slice, StepsForwardsAndBackwards) {
   const Tensor x = waves(0, {3, 7, 5});
-  const Tensor y = evaluate(ops::Slice, {x}, {{"starts", dims({1, 4})}, {"ends", dims({6, -1})}, {"axes", Index{1, 2}}, {"steps", Index{2, -3}}});
+  const Tensor y =
+      evaluate(ops::Slice, {x}, {{"starts", dims({1, 4})}, {"ends", dims({6, -1})}, {"axes", Index{1, 2}}, {"steps", Index{2, -3}}});
   expect_same(y, {3, 3, 2}, [&](const Index& i) { return at(x, {i[0], 1 + 2 * i[1], 4 - 3 * i[2]}); });
   expect_error(ErrorCode::invalid_model, "inside extent 7", [&] {
     evaluate(ops::Slice, {x}, {{"starts", dims({1})}, {"ends", dims({8})}, {"axes", Index{1}}});
@@ -92,8 +94,9 @@ TEST(Trilu, KeepsOneSideOfADiagonal) {
 TEST(Gather, TakesRowsAndCountsNegativeOnesFromTheEnd) {
   const Tensor x = waves(0, {2, 5, 3}), rows = ints({2, 2}, {4, -1, 0, -5}, DType::i32);
   const std::int64_t front[] = {4, 4, 0, 0};
-  expect_same(evaluate(ops::Gather, {x, rows}, {{"axis", std::int64_t{-2}}}), {2, 2, 2, 3},
-              [&](const Index& i) { return at(x, {i[0], front[i[1] * 2 + i[2]], i[3]}); });
+  expect_same(evaluate(ops::Gather, {x, rows}, {{"axis", std::int64_t{-2}}}), {2, 2, 2, 3}, [&](const Index& i) {
+    return at(x, {i[0], front[i[1] * 2 + i[2]], i[3]});
+  });
   for (const std::int64_t outside : {5, -6})
     expect_error(ErrorCode::invalid_argument, "outside extent 5", [&] {
       evaluate(ops::Gather, {x, ints({}, {outside})}, {{"axis", std::int64_t{1}}});

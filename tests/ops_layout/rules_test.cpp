@@ -20,7 +20,8 @@ Sharding sharding_of(const ShardingRule& rule, const std::vector<ShardingRule::D
   for (const auto& factors : dims) {
     sharding.dims.emplace_back();
     for (const int f : factors)
-      sharding.dims.back().push_back({rule.factors[static_cast<std::size_t>(f)].size, f == split ? std::vector<std::string>{"tp"} : std::vector<std::string>{}});
+      sharding.dims.back().push_back(
+          {rule.factors[static_cast<std::size_t>(f)].size, f == split ? std::vector<std::string>{"tp"} : std::vector<std::string>{}});
   }
   return sharding;
 }
@@ -35,7 +36,8 @@ int check_rule(const OpDef& op, const std::vector<Tensor>& operands, const Named
     Graph& graph = module.add_graph("g");
     std::vector<Value*> values;
     for (std::size_t i = 0; i < operands.size(); ++i)
-      values.push_back(graph.add_input("x" + std::to_string(i), {operands[i].dtype(), {operands[i].shape().begin(), operands[i].shape().end()}}));
+      values.push_back(
+          graph.add_input("x" + std::to_string(i), {operands[i].dtype(), {operands[i].shape().begin(), operands[i].shape().end()}}));
     Node* node = graph.add(op, values, attributes);
     const ShardingRule rule = op.rule(node->call());
     if (f == static_cast<int>(rule.factors.size())) return splits;
@@ -46,7 +48,8 @@ int check_rule(const OpDef& op, const std::vector<Tensor>& operands, const Named
     if (op.localize) op.localize(*node, mesh);
     for (int rank = 0; rank < 2; ++rank) {
       std::vector<std::optional<Tensor>> blocks;
-      for (std::size_t i = 0; i < operands.size(); ++i) blocks.emplace_back(block_of(operands[i], sharding_of(rule, rule.operands[i], f), mesh, rank));
+      for (std::size_t i = 0; i < operands.size(); ++i)
+        blocks.emplace_back(block_of(operands[i], sharding_of(rule, rule.operands[i], f), mesh, rank));
       NamedAttributes local;
       for (std::size_t i = 0; i < op.fields.size(); ++i) local.emplace_back(op.fields[i].name, node->attributes.values()[i]);
       for (auto& [name, value] : local)
@@ -62,7 +65,9 @@ int check_rule(const OpDef& op, const std::vector<Tensor>& operands, const Named
 std::vector<Dim> dims(Ints values) { return {values.begin(), values.end()}; }
 
 TEST(Rules, ReshapeOnBlocks) {
-  const auto reshape = [](const Shape& from, Ints to) { return check_rule(ops::Reshape, {waves(0, from)}, {{"shape", dims(std::move(to))}}); };
+  const auto reshape = [](const Shape& from, Ints to) {
+    return check_rule(ops::Reshape, {waves(0, from)}, {{"shape", dims(std::move(to))}});
+  };
   EXPECT_EQ(reshape({2, 4, 12}, {2, 4, 6, 2}), 4);
   EXPECT_EQ(reshape({2, 4, 6, 2}, {2, 4, 12}), 4);
   EXPECT_EQ(reshape({8, 12}, {2, 4, 3, 2, 2}), 4);

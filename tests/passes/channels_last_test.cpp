@@ -29,7 +29,8 @@ int count(const Module& module, std::string_view op) {
   return static_cast<int>(std::ranges::count_if(nodes, [&](const auto& node) { return node->is(op); }));
 }
 
-void expect_same(const Graph& graph, const testing::Tensors& inputs, const testing::Tensors& wanted, const SymbolValues& symbols, double tolerance) {
+void expect_same(const Graph& graph, const testing::Tensors& inputs, const testing::Tensors& wanted, const SymbolValues& symbols,
+                 double tolerance) {
   const auto got = testing::evaluate(graph, inputs, symbols);
   ASSERT_EQ(got.size(), wanted.size());
   for (const auto& [name, want] : wanted) {
@@ -86,10 +87,18 @@ TEST(ChannelsLast, OnlyTheEdgesAreTransposed) {
     EXPECT_EQ(count(*module, "Transpose"), 2) << print(*module);  // of the image, and of y, which is an output
     EXPECT_EQ(count(*module, "Pad"), 1);
     for (const auto& node : module->main().nodes()) {
-      if (node->attributes.has("layout")) { EXPECT_EQ(node->attributes.text("layout"), "channels_last") << node->label(); }
-      if (node->is("Conv")) { EXPECT_EQ(node->operand(0)->type.dims.back().constant() % 8, 0) << node->label(); }
-      if (node->is("Conv")) { EXPECT_NE(node->operand(1)->weight(), nullptr) << "weights are brought there by recipes"; }
-      if (node->is("Pad")) { EXPECT_EQ(node->operand(0)->name(), "image") << "three channels are widened before they are transposed"; }
+      if (node->attributes.has("layout")) {
+        EXPECT_EQ(node->attributes.text("layout"), "channels_last") << node->label();
+      }
+      if (node->is("Conv")) {
+        EXPECT_EQ(node->operand(0)->type.dims.back().constant() % 8, 0) << node->label();
+      }
+      if (node->is("Conv")) {
+        EXPECT_NE(node->operand(1)->weight(), nullptr) << "weights are brought there by recipes";
+      }
+      if (node->is("Pad")) {
+        EXPECT_EQ(node->operand(0)->name(), "image") << "three channels are widened before they are transposed";
+      }
     }
     expect_same(module->main(), inputs, wanted, symbols, dtype == "f16" ? 1e-3 : 8e-3);
     const auto again = parse_module(print(*module), all_ops());
@@ -124,18 +133,22 @@ program main symbols(B=1:2:8) {{
   weight %s: f32[8]
 {1}
 }}
-)", dtype, body), all_ops());
+)",
+                                                 dtype, body),
+                                     all_ops());
     verify(*module);
     const std::string before = print(*module);
     const bool changed = run(*module, ChannelsLast::where_it_saves);
     EXPECT_EQ(changed, print(*module) != before);
     return !changed;
   };
-  const std::string one = "  %y = Conv(%x, %w)\n  return %y as \"y\"", two = "  %a = Conv(%x, %w)\n  %y = Conv(%a, %v)\n  return %y as \"y\"";
+  const std::string one = "  %y = Conv(%x, %w)\n  return %y as \"y\"",
+                    two = "  %a = Conv(%x, %w)\n  %y = Conv(%a, %v)\n  return %y as \"y\"";
   EXPECT_TRUE(unchanged(one));
   EXPECT_FALSE(unchanged(two));
   EXPECT_TRUE(unchanged(two, "f32")) << "cuDNN's kernels of f32 read them as they are";
-  EXPECT_TRUE(unchanged("  %a = Conv(%x, %narrow)\n  %y = Conv(%a, %few)\n  return %y as \"y\"")) << "four channels are brought into eight by the kernel";
+  EXPECT_TRUE(unchanged("  %a = Conv(%x, %narrow)\n  %y = Conv(%a, %few)\n  return %y as \"y\""))
+      << "four channels are brought into eight by the kernel";
   EXPECT_TRUE(unchanged("  %a = Conv(%x, %w)\n  %b = Transpose(%a) {permutation=[0,1,3,2]}\n  %y = Conv(%b, %v)\n  return %y as \"y\""));
 }
 
@@ -154,11 +167,14 @@ program main {
   %y = Cast(%c) {to=f32}
   return %y as "y"
 }
-)", all_ops());
+)",
+                                   all_ops());
   EXPECT_TRUE(run(*module, ChannelsLast::where_it_saves));
   EXPECT_EQ(count(*module, "Transpose"), 2);
   for (const auto& node : module->main().nodes())
-    if (node->is("Transpose")) { EXPECT_EQ(node->result()->type.dtype, DType::f16) << print(*module); }
+    if (node->is("Transpose")) {
+      EXPECT_EQ(node->result()->type.dtype, DType::f16) << print(*module);
+    }
 }
 
 TEST(ChannelsLast, GivenByTheModelIsFusedAndRefusedByItsOwnRules) {
@@ -178,7 +194,8 @@ program main {{
   %y = Relu(%m)
   return %y as "y"
 }}
-)", weight);
+)",
+                       weight);
   };
   const auto module = parse_module(text("16,3,3,8"), all_ops());
   verify(*module);
@@ -196,10 +213,14 @@ class Author {
  public:
   explicit Author(unsigned seed) : random_(seed), module_(std::make_unique<Module>(all_ops())), graph_(module_->add_graph("main")) {
     graph_.profiles = {{{"B", {1, 2, 4}}}};
-    images_ = {graph_.add_input("x", {DType::f32, {Dim::symbol("B"), 1 + pick(9), 6, 5}}), graph_.add_input("z", {DType::f32, {Dim::symbol("B"), 8, 6, 5}})};
+    images_ = {graph_.add_input("x", {DType::f32, {Dim::symbol("B"), 1 + pick(9), 6, 5}}),
+               graph_.add_input("z", {DType::f32, {Dim::symbol("B"), 8, 6, 5}})};
     for (int i = 0; i < 10; ++i) images_.push_back(next());
-    for (int i = 0; i < 3; ++i) graph_.outputs().push_back({fmt::format("y{}", i), images_[images_.size() - 1 - static_cast<std::size_t>(i)]});
-    graph_.outputs().push_back({"mean", add("Reduce", {any()}, {{"kind", std::string("mean")}, {"axes", std::vector<std::int64_t>{-1, 2}}, {"keepdims", pick(2) == 0}})});
+    for (int i = 0; i < 3; ++i)
+      graph_.outputs().push_back({fmt::format("y{}", i), images_[images_.size() - 1 - static_cast<std::size_t>(i)]});
+    graph_.outputs().push_back(
+        {"mean",
+         add("Reduce", {any()}, {{"kind", std::string("mean")}, {"axes", std::vector<std::int64_t>{-1, 2}}, {"keepdims", pick(2) == 0}})});
     graph_.erase_dead();
     testing::fill_sources(*module_);
   }
@@ -225,9 +246,13 @@ class Author {
 
   Value* convolved() {
     Value* x = any();
-    const std::int64_t in = channels(x), taps = pick(2) ? 3 : 1, groups = pick(4) == 0 ? in : 1, out = groups > 1 ? in : pick(2) ? 8 : 1 + pick(9);
+    const std::int64_t in = channels(x), taps = pick(2) ? 3 : 1, groups = pick(4) == 0 ? in : 1,
+                       out = groups > 1 ? in
+                             : pick(2)  ? 8
+                                        : 1 + pick(9);
     std::vector<Value*> operands = {x, weight({out, in / groups, taps, taps})};
-    const NamedAttributes attributes = {{"pads", std::vector<Dim>(4, Dim(taps / 2))}, {"activation", std::string(pick(2) ? "relu" : "none")}};
+    const NamedAttributes attributes = {{"pads", std::vector<Dim>(4, Dim(taps / 2))},
+                                        {"activation", std::string(pick(2) ? "relu" : "none")}};
     if (pick(2)) operands.push_back(pick(2) ? weight({out}) : weight({out, 1, 1}));
     if (operands.size() == 3 && pick(2)) {
       Value* residual = like(add("Conv", operands, attributes));
@@ -246,7 +271,11 @@ class Author {
       case 4: return add("MaxPool", {x}, {{"kernel", std::vector<std::int64_t>{3, 3}}, {"pads", std::vector<Dim>(4, Dim(1))}});
       case 5: return add("Add", {x, weight({1, channels(x), 6, 5})});
       case 6: return add("Softmax", {x}, {{"axis", std::int64_t{1}}});
-      case 7: return add("Mul", {x, add("Sigmoid", {add("Reduce", {x}, {{"kind", std::string("mean")}, {"axes", std::vector<std::int64_t>{2, 3}}, {"keepdims", true}})})});
+      case 7:
+        return add(
+            "Mul",
+            {x, add("Sigmoid",
+                    {add("Reduce", {x}, {{"kind", std::string("mean")}, {"axes", std::vector<std::int64_t>{2, 3}}, {"keepdims", true}})})});
       default: return convolved();
     }
   }

@@ -10,7 +10,8 @@ namespace tandem::testing {
 namespace {
 
 // For each local index of a dimension the index in the whole, −1 for padding.
-std::vector<std::int64_t> global_indices(std::int64_t extent, const DimSharding& dim, const Mesh& mesh, int rank, const SymbolValues& symbols) {
+std::vector<std::int64_t> global_indices(std::int64_t extent, const DimSharding& dim, const Mesh& mesh, int rank,
+                                         const SymbolValues& symbols) {
   std::vector<std::int64_t> indices = {0};
   if (dim.empty()) {
     indices.resize(static_cast<std::size_t>(extent));
@@ -188,7 +189,8 @@ Tensor exchanged_attention(const OpCall& call, const std::vector<std::vector<Ten
 
 class Lockstep {
  public:
-  Lockstep(const Graph& graph, const SymbolValues& symbols) : graph_(graph), mesh_(graph.module().mesh), values_(static_cast<std::size_t>(mesh_.size())) {
+  Lockstep(const Graph& graph, const SymbolValues& symbols)
+      : graph_(graph), mesh_(graph.module().mesh), values_(static_cast<std::size_t>(mesh_.size())) {
     for (int r = 0; r < mesh_.size(); ++r) {
       symbols_.push_back(symbols);
       for (const MeshAxis& axis : mesh_.axes()) symbols_.back()["@" + axis.name] = mesh_.coordinate(r, axis.name);
@@ -201,7 +203,8 @@ class Lockstep {
         values_[r][input.get()] = cut_block(inputs.at(input->name()), global_type(input->name(), input->type), input->sharding, mesh_,
                                             static_cast<int>(r), symbols_[r]);
       for (const auto& weight : graph_.weight_values())
-        values_[r][weight.get()] = run_recipe(*weight->weight()->recipe, [&](const std::string& name) { return graph_.module().source(name); }, symbols_[r]);
+        values_[r][weight.get()] = run_recipe(
+            *weight->weight()->recipe, [&](const std::string& name) { return graph_.module().source(name); }, symbols_[r]);
     }
   }
 
@@ -252,8 +255,8 @@ class Lockstep {
         written[w] = true;
       });
     }
-    if (std::ranges::find(written, false) != written.end()) fail(ErrorCode::internal, "output {}: no rank has element {}", output.name,
-                                                                 std::ranges::find(written, false) - written.begin());
+    if (std::ranges::find(written, false) != written.end())
+      fail(ErrorCode::internal, "output {}: no rank has element {}", output.name, std::ranges::find(written, false) - written.begin());
     return whole;
   }
 
@@ -277,7 +280,8 @@ class Lockstep {
 
 }  // namespace
 
-Tensor cut_block(const Tensor& whole, const Type& global, const Sharding& sharding, const Mesh& mesh, int rank, const SymbolValues& symbols) {
+Tensor cut_block(const Tensor& whole, const Type& global, const Sharding& sharding, const Mesh& mesh, int rank,
+                 const SymbolValues& symbols) {
   const auto nothing = [](std::int64_t, std::int64_t) {};
   Tensor block(global.dtype, each_element(whole.shape(), sharding, mesh, rank, symbols, nothing));
   each_element(whole.shape(), sharding, mesh, rank, symbols, [&](std::int64_t i, std::int64_t at) {

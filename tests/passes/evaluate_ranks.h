@@ -10,6 +10,7 @@ namespace tandem::testing {
 Tensors evaluate_ranks(const Graph& local, const Tensors& inputs, const SymbolValues& symbols);
 
 // A rank's block of a tensor, blocks of ⌈size / ranks⌉ per factor, zeros past the end.
-Tensor cut_block(const Tensor& whole, const Type& global, const Sharding& sharding, const Mesh& mesh, int rank, const SymbolValues& symbols);
+Tensor cut_block(const Tensor& whole, const Type& global, const Sharding& sharding, const Mesh& mesh, int rank,
+                 const SymbolValues& symbols);
 
 }  // namespace tandem::testing

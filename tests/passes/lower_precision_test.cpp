@@ -67,7 +67,8 @@ TEST_P(LowerPrecision, KeepsNormsAndPorts) {
   EXPECT_GT(worst, 0);  // it did change the arithmetic
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, LowerPrecision, ::testing::Values(DType::f16, DType::bf16), [](const auto& info) { return std::string(to_string(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, LowerPrecision, ::testing::Values(DType::f16, DType::bf16),
+                         [](const auto& info) { return std::string(to_string(info.param)); });
 
 TEST(LowerPrecision, DoesNothingUnasked) {
   const auto module = make_block();

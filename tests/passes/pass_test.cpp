@@ -66,7 +66,8 @@ TEST_P(PassText, GivesTheExpectedProgramAndTheSameResults) {
   for (const auto& [name, tensor] : wanted) expect_near(got.at(name), tensor, 2e-6, name);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(testing::case_names(TANDEM_PASS_TESTS)), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Files, PassText, ::testing::ValuesIn(testing::case_names(TANDEM_PASS_TESTS)),
+                         [](const auto& info) { return info.param; });
 
 TEST(FlattenAttention, OverRanksIsForGpusAndForRowsThatAllCount) {
   constexpr std::string_view kText = R"(module mesh(cp=2)
@@ -93,7 +94,8 @@ program main {{
   const std::string flat = flattened("", "qkv", "cuda");
   EXPECT_NE(flat.find("FlatAttention"), std::string::npos) << flat;
   EXPECT_EQ(flat.find("Transpose"), std::string::npos) << flat;
-  for (const char* kept : {R"(axis="cp")", "num_ranks=2", R"(layout="zigzag")", R"(algorithm="ring")", "extent=15", "kv_extent=15", "begins=[8,8,8]"})
+  for (const char* kept :
+       {R"(axis="cp")", "num_ranks=2", R"(layout="zigzag")", R"(algorithm="ring")", "extent=15", "kv_extent=15", "begins=[8,8,8]"})
     EXPECT_NE(flat.find(kept), std::string::npos) << kept << " in " << flat;
   for (const auto& [operands, split, device] : {std::tuple{"", "qkv", "cpu"}, {"", "kv", "cuda"}, {", _, %count", "qkv", "cuda"}})
     EXPECT_EQ(flattened(operands, split, device).find("FlatAttention"), std::string::npos) << operands << split << device;

@@ -30,7 +30,9 @@ class Grower {
     return graph_.add(module_.op(name), std::move(operands), attributes)->result();
   }
   void add(Value* value) { values_.push_back(value); }
-  Value* any() { return values_[values_.size() - 1 - static_cast<std::size_t>(pick(static_cast<int>(std::min<std::size_t>(values_.size(), 3))))]; }
+  Value* any() {
+    return values_[values_.size() - 1 - static_cast<std::size_t>(pick(static_cast<int>(std::min<std::size_t>(values_.size(), 3))))];
+  }
 
   Value* weight(const Shape& shape, DType type = DType::f32) {
     const std::string name = fmt::format("w{}", count_++);
@@ -61,7 +63,8 @@ class Grower {
       if (kind != 1 && pick(2)) graph_.outputs().push_back({fmt::format("present{}", count_++), operands[i]});
     }
     const Dim rows = pick(2) ? operands[0]->type.dims[2] : Dim(1);
-    if (pick(3) == 0) operands.push_back(graph_.add_input(fmt::format("mask{}", count_++), {DType::f32, {rows, operands[1]->type.dims[2]}}));
+    if (pick(3) == 0)
+      operands.push_back(graph_.add_input(fmt::format("mask{}", count_++), {DType::f32, {rows, operands[1]->type.dims[2]}}));
   }
 
   Value* attention(Value* x) {
@@ -90,18 +93,23 @@ class Grower {
       case 5: return add(op("Softmax", {x}, {{"axis", std::int64_t{pick(3)}}}));
       case 6: {
         const char* kinds[] = {"sum", "mean", "max"};
-        return add(op("Sub", {x, op("Reduce", {x}, {{"kind", std::string(kinds[pick(3)])}, {"axes", std::vector<std::int64_t>{pick(3)}}})}));
+        return add(
+            op("Sub", {x, op("Reduce", {x}, {{"kind", std::string(kinds[pick(3)])}, {"axes", std::vector<std::int64_t>{pick(3)}}})}));
       }
       case 7: return add(op("Concat", {x, op("Tanh", {x})}, {{"axis", std::int64_t{2}}}));
       case 8:
-        return add(op("Slice", {x}, {{"starts", std::vector<Dim>{1}}, {"ends", std::vector<Dim>{last}}, {"axes", std::vector<std::int64_t>{2}},
-                                     {"steps", std::vector<std::int64_t>{1}}}));
+        return add(op("Slice", {x},
+                      {{"starts", std::vector<Dim>{1}},
+                       {"ends", std::vector<Dim>{last}},
+                       {"axes", std::vector<std::int64_t>{2}},
+                       {"steps", std::vector<std::int64_t>{1}}}));
       case 9: {
         Value* flat = op("Reshape", {x}, {{"shape", std::vector<Dim>{dims[0] * dims[1], last}}});
         return add(op("Reshape", {linear(flat, 8)}, {{"shape", std::vector<Dim>{dims[0], dims[1], 8}}}));
       }
       case 10: {
-        Value* turned = op("Softmax", {op("Transpose", {x}, {{"permutation", std::vector<std::int64_t>{1, 0, 2}}})}, {{"axis", std::int64_t{2}}});
+        Value* turned =
+            op("Softmax", {op("Transpose", {x}, {{"permutation", std::vector<std::int64_t>{1, 0, 2}}})}, {{"axis", std::int64_t{2}}});
         return add(op("Transpose", {turned}, {{"permutation", std::vector<std::int64_t>{1, 0, 2}}}));
       }
       case 11: {

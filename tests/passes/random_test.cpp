@@ -76,10 +76,11 @@ class Author {
     return add("Transpose", {x}, {{"permutation", std::move(permutation)}});
   }
   Value* slice(Value* x, std::int64_t axis, const Dim& start, const Dim& end) {
-    return add("Slice", {x}, {{"starts", std::vector<Dim>{start}},
-                              {"ends", std::vector<Dim>{end}},
-                              {"axes", std::vector<std::int64_t>{axis}},
-                              {"steps", std::vector<std::int64_t>{1}}});
+    return add("Slice", {x},
+               {{"starts", std::vector<Dim>{start}},
+                {"ends", std::vector<Dim>{end}},
+                {"axes", std::vector<std::int64_t>{axis}},
+                {"steps", std::vector<std::int64_t>{1}}});
   }
   // Two operands in random order.
   Value* either(std::string_view op, Value* a, Value* b) { return pick(2) ? add(op, {a, b}) : add(op, {b, a}); }
@@ -144,7 +145,9 @@ class Author {
   // Over the sequence, then a scale and an offset per channel.
   Value* normalized_convolution(Value* x) {
     Value* y = add("Conv", {transpose(x, {0, 2, 1}), weight({kWidth, kWidth, 3})}, {{"pads", std::vector<Dim>{1, 1}}});
-    const auto column = [&] { return pick(2) ? weight({kWidth, 1}) : add("Reshape", {add("Tanh", {weight({kWidth})})}, {{"shape", std::vector<Dim>{kWidth, 1}}}); };
+    const auto column = [&] {
+      return pick(2) ? weight({kWidth, 1}) : add("Reshape", {add("Tanh", {weight({kWidth})})}, {{"shape", std::vector<Dim>{kWidth, 1}}});
+    };
     if (pick(2)) y = either("Add", y, column());
     y = either("Add", either("Mul", y, column()), column());
     return transpose(y, {0, 2, 1});

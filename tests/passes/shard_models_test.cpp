@@ -33,9 +33,9 @@ struct Row {
 };
 
 // All have two blocks, the others of the folder differ only in the exporter.
-const Row kRows[] = {{"bert_dynamo", 2, false},    {"bert_dynamo23", 2, false}, {"bert_legacy", 2, false},  {"gpt2_dynamo", 2, true},
-                     {"gpt2_dynamo23", 2, true},   {"gpt2_legacy", 2, true},    {"llama_dynamo", 2, true},  {"llama_dynamo23", 2, true},
-                     {"llama_legacy", 2, true},    {"qwen2_dynamo", 2, true},   {"qwen3_dynamo23", 2, true}, {"qwen3_legacy", 2, true},
+const Row kRows[] = {{"bert_dynamo", 2, false},     {"bert_dynamo23", 2, false},   {"bert_legacy", 2, false},   {"gpt2_dynamo", 2, true},
+                     {"gpt2_dynamo23", 2, true},    {"gpt2_legacy", 2, true},      {"llama_dynamo", 2, true},   {"llama_dynamo23", 2, true},
+                     {"llama_legacy", 2, true},     {"qwen2_dynamo", 2, true},     {"qwen3_dynamo23", 2, true}, {"qwen3_legacy", 2, true},
                      {"gpt2_past_legacy", 2, true}, {"llama_past_dynamo", 2, true}};
 
 // Two all-reduces a block, of which each takes the next norm along, one for the embedding, and the logits are gathered.
@@ -71,8 +71,8 @@ TEST(ShardModels, ACacheUnderContextParallelCostsOneExchangePerAttention) {
 }
 
 TEST(ShardModels, AttentionAloneUnderContextParallelIsOneExchange) {
-  for (const char* model : {"sdpa_full_legacy", "sdpa_full_op23", "sdpa_causal_legacy", "sdpa_causal_op23", "sdpa_gqa_causal_op23", "sdpa_mask_legacy",
-                            "sdpa_mask_op23"})
+  for (const char* model : {"sdpa_full_legacy", "sdpa_full_op23", "sdpa_causal_legacy", "sdpa_causal_op23", "sdpa_gqa_causal_op23",
+                            "sdpa_mask_legacy", "sdpa_mask_op23"})
     EXPECT_EQ(collectives_of(model, "cp=2"), (Counts{{"exchange", 1}})) << model;
 }
 

@@ -75,7 +75,9 @@ TEST(ShardRandom, RanksTogetherGiveWhatTheWholeProgramGives) {
   for (const auto& [op, count_of] : coverage) std::printf("  %s %d\n", op.c_str(), count_of);
   if (given) return;
   EXPECT_GE(sharded, 1500);
-  for (const char* op : {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "Append", "qkv", "kv", "all-reduce with norm"}) EXPECT_GE(coverage[op], 20) << op;
+  for (const char* op :
+       {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ShardSlice", "Append", "qkv", "kv", "all-reduce with norm"})
+    EXPECT_GE(coverage[op], 20) << op;
 }
 
 }  // namespace

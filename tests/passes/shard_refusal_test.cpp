@@ -75,9 +75,10 @@ program main symbols(B=1:2:8) {
 )";
 
 TEST(ShardRefusal, BordersInsideABlockOrAByte) {
-  expect_refused(kQuantized, {.mesh = Mesh::parse("tp=2")}, ErrorCode::unsupported,
-                 "[DequantMatMul \"down\"] 12 in quantisation blocks of 4 cannot be split over tp: a border between ranks would lie inside a "
-                 "block");
+  expect_refused(
+      kQuantized, {.mesh = Mesh::parse("tp=2")}, ErrorCode::unsupported,
+      "[DequantMatMul \"down\"] 12 in quantisation blocks of 4 cannot be split over tp: a border between ranks would lie inside a "
+      "block");
   expect_refused(kQuantized, {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"w3", "1:m"}}}, ErrorCode::unsupported,
                  "[weight 'w3'] 3 columns of i4 on each rank would begin inside a byte");
 }
@@ -90,10 +91,11 @@ TEST(ShardRefusal, ANodeWithRegionsIsNamed) {
   std::vector<const OpDef*> list = all_ops().all();
   list.push_back(&body);
   const OpSet ops(list);
-  expect_refused("module program main symbols(B=1:2:8) { input %x: f32[B,8] %h = Relu(%x) %y: f32[B,8] = Body(%h) \"loop\" region { %z = Relu(%^x) } "
-                 "return %y as \"y\" }",
-                 {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"x", "0:m"}}}, ErrorCode::unsupported,
-                 "[Body \"loop\"] a node with regions cannot be sharded", ops);
+  expect_refused(
+      "module program main symbols(B=1:2:8) { input %x: f32[B,8] %h = Relu(%x) %y: f32[B,8] = Body(%h) \"loop\" region { %z = Relu(%^x) } "
+      "return %y as \"y\" }",
+      {.mesh = Mesh::parse("m=2"), .strategies = {{"m", "explicit"}}, .io = {{"x", "0:m"}}}, ErrorCode::unsupported,
+      "[Body \"loop\"] a node with regions cannot be sharded", ops);
 }
 
 TEST(ShardRefusal, AnAxisWithoutAStrategy) {

@@ -40,7 +40,8 @@ TEST_P(ShardText, GivesTheExpectedProgramAndTheSameResults) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, ShardText, ::testing::ValuesIn(testing::case_names(TANDEM_SHARD_TESTS)), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Files, ShardText, ::testing::ValuesIn(testing::case_names(TANDEM_SHARD_TESTS)),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace tandem

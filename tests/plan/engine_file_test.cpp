@@ -115,14 +115,16 @@ std::shared_ptr<const std::vector<std::byte>> code_of(const std::string& bytes) 
 
 Plan plan_with_code() {
   Plan plan = small_plan();
-  plan.code = {stored_code("0123456789abcdef-17", 90, code_of("machine code")), stored_code("0123456789abcdef-17", 80, code_of("of another kind")),
+  plan.code = {stored_code("0123456789abcdef-17", 90, code_of("machine code")),
+               stored_code("0123456789abcdef-17", 80, code_of("of another kind")),
                stored_code("fedcba9876543210-99", 90, code_of(std::string(100'000, 'x')))};
   return plan;
 }
 
 std::string bytes_of(const Plan& plan) {
   std::string bytes;
-  write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan, small_slice);
+  write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan,
+               small_slice);
   return bytes;
 }
 
@@ -130,14 +132,16 @@ TEST(EngineFile, CodeComesBackWithWeightsAndWithout) {
   const Plan plan = plan_with_code();
   for (const bool weights : {true, false}) {
     std::string bytes;
-    write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan, small_slice, {.weights = weights});
+    write_engine([&](std::span<const std::byte> part) { bytes.append(reinterpret_cast<const char*>(part.data()), part.size()); }, plan,
+                 small_slice, {.weights = weights});
     const EngineFile engine = parse(bytes);
     EXPECT_EQ(to_json(engine.plan()), to_json(plan));
     ASSERT_EQ(engine.plan().code.size(), 3u);
     for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(*engine.plan().code[i].bytes, *plan.code[i].bytes);
     // A plan that was read is written again as it was.
     std::string again;
-    write_engine([&](std::span<const std::byte> part) { again.append(reinterpret_cast<const char*>(part.data()), part.size()); }, engine.plan(), small_slice, {.weights = weights});
+    write_engine([&](std::span<const std::byte> part) { again.append(reinterpret_cast<const char*>(part.data()), part.size()); },
+                 engine.plan(), small_slice, {.weights = weights});
     EXPECT_EQ(again, bytes);
   }
   Plan other = plan;
@@ -259,7 +263,8 @@ TEST(EngineFile, SaysWhatItExpectedAndWhatItFound) {
     EXPECT_EQ(message.substr(0, row.message.size()), row.message) << row.to;
   }
   EXPECT_EQ(complaint(good, "cuda"), "device is 'cpu', expected 'cuda'");
-  EXPECT_EQ(complaint(edited(good, "\"tandem.device\":\"cpu\"", "\"tandem.device\":\"cuda\""), ""), "device of the plan is 'cpu', expected 'cuda'");
+  EXPECT_EQ(complaint(edited(good, "\"tandem.device\":\"cpu\"", "\"tandem.device\":\"cuda\""), ""),
+            "device of the plan is 'cpu', expected 'cuda'");
 }
 
 // Offsets that overlap, leave a gap or lie outside.

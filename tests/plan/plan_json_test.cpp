@@ -94,15 +94,18 @@ TEST(PlanJson, RefusesWhatDoesNotHold) {
       {"\"results\":[6]", "\"results\":[1]", "program 'main', step 0 (Every \"layer/q\"): result 'norm' is written twice"},
       {"\"results\":[6]", "\"results\":[]", "program 'main', step 0 (Every \"layer/q\"): 0 results, expected 1"},
       {"\"op\":\"Every\"", "\"op\":\"Never\"", "plan.programs[0].steps[0].attributes: this build has no op 'Never'"},
-      {"\"word\":\"one\"", "\"word\":\"four\"", "plan.programs[0].steps[0].attributes.word: attribute word='four' is not one of one two three"},
+      {"\"word\":\"one\"", "\"word\":\"four\"",
+       "plan.programs[0].steps[0].attributes.word: attribute word='four' is not one of one two three"},
       {"\"word\":\"one\"", "\"wort\":\"one\"", "plan.programs[0].steps[0].attributes.wort: Every has no such attribute"},
       {"\"type\":\"f32[B,64]\"", "\"type\":\"f31[B,64]\"", "plan.programs[0].inputs[0].type: 1:1: 'f31' is no element type"},
       {"\"kind\":\"input\"", "\"kind\":\"output\"", "plan.programs[0].values[0].kind: 'output' is not one of input weight temporary"},
-      {"\"kind\":\"input\"", "\"kind\":\"temporary\"", "program 'main', step 0 (Every \"layer/q\"): operand 0 is read before it is written"},
+      {"\"kind\":\"input\"", "\"kind\":\"temporary\"",
+       "program 'main', step 0 (Every \"layer/q\"): operand 0 is read before it is written"},
       {"\"weight\":1", "\"weight\":9", "value 'q': weight 9 of 5"},
       {"\"weight\":1", "\"weight\":0", "value 'q' is f32[32,48], its weight is f16[48]"},
       {"\"first_step\":0", "\"alias_of\":6,\"first_step\":0", "value 'y' (number 6) is an alias of number 6"},
-      {"\"first_step\":0", "\"alias_of\":1,\"first_step\":0", "program 'main', step 0 (Every \"layer/q\"): result 'y' lies in an input or a weight"},
+      {"\"first_step\":0", "\"alias_of\":1,\"first_step\":0",
+       "program 'main', step 0 (Every \"layer/q\"): result 'y' lies in an input or a weight"},
       {"\"first_step\":0", "\"first_step\":5", "value 'y' lives from step 5 to 0 of 1"},
       {"[\"tp\",2]", "[\"tp\",0]", "plan.mesh: mesh axis 'tp' has size 0"},
       {"[\"tp\",2]", "[\"ep\",2]", "weight 'q': the recipe has the symbol @tp"},
@@ -130,8 +133,9 @@ TEST(PlanJson, RefusesWhatDoesNotHold) {
 }
 
 TEST(PlanJson, RefusesWhatIsNoPlan) {
-  for (const std::string& text : {std::string(), std::string("null"), std::string("[]"), std::string("{"), std::string("{\"format\":1}"), std::string(100000, '['),
-                                  "{\"format\":" + std::string(100, '[') + std::string(100, ']') + "}", std::string("\xff\xfe")}) {
+  for (const std::string& text :
+       {std::string(), std::string("null"), std::string("[]"), std::string("{"), std::string("{\"format\":1}"), std::string(100000, '['),
+        "{\"format\":" + std::string(100, '[') + std::string(100, ']') + "}", std::string("\xff\xfe")}) {
     try {
       plan_from_json(text, small_ops());
       ADD_FAILURE() << "accepted";

@@ -59,7 +59,8 @@ Program program_of(const Graph& graph, Random& random) {
     Step& step = p.steps[s];
     step.starts_early = !step.communicates && !p.steps[s - 1].communicates && random.chance(40);
     for (std::size_t i = 0; step.starts_early && i < step.operands.size(); ++i)
-      if (step.operands[i] >= 0 && p.values[static_cast<std::size_t>(step.operands[i])].kind == PlanValue::Kind::weight && random.chance(50))
+      if (step.operands[i] >= 0 && p.values[static_cast<std::size_t>(step.operands[i])].kind == PlanValue::Kind::weight &&
+          random.chance(50))
         step.resident.push_back(static_cast<int>(i));
   }
   for (const Graph::Output& o : graph.outputs()) p.outputs.push_back({o.name, index.at(o.value), o.value->type, o.value->sharding});

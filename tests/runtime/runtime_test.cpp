@@ -60,7 +60,8 @@ TEST(Symbols, FitAProfile) {
   for (const auto& [b, profile] : std::map<std::int64_t, std::size_t>{{1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 1}, {8, 1}})
     EXPECT_EQ(fitting_profile(plan, {{"B", b}, {"S", 5}}), profile) << b;  // of several the nearer one
   EXPECT_EQ(fitting_profile(plan, {{"B", 4}, {"S", 5}}, 0), 0u);
-  EXPECT_EQ(refusal(5, 0), "these input shapes do not fit optimization profile 0: input 'a', dimension 0: B = 5 is outside 1 … 4; profile 1 would");
+  EXPECT_EQ(refusal(5, 0),
+            "these input shapes do not fit optimization profile 0: input 'a', dimension 0: B = 5 is outside 1 … 4; profile 1 would");
   EXPECT_NE(refusal(9, 1).find("no other would"), std::string::npos);
   EXPECT_NE(refusal(9, -1).find("profile 1: input 'a', dimension 0: B = 9 is outside 2 … 8"), std::string::npos) << refusal(9, -1);
   plan.programs.resize(1);
@@ -89,7 +90,8 @@ TEST(Memory, LivingValuesDoNotOverlap) {
       for (std::size_t b = 0; b < a; ++b) {
         const PlanValue &x = program.values[a], &y = program.values[b];
         if (x.first_step > y.last_step || y.first_step > x.last_step || plan.size[a] == 0 || plan.size[b] == 0) continue;
-        EXPECT_TRUE(plan.offset[a] + plan.size[a] <= plan.offset[b] || plan.offset[b] + plan.size[b] <= plan.offset[a]) << a << " and " << b;
+        EXPECT_TRUE(plan.offset[a] + plan.size[a] <= plan.offset[b] || plan.offset[b] + plan.size[b] <= plan.offset[a])
+            << a << " and " << b;
       }
     }
   }

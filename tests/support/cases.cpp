@@ -11,7 +11,9 @@ Cases Cases::open(const std::filesystem::path& path, int rank) {
   Cases out;
   out.tolerance = std::stod(file.metadata().at("tolerance"));
   while (file.entries().lower_bound("case0.rank" + std::to_string(out.ranks) + ".") != file.entries().end() &&
-         file.entries().lower_bound("case0.rank" + std::to_string(out.ranks) + ".")->first.starts_with("case0.rank" + std::to_string(out.ranks) + "."))
+         file.entries()
+             .lower_bound("case0.rank" + std::to_string(out.ranks) + ".")
+             ->first.starts_with("case0.rank" + std::to_string(out.ranks) + "."))
     ++out.ranks;
   const std::string inner = out.ranks > 1 ? "rank" + std::to_string(rank) + "." : "";
   for (int i = 0;; ++i) {
@@ -42,7 +44,8 @@ SymbolValues bind(const Graph& graph, const Tensors& inputs) {
     if (d.evaluate(symbols) != extent) throw std::runtime_error(d.to_string() + " is not " + std::to_string(extent));
   });
   for (const Constraint& c : graph.constraints)
-    if (c.left.evaluate(symbols) != c.right.evaluate(symbols)) throw std::runtime_error(c.where + ": " + c.left.to_string() + " = " + c.right.to_string());
+    if (c.left.evaluate(symbols) != c.right.evaluate(symbols))
+      throw std::runtime_error(c.where + ": " + c.left.to_string() + " = " + c.right.to_string());
   return symbols;
 }
 

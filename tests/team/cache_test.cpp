@@ -46,10 +46,12 @@ std::string decoder(const std::string& rows, const std::string& causal) {
   %a{0}.r = Reshape(%a{0}.t) {{shape=[B,S,16]}}
   %o{0} = MatMul(%a{0}.r, %wo{0})
   %h{2} = Add(%h{0}, %o{0})
-)", i, causal, i + 1);
+)",
+                        i, causal, i + 1);
     outputs += fmt::format("  return %k{0}.all as \"present.{0}.key\"\n  return %v{0}.all as \"present.{0}.value\"\n", i);
   }
-  return text + "program main symbols(B=1:1:4, P=0:64:128, S=1:1:16) {\n" + inputs + uses + body + "  return %h2 as \"last\"\n" + outputs + "}\n";
+  return text + "program main symbols(B=1:1:4, P=0:64:128, S=1:1:16) {\n" + inputs + uses + body + "  return %h2 as \"last\"\n" + outputs +
+         "}\n";
 }
 
 struct Decoder {
@@ -163,7 +165,8 @@ TEST(CachePlan, ARankHoldsItsPart) {
   };
   const auto local = [&](const Binding& binding) { return elements(program.values.at(static_cast<std::size_t>(binding.value)).type); };
   for (const Binding& input : program.inputs) EXPECT_TRUE(!input.name.starts_with("past") || local(input) == 2 * 250 * 4) << input.name;
-  for (const Binding& output : program.outputs) EXPECT_TRUE(!output.name.starts_with("present") || local(output) == 2 * 251 * 4) << output.name;
+  for (const Binding& output : program.outputs)
+    EXPECT_TRUE(!output.name.starts_with("present") || local(output) == 2 * 251 * 4) << output.name;
   for (const PlanValue& value : program.values) EXPECT_LE(elements(value.type), 2 * 251 * 4) << value.name;
 }
 

@@ -120,7 +120,8 @@ TEST(Processes, ACrashedRankIsNamed) {
 TEST(Processes, AStoppedRankIsNamedWithWhereTheOthersWait) {
   const Caught caught = after_signal("tp=2", SIGSTOP);
   EXPECT_EQ(caught.code, ErrorCode::timeout) << caught.text;
-  for (const char* words : {"rank 1: no progress for 1.0 s", "completed 0 of 4 steps", "rank 0 waited in [AllReduce"}) EXPECT_TRUE(contains(caught.text, words)) << caught.text;
+  for (const char* words : {"rank 1: no progress for 1.0 s", "completed 0 of 4 steps", "rank 0 waited in [AllReduce"})
+    EXPECT_TRUE(contains(caught.text, words)) << caught.text;
 }
 
 TEST(Processes, AStoppedRankWithoutCollectivesIsNamed) {

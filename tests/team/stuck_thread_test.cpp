@@ -117,7 +117,8 @@ TEST_P(StuckThread, IsLetGoWithWhatItUses) {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, StuckThread, ::testing::Values("", "tp=2", "tp=4"));
 
-// Weights that do not come before `come` is true. Who is told how far that is may give up, which does not wait for the ranks' drain deadline.
+// Weights that do not come before `come` is true. Who is told how far that is may give up, which does not wait for the ranks' drain
+// deadline.
 TEST(StuckLoading, EndsWhenWhoIsToldGivesUp) {
   const Built built = build_mlp("tp=2");
   const auto come = std::make_shared<std::atomic<bool>>(false), left = std::make_shared<std::atomic<bool>>(false);

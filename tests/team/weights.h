@@ -10,7 +10,8 @@ namespace tandem {
 
 inline WeightSource weights_of(const std::shared_ptr<const Module>& module, const Mesh& mesh) {
   return [module, mesh](const PlanWeight& weight, int rank) {
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module->source(name); }, coordinates(mesh, rank));
+    return run_recipe(
+        *weight.recipe, [&](const std::string& name) { return module->source(name); }, coordinates(mesh, rank));
   };
 }
 

@@ -86,7 +86,7 @@ def bench(check: Check) -> Iterator[Row]:
 
 
 def whole_models(check: Check) -> Iterator[Row]:
-    """Engines of whole models through the Python package, and torch.compile with CUDA graphs, in turn. One side at a time holds its model."""
+    """Engines of whole models through the Python package, and torch.compile with CUDA graphs, in turn. One side at a time has its model."""
     environment = {**check.environment, "PYTHONPATH": f"{check.unpacked / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
     status, text, _ = check.call([sys.executable, "bench/gpu_models.py", "--list"], 30)
     ours = Server(check, [sys.executable, "bench/gpu_models.py"], environment)

@@ -121,15 +121,18 @@ class IBuilder {
       options.ranks = config.ranks_;
       options.refittable = config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
       if (config.profiles_.size() == 1) options.shapes = config.profiles_[0]->texts();
-      for (std::size_t p = 0; config.profiles_.size() > 1 && p < config.profiles_.size(); ++p) options.profiles.push_back(config.profiles_[p]->texts());
+      for (std::size_t p = 0; config.profiles_.size() > 1 && p < config.profiles_.size(); ++p)
+        options.profiles.push_back(config.profiles_[p]->texts());
       const tandem::Engine engine = tandem::build(network.lowered(), options);
       if (!config.multi_device_ && !engine.collectives().empty())
         throw tandem::Error(tandem::ErrorCode::invalid_argument,
                             "the network communicates, but PreviewFeature::kMULTIDEVICE_RUNTIME_10_16 was switched off");
       const std::size_t bytes = engine.activation_bytes();
       if (bytes > config.workspace_)
-        throw tandem::Error(tandem::ErrorCode::out_of_memory, "a rank takes " + std::to_string(bytes) +
-                                                                  " bytes of activations and workspace for the typical shapes; the limit is " + std::to_string(config.workspace_));
+        throw tandem::Error(tandem::ErrorCode::out_of_memory,
+                            "a rank takes " + std::to_string(bytes) +
+                                " bytes of activations and workspace for the typical shapes; the limit is " +
+                                std::to_string(config.workspace_));
       return new IHostMemory(engine.to_bytes({.weights = !config.getFlag(BuilderFlag::kSTRIP_PLAN)}));
     });
   }
@@ -146,7 +149,17 @@ inline IBuilder* createInferBuilder(ILogger& logger) { return new IBuilder(logge
 
 namespace nvonnxparser {
 
-enum class ErrorCode : std::int32_t { kSUCCESS, kINTERNAL_ERROR, kMEM_ALLOC_FAILED, kMODEL_DESERIALIZE_FAILED, kINVALID_VALUE, kINVALID_GRAPH, kINVALID_NODE, kUNSUPPORTED_GRAPH, kUNSUPPORTED_NODE };
+enum class ErrorCode : std::int32_t {
+  kSUCCESS,
+  kINTERNAL_ERROR,
+  kMEM_ALLOC_FAILED,
+  kMODEL_DESERIALIZE_FAILED,
+  kINVALID_VALUE,
+  kINVALID_GRAPH,
+  kINVALID_NODE,
+  kUNSUPPORTED_GRAPH,
+  kUNSUPPORTED_NODE
+};
 
 // Why a model could not be parsed.
 class IParserError {
@@ -181,11 +194,14 @@ class IParser {
     tandem::OnnxOptions options;
     const std::string file = path ? path : "";
     options.folder = file.find('/') == std::string::npos ? (path ? "." : "") : file.substr(0, file.rfind('/'));
-    const tandem::Array model{tandem::DType::u8, {static_cast<std::int64_t>(size)}, {std::shared_ptr<void>(), static_cast<const std::byte*>(bytes)}};
+    const tandem::Array model{
+        tandem::DType::u8, {static_cast<std::int64_t>(size)}, {std::shared_ptr<void>(), static_cast<const std::byte*>(bytes)}};
     return attempt([&] { return tandem::Network::from_onnx(model, options); });
   }
   std::int32_t getNbErrors() const { return static_cast<std::int32_t>(errors_.size()); }
-  const IParserError* getError(std::int32_t index) const { return index >= 0 && index < getNbErrors() ? &errors_[static_cast<std::size_t>(index)] : nullptr; }
+  const IParserError* getError(std::int32_t index) const {
+    return index >= 0 && index < getNbErrors() ? &errors_[static_cast<std::size_t>(index)] : nullptr;
+  }
   void clearErrors() { errors_.clear(); }
 
  private:

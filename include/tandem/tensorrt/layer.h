@@ -51,14 +51,17 @@ class ILayer {
   }
   std::int32_t getNbInputs() const { return static_cast<std::int32_t>(inputs_.size()); }
   std::int32_t getNbOutputs() const { return 1; }
-  ITensor* getInput(std::int32_t index) const { return index >= 0 && index < getNbInputs() ? inputs_[static_cast<std::size_t>(index)] : nullptr; }
+  ITensor* getInput(std::int32_t index) const {
+    return index >= 0 && index < getNbInputs() ? inputs_[static_cast<std::size_t>(index)] : nullptr;
+  }
   ITensor* getOutput(std::int32_t index) const { return index == 0 ? output_.get() : nullptr; }
   // How many ranks take part. Above 1 only collectives and attention can have; once above 1 it cannot be changed. Throws otherwise.
   bool setNbRanks(std::int32_t ranks) {
     if (ranks < 1) refuse("the number of ranks of layer '" + name_ + "' is " + std::to_string(ranks) + ", expected one from 1");
     if (ranks > 1 && type_ != LayerType::kDIST_COLLECTIVE && type_ != LayerType::kATTENTION_OUTPUT)
       unsupported("setNbRanks of layer '" + name_ + "'", "only collectives and attention run on several ranks");
-    if (ranks_ > 1 && ranks != ranks_) refuse("the number of ranks of layer '" + name_ + "' is " + std::to_string(ranks_) + " and cannot be changed any more");
+    if (ranks_ > 1 && ranks != ranks_)
+      refuse("the number of ranks of layer '" + name_ + "' is " + std::to_string(ranks_) + " and cannot be changed any more");
     ranks_ = ranks;
     changed();
     return true;
@@ -68,7 +71,11 @@ class ILayer {
  protected:
   using Value = tandem::Network::Value;
   ILayer(INetworkDefinition* network, LayerType type, std::string name, std::vector<ITensor*> inputs)
-      : network_(network), type_(type), name_(std::move(name)), inputs_(std::move(inputs)), output_(new ITensor(network, name_ + "_output", this)) {}
+      : network_(network),
+        type_(type),
+        name_(std::move(name)),
+        inputs_(std::move(inputs)),
+        output_(new ITensor(network, name_ + "_output", this)) {}
   inline void changed();
   // The tensor, which must be of this layer's network.
   inline ITensor& own(ITensor& tensor) const;

@@ -39,7 +39,8 @@ class IShuffleLayer : public ILayer {
   }
   Value transposed(tandem::Network& network, const Value& x, const std::optional<Permutation>& permutation) const {
     if (!permutation) return x;
-    return network.add("Transpose", {x}, {{"permutation", std::vector<std::int64_t>(permutation->order, permutation->order + x.rank())}}, name_);
+    return network.add("Transpose", {x}, {{"permutation", std::vector<std::int64_t>(permutation->order, permutation->order + x.rank())}},
+                       name_);
   }
   Value lower(tandem::Network& network, const std::vector<Value>& inputs) const override {
     Value x = transposed(network, inputs.at(0), first_);
@@ -59,7 +60,8 @@ class IConstantLayer : public ILayer {
   friend class INetworkDefinition;
   IConstantLayer(INetworkDefinition* network, std::string name, const Dims& dims, const Weights& weights)
       : ILayer(network, LayerType::kCONSTANT, std::move(name), {}), shape_(shape_of(dims)), weights_(weights) {
-    if (tandem::element_count(shape_) != weights.count) refuse("layer '" + name_ + "': " + std::to_string(weights.count) + " weights do not fill " + tandem::to_string(shape_));
+    if (tandem::element_count(shape_) != weights.count)
+      refuse("layer '" + name_ + "': " + std::to_string(weights.count) + " weights do not fill " + tandem::to_string(shape_));
   }
   Value lower(tandem::Network& network, const std::vector<Value>&) const override {
     const tandem::Array array{to_tandem(weights_.type), shape_, {std::shared_ptr<void>(), static_cast<const std::byte*>(weights_.values)}};
@@ -139,7 +141,8 @@ class IDistCollectiveLayer : public ILayer {
   }
   bool rooted() const {
     const auto op = settings_.operation;
-    return op == CollectiveOperation::kBROADCAST || op == CollectiveOperation::kREDUCE || op == CollectiveOperation::kGATHER || op == CollectiveOperation::kSCATTER;
+    return op == CollectiveOperation::kBROADCAST || op == CollectiveOperation::kREDUCE || op == CollectiveOperation::kGATHER ||
+           op == CollectiveOperation::kSCATTER;
   }
   // Within the group; TensorRT counts over all ranks.
   std::int64_t root() const {
@@ -148,7 +151,8 @@ class IDistCollectiveLayer : public ILayer {
     return at == settings_.group.end() ? -1 : at - settings_.group.begin();
   }
   Value lower(tandem::Network& network, const std::vector<Value>& inputs) const override {
-    static constexpr const char* kWords[] = {"all_reduce", "all_gather", "broadcast", "reduce", "reduce_scatter", "all_to_all", "gather", "scatter"};
+    static constexpr const char* kWords[] = {"all_reduce",     "all_gather", "broadcast", "reduce",
+                                             "reduce_scatter", "all_to_all", "gather",    "scatter"};
     static constexpr const char* kReductions[] = {"sum", "prod", "max", "min", "avg", ""};
     if (ranks_ == 1) return inputs.at(0);
     tandem::CollectiveOptions options;
@@ -161,8 +165,10 @@ class IDistCollectiveLayer : public ILayer {
   void check_whole() const override {
     const auto size = static_cast<std::int64_t>(settings_.group.size());
     if (size != 0 && size != ranks_)
-      refuse("layer '" + name_ + "': setNbRanks is " + std::to_string(ranks_) + ", but its group has " + std::to_string(size) + " ranks; set it to that number");
-    if (rooted() && root() >= ranks_) refuse("layer '" + name_ + "': root " + std::to_string(settings_.root) + " is no rank of " + std::to_string(ranks_));
+      refuse("layer '" + name_ + "': setNbRanks is " + std::to_string(ranks_) + ", but its group has " + std::to_string(size) +
+             " ranks; set it to that number");
+    if (rooted() && root() >= ranks_)
+      refuse("layer '" + name_ + "': root " + std::to_string(settings_.root) + " is no rank of " + std::to_string(ranks_));
   }
   CollectiveSettings settings_;
 };
@@ -182,13 +188,16 @@ class IAttention : public ILayer {
 
  private:
   friend class INetworkDefinition;
-  IAttention(INetworkDefinition* network, std::string name, std::vector<ITensor*> inputs, AttentionNormalizationOp norm, CausalMaskKind causal)
+  IAttention(INetworkDefinition* network, std::string name, std::vector<ITensor*> inputs, AttentionNormalizationOp norm,
+             CausalMaskKind causal)
       : ILayer(network, LayerType::kATTENTION_OUTPUT, std::move(name), std::move(inputs)), causal_(causal) {
-    if (norm != AttentionNormalizationOp::kSOFTMAX) unsupported("AttentionNormalizationOp::kNONE of layer '" + name_ + "'", "two matrix products are that");
+    if (norm != AttentionNormalizationOp::kSOFTMAX)
+      unsupported("AttentionNormalizationOp::kNONE of layer '" + name_ + "'", "two matrix products are that");
   }
   Value lower(tandem::Network& network, const std::vector<Value>& inputs) const override {
     static constexpr const char* kWords[] = {"none", "upper_left", "lower_right"};
-    if (inputs.size() > 3 && causal_ != CausalMaskKind::kNONE) refuse("layer '" + name_ + "': a mask and a causal kind exclude each other, as in TensorRT");
+    if (inputs.size() > 3 && causal_ != CausalMaskKind::kNONE)
+      refuse("layer '" + name_ + "': a mask and a causal kind exclude each other, as in TensorRT");
     tandem::AttentionOptions options;
     if (inputs.size() > 3) options.mask = inputs[3];
     options.scale = 1;

@@ -25,7 +25,9 @@ class IGpuAllocator {
   virtual void* allocate(std::uint64_t size, std::uint64_t alignment, AllocatorFlags flags) noexcept = 0;
   virtual bool deallocate(void* memory) noexcept = 0;
   // In the order of the stream; what still uses the memory is in it. These are the ones that are called.
-  virtual void* allocateAsync(std::uint64_t size, std::uint64_t alignment, AllocatorFlags flags, cudaStream_t /*stream*/) noexcept { return allocate(size, alignment, flags); }
+  virtual void* allocateAsync(std::uint64_t size, std::uint64_t alignment, AllocatorFlags flags, cudaStream_t /*stream*/) noexcept {
+    return allocate(size, alignment, flags);
+  }
   virtual bool deallocateAsync(void* memory, cudaStream_t /*stream*/) noexcept { return deallocate(memory); }
 };
 
@@ -34,7 +36,8 @@ class IOutputAllocator {
  public:
   virtual ~IOutputAllocator() = default;
   // May give `currentMemory`, what setTensorAddress() said; null where there is none.
-  virtual void* reallocateOutputAsync(const char* tensorName, void* currentMemory, std::uint64_t size, std::uint64_t alignment, cudaStream_t stream) = 0;
+  virtual void* reallocateOutputAsync(const char* tensorName, void* currentMemory, std::uint64_t size, std::uint64_t alignment,
+                                      cudaStream_t stream) = 0;
   virtual void notifyShape(const char* tensorName, const Dims& dims) noexcept = 0;
 };
 
@@ -62,13 +65,17 @@ class IProfiler {
 class AllocatorOfUser final : public tandem::DeviceAllocator {
  public:
   explicit AllocatorOfUser(IGpuAllocator& user) : user_(user) {}
-  void* allocate(std::size_t bytes, std::size_t alignment, void* stream) override { return user_.allocateAsync(bytes, alignment, 0, static_cast<cudaStream_t>(stream)); }
+  void* allocate(std::size_t bytes, std::size_t alignment, void* stream) override {
+    return user_.allocateAsync(bytes, alignment, 0, static_cast<cudaStream_t>(stream));
+  }
   void release(void* memory, void* stream) noexcept override { user_.deallocateAsync(memory, static_cast<cudaStream_t>(stream)); }
 
  private:
   IGpuAllocator& user_;
 };
 
-inline std::shared_ptr<tandem::DeviceAllocator> to_tandem(IGpuAllocator* user) { return user ? std::make_shared<AllocatorOfUser>(*user) : nullptr; }
+inline std::shared_ptr<tandem::DeviceAllocator> to_tandem(IGpuAllocator* user) {
+  return user ? std::make_shared<AllocatorOfUser>(*user) : nullptr;
+}
 
 }  // namespace nvinfer1

@@ -34,8 +34,12 @@ class INetworkDefinition {
 
   IShuffleLayer* addShuffle(ITensor& input) { return added(new IShuffleLayer(this, next("Shuffle"), {&own(input)})); }
   IIdentityLayer* addIdentity(ITensor& input) { return added(new IIdentityLayer(this, next("Identity"), {&own(input)})); }
-  IConstantLayer* addConstant(const Dims& dims, const Weights& weights) { return added(new IConstantLayer(this, next("Constant"), dims, weights)); }
-  IActivationLayer* addActivation(ITensor& input, ActivationType type) { return added(new IActivationLayer(this, next("Activation"), &own(input), type)); }
+  IConstantLayer* addConstant(const Dims& dims, const Weights& weights) {
+    return added(new IConstantLayer(this, next("Constant"), dims, weights));
+  }
+  IActivationLayer* addActivation(ITensor& input, ActivationType type) {
+    return added(new IActivationLayer(this, next("Activation"), &own(input), type));
+  }
   IElementWiseLayer* addElementWise(ITensor& a, ITensor& b, ElementWiseOperation op) {
     return added(new IElementWiseLayer(this, next("ElementWise"), {&own(a), &own(b)}, op));
   }
@@ -43,9 +47,10 @@ class INetworkDefinition {
     return added(new IMatrixMultiplyLayer(this, next("MatrixMultiply"), {&own(a), &own(b)}, op_a, op_b));
   }
   // A collective along dimension 0 over the ranks of `groups`, one group in order, or over all ranks. `root` counts over all ranks.
-  IDistCollectiveLayer* addDistCollective(ITensor& input, CollectiveOperation operation, ReduceOperation reduce, std::int64_t root, const std::int64_t* groups,
-                                          std::int64_t group_size) {
-    return added(new IDistCollectiveLayer(this, next("DistCollective"), &own(input), {operation, reduce, root, {groups, groups + (groups ? group_size : 0)}}));
+  IDistCollectiveLayer* addDistCollective(ITensor& input, CollectiveOperation operation, ReduceOperation reduce, std::int64_t root,
+                                          const std::int64_t* groups, std::int64_t group_size) {
+    return added(new IDistCollectiveLayer(this, next("DistCollective"), &own(input),
+                                          {operation, reduce, root, {groups, groups + (groups ? group_size : 0)}}));
   }
   // softmax(q·kᵀ)·v without a factor, for q [B,Hq,Sq,D], k and v [B,Hkv,Skv,D].
   IAttention* addAttentionV2(ITensor& query, ITensor& key, ITensor& value, AttentionNormalizationOp norm, CausalMaskKind causal) {
@@ -55,9 +60,15 @@ class INetworkDefinition {
   std::int32_t getNbInputs() const { return static_cast<std::int32_t>(inputs_.size()); }
   std::int32_t getNbOutputs() const { return static_cast<std::int32_t>(outputs_.size()); }
   std::int32_t getNbLayers() const { return static_cast<std::int32_t>(layers_.size()); }
-  ITensor* getInput(std::int32_t index) const { return index >= 0 && index < getNbInputs() ? inputs_[static_cast<std::size_t>(index)].get() : nullptr; }
-  ITensor* getOutput(std::int32_t index) const { return index >= 0 && index < getNbOutputs() ? outputs_[static_cast<std::size_t>(index)] : nullptr; }
-  ILayer* getLayer(std::int32_t index) const { return index >= 0 && index < getNbLayers() ? layers_[static_cast<std::size_t>(index)].get() : nullptr; }
+  ITensor* getInput(std::int32_t index) const {
+    return index >= 0 && index < getNbInputs() ? inputs_[static_cast<std::size_t>(index)].get() : nullptr;
+  }
+  ITensor* getOutput(std::int32_t index) const {
+    return index >= 0 && index < getNbOutputs() ? outputs_[static_cast<std::size_t>(index)] : nullptr;
+  }
+  ILayer* getLayer(std::int32_t index) const {
+    return index >= 0 && index < getNbLayers() ? layers_[static_cast<std::size_t>(index)].get() : nullptr;
+  }
   ILogger& logger() const { return logger_; }
 
   // Ours: begins with a model, whose outputs are then this network's.
@@ -129,7 +140,8 @@ class INetworkDefinition {
     for (const auto& input : inputs_) {
       tandem::Extents extents;
       for (std::int32_t i = 0; i < input->dims_.nbDims; ++i)
-        extents.push_back(input->dims_.d[i] >= 0 ? tandem::Extent(input->dims_.d[i]) : tandem::Extent(input->name_ + "_" + std::to_string(i)));
+        extents.push_back(input->dims_.d[i] >= 0 ? tandem::Extent(input->dims_.d[i])
+                                                 : tandem::Extent(input->name_ + "_" + std::to_string(i)));
       values_[input.get()] = program_->input(input->name_, to_tandem(input->type_), extents);
     }
   }
@@ -138,9 +150,9 @@ class INetworkDefinition {
   std::vector<std::unique_ptr<ITensor>> inputs_;
   std::vector<std::unique_ptr<ILayer>> layers_;
   std::vector<ITensor*> outputs_;
-  std::optional<tandem::Network> model_;  // parsed
+  std::optional<tandem::Network> model_;                                   // parsed
   std::vector<std::pair<std::unique_ptr<ITensor>, std::string>> results_;  // its outputs, under their names in the model
-  std::optional<tandem::Network> program_;  // as far as it was asked for
+  std::optional<tandem::Network> program_;                                 // as far as it was asked for
   std::map<const ITensor*, tandem::Network::Value> values_;
 };
 

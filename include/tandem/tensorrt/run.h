@@ -29,13 +29,15 @@ class IExecutionContext {
   // Binds the ranks that this one runs with; null releases them. Local, never waits, in any order on the ranks, and again. An engine of one
   // rank takes any, with a notice. Throws tandem::Error(mismatch) for another size than the engine's.
   inline bool setCommunicator(std::shared_ptr<tandem::Group> group);
-  bool setCommunicator(std::unique_ptr<tandem::Group>& group) { return setCommunicator(std::shared_ptr<tandem::Group>(std::shared_ptr<void>(), group.get())); }
+  bool setCommunicator(std::unique_ptr<tandem::Group>& group) {
+    return setCommunicator(std::shared_ptr<tandem::Group>(std::shared_ptr<void>(), group.get()));
+  }
   bool setCommunicator(std::nullptr_t) { return setCommunicator(std::shared_ptr<tandem::Group>()); }
   // An ncclComm_t, for an engine for GPUs. It stays the caller's, see tandem/nccl.h. CPU ranks are joined by a tandem::Group.
   inline bool setCommunicator(void* communicator);
 
-  // The profile whose program runs from now on; 0 from the start. Shapes that are set stay, and must fit it. Between calls at any time: work
-  // that was given goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares.
+  // The profile whose program runs from now on; 0 from the start. Shapes that are set stay, and must fit it. Between calls at any time:
+  // work that was given goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares.
   inline bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream);
   std::int32_t getOptimizationProfile() const { return profile_; }
 
@@ -80,7 +82,8 @@ class IExecutionContext {
 
  private:
   friend class ICudaEngine;
-  IExecutionContext(const ICudaEngine& engine, bool own_memory, IGpuAllocator* allocator) : engine_(engine), own_memory_(own_memory), allocator_(allocator) {}
+  IExecutionContext(const ICudaEngine& engine, bool own_memory, IGpuAllocator* allocator)
+      : engine_(engine), own_memory_(own_memory), allocator_(allocator) {}
   inline tandem::Context& bound();
   inline void pass_on_profiler();
   inline void pass_on_output_allocators();
@@ -114,7 +117,9 @@ class ICudaEngine {
     return find(inputs_, name) ? TensorIOMode::kINPUT : find(outputs_, name) ? TensorIOMode::kOUTPUT : TensorIOMode::kNONE;
   }
   DataType getTensorDataType(const char* name) const { return to_trt(port(name).dtype); }
-  TensorLocation getTensorLocation(const char* name) const { return port(name), engine_.device() == "cuda" ? TensorLocation::kDEVICE : TensorLocation::kHOST; }
+  TensorLocation getTensorLocation(const char* name) const {
+    return port(name), engine_.device() == "cuda" ? TensorLocation::kDEVICE : TensorLocation::kHOST;
+  }
   Dims getTensorShape(const char* name) const {
     std::vector<std::int64_t> extents;
     for (const std::string& text : port(name).local_shape) extents.push_back(tandem::Extent(text).value().value_or(-1));
@@ -138,13 +143,16 @@ class ICudaEngine {
   // What the largest shapes need, of all profiles. Several ranks: Error(unsupported), a context says it that has its communicator.
   std::int64_t getDeviceMemorySizeV2() const {
     std::int64_t most = 0;
-    for (std::int32_t profile = 0; profile < getNbOptimizationProfiles(); ++profile) most = std::max(most, getDeviceMemorySizeForProfileV2(profile));
+    for (std::int32_t profile = 0; profile < getNbOptimizationProfiles(); ++profile)
+      most = std::max(most, getDeviceMemorySizeForProfileV2(profile));
     return most;
   }
   std::int64_t getDeviceMemorySizeForProfileV2(std::int32_t profile) const {
     return told(logger_, [&] {
       check_profile(profile);
-      if (engine_.ranks() > 1) unsupported("getDeviceMemorySizeV2 of several ranks", "ask the context of a rank, updateDeviceMemorySizeForShapes(), once it has its communicator");
+      if (engine_.ranks() > 1)
+        unsupported("getDeviceMemorySizeV2 of several ranks",
+                    "ask the context of a rank, updateDeviceMemorySizeForShapes(), once it has its communicator");
       return static_cast<std::int64_t>(tandem::Context(engine_).max_device_memory_bytes(static_cast<std::size_t>(profile)));
     });
   }
@@ -155,11 +163,13 @@ class ICudaEngine {
   friend class IExecutionContext;
   void check_profile(std::int32_t profile) const {
     if (profile < 0 || profile >= getNbOptimizationProfiles())
-      refuse("there is no optimization profile " + std::to_string(profile) + ", the engine has " + std::to_string(getNbOptimizationProfiles()));
+      refuse("there is no optimization profile " + std::to_string(profile) + ", the engine has " +
+             std::to_string(getNbOptimizationProfiles()));
   }
   IExecutionContext* make_context(bool own_memory) {
     return told(logger_, [&] {
-      if (!engine_.has_weights()) refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
+      if (!engine_.has_weights())
+        refuse("the engine was built with kSTRIP_PLAN and has no weights: write it to a file and run tandem refit");
       return new IExecutionContext(*this, own_memory, allocator_);
     });
   }
@@ -187,9 +197,11 @@ class IRuntime {
   // Throws tandem::Error(invalid_engine) saying what was expected and what was found.
   ICudaEngine* deserializeCudaEngine(const void* bytes, std::size_t size) {
     return told(logger_, [&] {
-      const std::shared_ptr<std::byte> copy(static_cast<std::byte*>(::operator new(size + 1, std::align_val_t(64))), [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
+      const std::shared_ptr<std::byte> copy(static_cast<std::byte*>(::operator new(size + 1, std::align_val_t(64))),
+                                            [](std::byte* p) { ::operator delete(p, std::align_val_t(64)); });
       std::memcpy(copy.get(), bytes, size);
-      return new ICudaEngine(tandem::load_engine(tandem::Array{tandem::DType::u8, {static_cast<std::int64_t>(size)}, copy}), logger_, allocator_);
+      return new ICudaEngine(tandem::load_engine(tandem::Array{tandem::DType::u8, {static_cast<std::int64_t>(size)}, copy}), logger_,
+                             allocator_);
     });
   }
   // Of the contexts of engines made from now on; null: the device's own.
@@ -211,7 +223,8 @@ inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> gr
       return true;
     }
     if (group && group->size() != num_ranks())
-      throw tandem::Error(tandem::ErrorCode::mismatch, "the engine is for " + std::to_string(num_ranks()) + " ranks, the communicator has " + std::to_string(group->size()));
+      throw tandem::Error(tandem::ErrorCode::mismatch, "the engine is for " + std::to_string(num_ranks()) +
+                                                           " ranks, the communicator has " + std::to_string(group->size()));
     if (group && engine_.engine_.collectives().empty())
       engine_.logger_.log(ILogger::Severity::kWARNING, "the engine has no collectives: it does not communicate with this communicator");
     if (context_ && group && context_->rank() != group->rank()) context_.reset();
@@ -224,8 +237,10 @@ inline bool IExecutionContext::setCommunicator(std::shared_ptr<tandem::Group> gr
 inline bool IExecutionContext::setCommunicator(void* communicator) {
   return told(engine_.logger_, [&] {
     if (!communicator) return setCommunicator(nullptr);
-    if (engine_.engine_.device() != "cuda") unsupported("setCommunicator of an ncclComm_t", "this engine is for CPU ranks: give it a tandem::Group");
-    if (num_ranks() > 1) return setCommunicator(std::shared_ptr<tandem::Group>(tandem::group_from_nccl(static_cast<ncclComm*>(communicator))));
+    if (engine_.engine_.device() != "cuda")
+      unsupported("setCommunicator of an ncclComm_t", "this engine is for CPU ranks: give it a tandem::Group");
+    if (num_ranks() > 1)
+      return setCommunicator(std::shared_ptr<tandem::Group>(tandem::group_from_nccl(static_cast<ncclComm*>(communicator))));
     engine_.logger_.log(ILogger::Severity::kWARNING, "the engine is for one rank and communicates with none of this communicator of NCCL");
     return true;
   });
@@ -234,20 +249,24 @@ inline bool IExecutionContext::setCommunicator(void* communicator) {
 // The rank itself, once it is known which one.
 inline tandem::Context& IExecutionContext::bound() {
   if (context_) return *context_;
-  if (num_ranks() > 1 && !group_) refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
-  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .profile = profile_, .allocator = to_tandem(allocator_)});
+  if (num_ranks() > 1 && !group_)
+    refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
+  context_.emplace(engine_.engine_,
+                   tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .profile = profile_, .allocator = to_tandem(allocator_)});
   if (memory_) context_->set_device_memory(memory_, memory_bytes_);
   pass_on_profiler();
   pass_on_output_allocators();
   if (group_) context_->set_communicator(group_);
   for (std::size_t i = 0; i < engine_.inputs_.size(); ++i)
-    if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end()) context_->set_local_input_shape(i, shape_of(found->second));
+    if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end())
+      context_->set_local_input_shape(i, shape_of(found->second));
   return *context_;
 }
 
 inline bool IExecutionContext::setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) {
   return told(engine_.logger_, [&] {
-    if (stream && engine_.engine_.device() != "cuda") unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
+    if (stream && engine_.engine_.device() != "cuda")
+      unsupported("a stream", "an engine of CPU ranks runs on the thread that calls: pass nullptr");
     engine_.check_profile(profile);
     if (context_) context_->set_profile(profile);
     profile_ = profile;
@@ -270,7 +289,9 @@ inline std::size_t IExecutionContext::updateDeviceMemorySizeForShapes() {
 
 inline void IExecutionContext::pass_on_profiler() {
   if (!profiler_) return context_->set_profiler({});
-  context_->set_profiler([profiler = profiler_](const tandem::StepTime& step) { profiler->reportLayerTime(step.node.c_str(), static_cast<float>(step.seconds * 1e3)); });
+  context_->set_profiler([profiler = profiler_](const tandem::StepTime& step) {
+    profiler->reportLayerTime(step.node.c_str(), static_cast<float>(step.seconds * 1e3));
+  });
 }
 
 inline void IExecutionContext::pass_on_output_allocators() {
@@ -313,7 +334,9 @@ inline bool IExecutionContext::setInputShape(const char* name, const Dims& dims)
     const Dims expected = engine_.getTensorShape(name);
     bool fits = engine_.getTensorIOMode(name) == TensorIOMode::kINPUT && expected.nbDims == dims.nbDims;
     for (std::int32_t d = 0; fits && d < dims.nbDims; ++d) fits = dims.d[d] >= 0 && (expected.d[d] == -1 || expected.d[d] == dims.d[d]);
-    if (!fits) refuse(std::string("input '") + name + "' cannot be " + tandem::to_string(shape_of(dims)) + ", expected " + tandem::to_string(shape_of(expected)));
+    if (!fits)
+      refuse(std::string("input '") + name + "' cannot be " + tandem::to_string(shape_of(dims)) + ", expected " +
+             tandem::to_string(shape_of(expected)));
     shapes_[name] = dims;
     for (std::size_t i = 0; context_ && i < engine_.inputs_.size(); ++i)
       if (engine_.inputs_[i].name == name) context_->set_local_input_shape(i, shape_of(dims));
@@ -356,23 +379,24 @@ inline bool IExecutionContext::enqueueV3(cudaStream_t stream) {
     std::vector<void*> outputs;
     const auto address = [&](const tandem::Port& port) {
       void* found = getTensorAddress(port.name.c_str());
-      if (!found && !getOutputAllocator(port.name.c_str())) refuse("no address was set for '" + port.name + "': call setTensorAddress() for every input and output");
+      if (!found && !getOutputAllocator(port.name.c_str()))
+        refuse("no address was set for '" + port.name + "': call setTensorAddress() for every input and output");
       return found;
     };
     for (const tandem::Port& port : engine_.inputs_) inputs.push_back(address(port));
     for (const tandem::Port& port : engine_.outputs_) outputs.push_back(address(port));
     for (const tandem::Port& port : engine_.inputs_) {
       const Dims dims = getTensorShape(port.name.c_str());
-      if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims) refuse("no shape was set for '" + port.name + "': call setInputShape()");
+      if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims)
+        refuse("no shape was set for '" + port.name + "': call setInputShape()");
       if (!shapes_.contains(port.name)) setInputShape(port.name.c_str(), dims);
     }
     if (!own_memory_ && !memory_)
-      throw tandem::Error(tandem::ErrorCode::out_of_memory, "the context was made without device memory: " + std::to_string(bound().device_memory_bytes()) +
-                                                                " bytes are needed, call setDeviceMemoryV2()");
-    if (on_gpu)
-      bound().enqueue(inputs, outputs, stream ? stream : tandem::default_stream());
-    else
-      bound().run(inputs, outputs);
+      throw tandem::Error(tandem::ErrorCode::out_of_memory,
+                          "the context was made without device memory: " + std::to_string(bound().device_memory_bytes()) +
+                              " bytes are needed, call setDeviceMemoryV2()");
+    if (on_gpu) bound().enqueue(inputs, outputs, stream ? stream : tandem::default_stream());
+    else bound().run(inputs, outputs);
     return true;
   });
 }

@@ -11,7 +11,16 @@
 
 namespace nvinfer1 {
 
-enum class CollectiveOperation : std::int32_t { kALL_REDUCE, kALL_GATHER, kBROADCAST, kREDUCE, kREDUCE_SCATTER, kALL_TO_ALL, kGATHER, kSCATTER };
+enum class CollectiveOperation : std::int32_t {
+  kALL_REDUCE,
+  kALL_GATHER,
+  kBROADCAST,
+  kREDUCE,
+  kREDUCE_SCATTER,
+  kALL_TO_ALL,
+  kGATHER,
+  kSCATTER
+};
 enum class ReduceOperation : std::int32_t { kSUM, kPROD, kMAX, kMIN, kAVG, kNONE };
 enum class AttentionNormalizationOp : std::int32_t { kNONE, kSOFTMAX };
 enum class CausalMaskKind : std::int32_t { kNONE, kUPPER_LEFT, kLOWER_RIGHT };
@@ -28,7 +37,14 @@ enum class MatrixOperation : std::int32_t { kNONE, kTRANSPOSE };
 enum class ActivationType : std::int32_t { kRELU = 0, kSIGMOID = 1, kTANH = 2, kGELU_ERF = 12, kGELU_TANH = 13 };
 enum class DataType : std::int32_t { kFLOAT, kHALF, kINT8, kINT32, kBOOL, kUINT8, kFP8, kBF16, kINT64 };
 enum class LayerType : std::int32_t {
-  kACTIVATION = 2, kELEMENTWISE = 9, kSHUFFLE = 13, kMATRIX_MULTIPLY = 17, kCONSTANT = 19, kIDENTITY = 20, kATTENTION_OUTPUT = 52, kDIST_COLLECTIVE = 56
+  kACTIVATION = 2,
+  kELEMENTWISE = 9,
+  kSHUFFLE = 13,
+  kMATRIX_MULTIPLY = 17,
+  kCONSTANT = 19,
+  kIDENTITY = 20,
+  kATTENTION_OUTPUT = 52,
+  kDIST_COLLECTIVE = 56
 };
 
 // A setting or call of TensorRT that cannot have its meaning here.
@@ -37,8 +53,9 @@ enum class LayerType : std::int32_t {
 }
 [[noreturn]] inline void refuse(const std::string& message) { throw tandem::Error(tandem::ErrorCode::invalid_argument, message); }
 
-inline constexpr tandem::DType kDTypes[] = {tandem::DType::f32, tandem::DType::f16, tandem::DType::i8,     tandem::DType::i32, tandem::DType::boolean,
-                                            tandem::DType::u8,  tandem::DType::f8e4m3, tandem::DType::bf16, tandem::DType::i64};
+inline constexpr tandem::DType kDTypes[] = {tandem::DType::f32,    tandem::DType::f16,     tandem::DType::i8,
+                                            tandem::DType::i32,    tandem::DType::boolean, tandem::DType::u8,
+                                            tandem::DType::f8e4m3, tandem::DType::bf16,    tandem::DType::i64};
 
 inline tandem::DType to_tandem(DataType type) { return kDTypes[static_cast<std::size_t>(type)]; }
 inline DataType to_trt(tandem::DType type) {

@@ -1,8 +1,8 @@
 """TensorRT's names over tandem: programs written for TensorRT's multi-device inference run with `import tandem.tensorrt as trt`.
 
-What differs, and why, is in docs/coming-from-tensorrt.md. In short: where there is no GPU engines run on CPU ranks, so that streams are 0 and
-addresses are those of host memory; a communicator is a tandem.Group; errors are exceptions (tandem.Error), which the logger hears first; and a setting that
-cannot have its meaning here is an UnsupportedError that says so. hasattr() is False for names that are not here.
+What differs, and why, is in docs/coming-from-tensorrt.md. In short: where there is no GPU engines run on CPU ranks, so that streams are 0
+and addresses are those of host memory; a communicator is a tandem.Group; errors are exceptions (tandem.Error), which the logger hears
+first; and a setting that cannot have its meaning here is an UnsupportedError that says so. hasattr() is False for names that are not here.
 """
 
 from __future__ import annotations

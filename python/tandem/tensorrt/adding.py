@@ -34,9 +34,18 @@ class LayerMethods(Closed):
     """Adds layers. Each method returns its layer, whose result is layer.get_output(0)."""
 
     _missing = {
-        **{f"add_{kind}": _elsewhere for kind in "padding pooling scale lrn resize topk loop if_conditional fill einsum one_hot non_zero".split()},
-        **{f"add_{kind}": _elsewhere for kind in "scatter shape assertion squeeze unsqueeze cumulative grid_sample nms reverse_sequence".split()},
-        **{f"add_{kind}": _elsewhere for kind in "quantize dequantize dynamic_quantize kv_cache_update moe ragged_softmax parametric_relu".split()},
+        **{
+            f"add_{kind}": _elsewhere
+            for kind in "padding pooling scale lrn resize topk loop if_conditional fill einsum one_hot non_zero".split()
+        },
+        **{
+            f"add_{kind}": _elsewhere
+            for kind in "scatter shape assertion squeeze unsqueeze cumulative grid_sample nms reverse_sequence".split()
+        },
+        **{
+            f"add_{kind}": _elsewhere
+            for kind in "quantize dequantize dynamic_quantize kv_cache_update moe ragged_softmax parametric_relu".split()
+        },
         "add_convolution_nd": "tandem has no convolution yet",
         "add_deconvolution_nd": "tandem has no convolution yet",
         "add_pooling_nd": "tandem has no pooling yet",
@@ -81,10 +90,12 @@ class LayerMethods(Closed):
     def add_attention_v2(
         self, query: ITensor, key: ITensor, value: ITensor, norm_op: AttentionNormalizationOp, causal_kind: CausalMaskKind
     ) -> ranks.IAttention:
-        """softmax(mask(q·kᵀ))·v for q [B, Hq, Sq, D], k and v [B, Hkv, Skv, D], Hq a multiple of Hkv; f32, f16, bf16. There is no factor."""
+        """softmax(mask(q·kᵀ))·v for q [B, Hq, Sq, D], k and v [B, Hkv, Skv, D], Hq a multiple of Hkv; f32, f16, bf16; no factor."""
         return self._added(ranks.IAttention(self._self(), query, key, value, norm_op, causal_kind))
 
-    def add_attention(self, query: ITensor, key: ITensor, value: ITensor, norm_op: AttentionNormalizationOp, causal: bool) -> ranks.IAttention:
+    def add_attention(
+        self, query: ITensor, key: ITensor, value: ITensor, norm_op: AttentionNormalizationOp, causal: bool
+    ) -> ranks.IAttention:
         """TensorRT's older form of add_attention_v2: causal=True is UPPER_LEFT."""
         return self.add_attention_v2(query, key, value, norm_op, CausalMaskKind.UPPER_LEFT if causal else CausalMaskKind.NONE)
 
@@ -116,7 +127,9 @@ class LayerMethods(Closed):
         """An activation function; some take alpha and beta, set on the layer."""
         return self._added(layers.IActivationLayer(self._self(), [input], type))
 
-    def add_matrix_multiply(self, input0: ITensor, op0: MatrixOperation, input1: ITensor, op1: MatrixOperation) -> layers.IMatrixMultiplyLayer:
+    def add_matrix_multiply(
+        self, input0: ITensor, op0: MatrixOperation, input1: ITensor, op1: MatrixOperation
+    ) -> layers.IMatrixMultiplyLayer:
         """A matrix product over the last two dimensions, of operands that may be transposed first."""
         return self._added(layers.IMatrixMultiplyLayer(self._self(), [input0, input1], op0, op1))
 

@@ -68,7 +68,10 @@ class Builder(EntryPoint):
         """An engine to run in this process, without the way over bytes. Raises as build_serialized_network."""
         with told(self._logger):
             if BuilderFlag.STRIP_PLAN in config._flags:
-                raise unsupported("STRIP_PLAN with build_engine_with_config", "an engine without weights does not run; build_serialized_network and refit it")
+                raise unsupported(
+                    "STRIP_PLAN with build_engine_with_config",
+                    "an engine without weights does not run; build_serialized_network and refit it",
+                )
             return ICudaEngine(self._build(network, config), self._logger, 0)
 
     def _build(self, network: INetworkDefinition, config: IBuilderConfig) -> Engine:
@@ -108,4 +111,6 @@ class Builder(EntryPoint):
         limit = config._limits.get(MemoryPoolType.WORKSPACE)
         needed = max(int(rank["activation_bytes"]) for rank in engine.describe()["ranks"])
         if limit is not None and needed > limit:
-            raise OutOfMemoryError(f"a rank takes {needed} bytes of activations and workspace for the typical shapes; the WORKSPACE limit is {limit}")
+            raise OutOfMemoryError(
+                f"a rank takes {needed} bytes of activations and workspace for the typical shapes; the WORKSPACE limit is {limit}"
+            )

@@ -31,5 +31,8 @@ class Closed:
         raise self._no(name)
 
     def _no(self, name: str) -> UnsupportedNameError:
-        reason = next((vars(kind)["_missing"][name] for kind in type(self).__mro__ if name in vars(kind).get("_missing", {})), "there is nothing like it here")
+        reason = next(
+            (vars(kind)["_missing"][name] for kind in type(self).__mro__ if name in vars(kind).get("_missing", {})),
+            "there is nothing like it here",
+        )
         return UnsupportedNameError(f"tandem.tensorrt: {type(self).__name__}.{name} is not supported: {reason}")

@@ -102,7 +102,10 @@ class IBuilderConfig(Closed):
         """MULTIDEVICE_RUNTIME_10_16 is accepted; switched off, networks that communicate are refused. No other can be switched on."""
         feature = PreviewFeature(feature)
         if enable and feature != PreviewFeature.MULTIDEVICE_RUNTIME_10_16:
-            raise unsupported(f"PreviewFeature.{feature.name}", "there are no plugins" if "PLUGIN" in feature.name else "memory of activations always follows the shapes")
+            raise unsupported(
+                f"PreviewFeature.{feature.name}",
+                "there are no plugins" if "PLUGIN" in feature.name else "memory of activations always follows the shapes",
+            )
         self._preview[feature] = enable
 
     def get_preview_feature(self, feature: PreviewFeature) -> bool:
@@ -116,7 +119,10 @@ class IBuilderConfig(Closed):
         TACTIC_SHARED_MEMORY: on-chip memory, of which ranks on the CPU take none. Others are refused."""
         pool = MemoryPoolType(pool)
         if pool not in (MemoryPoolType.WORKSPACE, MemoryPoolType.TACTIC_SHARED_MEMORY):
-            raise unsupported(f"a limit of {pool.name}", "there is no DLA" if "DLA" in pool.name else "no kernel allocates device memory while it is timed")
+            raise unsupported(
+                f"a limit of {pool.name}",
+                "there is no DLA" if "DLA" in pool.name else "no kernel allocates device memory while it is timed",
+            )
         if pool_size < 0:
             raise InvalidArgumentError(f"the limit of {pool.name} is {pool_size}, expected a number of bytes from 0")
         self._limits[pool] = pool_size
@@ -126,7 +132,9 @@ class IBuilderConfig(Closed):
         return self._limits.get(MemoryPoolType(pool), 2**63 - 1)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        """Takes a profile and returns its index. The engine has a program for each, with kernels chosen for its typical shapes, and the weights once."""
+        """Takes a profile and returns its index. The engine has a program for each, with kernels chosen for its typical shapes, and the
+        weights once.
+        """
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
@@ -203,7 +211,10 @@ class IBuilderConfig(Closed):
     @hardware_compatibility_level.setter
     def hardware_compatibility_level(self, level: HardwareCompatibilityLevel) -> None:
         if level != HardwareCompatibilityLevel.NONE:
-            raise unsupported(f"HardwareCompatibilityLevel.{HardwareCompatibilityLevel(level).name}", "kernels are the program's, for every GPU that it was built for")
+            raise unsupported(
+                f"HardwareCompatibilityLevel.{HardwareCompatibilityLevel(level).name}",
+                "kernels are the program's, for every GPU that it was built for",
+            )
 
     @property
     def runtime_platform(self) -> RuntimePlatform:
@@ -241,7 +252,9 @@ class IBuilderConfig(Closed):
 
     @property
     def device(self) -> str:
-        """Ours, not TensorRT's: "cuda" or "cpu". From the start a GPU where there is one, else the CPU; TANDEM_DEVICE in the environment says otherwise."""
+        """Ours, not TensorRT's: "cuda" or "cpu". From the start a GPU where there is one, else the CPU; TANDEM_DEVICE in the environment
+        says otherwise.
+        """
         return self._device
 
     @device.setter
@@ -250,7 +263,7 @@ class IBuilderConfig(Closed):
 
     @property
     def num_ranks(self) -> int:
-        """Ours, not TensorRT's: how many ranks run the engine, where no layer says so (groups that are not all ranks); 0: the layers say."""
+        """Ours, not TensorRT's: ranks that run the engine, where no layer says so (groups that are not all ranks); 0: the layers say."""
         return self._ranks
 
     @num_ranks.setter

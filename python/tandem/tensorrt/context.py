@@ -50,7 +50,8 @@ def checked_group(communicator: object, device: str) -> Group:
         return Group.from_nccl(communicator)
     if of_nccl(communicator):
         raise unsupported(
-            f"a communicator of NCCL ({kind.__name__})", "it joins GPUs, and this engine is for CPU ranks: give a tandem.Group, such as Group.from_env()"
+            f"a communicator of NCCL ({kind.__name__})",
+            "it joins GPUs, and this engine is for CPU ranks: give a tandem.Group, such as Group.from_env()",
         )
     raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
 
@@ -128,12 +129,16 @@ class IExecutionContext(Closed):
                 return True
             group = None if communicator is None else checked_group(communicator, self._device)
             if group is not None and self.num_ranks == 1:
-                self._logger.log(Logger.WARNING, f"the engine is for one rank and communicates with none of the {group.size} of this communicator")
+                self._logger.log(
+                    Logger.WARNING, f"the engine is for one rank and communicates with none of the {group.size} of this communicator"
+                )
                 return True
             if group is not None and group.size != self.num_ranks:
                 raise MismatchError(f"the engine is for {self.num_ranks} ranks, the communicator has {group.size}")
             if group is not None and not self._engine._engine.collectives:
-                self._logger.log(Logger.WARNING, f"the engine has no collectives: it does not communicate with the {group.size} of this communicator")
+                self._logger.log(
+                    Logger.WARNING, f"the engine has no collectives: it does not communicate with the {group.size} of this communicator"
+                )
             if self._context is not None and group is not None and self._context.rank != group.rank:
                 self._context = None
             if self._context is not None:
@@ -146,7 +151,9 @@ class IExecutionContext(Closed):
         if self._context is None:
             if self.num_ranks > 1 and self._group is None:
                 raise InvalidArgumentError(f"the engine is for {self.num_ranks} ranks: call set_communicator() on every rank first")
-            self._context = Context(self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads, profile=self._profile)
+            self._context = Context(
+                self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads, profile=self._profile
+            )
             if self._group is not None:
                 self._context.set_communicator(self._group)
             for name in self._engine._input_names:
@@ -217,8 +224,9 @@ class IExecutionContext(Closed):
         return self._profile
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: object) -> bool:
-        """The profile whose program runs from now on. Shapes that are set stay, and must fit it. Between calls at any time: work that was given
-        goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares."""
+        """The profile whose program runs from now on. Shapes that are set stay, and must fit it. Between calls at any time: work that was
+        given goes on, so the stream has nothing to wait for. All ranks must use the same one; the next call compares.
+        """
         with told(self._logger):
             self._engine._check_profile(profile_index)
             self._check_stream(stream_handle)
@@ -235,7 +243,9 @@ class IExecutionContext(Closed):
         with told(self._logger):
             self._engine._port(name)
             if isinstance(memory, bool) or not isinstance(memory, int):
-                raise InvalidArgumentError(f"the address of '{name}' is {type(memory).__name__}, expected an int, such as array.ctypes.data or tensor.data_ptr()")
+                raise InvalidArgumentError(
+                    f"the address of '{name}' is {type(memory).__name__}, expected an int, such as array.ctypes.data or tensor.data_ptr()"
+                )
             self._addresses[name] = memory
         return True
 
@@ -249,9 +259,9 @@ class IExecutionContext(Closed):
             raise unsupported(f"stream {stream_number(stream):#x}", "an engine of CPU ranks runs on the thread that calls: pass 0")
 
     def execute_async_v3(self, stream_handle: object) -> bool:
-        """On a GPU: gives the work of this rank to a stream of the caller's, 0 being CUDA's default stream, and returns True without waiting
-        for it; within a capture it becomes part of the graph, which wants a run of the same shapes before. On the CPU: runs this rank on the
-        thread that calls; pass stream 0. When it returns True outputs are written and inputs consumed.
+        """On a GPU: gives the work of this rank to a stream of the caller's, 0 being CUDA's default stream, and returns True without
+        waiting for it; within a capture it becomes part of the graph, which wants a run of the same shapes before. On the CPU: runs this
+        rank on the thread that calls; pass stream 0. When it returns True outputs are written and inputs consumed.
 
         All ranks must call; if one does not, the others get an error that names it once the deadline is over.
 
@@ -263,10 +273,14 @@ class IExecutionContext(Closed):
             context = self._bound()
             missing = [name for name in self._engine._ports if not self._addresses.get(name) and 0 not in self.get_tensor_shape(name)]
             if missing:
-                raise InvalidArgumentError(f"{', '.join(missing)}: no address was set; call set_tensor_address() for every input and output")
+                raise InvalidArgumentError(
+                    f"{', '.join(missing)}: no address was set; call set_tensor_address() for every input and output"
+                )
             shapeless = [name for name in self._engine._input_names if -1 in self.get_tensor_shape(name)]
             if shapeless:
-                raise InvalidArgumentError(f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one")
+                raise InvalidArgumentError(
+                    f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one"
+                )
             context.run_addresses(self._addresses, stream_number(stream_handle))
         return True
 

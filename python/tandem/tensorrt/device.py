@@ -16,7 +16,9 @@ def checked_device(device: str) -> str:
     if device not in ("cpu", "cuda"):
         raise InvalidArgumentError(f"device is {device!r}, expected 'cpu' or 'cuda'")
     if device not in device_kinds():
-        raise unsupported("a GPU", "this build's engines are for CPU ranks; `make cuda`, or pip with -C cmake.define.TANDEM_CUDA=ON, makes one for GPUs")
+        raise unsupported(
+            "a GPU", "this build's engines are for CPU ranks; `make cuda`, or pip with -C cmake.define.TANDEM_CUDA=ON, makes one for GPUs"
+        )
     return device
 
 

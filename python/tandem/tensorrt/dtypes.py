@@ -73,7 +73,9 @@ int8, int32, int64, uint8, bool = DataType.INT8, DataType.INT32, DataType.INT64,
 def to_word(dtype: DataType) -> str:
     """tandem's word for a type."""
     if dtype not in _words:
-        raise UnsupportedError(f"tandem.tensorrt: tensors of {DataType(dtype).name} are not supported: there are {', '.join(t.name for t in _words)}")
+        raise UnsupportedError(
+            f"tandem.tensorrt: tensors of {DataType(dtype).name} are not supported: there are {', '.join(t.name for t in _words)}"
+        )
     return _words[dtype]
 
 

@@ -33,7 +33,9 @@ class EntryPoint(Closed):
 
     @property
     def max_threads(self) -> int:
-        """How many threads a rank has, of a Builder while kernels are timed, of a Runtime while engines run; 0, unless it is set: cores / ranks."""
+        """How many threads a rank has, of a Builder while kernels are timed, of a Runtime while engines run; 0, unless it is set: cores /
+        ranks.
+        """
         return self._threads
 
     @max_threads.setter

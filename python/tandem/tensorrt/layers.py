@@ -311,7 +311,9 @@ class IReduceLayer(ILayer):
 
     _type = LayerType.REDUCE
 
-    def __init__(self, network: INetworkDefinition, inputs: Sequence[ITensor | None], op: ReduceOperation, axes: int, keep_dims: bool) -> None:
+    def __init__(
+        self, network: INetworkDefinition, inputs: Sequence[ITensor | None], op: ReduceOperation, axes: int, keep_dims: bool
+    ) -> None:
         super().__init__(network, inputs)
         if op == ReduceOperation.NONE:
             raise InvalidArgumentError(f"layer '{self._name}': ReduceOperation.NONE reduces nothing")
@@ -375,9 +377,13 @@ class INormalizationLayer(ILayer):
         x, scale, bias = (present(value) for value in inputs)
         rank, axes = len(x.shape), axes_of(self._axes)
         if not axes or axes != list(range(axes[0], rank)):
-            raise unsupported(f"axes {self._axes:#b} of layer '{self._name}'", f"the last dimensions of {rank} are normalized, without gaps")
+            raise unsupported(
+                f"axes {self._axes:#b} of layer '{self._name}'", f"the last dimensions of {rank} are normalized, without gaps"
+            )
         if scale.shape != bias.shape or any(extent != 1 for extent in scale.shape[: axes[0]]):
-            raise unsupported(f"scale {scale.shape} and bias {bias.shape} of layer '{self._name}'", "both have the normalized extents, and 1 elsewhere")
+            raise unsupported(
+                f"scale {scale.shape} and bias {bias.shape} of layer '{self._name}'", "both have the normalized extents, and 1 elsewhere"
+            )
         flat = [program.add("Reshape", [value], self._name, shape=list(value.shape[axes[0] :])) for value in (scale, bias)]
         return [program.add("LayerNorm", [x, *flat], self._name, axis=axes[0], epsilon=self._epsilon)]
 

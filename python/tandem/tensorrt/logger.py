@@ -56,7 +56,9 @@ class Logger(ILogger):
 def checked_logger(logger: object) -> ILogger:
     """`logger` itself; InvalidArgumentError if it is none."""
     if not isinstance(logger, ILogger):
-        raise InvalidArgumentError(f"tandem.tensorrt: a logger is expected, trt.Logger or a class derived from trt.ILogger, not {type(logger).__name__}")
+        raise InvalidArgumentError(
+            f"tandem.tensorrt: a logger is expected, trt.Logger or a class derived from trt.ILogger, not {type(logger).__name__}"
+        )
     return logger
 
 

@@ -155,11 +155,20 @@ class ISliceLayer(ILayer):
 
     _type = LayerType.SLICE
 
-    def __init__(self, network: INetworkDefinition, inputs: Sequence[ITensor | None], start: Sequence[int], shape: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(
+        self,
+        network: INetworkDefinition,
+        inputs: Sequence[ITensor | None],
+        start: Sequence[int],
+        shape: Sequence[int],
+        stride: Sequence[int],
+    ) -> None:
         super().__init__(network, inputs)
         self._start, self._shape, self._stride = Dims(start), Dims(shape), Dims(stride)
         if not len(self._start) == len(self._shape) == len(self._stride):
-            raise InvalidArgumentError(f"layer '{self._name}': start, shape and stride have {len(self._start)}, {len(self._shape)} and {len(self._stride)} numbers")
+            raise InvalidArgumentError(
+                f"layer '{self._name}': start, shape and stride have {len(self._start)}, {len(self._shape)} and {len(self._stride)} numbers"
+            )
         if any(step < 1 for step in self._stride):
             raise unsupported(f"stride {self._stride} of layer '{self._name}'", "strides start at 1")
 
@@ -181,7 +190,9 @@ class ISliceLayer(ILayer):
     def _lower(self, program: Program, inputs: list[Value | None]) -> list[Value]:
         ends = [b + (n - 1) * s + 1 if n > 0 else b for b, n, s in zip(self._start, self._shape, self._stride, strict=True)]
         axes = list(range(len(self._start)))
-        return [program.add("Slice", [present(inputs[0])], self._name, starts=list(self._start), ends=ends, axes=axes, steps=list(self._stride))]
+        return [
+            program.add("Slice", [present(inputs[0])], self._name, starts=list(self._start), ends=ends, axes=axes, steps=list(self._stride))
+        ]
 
 
 class IGatherLayer(ILayer):

@@ -25,7 +25,8 @@ __all__ = ["INetworkDefinition"]
 class INetworkDefinition(LayerMethods):
     """Inputs, layers and outputs, as one rank runs them; Builder.create_network makes one. Strongly typed, explicit batch.
 
-    Layers may change until a build. What is wrong with one is told when a shape that follows from it is asked for, at the latest by the build.
+    Layers may change until a build. What is wrong with one is told when a shape that follows from it is asked for, at the latest by the
+    build.
     """
 
     def __init__(self, builder: Builder, logger: ILogger) -> None:
@@ -69,7 +70,9 @@ class INetworkDefinition(LayerMethods):
             raise InvalidArgumentError(f"an input cannot be called '{name}': {'the name is taken' if name else 'it needs a name'}")
         to_word(DataType(dtype))
         if any(extent < -1 for extent in shape):
-            raise InvalidArgumentError(f"input '{name}' has shape {tuple(shape)}; an extent is at least 0, or -1 if it is chosen at run time")
+            raise InvalidArgumentError(
+                f"input '{name}' has shape {tuple(shape)}; an extent is at least 0, or -1 if it is chosen at run time"
+            )
         self._inputs.append(ITensor(self, name, declared=(DataType(dtype), Dims(shape))))
         self._changed(None)
         return self._inputs[-1]
@@ -155,7 +158,9 @@ class INetworkDefinition(LayerMethods):
 
     def _own(self, tensor: ITensor | None, where: str) -> None:
         if tensor is not None and (not isinstance(tensor, ITensor) or tensor._network is not self):
-            what = f"'{tensor.name}' belongs to another network" if isinstance(tensor, ITensor) else f"{type(tensor).__name__} is no ITensor"
+            what = (
+                f"'{tensor.name}' belongs to another network" if isinstance(tensor, ITensor) else f"{type(tensor).__name__} is no ITensor"
+            )
             raise InvalidArgumentError(f"{where}: {what}")
 
     def _is_taken(self, name: str, but: ITensor | None) -> bool:

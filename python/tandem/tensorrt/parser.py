@@ -47,7 +47,11 @@ def _code(error: Error) -> ErrorCode:
 class ParserError(Closed):
     """Why a model could not be parsed; str() is the whole sentence."""
 
-    _missing = {"file": "errors name the node of the model", "line": "errors name the node of the model", "func": "errors name the node of the model"}
+    _missing = {
+        "file": "errors name the node of the model",
+        "line": "errors name the node of the model",
+        "func": "errors name the node of the model",
+    }
 
     def __init__(self, error: Error) -> None:
         self._error = error

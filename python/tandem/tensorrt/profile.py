@@ -21,10 +21,14 @@ class IOptimizationProfile(Closed):
         """The range of an input by name: three shapes of one rank, min <= opt <= max in every extent, in elements."""
         shapes = (Dims(min), Dims(opt), Dims(max))
         if len({len(shape) for shape in shapes}) != 1:
-            raise InvalidArgumentError(f"profile of '{input}': min, opt and max have {', '.join(str(len(s)) for s in shapes)} dimensions, expected the same number")
+            raise InvalidArgumentError(
+                f"profile of '{input}': min, opt and max have {', '.join(str(len(s)) for s in shapes)} dimensions, expected the same number"
+            )
         for d, (low, typical, high) in enumerate(zip(*shapes, strict=True)):
             if not 0 <= low <= typical <= high:
-                raise InvalidArgumentError(f"profile of '{input}': dimension {d} has {low}, {typical}, {high}, expected 0 <= min <= opt <= max")
+                raise InvalidArgumentError(
+                    f"profile of '{input}': dimension {d} has {low}, {typical}, {high}, expected 0 <= min <= opt <= max"
+                )
         self._shapes[input] = shapes
 
     def get_shape(self, input: str) -> list[Dims]:

@@ -68,7 +68,9 @@ class IDistCollectiveLayer(ManyRanks):
         if self._operation in _rooted and self._groups and not all(root in group for group in self._groups) and len(self._groups) == 1:
             raise InvalidArgumentError(f"layer '{self._name}': root {root} is not in group {self._groups[0]}")
         if self._operation in _rooted and len(self._groups) > 1:
-            raise unsupported(f"{name} of layer '{self._name}' over {len(self._groups)} groups", "root is one rank, and only one group has it")
+            raise unsupported(
+                f"{name} of layer '{self._name}' over {len(self._groups)} groups", "root is one rank, and only one group has it"
+            )
 
     @property
     def groups(self) -> list[list[int]]:
@@ -79,7 +81,8 @@ class IDistCollectiveLayer(ManyRanks):
         sizes = {len(group) for group in self._groups}
         if self._groups and sizes != {self._num_ranks}:
             raise InvalidArgumentError(
-                f"layer '{self._name}': num_ranks is {self._num_ranks}, but its groups have {' and '.join(map(str, sorted(sizes)))} ranks; set num_ranks to that number"
+                f"layer '{self._name}': num_ranks is {self._num_ranks}, but its groups have "
+                f"{' and '.join(map(str, sorted(sizes)))} ranks; set num_ranks to that number"
             )
         if self._operation in _rooted and not self._groups and self._root >= self._num_ranks:
             raise InvalidArgumentError(f"layer '{self._name}': root {self._root} is no rank of {self._num_ranks}")
@@ -116,7 +119,15 @@ class IAttention(ManyRanks):
         "set_metadata": "set the property metadata",
     }
 
-    def __init__(self, network: INetworkDefinition, query: ITensor, key: ITensor, value: ITensor, norm_op: AttentionNormalizationOp, causal: CausalMaskKind) -> None:
+    def __init__(
+        self,
+        network: INetworkDefinition,
+        query: ITensor,
+        key: ITensor,
+        value: ITensor,
+        norm_op: AttentionNormalizationOp,
+        causal: CausalMaskKind,
+    ) -> None:
         super().__init__(network, [query, key, value])
         self.norm_op = norm_op
         self._causal = CausalMaskKind(causal)
@@ -211,7 +222,14 @@ class IAttention(ManyRanks):
 
     def _lower(self, program: Program, inputs: list[Value | None]) -> list[Value]:
         if self._mask and self._causal != CausalMaskKind.NONE:
-            raise InvalidArgumentError(f"layer '{self._name}': a mask and CausalMaskKind.{self._causal.name} exclude each other, as in TensorRT: put both into the mask")
+            raise InvalidArgumentError(
+                f"layer '{self._name}': a mask and CausalMaskKind.{self._causal.name} exclude each other, as in TensorRT: "
+                "put both into the mask"
+            )
         q, k, v = (present(x) for x in inputs[:3])
         causal = _causal_words[self._causal]
-        return [program.network.attention(q, k, v, scale=1.0, causal=causal, mask=inputs[3], key_lengths=inputs[4], num_ranks=self._num_ranks, name=self._name)]
+        return [
+            program.network.attention(
+                q, k, v, scale=1.0, causal=causal, mask=inputs[3], key_lengths=inputs[4], num_ranks=self._num_ranks, name=self._name
+            )
+        ]

@@ -45,7 +45,8 @@ class Runtime(EntryPoint):
 
 
 class ICudaEngine(Closed):
-    """An engine, immutable, shared by any number of contexts and threads; one for all ranks. The name is TensorRT's: it may run on CPU ranks.
+    """An engine, immutable, shared by any number of contexts and threads; one for all ranks. The name is TensorRT's: it may run on CPU
+    ranks.
 
     Inputs come first, then outputs. Shapes are those of what one rank holds, -1 where each run chooses.
     """
@@ -236,5 +237,7 @@ class ICudaEngine(Closed):
             if strategy == ExecutionContextAllocationStrategy.USER_MANAGED:
                 raise unsupported("ExecutionContextAllocationStrategy.USER_MANAGED", "ranks on the CPU allocate host memory themselves")
             if not self._engine.has_weights:
-                raise InvalidArgumentError("the engine was built with STRIP_PLAN and has no weights: write it to a file and run `tandem refit`")
+                raise InvalidArgumentError(
+                    "the engine was built with STRIP_PLAN and has no weights: write it to a file and run `tandem refit`"
+                )
             return IExecutionContext(self)

@@ -27,7 +27,9 @@ class ITensor(Closed):
         "allowed_formats": "elements always lie dense and row-major",
     }
 
-    def __init__(self, network: INetworkDefinition, name: str, layer: ILayer | None = None, declared: tuple[DataType, Dims] | None = None) -> None:
+    def __init__(
+        self, network: INetworkDefinition, name: str, layer: ILayer | None = None, declared: tuple[DataType, Dims] | None = None
+    ) -> None:
         self._network = network
         self._name = name
         self._layer = layer
@@ -120,7 +122,9 @@ class ITensor(Closed):
 
     def _refuse_parsed(self) -> None:
         if self in self._network._parsed_inputs:
-            raise unsupported(f"changing input '{self._name}' of a parsed model", "a profile fixes extents; other names and types are those of the file")
+            raise unsupported(
+                f"changing input '{self._name}' of a parsed model", "a profile fixes extents; other names and types are those of the file"
+            )
 
     def __repr__(self) -> str:
         return f"ITensor({self._name!r})"
@@ -133,7 +137,7 @@ class ITensor(Closed):
 
 
 class ILayer(Closed):
-    """A layer of a network. Settings may be changed at any time before a build; what is wrong is told then, or when a shape is asked for."""
+    """A layer of a network. Settings may be changed until a build; what is wrong is told then, or when a shape is asked for."""
 
     _missing = {
         "precision": "networks are strongly typed: add a cast layer",
@@ -203,7 +207,9 @@ class ILayer(Closed):
         self._changed()
 
     def get_output(self, index: int) -> ITensor:
-        """Result `index`; None where there is none, which its type does not say: TensorRT's does not either, and programs are written for that."""
+        """Result `index`; None where there is none, which its type does not say: TensorRT's does not either, and programs are written for
+        that.
+        """
         return self._outputs[index] if 0 <= index < len(self._outputs) else None  # type: ignore[return-value]
 
     @property
@@ -214,7 +220,10 @@ class ILayer(Closed):
     @num_ranks.setter
     def num_ranks(self, ranks: int) -> None:
         if ranks != 1:
-            raise unsupported(f"num_ranks of layer '{self._name}'", "only collectives and attention run on several ranks; others run on each rank by itself")
+            raise unsupported(
+                f"num_ranks of layer '{self._name}'",
+                "only collectives and attention run on several ranks; others run on each rank by itself",
+            )
 
     def _changed(self) -> None:
         self._network._changed(self)

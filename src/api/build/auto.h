@@ -11,18 +11,18 @@ namespace tandem {
 
 // What one rank of the machine can do; the defaults are those of a server's core and its share of the memory.
 struct Machine {
-  double flops = 60e9;          // per second, in matrix products
-  double bandwidth = 8e9;       // bytes per second, of memory
-  double link = 4e9;            // bytes per second, between ranks
-  double latency = 10e-6;       // seconds a collective takes at least
-  double memory = 0;            // bytes a rank may use; 0: the host's memory / ranks
+  double flops = 60e9;     // per second, in matrix products
+  double bandwidth = 8e9;  // bytes per second, of memory
+  double link = 4e9;       // bytes per second, between ranks
+  double latency = 10e-6;  // seconds a collective takes at least
+  double memory = 0;       // bytes a rank may use; 0: the host's memory / ranks
 };
 
 struct Cost {
   Mesh mesh;
-  double seconds = 0;           // of a step at the optimal shapes
-  double bytes = 0;             // weights and activations of a rank
-  std::string refused;          // why the mesh cannot be had; empty if it can
+  double seconds = 0;   // of a step at the optimal shapes
+  double bytes = 0;     // weights and activations of a rank
+  std::string refused;  // why the mesh cannot be had; empty if it can
 };
 
 // The cost of a plan's first program at the optimum of its first profile.

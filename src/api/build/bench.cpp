@@ -21,7 +21,8 @@ struct Times {
   double min = 0, median = 0, p99 = 0;  // seconds
 };
 
-Times run_often(Model& model, const RankArrays& inputs, int runs, RankArrays& outputs, const ProgressCallback& progress, const std::string& what) {
+Times run_often(Model& model, const RankArrays& inputs, int runs, RankArrays& outputs, const ProgressCallback& progress,
+                const std::string& what) {
   if (runs < 1) fail(ErrorCode::invalid_argument, "{} runs time nothing", runs);
   for (int i = 0; i < 3; ++i) outputs = model.run(inputs);
   std::vector<double> seconds;
@@ -31,14 +32,18 @@ Times run_often(Model& model, const RankArrays& inputs, int runs, RankArrays& ou
     seconds.push_back(model.last_seconds());
   }
   std::ranges::sort(seconds);
-  const auto at = [&](double part) { return seconds[std::min(seconds.size() - 1, static_cast<std::size_t>(part * static_cast<double>(seconds.size())))]; };
+  const auto at = [&](double part) {
+    return seconds[std::min(seconds.size() - 1, static_cast<std::size_t>(part * static_cast<double>(seconds.size())))];
+  };
   return {seconds.front(), at(0.5), at(0.99)};
 }
 
 Engine engine_of(std::shared_ptr<Module> module) {
   auto data = std::make_shared<EngineData>();
   data->plans.push_back(std::make_shared<Plan>(build_plan(*module)));
-  data->weights = [module](const PlanWeight& weight, int) { return run_recipe(*weight.recipe, [&](const std::string& name) { return module->source(name); }, {}); };
+  data->weights = [module](const PlanWeight& weight, int) {
+    return run_recipe(*weight.recipe, [&](const std::string& name) { return module->source(name); }, {});
+  };
   return Engine(std::move(data));
 }
 
@@ -62,7 +67,9 @@ double difference(const Tensor& want, const Tensor& got) {
   return largest > 0 ? worst / largest : worst;
 }
 
-double tolerance(DType dtype) { return dtype == DType::f16 ? 2e-2 : dtype == DType::bf16 ? 1e-1 : dtype == DType::f32 ? 1e-5 : is_float(dtype) ? 1 : 0; }
+double tolerance(DType dtype) {
+  return dtype == DType::f16 ? 2e-2 : dtype == DType::bf16 ? 1e-1 : dtype == DType::f32 ? 1e-5 : is_float(dtype) ? 1 : 0;
+}
 
 // ---- collectives
 
@@ -91,7 +98,10 @@ double reduced(const std::string& reduce, const std::vector<Tensor>& in, std::in
   double value = in[0].at(i);
   for (std::size_t r = 1; r < in.size(); ++r) {
     const double next = in[r].at(i);
-    value = reduce == "prod" ? value * next : reduce == "max" ? std::max(value, next) : reduce == "min" ? std::min(value, next) : value + next;
+    value = reduce == "prod"  ? value * next
+            : reduce == "max" ? std::max(value, next)
+            : reduce == "min" ? std::min(value, next)
+                              : value + next;
   }
   return reduce == "avg" ? value / static_cast<double>(in.size()) : value;
 }
@@ -122,7 +132,8 @@ double check_collective(const CollectiveInfo& row, const CollectiveBench& option
   for (int rank = 0; rank < options.ranks; ++rank) {
     const Tensor got = to_tensor(outputs.at("y").at(static_cast<std::size_t>(rank)));
     Tensor want(DType::f64, got.shape());
-    for (std::int64_t i = 0; i < want.count(); ++i) store_element(DType::f64, want.mutable_data(), i, expected(row, options.reduce, in, rank, i));
+    for (std::int64_t i = 0; i < want.count(); ++i)
+      store_element(DType::f64, want.mutable_data(), i, expected(row, options.reduce, in, rank, i));
     worst = std::max(worst, difference(want, got));
   }
   if (worst > tolerance(options.dtype) * options.ranks)
@@ -135,8 +146,11 @@ double bus_bytes(const CollectiveInfo& row, double bytes, int ranks) {
   const double share = (ranks - 1.0) / ranks;
   switch (row.kind) {
     case Collective::all_reduce: return 2 * share * bytes;
-    case Collective::all_gather: case Collective::gather: return (ranks - 1.0) * bytes;
-    case Collective::reduce_scatter: case Collective::all_to_all: case Collective::scatter: return share * bytes;
+    case Collective::all_gather:
+    case Collective::gather: return (ranks - 1.0) * bytes;
+    case Collective::reduce_scatter:
+    case Collective::all_to_all:
+    case Collective::scatter: return share * bytes;
     default: return bytes;
   }
 }
@@ -148,9 +162,11 @@ CollectiveTime time_collective(const CollectiveInfo& row, const CollectiveBench&
   RankArrays inputs, outputs;
   for (int rank = 0; rank < options.ranks; ++rank) inputs["x"].push_back(random_array(options.dtype, {elements}, generator));
   Model model(collective_engine(row, options, elements), options.team);
-  const Times times = run_often(model, inputs, options.runs, outputs, options.progress,
-                                fmt::format("timing {} of {} bytes", row.name, elements * static_cast<std::int64_t>(bytes(options.dtype, 1))));
-  CollectiveTime result{std::string(row.name), elements * static_cast<std::int64_t>(bytes(options.dtype, 1)), times.min, times.median, times.p99, 0, 0};
+  const Times times =
+      run_often(model, inputs, options.runs, outputs, options.progress,
+                fmt::format("timing {} of {} bytes", row.name, elements * static_cast<std::int64_t>(bytes(options.dtype, 1))));
+  CollectiveTime result{
+      std::string(row.name), elements * static_cast<std::int64_t>(bytes(options.dtype, 1)), times.min, times.median, times.p99, 0, 0};
   for (double* us : {&result.min_us, &result.median_us, &result.p99_us}) *us *= 1e6 / kCallsInARow;
   result.bus_gb_s = bus_bytes(row, static_cast<double>(result.bytes), options.ranks) / result.median_us / 1e3;
   result.error = check_collective(row, options, inputs, outputs);
@@ -162,12 +178,15 @@ CollectiveTime time_collective(const CollectiveInfo& row, const CollectiveBench&
 Engine attention_engine(const AttentionBench& o, int ranks) {
   auto module = std::make_shared<Module>(all_ops());
   Graph& graph = module->add_graph("main");
-  const auto input = [&](const char* name, std::int64_t heads) { return graph.add_input(name, {o.dtype, {o.batch, heads, o.sequence, o.head_size}}); };
+  const auto input = [&](const char* name, std::int64_t heads) {
+    return graph.add_input(name, {o.dtype, {o.batch, heads, o.sequence, o.head_size}});
+  };
   Value *q = input("q", o.heads), *k = input("k", o.kv_heads), *v = input("v", o.kv_heads);
   GraphBuilder builder(graph);
   builder.set_context("attention");
-  graph.outputs().push_back({"y", builder.add("Attention", {q, k, v}, {{"scale", 1 / std::sqrt(static_cast<double>(o.head_size))},
-                                                                       {"causal", std::string(o.causal ? "upper_left" : "none")}})});
+  graph.outputs().push_back({"y", builder.add("Attention", {q, k, v},
+                                              {{"scale", 1 / std::sqrt(static_cast<double>(o.head_size))},
+                                               {"causal", std::string(o.causal ? "upper_left" : "none")}})});
   PipelineOptions pipeline;
   if (ranks > 1) pipeline.pass.mesh = Mesh({{"cp", ranks}});
   run_pipeline(*module, pipeline);
@@ -191,9 +210,12 @@ std::vector<CollectiveTime> bench_collectives(const CollectiveBench& options) {
 std::vector<AttentionTime> bench_attention(const AttentionBench& options) {
   std::mt19937 generator(7);
   RankArrays inputs, outputs;
-  const auto array = [&](std::int64_t heads) { return std::vector{random_array(options.dtype, {options.batch, heads, options.sequence, options.head_size}, generator)}; };
+  const auto array = [&](std::int64_t heads) {
+    return std::vector{random_array(options.dtype, {options.batch, heads, options.sequence, options.head_size}, generator)};
+  };
   inputs = {{"q", array(options.heads)}, {"k", array(options.kv_heads)}, {"v", array(options.kv_heads)}};
-  const double flop = 4.0 * static_cast<double>(options.batch * options.heads * options.sequence * options.sequence * options.head_size) / (options.causal ? 2 : 1);
+  const double flop = 4.0 * static_cast<double>(options.batch * options.heads * options.sequence * options.sequence * options.head_size) /
+                      (options.causal ? 2 : 1);
   std::vector<AttentionTime> times;
   Tensor reference;
   for (const int ranks : options.ranks > 1 ? std::vector{1, options.ranks} : std::vector{1}) {
@@ -202,11 +224,13 @@ std::vector<AttentionTime> bench_attention(const AttentionBench& options) {
     const Times t = run_often(model, inputs, options.runs, outputs, options.progress,
                               fmt::format("timing attention over {} rank{}", ranks, ranks == 1 ? "" : "s"));
     AttentionTime& time = times.emplace_back(AttentionTime{ranks, t.min * 1e3, t.median * 1e3, t.p99 * 1e3, flop / t.median / 1e9, 0, {}});
-    for (const CollectiveReport& use : engine.collectives()) time.exchange += fmt::format("{}{} ({} bytes)", time.exchange.empty() ? "" : ", ", use.operation, use.bytes);
+    for (const CollectiveReport& use : engine.collectives())
+      time.exchange += fmt::format("{}{} ({} bytes)", time.exchange.empty() ? "" : ", ", use.operation, use.bytes);
     const Tensor got = to_tensor(outputs.at("y").at(0));
     if (ranks == 1) reference = got;
     else time.error = difference(reference, got);
-    if (time.error > tolerance(options.dtype)) fail(ErrorCode::internal, "attention over {} ranks is off by {:.2e} of the largest magnitude", ranks, time.error);
+    if (time.error > tolerance(options.dtype))
+      fail(ErrorCode::internal, "attention over {} ranks is off by {:.2e} of the largest magnitude", ranks, time.error);
   }
   return times;
 }

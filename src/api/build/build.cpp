@@ -16,7 +16,8 @@ namespace {
 std::int64_t whole_number(std::string_view text, std::string_view of) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < 0) fail(ErrorCode::invalid_argument, "'{}' in shape '{}' is no extent", text, of);
+  if (error != std::errc{} || end != text.data() + text.size() || value < 0)
+    fail(ErrorCode::invalid_argument, "'{}' in shape '{}' is no extent", text, of);
   return value;
 }
 
@@ -58,11 +59,13 @@ void check_ranks(const Module& module, int ranks, int rank) {
     const std::int64_t written = node->attributes.integer("num_ranks");
     const RankLists& groups = node->attributes.get<RankLists>("groups");
     if (groups.empty() && written != ranks)
-      throw Error(ErrorCode::mismatch, fmt::format("it is for {} ranks, but the model is to run on {}", written, ranks), node->label(), rank);
+      throw Error(ErrorCode::mismatch, fmt::format("it is for {} ranks, but the model is to run on {}", written, ranks), node->label(),
+                  rank);
     for (const auto& group : groups)
       for (const std::int64_t member : group)
         if (member >= ranks)
-          throw Error(ErrorCode::mismatch, fmt::format("its group names rank {}, but the model is to run on {} ranks", member, ranks), node->label(), rank);
+          throw Error(ErrorCode::mismatch, fmt::format("its group names rank {}, but the model is to run on {} ranks", member, ranks),
+                      node->label(), rank);
   }
 }
 
@@ -105,7 +108,8 @@ Engine build(const std::string& path, const BuildOptions& options) {
   const bool per_rank = is_per_rank(path);
   if (per_rank && options.ranks < 1) fail(ErrorCode::invalid_argument, "{} names a file per rank; say how many with --ranks", path);
   std::vector<Draft> drafts;
-  for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank) drafts.push_back(read_draft(path_of_rank(path, rank), options, per_rank ? rank : -1));
+  for (int rank = 0; rank < (per_rank ? options.ranks : 1); ++rank)
+    drafts.push_back(read_draft(path_of_rank(path, rank), options, per_rank ? rank : -1));
   return finish(std::move(drafts), options);
 }
 
@@ -113,7 +117,8 @@ Engine open_model(const std::string& path, const BuildOptions& options, const Lo
   if (!is_engine_file(path)) return build(path, options);
   Engine engine = load_engine(path, load);
   if (!options.mesh.empty() && Mesh::parse(options.mesh) != engine.data().plan().mesh)
-    fail(ErrorCode::mismatch, "{} is built for mesh {}, asked for is {}", path, engine.mesh().empty() ? "of one rank" : engine.mesh(), options.mesh);
+    fail(ErrorCode::mismatch, "{} is built for mesh {}, asked for is {}", path, engine.mesh().empty() ? "of one rank" : engine.mesh(),
+         options.mesh);
   if (!options.device.empty() && options.device != engine.data().plan().device)
     fail(ErrorCode::mismatch, "{} is built for device {}, asked for is {}", path, engine.data().plan().device, options.device);
   if (options.ranks > 0 && options.ranks != engine.ranks())

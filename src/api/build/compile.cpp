@@ -20,7 +20,8 @@ namespace {
 
 DType half_type(const std::string& word) {
   const DType dtype = parse_dtype(word);
-  if (dtype != DType::f16 && dtype != DType::bf16) fail(ErrorCode::invalid_argument, "cannot compute in {} instead of f32; f16 and bf16 are possible", word);
+  if (dtype != DType::f16 && dtype != DType::bf16)
+    fail(ErrorCode::invalid_argument, "cannot compute in {} instead of f32; f16 and bf16 are possible", word);
   return dtype;
 }
 
@@ -87,7 +88,8 @@ void compile(Draft& draft, const BuildOptions& options, bool same_program) {
     pipeline.pass.mesh = choose_mesh(*draft.module, pipeline, options.ranks, notice);
     draft.module->notices.push_back(notice);
   } else if (options.ranks > 0 && options.ranks != pipeline.pass.mesh.size()) {
-    fail(ErrorCode::invalid_argument, "mesh {} has {} ranks, not {}", pipeline.pass.mesh.to_string(), pipeline.pass.mesh.size(), options.ranks);
+    fail(ErrorCode::invalid_argument, "mesh {} has {} ranks, not {}", pipeline.pass.mesh.to_string(), pipeline.pass.mesh.size(),
+         options.ranks);
   }
   run_pipeline(*draft.module, pipeline);
   if (draft.world) place_all(draft);  // again: passes may have put other values in the place of outputs
@@ -105,7 +107,8 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   plan.kernels = options.kernels;
   plan.built_with = built_with(options, threads);
   if (options.timed && (plan.device == "cpu" || cuda_device_count() > 0)) plan.measure = make_measure(plan.device, threads);
-  if (plan.device == "cuda") plan.sm = !options.target.empty() ? sm_of_target(options.target) : cuda_device_count() > 0 ? open_device("cuda", 0)->sm() : 0;
+  if (plan.device == "cuda")
+    plan.sm = !options.target.empty() ? sm_of_target(options.target) : cuda_device_count() > 0 ? open_device("cuda", 0)->sm() : 0;
   plan.cache = &cache;
   plan.machine = plan.device == "cpu" || !plan.measure ? machine_name(threads) : open_device(plan.device, 0)->name();
   plan.progress = [&options, name = draft.name](std::size_t step, std::size_t steps) {
@@ -117,7 +120,9 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
 }  // namespace
 
 Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
-  const auto has_strategy = [&](const std::string& axis) { return options.strategies.contains(axis) || axis == "tp" || axis == "cp" || axis == "dp"; };
+  const auto has_strategy = [&](const std::string& axis) {
+    return options.strategies.contains(axis) || axis == "tp" || axis == "cp" || axis == "dp";
+  };
   if (!options.device.empty() && !has_device_kind(options.device)) open_device(options.device, 0);  // says why not
   const Mesh mesh = Mesh::parse(options.mesh);
   if (!drafts.at(0).world)
@@ -136,7 +141,8 @@ Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
   const Mesh built = data->plan().mesh;
   data->weights = [modules, built](const PlanWeight& weight, int rank) {
     const Module& module = *modules[modules.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
+    return run_recipe(
+        *weight.recipe, [&](const std::string& name) { return module.source(name); }, coordinates(built, rank));
   };
   return Engine(std::move(data));
 }

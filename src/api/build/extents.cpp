@@ -16,7 +16,8 @@ void collect(const AttributeValue& value, std::set<std::string>& into) {
 }
 
 // The product of what a dimension consists of must be its extent.
-void require_factors(GraphBuilder& builder, const ShardingRule& rule, const std::vector<Dim>& dims, const std::vector<ShardingRule::DimFactors>& factors) {
+void require_factors(GraphBuilder& builder, const ShardingRule& rule, const std::vector<Dim>& dims,
+                     const std::vector<ShardingRule::DimFactors>& factors) {
   for (std::size_t d = 0; d < dims.size() && d < factors.size(); ++d) {
     if (factors[d].empty()) continue;
     Dim extent = 1;
@@ -48,7 +49,8 @@ void require_gather_elements(GraphBuilder& builder, const Node& node) {
   const std::size_t rank = node.operand(0)->type.dims.size();
   const std::int64_t axis = node.attributes.integer("axis");
   for (std::size_t d = 0; d < rank; ++d)
-    if (d != static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis)) at_most(builder, extent(node, 1, d), extent(node, 0, d));
+    if (d != static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis))
+      at_most(builder, extent(node, 1, d), extent(node, 0, d));
 }
 
 // updates: the indices' leading extents, then those of the slices.
@@ -84,7 +86,9 @@ void check_symbols(const Graph& graph, const std::vector<Type>& inputs, const Me
     for (const std::string& symbol : used)
       if (!known.contains(symbol))
         throw Error(ErrorCode::invalid_argument,
-                    fmt::format("'{}' is {}", symbol, symbol.starts_with('@') ? "no coordinate of the network's mesh" : "the extent of no input by itself, so that nothing gives its value"),
+                    fmt::format("'{}' is {}", symbol,
+                                symbol.starts_with('@') ? "no coordinate of the network's mesh"
+                                                        : "the extent of no input by itself, so that nothing gives its value"),
                     node);
   };
   check_used("");

@@ -16,13 +16,13 @@
 namespace tandem {
 namespace {
 
-constexpr std::size_t kLargest = std::size_t{1} << 30;  // bytes of operands and results
-constexpr int kRuns = 7;                                // the same on all ranks, since a collective takes all of them
-constexpr std::int64_t kWholeLength = 1 << 30;          // more than any sequence: what is past the extent is cut off
-constexpr std::int64_t kLongRun = 50'000'000;           // nanoseconds from which on one run is enough
-constexpr int kCallsOnGpu = 10;                         // before they are recorded: hide what starting one costs
-constexpr std::size_t kMostCalls = 20;                  // in a recording
-constexpr std::int64_t kRunOnGpu = 2'000'000;           // nanoseconds that a run of several calls takes about
+constexpr std::size_t kLargest = std::size_t{1} << 30;      // bytes of operands and results
+constexpr int kRuns = 7;                                    // the same on all ranks, since a collective takes all of them
+constexpr std::int64_t kWholeLength = 1 << 30;              // more than any sequence: what is past the extent is cut off
+constexpr std::int64_t kLongRun = 50'000'000;               // nanoseconds from which on one run is enough
+constexpr int kCallsOnGpu = 10;                             // before they are recorded: hide what starting one costs
+constexpr std::size_t kMostCalls = 20;                      // in a recording
+constexpr std::int64_t kRunOnGpu = 2'000'000;               // nanoseconds that a run of several calls takes about
 constexpr std::size_t kColdBytes = std::size_t{256} << 20;  // of operands in turn, so that none is found in the cache of a GPU
 
 Shape extents(const Type& type) {
@@ -42,7 +42,8 @@ std::int64_t bound_of(const OpCall& call, std::size_t operand) {
   if (op == "GatherND" && operand == 1) {
     const auto first = static_cast<std::size_t>(call.attributes.integer("batch_dims"));
     std::int64_t least = extent(0, first);
-    for (std::int64_t i = 1; i < call.operand(1).dims.back().constant(); ++i) least = std::min(least, extent(0, first + static_cast<std::size_t>(i)));
+    for (std::int64_t i = 1; i < call.operand(1).dims.back().constant(); ++i)
+      least = std::min(least, extent(0, first + static_cast<std::size_t>(i)));
     return least;
   }
   return 1;
@@ -90,8 +91,14 @@ std::size_t size_of(const OpCall& call) {
 class TrialRun {
  public:
   TrialRun(const Trial& trial, int threads, Group* group)
-      : trial_(trial), device_(open_device(trial.kernel.device, group ? group->rank() : 0)), on_device_(*device_), stream_(device_->make_stream(threads)), alone_(!group) {
-    const std::size_t sets = device_->is_host() || group ? 1 : std::clamp<std::size_t>(kColdBytes / std::max<std::size_t>(1, size_of(trial.call)), 1, kMostCalls);
+      : trial_(trial),
+        device_(open_device(trial.kernel.device, group ? group->rank() : 0)),
+        on_device_(*device_),
+        stream_(device_->make_stream(threads)),
+        alone_(!group) {
+    const std::size_t sets = device_->is_host() || group
+                                 ? 1
+                                 : std::clamp<std::size_t>(kColdBytes / std::max<std::size_t>(1, size_of(trial.call)), 1, kMostCalls);
     place_operands(static_cast<unsigned>(group ? group->rank() : 0), sets);
     stream_->wait(Deadline::after(kStepDeadline));
     if (group && !device_->is_host()) gpu_group_ = make_gpu_group(*group, *device_, {}, nullptr);  // as contexts do
@@ -102,7 +109,12 @@ class TrialRun {
       if (!packed_.back()) break;
     }
     const auto args = [&](std::size_t set) {
-      return PrepareArgs{trial.call, std::span<const std::byte* const>(weights_).subspan(set * count, count), packed_.empty() ? nullptr : packed_[set].get(), threads, used, device_.get()};
+      return PrepareArgs{trial.call,
+                         std::span<const std::byte* const>(weights_).subspan(set * count, count),
+                         packed_.empty() ? nullptr : packed_[set].get(),
+                         threads,
+                         used,
+                         device_.get()};
     };
     std::vector<std::string> algorithms;
     if (trial.kernel.algorithms) algorithms = trial.kernel.algorithms(args(0));
@@ -139,9 +151,9 @@ class TrialRun {
   struct Variant {
     std::string algorithm;
     std::vector<std::unique_ptr<PreparedKernel>> kernels = {};  // one, or one per set where each has packed its weights
-    std::unique_ptr<Recording> recording = nullptr;  // of `calls` calls, as contexts run on GPUs
+    std::unique_ptr<Recording> recording = nullptr;             // of `calls` calls, as contexts run on GPUs
     std::size_t calls = 1;
-    bool is_long = false;  // one run is enough
+    bool is_long = false;                  // one run is enough
     std::vector<std::int64_t> times = {};  // nanoseconds a call
   };
 
@@ -161,7 +173,8 @@ class TrialRun {
     for (std::size_t i = 0; i < variant.calls; ++i) {
       const bool early = i > 0 && trial_.kernel.dependent && can_start_early(*device_);  // as after a step of a plan that lets it
       const auto operands = std::span<const std::byte* const>(operand_data_).subspan(i % sets_ * count, count);
-      variant.kernels[i % variant.kernels.size()]->run({operands, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline), early, early ? resident : 0});
+      variant.kernels[i % variant.kernels.size()]->run(
+          {operands, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline), early, early ? resident : 0});
     }
   }
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "api/build/network_state.h"
-#include "api/run/engine_data.h"
 #include "api/build/op_attributes.h"
+#include "api/run/engine_data.h"
 #include "core/check.h"
 #include "graph/profile.h"
 #include "graph/text.h"
@@ -31,7 +31,8 @@ void check_extents(const std::string& name, const std::vector<Dim>& dims) {
 std::optional<Placement> placement_of(const NetworkState& state, const std::string& name, const std::string& text, const Type& global) {
   if (text.empty() || text == "local") return std::nullopt;
   if (!state.for_mesh)
-    fail(ErrorCode::invalid_argument, "'{}' is placed as '{}', but the network has no mesh: make it for one, or place its inputs and outputs at build", name, text);
+    fail(ErrorCode::invalid_argument,
+         "'{}' is placed as '{}', but the network has no mesh: make it for one, or place its inputs and outputs at build", name, text);
   return Placement{global, sharding::parse_placement(name, text, global, state.module.mesh)};
 }
 
@@ -46,7 +47,8 @@ Type whole_type(const Type& local, const std::string& name, const std::string& p
   Type whole = local;
   const Sharding blocks = sharding::parse_placement(name, placement, local, mesh);
   for (int d = 0; d < local.rank(); ++d)
-    for (const Factor& factor : blocks.dim(d)) whole.dims[static_cast<std::size_t>(d)] = whole.dims[static_cast<std::size_t>(d)] * Dim(split_count(factor, mesh));
+    for (const Factor& factor : blocks.dim(d))
+      whole.dims[static_cast<std::size_t>(d)] = whole.dims[static_cast<std::size_t>(d)] * Dim(split_count(factor, mesh));
   return whole;
 }
 
@@ -100,20 +102,20 @@ int Network::Value::rank() const {
   return value_->type.rank();
 }
 
-std::string Network::Value::op() const {
-  return value_ && value_->producer() ? std::string(value_->producer()->op().name) : std::string();
-}
+std::string Network::Value::op() const { return value_ && value_->producer() ? std::string(value_->producer()->op().name) : std::string(); }
 
 void Network::symbol(const std::string& name, std::int64_t min, std::int64_t opt, std::int64_t max) {
   if (!Dim::symbol(name).is_symbol() || name.starts_with('@')) fail(ErrorCode::invalid_argument, "'{}' is no symbol", name);
-  if (min < 0 || min > opt || opt > max) fail(ErrorCode::invalid_argument, "symbol '{}': range {}:{}:{} is not ordered 0 ≤ min ≤ opt ≤ max", name, min, opt, max);
+  if (min < 0 || min > opt || opt > max)
+    fail(ErrorCode::invalid_argument, "symbol '{}': range {}:{}:{} is not ordered 0 ≤ min ≤ opt ≤ max", name, min, opt, max);
   state_->graph.profiles[0][name] = {min, opt, max};
   state_->ranged.insert(name);
 }
 
 Network::Value Network::input(const std::string& name, DType dtype, const Extents& shape, const std::string& placement) {
   Graph& graph = state_->graph;
-  if (name.empty() || is_taken(graph, name)) fail(ErrorCode::invalid_argument, "an input cannot be called '{}': {}", name, name.empty() ? "it needs a name" : "the name is taken");
+  if (name.empty() || is_taken(graph, name))
+    fail(ErrorCode::invalid_argument, "an input cannot be called '{}': {}", name, name.empty() ? "it needs a name" : "the name is taken");
   const Type global{dtype, to_dims(shape)};
   check_extents(name, global.dims);
   std::set<std::string> symbols;
@@ -130,7 +132,8 @@ Network::Value Network::input(const std::string& name, DType dtype, const Extent
 
 Network::Value Network::weight(const std::string& name, const Array& data, const std::string& placement) {
   Module& module = state_->module;
-  if (name.empty() || module.has_source(name)) fail(ErrorCode::invalid_argument, "a weight cannot be called '{}': {}", name, name.empty() ? "it needs a name" : "the name is taken");
+  if (name.empty() || module.has_source(name))
+    fail(ErrorCode::invalid_argument, "a weight cannot be called '{}': {}", name, name.empty() ? "it needs a name" : "the name is taken");
   const Tensor tensor = shared_tensor(data, fmt::format("weight '{}'", name));
   const Type global{tensor.dtype(), {tensor.shape().begin(), tensor.shape().end()}};
   const auto placed = placement_of(*state_, name, placement, global);

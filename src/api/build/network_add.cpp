@@ -17,14 +17,17 @@ namespace {
   throw Error(code, error.message(), label);
 }
 
-std::string label_of(std::string_view op, const std::string& name) { return name.empty() ? std::string(op) : fmt::format("{} \"{}\"", op, name); }
+std::string label_of(std::string_view op, const std::string& name) {
+  return name.empty() ? std::string(op) : fmt::format("{} \"{}\"", op, name);
+}
 
 const Field& field_of(const OpDef& op, const std::string& name) {
   const auto found = std::ranges::find(op.fields, name, &Field::name);
   if (found != op.fields.end()) return *found;
   std::vector<std::string_view> names;
   for (const Field& field : op.fields) names.push_back(field.name);
-  fail(ErrorCode::invalid_argument, "there is no attribute '{}'; there {}", name, names.empty() ? "are none" : fmt::format("are {}", fmt::join(names, ", ")));
+  fail(ErrorCode::invalid_argument, "there is no attribute '{}'; there {}", name,
+       names.empty() ? "are none" : fmt::format("are {}", fmt::join(names, ", ")));
 }
 
 std::string expected_operands(const OpDef& op) {
@@ -43,12 +46,11 @@ void check_operands(const OpDef& op, const std::vector<Value*>& operands) {
     fail(ErrorCode::invalid_argument, "{} operands are given, expected {}", count, expected_operands(op));
   for (std::size_t i = 0; i < operands.size(); ++i)
     if (!operands[i] && (static_cast<int>(i) < op.min_operands || op.max_operands < 0))
-      fail(ErrorCode::invalid_argument, "operand {} ('{}') is absent, expected {}", i, op.operands[std::min(i, op.operands.size() - 1)].name, expected_operands(op));
+      fail(ErrorCode::invalid_argument, "operand {} ('{}') is absent, expected {}", i,
+           op.operands[std::min(i, op.operands.size() - 1)].name, expected_operands(op));
 }
 
-bool has_ranks(const OpDef& op) {
-  return std::ranges::find(op.fields, "num_ranks", &Field::name) != op.fields.end();
-}
+bool has_ranks(const OpDef& op) { return std::ranges::find(op.fields, "num_ranks", &Field::name) != op.fields.end(); }
 
 // How many ranks a node's group has, by its axis, its groups or the network's mesh; nothing if they do not say.
 std::optional<std::int64_t> ranks_said(const NetworkState& state, const OpDef& op, const Attributes& attributes) {
@@ -56,7 +58,8 @@ std::optional<std::int64_t> ranks_said(const NetworkState& state, const OpDef& o
   const RankLists groups = attributes.has("groups") ? attributes.get<RankLists>("groups") : RankLists{};
   const Mesh& mesh = state.module.mesh;
   if (!axis.empty() && !mesh.has(axis))
-    fail(ErrorCode::invalid_argument, "axis '{}' is not in the network's mesh ({})", axis, state.for_mesh ? mesh.to_string() : "it has none");
+    fail(ErrorCode::invalid_argument, "axis '{}' is not in the network's mesh ({})", axis,
+         state.for_mesh ? mesh.to_string() : "it has none");
   if (!axis.empty()) return mesh.size(axis);
   if (!groups.empty()) return static_cast<std::int64_t>(groups[0].size());
   if (op.collective && state.for_mesh) return mesh.size();
@@ -80,7 +83,8 @@ void fill_hole(const Type& from, Attributes& attributes) {
   std::vector<Dim> dims = attributes.dims("shape");
   const auto hole = std::ranges::find(dims, Dim(-1));
   if (hole == dims.end()) return;
-  if (std::count(dims.begin(), dims.end(), Dim(-1)) > 1) fail(ErrorCode::invalid_argument, "shape {} has more than one -1", to_string(dims));
+  if (std::count(dims.begin(), dims.end(), Dim(-1)) > 1)
+    fail(ErrorCode::invalid_argument, "shape {} has more than one -1", to_string(dims));
   const std::string shape = to_string(dims);
   *hole = 1;
   const Dim others = product(dims);
@@ -90,7 +94,8 @@ void fill_hole(const Type& from, Attributes& attributes) {
   attributes.set("shape", dims);
 }
 
-NamedAttributes checked_attributes(const NetworkState& state, const OpDef& op, const std::vector<Value*>& operands, const OpAttributes& given) {
+NamedAttributes checked_attributes(const NetworkState& state, const OpDef& op, const std::vector<Value*>& operands,
+                                   const OpAttributes& given) {
   Attributes attributes(&op.fields);
   for (const auto& [name, value] : given) attributes.set(name, to_graph(field_of(op, name), value));
   settle_ranks(state, op, attributes, given.contains("num_ranks"));
@@ -108,7 +113,8 @@ std::vector<Node*> nodes_from(const Graph& graph, const Node& first) {
 }
 
 Node& producer_of(const Value* value) {
-  if (!value || !value->producer()) fail(ErrorCode::invalid_argument, "'{}' is no result of a node", value ? value->name() : "an absent value");
+  if (!value || !value->producer())
+    fail(ErrorCode::invalid_argument, "'{}' is no result of a node", value ? value->name() : "an absent value");
   return *value->producer();
 }
 
@@ -123,7 +129,8 @@ std::vector<Value*> Network::own(const std::vector<Value>& values, const std::st
   return own;
 }
 
-std::vector<Network::Value> Network::add_all(const std::string& op_name, const std::vector<Value>& operands, const OpAttributes& attributes, const std::string& name) {
+std::vector<Network::Value> Network::add_all(const std::string& op_name, const std::vector<Value>& operands, const OpAttributes& attributes,
+                                             const std::string& name) {
   const OpInfo& info = op_info(op_name);
   const OpDef& op = state_->module.op(info.name);
   const std::vector<tandem::Value*> values = own(operands, label_of(op_name, name));
@@ -142,7 +149,8 @@ std::vector<Network::Value> Network::add_all(const std::string& op_name, const s
   return results;
 }
 
-Network::Value Network::add(const std::string& op, const std::vector<Value>& operands, const OpAttributes& attributes, const std::string& name) {
+Network::Value Network::add(const std::string& op, const std::vector<Value>& operands, const OpAttributes& attributes,
+                            const std::string& name) {
   if (op_info(op).results.size() != 1) fail(ErrorCode::invalid_argument, "{} has {} results: use add_all", op, op_info(op).results.size());
   return add_all(op, operands, attributes, name).at(0);
 }
@@ -176,7 +184,8 @@ OpAttribute Network::attribute(const Value& value, const std::string& name) cons
   return to_public(node.attributes.values().at(static_cast<std::size_t>(&field - node.op().fields.data())));
 }
 
-Network::Value Network::dist_collective(const Value& x, const std::string& operation, const CollectiveOptions& options, const std::string& name) {
+Network::Value Network::dist_collective(const Value& x, const std::string& operation, const CollectiveOptions& options,
+                                        const std::string& name) {
   const CollectiveInfo& collective = info(parse_collective(operation));
   const OpInfo& op = op_info(std::string(collective.op));
   OpAttributes attributes = {{"axis", options.axis}, {"groups", options.groups}};
@@ -185,21 +194,25 @@ Network::Value Network::dist_collective(const Value& x, const std::string& opera
   if (!collective.reduces && !options.reduce.empty() && options.reduce != "none")
     fail(ErrorCode::invalid_argument, "{} does not reduce, but is given '{}'", operation, options.reduce);
   if (collective.rooted) attributes["root"] = options.root;
-  if (!collective.rooted && options.root >= 0) fail(ErrorCode::invalid_argument, "{} has no root, but is given {}", operation, options.root);
+  if (!collective.rooted && options.root >= 0)
+    fail(ErrorCode::invalid_argument, "{} has no root, but is given {}", operation, options.root);
   for (const AttributeInfo& attribute : op.attributes) {
-    if (attribute.name == "dim" || attribute.name == "split_dim" || attribute.name == "concat_dim") attributes[attribute.name] = options.dim;
+    if (attribute.name == "dim" || attribute.name == "split_dim" || attribute.name == "concat_dim")
+      attributes[attribute.name] = options.dim;
     if (attribute.name == "shift") attributes["shift"] = options.shift;
   }
   return add(op.name, {x}, attributes, name);
 }
 
-Network::Value Network::attention(const Value& q, const Value& k, const Value& v, const AttentionOptions& options, const std::string& name) {
-  OpAttributes attributes = {{"causal", options.causal},   {"softcap", options.softcap}, {"axis", options.axis},
-                             {"groups", options.groups},   {"split", options.split},     {"layout", options.layout},
+Network::Value Network::attention(const Value& q, const Value& k, const Value& v, const AttentionOptions& options,
+                                  const std::string& name) {
+  OpAttributes attributes = {{"causal", options.causal},       {"softcap", options.softcap},      {"axis", options.axis},
+                             {"groups", options.groups},       {"split", options.split},          {"layout", options.layout},
                              {"algorithm", options.algorithm}, {"extent", options.extent.text()}, {"kv_extent", options.kv_extent.text()}};
   if (options.num_ranks != 0) attributes["num_ranks"] = options.num_ranks;
   const auto size = q && q.rank() > 0 ? q.shape().back().value() : std::nullopt;
-  if (!options.scale && !size) throw Error(ErrorCode::invalid_argument, "the head size is not known, so a scale must be given", label_of("Attention", name));
+  if (!options.scale && !size)
+    throw Error(ErrorCode::invalid_argument, "the head size is not known, so a scale must be given", label_of("Attention", name));
   attributes["scale"] = options.scale ? *options.scale : 1 / std::sqrt(static_cast<double>(*size));
   std::vector<Value> operands = {q, k, v, options.mask, options.query_lengths, options.key_lengths, options.past};
   while (!operands.back() && operands.size() > 3) operands.pop_back();

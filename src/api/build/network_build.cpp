@@ -21,7 +21,8 @@ RankLists groups_of(const Node& node) { return node.attributes.has("groups") ? n
 // What one rank does alone changes nothing.
 void remove_single_rank_collectives(Graph& graph) {
   for (Node* node : graph.node_list()) {
-    if (!node->op().collective || node->results().size() != 1 || ranks_of(*node) != 1 || node->result()->type != node->operand(0)->type) continue;
+    if (!node->op().collective || node->results().size() != 1 || ranks_of(*node) != 1 || node->result()->type != node->operand(0)->type)
+      continue;
     graph.replace_uses(node->result(), node->operand(0));
     graph.erase(*node);
   }
@@ -34,7 +35,8 @@ std::optional<Mesh> world_of(const NetworkState& state, const Graph& graph, cons
     if (!options.mesh.empty() && asked != mesh)
       fail(ErrorCode::mismatch, "the network is made for mesh {}, asked for is {}", mesh.to_string(), asked.to_string());
     if (options.ranks > 0 && options.ranks != mesh.size())
-      fail(ErrorCode::mismatch, "the network is made for mesh {} of {} ranks, asked for are {}", mesh.to_string(), mesh.size(), options.ranks);
+      fail(ErrorCode::mismatch, "the network is made for mesh {} of {} ranks, asked for are {}", mesh.to_string(), mesh.size(),
+           options.ranks);
     return mesh;
   };
   if (state.for_mesh) return agrees(state.module.mesh);
@@ -42,13 +44,15 @@ std::optional<Mesh> world_of(const NetworkState& state, const Graph& graph, cons
   const auto first = std::ranges::find_if(nodes, [](const Node* n) { return communicates(*n); });
   if (first == nodes.end()) return std::nullopt;
   if (!options.mesh.empty()) {
-    if (options.ranks > 0 && options.ranks != asked.size()) fail(ErrorCode::mismatch, "mesh {} has {} ranks, not {}", asked.to_string(), asked.size(), options.ranks);
+    if (options.ranks > 0 && options.ranks != asked.size())
+      fail(ErrorCode::mismatch, "mesh {} has {} ranks, not {}", asked.to_string(), asked.size(), options.ranks);
     return asked;
   }
   if (options.ranks > 0) return Mesh({{"rank", options.ranks}});
   for (const Node* node : nodes)
     if (communicates(*node) && groups_of(*node).empty()) return Mesh({{"rank", static_cast<int>(ranks_of(*node))}});
-  throw Error(ErrorCode::invalid_argument, "the network communicates within groups only: say at build how many ranks there are", (*first)->label());
+  throw Error(ErrorCode::invalid_argument, "the network communicates within groups only: say at build how many ranks there are",
+              (*first)->label());
 }
 
 void check_ranks(const Node& node, const Mesh& world) {
@@ -59,14 +63,18 @@ void check_ranks(const Node& node, const Mesh& world) {
   const std::int64_t all = axis.empty() ? world.size() : world.has(axis) ? world.size(axis) : -1;
   if (all < 0) throw Error(ErrorCode::invalid_argument, fmt::format("axis '{}' is not in mesh {}", axis, world.to_string()), node.label());
   if (groups.empty() && ranks != all)
-    throw Error(ErrorCode::mismatch, fmt::format("num_ranks is {}, but {} has {} ranks", ranks, axis.empty() ? "the world" : "axis '" + axis + "'", all), node.label());
+    throw Error(ErrorCode::mismatch,
+                fmt::format("num_ranks is {}, but {} has {} ranks", ranks, axis.empty() ? "the world" : "axis '" + axis + "'", all),
+                node.label());
   for (const auto& group : groups)
     for (const std::int64_t rank : group)
-      if (rank >= world.size()) throw Error(ErrorCode::mismatch, fmt::format("a group names rank {}, but there are {} ranks", rank, world.size()), node.label());
+      if (rank >= world.size())
+        throw Error(ErrorCode::mismatch, fmt::format("a group names rank {}, but there are {} ranks", rank, world.size()), node.label());
   if (groups.empty() || node.operand(0)->type == node.result()->type) return;
   for (std::int64_t rank = 0; rank < world.size(); ++rank)
     if (std::ranges::none_of(groups, [rank](const auto& group) { return std::ranges::find(group, rank) != group.end(); }))
-      throw Error(ErrorCode::invalid_argument, fmt::format("it changes the shape, so rank {}, which is in none of its groups, has no value for it", rank), node.label());
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("it changes the shape, so rank {}, which is in none of its groups, has no value for it", rank), node.label());
 }
 
 Type type_of(const NetworkState& state, const Value& input) {
@@ -101,7 +109,8 @@ Engine build(const Network& network, const BuildOptions& options) {
   draft.module->refittable = options.refittable;
   draft.world = world_of(state, graph, options);
   if (draft.world) {
-    if (!options.io.empty()) fail(ErrorCode::invalid_argument, "the network is the program of one rank: place its inputs and outputs where they are added");
+    if (!options.io.empty())
+      fail(ErrorCode::invalid_argument, "the network is the program of one rank: place its inputs and outputs where they are added");
     for (const auto& node : graph.nodes()) check_ranks(*node, *draft.world);
   }
   const std::vector<InputRanges> given = ranges_of_profiles(options);

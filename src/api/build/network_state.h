@@ -17,9 +17,9 @@ struct NetworkState {
   std::unique_ptr<Module> owned;  // with one program
   Module& module = *owned;
   Graph& graph = owned->main();
-  bool for_mesh = false;                         // the program of one rank of module.mesh
+  bool for_mesh = false;                             // the program of one rank of module.mesh
   std::map<std::string, Placement> inputs, outputs;  // those that are placed
-  std::set<std::string> ranged;                  // symbols whose range was given
+  std::set<std::string> ranged;                      // symbols whose range was given
 };
 
 }  // namespace tandem

@@ -10,7 +10,7 @@ namespace tandem {
 namespace {
 
 std::string_view kind_of(const OpAttribute& value) {
-  constexpr std::string_view kinds[] = {"an integer", "a real", "a bool",   "a text",         "a list of integers",
+  constexpr std::string_view kinds[] = {"an integer",        "a real",  "a bool",   "a text",        "a list of integers",
                                         "a list of extents", "a dtype", "an array", "lists of ranks"};
   return kinds[value.index()];
 }

@@ -30,7 +30,8 @@ class NewWeights {
 
  private:
   void add(const std::string& name, Tensor tensor, const std::string& path) {
-    if (!tensors_.emplace(name, std::move(tensor)).second) fail(ErrorCode::invalid_argument, "tensor '{}' of {} is in another weight file too", name, path);
+    if (!tensors_.emplace(name, std::move(tensor)).second)
+      fail(ErrorCode::invalid_argument, "tensor '{}' of {} is in another weight file too", name, path);
   }
   void add_checkpoint(const std::string& path) {
     const Safetensors file = Safetensors::open(path);
@@ -81,7 +82,8 @@ std::set<const PlanWeight*> choose(const EngineFile& engine, const NewWeights& g
   return fresh;
 }
 
-void refit_one(const std::string& path, const std::vector<std::string>& weights, const std::string& out, const ProgressCallback& progress, RefitReport& report) {
+void refit_one(const std::string& path, const std::vector<std::string>& weights, const std::string& out, const ProgressCallback& progress,
+               RefitReport& report) {
   const EngineFile engine = EngineFile::open(path, all_ops());
   if (!engine.plan().refittable)
     fail(ErrorCode::mismatch, "{} computed with the contents of weights when it was built; build it with --refittable", path);
@@ -89,17 +91,21 @@ void refit_one(const std::string& path, const std::vector<std::string>& weights,
   const std::set<const PlanWeight*> fresh = choose(engine, given, report);
   std::size_t done = 0;
   write_engine(out, engine.plan(), [&](const PlanWeight& weight, int rank) {
-    if (progress) progress("writing " + out, std::min(1.0, static_cast<double>(done++) / static_cast<double>(engine.plan().weights.size())));
+    if (progress)
+      progress("writing " + out, std::min(1.0, static_cast<double>(done++) / static_cast<double>(engine.plan().weights.size())));
     if (!fresh.contains(&weight)) return engine.map_weight(weight, rank);
-    return run_recipe(*weight.recipe, [&](const std::string& name) { return given.at(name); }, coordinates(engine.plan().mesh, rank));
+    return run_recipe(
+        *weight.recipe, [&](const std::string& name) { return given.at(name); }, coordinates(engine.plan().mesh, rank));
   });
 }
 
 }  // namespace
 
-RefitReport refit(const std::string& engine, const std::vector<std::string>& weights, const std::string& out, const ProgressCallback& progress) {
+RefitReport refit(const std::string& engine, const std::vector<std::string>& weights, const std::string& out,
+                  const ProgressCallback& progress) {
   RefitReport report;
-  if (is_per_rank(engine) != is_per_rank(out)) fail(ErrorCode::invalid_argument, "{} must stand in the names of both engines or of neither", kRankWord);
+  if (is_per_rank(engine) != is_per_rank(out))
+    fail(ErrorCode::invalid_argument, "{} must stand in the names of both engines or of neither", kRankWord);
   const int files = is_per_rank(engine) ? load_engine(engine).ranks() : 1;
   for (int rank = 0; rank < files; ++rank) {
     std::vector<std::string> of_rank;

@@ -18,8 +18,8 @@ struct Case {
   RankArrays inputs, outputs;  // one per rank where recorded per rank; an absent one has no data
 };
 
-// `build` says in which type was computed and how weights were quantised. One weight is off by at most 1/254 of the largest of its column in
-// int8, by 1/14 of the largest of its block in int4, by 1/16 of itself in fp8; sums of many are off by less.
+// `build` says in which type was computed and how weights were quantised. One weight is off by at most 1/254 of the largest of its column
+// in int8, by 1/14 of the largest of its block in int4, by 1/16 of itself in fp8; sums of many are off by less.
 double default_tolerance(DType dtype, const BuildOptions& build) {
   if (build.weights == "int4") return 2.5e-1;
   if (build.weights == "fp8") return 1e-1;
@@ -60,7 +60,8 @@ std::vector<Case> read_cases(const std::string& path, int ranks, std::map<std::s
   return list;
 }
 
-OutputCheck compare(const std::string& name, const std::string& reference, const Array& want_array, const Array& got_array, double tolerance) {
+OutputCheck compare(const std::string& name, const std::string& reference, const Array& want_array, const Array& got_array,
+                    double tolerance) {
   OutputCheck check{.name = name, .reference = reference, .tolerance = tolerance};
   const Tensor want = to_tensor(want_array), got = to_tensor(got_array);
   if (want.shape() != got.shape()) {
@@ -158,7 +159,8 @@ double tolerance_of(const std::map<std::string, std::string>& metadata) {
   if (found == metadata.end()) return 0;
   char* end = nullptr;
   const double value = std::strtod(found->second.c_str(), &end);
-  if (end == found->second.c_str() || *end != '\0' || !(value >= 0)) fail(ErrorCode::invalid_argument, "the cases' tolerance '{}' is no number", found->second);
+  if (end == found->second.c_str() || *end != '\0' || !(value >= 0))
+    fail(ErrorCode::invalid_argument, "the cases' tolerance '{}' is no number", found->second);
   return value;
 }
 
@@ -216,12 +218,14 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
       tell(options, "computing with plain loops", 0);
       for (int profile = 0; profile < engine.profiles(); ++profile) {
         unsharded.emplace_back();
-        for (const auto& [name, array] : run_plainly(path, options.build, engine.random_inputs(0, profile), static_cast<std::size_t>(profile)))
+        for (const auto& [name, array] :
+             run_plainly(path, options.build, engine.random_inputs(0, profile), static_cast<std::size_t>(profile)))
           unsharded.back()[name] = {array};
       }
     }
   } else if (cases.empty()) {
-    fail(ErrorCode::invalid_argument, "{} is compared with recorded outputs; give them with --cases", built ? "an engine" : "a model that is already sharded");
+    fail(ErrorCode::invalid_argument, "{} is compared with recorded outputs; give them with --cases",
+         built ? "an engine" : "a model that is already sharded");
   }
   std::vector<MeshCheck> results;
   for (const std::string& mesh : meshes) results.push_back(check_mesh(path, options, mesh, cases, unsharded, reference, tolerance));

@@ -12,8 +12,8 @@ namespace {
 
 DType npy_dtype(const std::string& word, const std::string& path) {
   static const std::map<std::string, DType> types = {
-      {"<f4", DType::f32}, {"<f2", DType::f16}, {"<f8", DType::f64}, {"|i1", DType::i8},  {"|u1", DType::u8},  {"<i2", DType::i16}, {"<u2", DType::u16},
-      {"<i4", DType::i32}, {"<u4", DType::u32}, {"<i8", DType::i64}, {"<u8", DType::u64}, {"|b1", DType::boolean}};
+      {"<f4", DType::f32}, {"<f2", DType::f16}, {"<f8", DType::f64}, {"|i1", DType::i8},  {"|u1", DType::u8},  {"<i2", DType::i16},
+      {"<u2", DType::u16}, {"<i4", DType::i32}, {"<u4", DType::u32}, {"<i8", DType::i64}, {"<u8", DType::u64}, {"|b1", DType::boolean}};
   const auto found = types.find(word);
   if (found == types.end()) fail(ErrorCode::unsupported, "{}: element type '{}' of .npy files is not supported", path, word);
   return found->second;

@@ -16,10 +16,13 @@ namespace tandem {
 namespace {
 
 RankContextOptions checked(const Engine& engine, const ContextOptions& options) {
-  if (options.rank < 0 || options.rank >= engine.ranks()) fail(ErrorCode::invalid_argument, "there is no rank {} of {}", options.rank, engine.ranks());
-  if (options.step_deadline_s < 1) fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
+  if (options.rank < 0 || options.rank >= engine.ranks())
+    fail(ErrorCode::invalid_argument, "there is no rank {} of {}", options.rank, engine.ranks());
+  if (options.step_deadline_s < 1)
+    fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
-  if (!engine.has_weights()) fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
+  if (!engine.has_weights())
+    fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
   RankContextOptions out;
   out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   out.step_deadline = nanoseconds("step", options.step_deadline_s);
@@ -43,7 +46,8 @@ std::int64_t whole_extent(const Binding& input, int dim, std::int64_t local, con
   const DimSharding& factors = input.sharding.dim(dim);
   if (factors.size() == 1) return local * split_count(factors[0], mesh);
   if (input.type.dims[static_cast<std::size_t>(dim)].is_constant()) return input.type.dims[static_cast<std::size_t>(dim)].constant();
-  fail(ErrorCode::invalid_argument, "dimension {} of input '{}' is split in parts of parts; set the shape of the whole input", dim, input.name);
+  fail(ErrorCode::invalid_argument, "dimension {} of input '{}' is split in parts of parts; set the shape of the whole input", dim,
+       input.name);
 }
 
 }  // namespace
@@ -61,7 +65,8 @@ struct Context::Data {
       : engine(of), options(given), context(of.data().rank_engine(given.rank, loading(given.progress)), rank_options) {}
 };
 
-Context::Context(const Engine& engine, const ContextOptions& options) : data_(std::make_unique<Data>(engine, options, checked(engine, options))) {
+Context::Context(const Engine& engine, const ContextOptions& options)
+    : data_(std::make_unique<Data>(engine, options, checked(engine, options))) {
   data_->options.progress = {};
 }
 Context::~Context() = default;
@@ -76,7 +81,8 @@ void Context::set_communicator(std::shared_ptr<Group> group) {
   const Plan& plan = *engine.plans.at(engine.plans.size() == 1 ? 0 : static_cast<std::size_t>(rank()));
   std::vector<std::string> notices;
   if (group && plan.collectives.empty())
-    notices.push_back(fmt::format("the program of this rank has no collectives: it does not communicate with the group of {} that was bound", group->size()));
+    notices.push_back(fmt::format(
+        "the program of this rank has no collectives: it does not communicate with the group of {} that was bound", group->size()));
   const bool alone = plan.world_size() == 1;
   data_->context.set_communicator(alone ? nullptr : group.get());
   data_->group = std::move(group);  // the one before is not in use any more
@@ -96,7 +102,9 @@ void Context::set_profile(int profile) { data_->context.set_profile(profile); }
 
 int Context::profile() const { return static_cast<int>(data_->context.profile()); }
 
-void Context::set_input_shape(std::size_t input, Shape shape) { data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape)); }
+void Context::set_input_shape(std::size_t input, Shape shape) {
+  data_->context.set_input_shape(data_->context.program().inputs.at(input).name, std::move(shape));
+}
 
 void Context::set_local_input_shape(std::size_t input, const Shape& shape) {
   const Binding& binding = data_->context.program().inputs.at(input);
@@ -132,7 +140,8 @@ std::vector<void*> Context::allocated(std::span<void* const> outputs, void* stre
     const Binding& binding = data_->context.program().outputs[output];
     const std::size_t needed = bytes(binding.type.dtype, element_count(shape));
     given[output] = allocator->reallocate(output, given[output], needed, stream);
-    if (!given[output] && needed > 0) fail(ErrorCode::out_of_memory, "{} bytes are needed for output '{}', its allocator has none", needed, binding.name);
+    if (!given[output] && needed > 0)
+      fail(ErrorCode::out_of_memory, "{} bytes are needed for output '{}', its allocator has none", needed, binding.name);
     allocator->notify_shape(output, shape);
   }
   return given;
@@ -142,18 +151,22 @@ void Context::run(std::span<const void* const> inputs, std::span<void* const> ou
   const StopScope scope(data_->options.stop);
   if (!data_->allocators.empty()) {
     const std::vector<void*> given = allocated(outputs, nullptr);
-    return data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(given.data()), given.size()});
+    return data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                              {reinterpret_cast<std::byte* const*>(given.data()), given.size()});
   }
-  data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
+  data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                     {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
 }
 
 void Context::enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream) {
   const StopScope scope(data_->options.stop);
   if (!data_->allocators.empty()) {
     const std::vector<void*> given = allocated(outputs, stream);
-    return data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(given.data()), given.size()}, stream);
+    return data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                                  {reinterpret_cast<std::byte* const*>(given.data()), given.size()}, stream);
   }
-  data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()}, {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()}, stream);
+  data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                         {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()}, stream);
 }
 
 void Context::synchronize() {
@@ -165,7 +178,8 @@ void Context::set_profiler(StepProfiler profiler) {
   RankContext& context = data_->context;
   if (!profiler) return context.set_step_hook({});
   context.set_step_hook([&context, profiler = std::move(profiler)](std::span<const RankContext::StepClock> clocks) {
-    for (const RankContext::StepClock& clock : clocks) profiler(step_time(context.program().steps[clock.step], clock, clocks.front().begin_ns));
+    for (const RankContext::StepClock& clock : clocks)
+      profiler(step_time(context.program().steps[clock.step], clock, clocks.front().begin_ns));
   });
 }
 

@@ -28,17 +28,26 @@ Json describe_port(const Binding& binding, const Port& port) {
 }
 
 Json describe_step(const Step& step, const std::string& layer) {
-  Json out = {{"op", step.op}, {"node", step.node}, {"layer", layer}, {"kernel", step.kernel}, {"note", step.note}, {"microseconds", step.microseconds},
-              {"operands", step.operands}, {"results", step.results}, {"communicates", step.communicates}};
+  Json out = {{"op", step.op},
+              {"node", step.node},
+              {"layer", layer},
+              {"kernel", step.kernel},
+              {"note", step.note},
+              {"microseconds", step.microseconds},
+              {"operands", step.operands},
+              {"results", step.results},
+              {"communicates", step.communicates}};
   if (!step.algorithm.empty()) out["algorithm"] = step.algorithm;
   if (step.starts_early) out["starts_early"] = true;
   out["candidates"] = Json::array();
-  for (const Candidate& c : step.candidates) out["candidates"].push_back({{"kernel", c.kernel}, {"microseconds", c.microseconds}, {"reason", c.reason}});
+  for (const Candidate& c : step.candidates)
+    out["candidates"].push_back({{"kernel", c.kernel}, {"microseconds", c.microseconds}, {"reason", c.reason}});
   return out;
 }
 
 Json describe_weight(const PlanWeight& weight) {
-  Json out = {{"name", weight.name}, {"dtype", to_string(weight.dtype)}, {"shape", weight.shape}, {"axes", weight.axes}, {"frozen", weight.frozen}};
+  Json out = {
+      {"name", weight.name}, {"dtype", to_string(weight.dtype)}, {"shape", weight.shape}, {"axes", weight.axes}, {"frozen", weight.frozen}};
   out["bytes"] = stored_bytes(weight.dtype, element_count(weight.shape));
   out["split"] = split_of(*weight.recipe);
   return out;
@@ -46,8 +55,14 @@ Json describe_weight(const PlanWeight& weight) {
 
 Json describe_collective(const Plan& plan, const CollectiveUse& use, const SymbolValues& symbols) {
   const Step& step = plan.programs.at(static_cast<std::size_t>(use.program)).steps.at(static_cast<std::size_t>(use.step));
-  Json out = {{"operation", use.operation}, {"dtype", to_string(use.dtype)}, {"count", number_or_text(use.count)}, {"bytes", number_or_text(use.bytes)},
-              {"axis", use.axis}, {"groups", use.groups}, {"node", step.node}, {"note", step.note}};
+  Json out = {{"operation", use.operation},
+              {"dtype", to_string(use.dtype)},
+              {"count", number_or_text(use.count)},
+              {"bytes", number_or_text(use.bytes)},
+              {"axis", use.axis},
+              {"groups", use.groups},
+              {"node", step.node},
+              {"note", step.note}};
   out["step"] = use.step;
   out["typical_bytes"] = use.bytes.evaluate(symbols);
   if (!use.reduce.empty()) out["reduce"] = use.reduce;
@@ -113,7 +128,9 @@ Json describe_profile(const Engine& of, std::size_t profile, std::size_t shown) 
   Json out = {{"symbols", Json::object()}, {"inputs", Json::array()}, {"outputs", Json::array()}, {"steps", Json::array()}};
   for (const Profile& p : program.profiles)
     for (const auto& [name, range] : p) out["symbols"][name] = {range.min, range.opt, range.max};
-  const auto add = [&](const char* kind, const Port& port) { out[kind].push_back({{"name", port.name}, {"range", port.range}, {"local_range", port.local_range}}); };
+  const auto add = [&](const char* kind, const Port& port) {
+    out[kind].push_back({{"name", port.name}, {"range", port.range}, {"local_range", port.local_range}});
+  };
   for (const Port& port : of.inputs(static_cast<int>(profile))) add("inputs", port);
   for (const Port& port : of.outputs(static_cast<int>(profile))) add("outputs", port);
   Json typical = 0, largest = 0;
@@ -128,7 +145,10 @@ Json describe_profile(const Engine& of, std::size_t profile, std::size_t shown) 
   const std::vector<Step>& others = engine.plan().programs.at(shown).steps;
   for (std::size_t s = 0; s < program.steps.size() && s < others.size(); ++s)
     if (program.steps[s].kernel != others[s].kernel || program.steps[s].algorithm != others[s].algorithm)
-      out["steps"].push_back({{"step", s}, {"node", program.steps[s].node}, {"kernel", program.steps[s].kernel}, {"instead_of", others[s].kernel},
+      out["steps"].push_back({{"step", s},
+                              {"node", program.steps[s].node},
+                              {"kernel", program.steps[s].kernel},
+                              {"instead_of", others[s].kernel},
                               {"microseconds", program.steps[s].microseconds}});
   return out;
 }
@@ -183,8 +203,15 @@ std::string Engine::describe(const std::map<std::string, std::int64_t>& at) cons
   const Program& program = plan.programs.at(profile);
   const SymbolValues given = sizes(program, at);
   const SymbolValues symbols = symbols_of(plan, profile, 0, given);
-  Json out = {{"tool", plan.tool}, {"device", plan.device}, {"mesh", plan.mesh.to_string()}, {"world_size", plan.world_size()},
-              {"strategy", plan.strategy}, {"refittable", plan.refittable}, {"exact", plan.exact}, {"notices", plan.notices}, {"built_with", plan.built_with}};
+  Json out = {{"tool", plan.tool},
+              {"device", plan.device},
+              {"mesh", plan.mesh.to_string()},
+              {"world_size", plan.world_size()},
+              {"strategy", plan.strategy},
+              {"refittable", plan.refittable},
+              {"exact", plan.exact},
+              {"notices", plan.notices},
+              {"built_with", plan.built_with}};
   out["has_weights"] = has_weights();
   out["digest"] = fmt::format("{:016x}", digest(plan));
   for (const char* key : {"axes", "inputs", "outputs", "steps", "collectives", "weights", "ranks", "profiles"}) out[key] = Json::array();

@@ -20,7 +20,9 @@ std::vector<std::string> words_of(const std::string& name) {
   return words;
 }
 
-bool is_number(const std::string& word) { return std::ranges::all_of(word, [](unsigned char c) { return std::isdigit(c); }); }
+bool is_number(const std::string& word) {
+  return std::ranges::all_of(word, [](unsigned char c) { return std::isdigit(c); });
+}
 
 // The layer that a name tells; empty for one in a part without a number, nothing for one that tells no part at all.
 std::optional<std::string> layer_of(const std::string& name) {
@@ -104,7 +106,7 @@ std::vector<std::vector<std::string>> split_of(const Recipe& recipe) {
 std::vector<std::string> layers_of(const Plan& plan, const Program& program) {
   std::vector<std::string> layers;
   std::vector<std::size_t> untold;  // steps whose names tell nothing, nor what they compute with
-  std::vector<bool> tells;             // per step: its own name or weights say where it belongs, if only to no layer
+  std::vector<bool> tells;          // per step: its own name or weights say where it belongs, if only to no layer
   std::vector<int> made_by(program.values.size(), -1);
   const auto inherited = [&](const Step& step) {
     int latest = -1;

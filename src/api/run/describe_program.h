@@ -15,7 +15,8 @@ nlohmann::json number_or_text(const Dim& dim);
 // "sharding" in words; "split", per dimension the axes that split it; "partial", the axes that it is a sum over; "varying".
 void describe_sharding(nlohmann::json& into, const Sharding& sharding, int rank);
 
-// Per value: name, kind, dtype, extents of one rank's part, sharding, bytes with these symbols, lifetime in steps, or in whose memory it lies.
+// Per value: name, kind, dtype, extents of one rank's part, sharding, bytes with these symbols, lifetime in steps, or in whose memory it
+// lies.
 nlohmann::json describe_values(const Program& program, const SymbolValues& symbols);
 
 // Per dimension of a weight, the mesh axes that cut it: what its recipe slices by coordinates, wherever later parts of the recipe move it.

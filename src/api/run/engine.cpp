@@ -87,7 +87,8 @@ Arrays Engine::random_inputs(unsigned seed, int profile) const {
   for (const Binding& input : program.inputs) {
     Tensor tensor(input.type.dtype, bound_dims(input.type.dims, symbols));
     for (std::int64_t i = 0; i < tensor.count(); ++i)
-      store_element(tensor.dtype(), tensor.mutable_data(), i, is_float(tensor.dtype()) ? real(generator) : static_cast<double>(generator() % 2));
+      store_element(tensor.dtype(), tensor.mutable_data(), i,
+                    is_float(tensor.dtype()) ? real(generator) : static_cast<double>(generator() % 2));
     arrays[input.name] = to_array(tensor);
   }
   return arrays;

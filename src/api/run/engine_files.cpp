@@ -29,12 +29,14 @@ void save_one(const std::string& path, const Plan& plan, const WeightSource& wei
   const std::string what = "writing " + path;
   const double total = static_cast<double>(std::max<std::size_t>(1, stored_bytes(plan, options.weights)));
   std::size_t written = 0;
-  write_engine(path, plan, [&](const PlanWeight& weight, int slice_rank) {
-    if (options.progress) options.progress(what, static_cast<double>(written) / total);
-    Tensor slice = weights(weight, rank >= 0 ? rank : slice_rank);
-    written += slice.size_bytes();
-    return slice;
-  }, {.weights = options.weights});  // no report follows: the file is there, and nobody may stop that any more
+  write_engine(path, plan,
+               [&](const PlanWeight& weight, int slice_rank) {
+                 if (options.progress) options.progress(what, static_cast<double>(written) / total);
+                 Tensor slice = weights(weight, rank >= 0 ? rank : slice_rank);
+                 written += slice.size_bytes();
+                 return slice;
+               },
+               {.weights = options.weights});  // no report follows: the file is there, and nobody may stop that any more
 }
 
 // Files of one set must be of one world.
@@ -81,7 +83,8 @@ Engine load_engine(const std::string& path, const LoadOptions& options) {
 
 Array Engine::to_bytes(const SaveOptions& options) const {
   if (options.weights && !has_weights()) fail(ErrorCode::mismatch, "the engine has no weights to write");
-  if (data_->plans.size() > 1) fail(ErrorCode::unsupported, "every rank has a program of its own: save() to a path with {} in it", kRankWord);
+  if (data_->plans.size() > 1)
+    fail(ErrorCode::unsupported, "every rank has a program of its own: save() to a path with {} in it", kRankWord);
   const SharedMemory image = make_engine_image(*data_->plans[0], data_->weights, -1, {.weights = options.weights});
   const auto file = MappedFile::open(fmt::format("/proc/self/fd/{}", image.fd()));
   return {DType::u8, {static_cast<std::int64_t>(file->bytes().size())}, {file, file->bytes().data()}};

@@ -24,7 +24,8 @@ struct Wanted {
 
 // `part`: how the file's name starts.
 constexpr Wanted kWanted[] = {
-    {"libdnnl", "oneDNN", "matrix products on CPUs", "apt install libdnnl-dev, then build with TANDEM_ONEDNN=ON; without it the plain kernels serve, slowly"},
+    {"libdnnl", "oneDNN", "matrix products on CPUs",
+     "apt install libdnnl-dev, then build with TANDEM_ONEDNN=ON; without it the plain kernels serve, slowly"},
     {"libprotobuf", "protobuf", "reading ONNX files", "apt install libprotobuf-dev"},
     {"libhwy", "Highway", "vector kernels", "apt install libhwy-dev"},
     {"libfmt", "fmt", "text", "apt install libfmt-dev"},
@@ -48,11 +49,13 @@ std::vector<LibraryReport> find_libraries(const CudaReport& cuda) {
     LibraryReport report{wanted.name, "", wanted.purpose, "", ""};
     std::error_code none;
     for (const std::string& file : files)
-      if (std::filesystem::path(file).filename().string().starts_with(wanted.part)) report.path = std::filesystem::canonical(file, none).string();
+      if (std::filesystem::path(file).filename().string().starts_with(wanted.part))
+        report.path = std::filesystem::canonical(file, none).string();
     if (report.path.empty()) report.how_to_get = wanted.how_to_get;
     reports.push_back(std::move(report));
   }
-  for (const CudaReport::Library& library : cuda.libraries) reports.push_back({library.name, library.path, library.purpose, library.how_to_get, library.version});
+  for (const CudaReport::Library& library : cuda.libraries)
+    reports.push_back({library.name, library.path, library.purpose, library.how_to_get, library.version});
   return reports;
 }
 
@@ -68,7 +71,8 @@ std::string value_in(const char* path, const std::string& key) {
 }
 
 std::vector<std::string> find_features() {
-  constexpr std::array kKnown = {"sse4_2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"};
+  constexpr std::array kKnown = {"sse4_2",      "avx2",        "fma",         "f16c",     "avx512f", "avx512bw",
+                                 "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"};
   std::istringstream words(value_in("/proc/cpuinfo", "flags"));
   std::set<std::string> flags;
   for (std::string word; words >> word;) flags.insert(word);
@@ -102,7 +106,8 @@ std::vector<std::string> find_hints(const MachineReport& report, const CudaRepor
   if (report.cpu_limit > 0 && report.cpu_limit < report.cores)
     hints.push_back("the container allows less CPU time than it shows cores: give --threads so that ranks × threads fits");
   for (const char* name : {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"})
-    if (const char* value = std::getenv(name)) hints.push_back(std::string(name) + "=" + value + " is set in the environment and may change how fast kernels are");
+    if (const char* value = std::getenv(name))
+      hints.push_back(std::string(name) + "=" + value + " is set in the environment and may change how fast kernels are");
   if (!cuda.problem.empty()) hints.push_back(cuda.problem);
   if (std::ranges::any_of(cuda.libraries, [](const auto& library) { return library.path.empty(); }))
     hints.push_back("the missing libraries of CUDA were looked for in " + cuda.looked_in);

@@ -47,9 +47,17 @@ Json timeline(const Team& team, const TeamTimes& times) {
     const auto& steps = team.plan(rank).programs.at(times.profile).steps;
     for (const TraceEvent& event : times.trace[r]) {
       const Step& step = steps.at(static_cast<std::size_t>(event.step));
-      events.push_back({{"ph", "X"}, {"pid", rank}, {"tid", step.communicates ? 1 : 0}, {"name", step.op},
-                        {"ts", static_cast<double>(event.begin_ns - first) / 1e3}, {"dur", static_cast<double>(event.end_ns - event.begin_ns) / 1e3},
-                        {"args", {{"node", step.node}, {"kernel", step.kernel}, {"step", event.step}, {"waited_us", static_cast<double>(event.waited_ns) / 1e3}}}});
+      events.push_back({{"ph", "X"},
+                        {"pid", rank},
+                        {"tid", step.communicates ? 1 : 0},
+                        {"name", step.op},
+                        {"ts", static_cast<double>(event.begin_ns - first) / 1e3},
+                        {"dur", static_cast<double>(event.end_ns - event.begin_ns) / 1e3},
+                        {"args",
+                         {{"node", step.node},
+                          {"kernel", step.kernel},
+                          {"step", event.step},
+                          {"waited_us", static_cast<double>(event.waited_ns) / 1e3}}}});
     }
   }
   return {{"traceEvents", events}, {"displayTimeUnit", "ms"}};
@@ -64,13 +72,15 @@ int serve_rank(const std::string& argument) {
 }
 
 Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine) {
-  if (options.step_deadline_s < 1) fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
+  if (options.step_deadline_s < 1)
+    fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
   if (!engine.has_weights())
     fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
   TeamSettings settings;
   settings.rank_command = options.rank_command;
-  settings.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
+  settings.threads =
+      options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   settings.dependent_launch = options.dependent_launch;
   settings.engine_file = engine.data().path;
   settings.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);

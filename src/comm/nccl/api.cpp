@@ -16,7 +16,8 @@ Api open() {
 #undef TANDEM_NCCL_FIND
   int version = 0;
   api.ncclGetVersion(&version);
-  if (version < kOldest) fail(ErrorCode::unsupported, "NCCL at {} is version {}, 2.18 is the oldest that serves", library.path(), library.version());
+  if (version < kOldest)
+    fail(ErrorCode::unsupported, "NCCL at {} is version {}, 2.18 is the oldest that serves", library.path(), library.version());
   return api;
 }
 

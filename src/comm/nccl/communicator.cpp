@@ -14,7 +14,7 @@ namespace {
 
 // What a destructor waits. NCCL waits for the other ranks of the host there, and one that leaves for trouble of its own has yet to say so.
 constexpr std::chrono::nanoseconds kTakeApart = std::chrono::milliseconds(300);
-constexpr std::chrono::nanoseconds kGiveBack = std::chrono::seconds(4);   // after an abort, which takes NCCL about one
+constexpr std::chrono::nanoseconds kGiveBack = std::chrono::seconds(4);  // after an abort, which takes NCCL about one
 // A process's connections break a moment before it counts as ended.
 constexpr std::chrono::nanoseconds kObituary = std::chrono::milliseconds(500);
 

@@ -1,9 +1,9 @@
 // Communicator: an ncclComm_t that ranks made together, with every wait bounded.
 //
 // Communicators do not block: a call that NCCL has not finished is waited for here, where a deadline and the state of the world are looked
-// at. Aborting one while graphs that hold its kernels exist, or while kernels of another one are stuck, does not return; so all that were made
-// from one another are aborted at once, in a thread of their own. Whoever drops the last use of one, when its graphs are gone, waits for that,
-// so that what NCCL had on the GPU has been given back.
+// at. Aborting one while graphs that hold its kernels exist, or while kernels of another one are stuck, does not return; so all that were
+// made from one another are aborted at once, in a thread of their own. Whoever drops the last use of one, when its graphs are gone, waits
+// for that, so that what NCCL had on the GPU has been given back.
 #pragma once
 
 #include <atomic>
@@ -27,8 +27,8 @@ class Family {
   // Begins to abort all of them, and returns at once. Callable from any thread, again without effect.
   void abort();
   bool aborted() const { return aborted_; }
-  // After abort(), when no graph holds their kernels any more: whether NCCL has given them back. Waits for it, a few seconds at most for all
-  // calls together; true as well where nothing is to be given back.
+  // After abort(), when no graph holds their kernels any more: whether NCCL has given them back. Waits for it, a few seconds at most for
+  // all calls together; true as well where nothing is to be given back.
   bool has_given_back();
   // What NCCL says of one of them; null once they are aborted, for then it is not to be asked.
   std::optional<ncclResult_t> state_of(ncclComm_t comm);
@@ -41,7 +41,7 @@ class Family {
   std::mutex mutex_;
   std::vector<ncclComm_t> comms_;
   std::atomic<bool> aborted_{false};
-  std::shared_ptr<Aside> abort_;         // under way or done
+  std::shared_ptr<Aside> abort_;          // under way or done
   std::optional<Deadline> give_back_by_;  // from the first time that somebody waited
 };
 
@@ -56,14 +56,15 @@ class Communicator {
   std::unique_ptr<Communicator> split(Group& control, int color, int key, Deadline deadline);
   // One of the caller's, which stays its own. It may block, so what is called on it is called in another thread.
   static std::unique_ptr<Communicator> borrow(ncclComm_t comm);
-  // Local; waits a short time for NCCL to take it apart, longer where it was aborted, then leaves that to a thread. No graph may hold its kernels.
+  // Local; waits a short time for NCCL to take it apart, longer where it was aborted, then leaves that to a thread. No graph may hold its
+  // kernels.
   ~Communicator();
   Communicator(const Communicator&) = delete;
 
   ncclComm_t handle() const { return comm_; }
   const std::shared_ptr<Family>& family() const { return family_; }
-  // After a call of NCCL on this communicator: until NCCL has done it. What goes wrong there ends the world, with an error that names a rank
-  // whose process is gone if that is the reason.
+  // After a call of NCCL on this communicator: until NCCL has done it. What goes wrong there ends the world, with an error that names a
+  // rank whose process is gone if that is the reason.
   void settle(ncclResult_t result, const char* what, Group& control, std::chrono::nanoseconds limit);
 
  private:

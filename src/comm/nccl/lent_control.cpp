@@ -78,7 +78,9 @@ void LentControl::gather(const void* mine, std::size_t bytes, void* all, Deadlin
     try {
       throw_if_failed();
       if (StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted in exchange");
-      if (deadline.expired()) fail(ErrorCode::timeout, "exchange did not end within {:.1f} s; the communicator is no longer usable", std::chrono::duration<double>(deadline.limit()).count());
+      if (deadline.expired())
+        fail(ErrorCode::timeout, "exchange did not end within {:.1f} s; the communicator is no longer usable",
+             std::chrono::duration<double>(deadline.limit()).count());
     } catch (const Error& error) {
       abort(error.message());
       throw;
@@ -128,7 +130,8 @@ std::unique_ptr<Group> group_from_nccl(ncclComm* communicator) {
   if (!communicator) fail(ErrorCode::invalid_argument, "there is no communicator");
   // What lies there tells NCCL whether it is one.
   if (reinterpret_cast<std::uintptr_t>(communicator) % alignof(std::uint64_t) != 0 || !is_readable(communicator, sizeof(std::uint64_t)))
-    fail(ErrorCode::invalid_argument, "there is no communicator at {}: it was destroyed, or the number is no address of one", static_cast<void*>(communicator));
+    fail(ErrorCode::invalid_argument, "there is no communicator at {}: it was destroyed, or the number is no address of one",
+         static_cast<void*>(communicator));
   int size = 0, rank = 0, gpu = 0;
   ncclResult_t state = ncclSuccess;
   if (api().ncclCommCount(communicator, &size) != ncclSuccess || api().ncclCommUserRank(communicator, &rank) != ncclSuccess ||

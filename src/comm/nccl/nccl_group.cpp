@@ -63,7 +63,8 @@ struct Enqueue {
       case Collective::all_gather: return api().ncclAllGather(in, out, bytes, ncclUint8, comm, stream);
       case Collective::broadcast: return api().ncclBroadcast(in, out, bytes, ncclUint8, call.root, comm, stream);
       case Collective::reduce: return reduce();
-      case Collective::reduce_scatter: return api().ncclReduceScatter(in, out, count() / static_cast<std::size_t>(size), dtype(), op(), comm, stream);
+      case Collective::reduce_scatter:
+        return api().ncclReduceScatter(in, out, count() / static_cast<std::size_t>(size), dtype(), op(), comm, stream);
       case Collective::all_to_all: return all_to_all();
       case Collective::gather: return gather();
       case Collective::scatter: return scatter();
@@ -79,8 +80,12 @@ struct Enqueue {
   bool is_root() const { return rank == call.root; }
   std::byte* part(std::byte* base, int r, std::size_t size_of) const { return base + static_cast<std::size_t>(r) * size_of; }
   const std::byte* part(const std::byte* base, int r, std::size_t size_of) const { return base + static_cast<std::size_t>(r) * size_of; }
-  void clear(std::size_t size_of) { cuda::check(cudaMemsetAsync(out, 0, size_of, stream), "clearing the output of a rank that is not the root"); }
-  ncclResult_t send(const std::byte* from, std::size_t size_of, int to) { return api().ncclSend(from, size_of, ncclUint8, to, comm, stream); }
+  void clear(std::size_t size_of) {
+    cuda::check(cudaMemsetAsync(out, 0, size_of, stream), "clearing the output of a rank that is not the root");
+  }
+  ncclResult_t send(const std::byte* from, std::size_t size_of, int to) {
+    return api().ncclSend(from, size_of, ncclUint8, to, comm, stream);
+  }
   ncclResult_t receive(std::byte* to, std::size_t size_of, int from) { return api().ncclRecv(to, size_of, ncclUint8, from, comm, stream); }
 
   ncclResult_t reduce() {
@@ -183,7 +188,8 @@ void NcclGroup::enqueue(const CollectiveCall& call) {
   }
   if (progress_) progress_->begin(work.stream);
   comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? call.deadline->limit() : kStepDeadline);
-  if (work.cleared_after > 0) cuda::check(cudaMemsetAsync(call.out, 0, work.cleared_after, work.stream), "clearing the output of a rank that is not the root");
+  if (work.cleared_after > 0)
+    cuda::check(cudaMemsetAsync(call.out, 0, work.cleared_after, work.stream), "clearing the output of a rank that is not the root");
 }
 
 std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) {
@@ -196,7 +202,8 @@ std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lis
   }
   int color = -1, key = 0;
   for (std::size_t i = 0; i < lists.size(); ++i)
-    if (const auto found = std::ranges::find(lists[i], rank()); found != lists[i].end()) color = static_cast<int>(i), key = static_cast<int>(found - lists[i].begin());
+    if (const auto found = std::ranges::find(lists[i], rank()); found != lists[i].end())
+      color = static_cast<int>(i), key = static_cast<int>(found - lists[i].begin());
   std::shared_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
   if (!part) return nullptr;
   return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));

@@ -12,7 +12,8 @@ namespace tandem::nccl {
 class NcclGroup final : public GpuGroup {
  public:
   // `comm` null: a group of one rank.
-  NcclGroup(Group& control, std::shared_ptr<Communicator> comm) : GpuGroup(control), progress_(ProgressWord::of(control)), comm_(std::move(comm)) {}
+  NcclGroup(Group& control, std::shared_ptr<Communicator> comm)
+      : GpuGroup(control), progress_(ProgressWord::of(control)), comm_(std::move(comm)) {}
   NcclGroup(std::unique_ptr<Group> control, std::shared_ptr<ProgressWord> progress, std::shared_ptr<Communicator> comm)
       : GpuGroup(std::move(control)), progress_(std::move(progress)), comm_(std::move(comm)) {}
 

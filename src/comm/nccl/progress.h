@@ -1,5 +1,5 @@
-// ProgressWord: the collectives that a rank's GPU has begun, written by the GPU where the other ranks see it, also while a graph is replayed
-// and the host has no part in it.
+// ProgressWord: the collectives that a rank's GPU has begun, written by the GPU where the other ranks see it, also while a graph is
+// replayed and the host has no part in it.
 #pragma once
 
 #include <cuda_runtime.h>

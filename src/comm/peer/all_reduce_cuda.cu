@@ -11,7 +11,8 @@ constexpr int kWordsAtOnce = kWordLane / kWord;  // of a lane's slot
 constexpr int kDistance = 2 * kThreads;
 
 template <typename T, int kMost, bool kSums>
-__global__ void __launch_bounds__(kThreads, 1) at_once(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int words, int per_block) {
+__global__ void __launch_bounds__(kThreads, 1)
+    at_once(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int words, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, words - begin);
   const std::size_t apart = static_cast<std::size_t>(kWordsAtOnce / view.size) * kWord;  // from one sender's words to the next
   int i = static_cast<int>(threadIdx.x);
@@ -29,11 +30,14 @@ __global__ void __launch_bounds__(kThreads, 1) at_once(const __grid_constant__ V
       if (next != i) own = never_empty(read_word<T>(a, a.in, begin + next));
       for_peers<kMost>(
           view, [&](int) { return own; },
-          [&](int p, const uint4& word) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + static_cast<std::size_t>(next) * kWord, word); });
+          [&](int p, const uint4& word) {
+            store_word(word_lane(view, p, lane, slot) + view.rank * apart + static_cast<std::size_t>(next) * kWord, word);
+          });
     }
     if (taken < 0) continue;
     if (!one) own = never_empty(read_word<T>(a, a.in, begin + taken));
-    write_word<T>(a, a.out, begin + taken, take_and_reduce<T, kMost, kSums>(view, arriving + static_cast<std::size_t>(taken) * kWord, apart, own, fold, wait));
+    write_word<T>(a, a.out, begin + taken,
+                  take_and_reduce<T, kMost, kSums>(view, arriving + static_cast<std::size_t>(taken) * kWord, apart, own, fold, wait));
   }
   if (threadIdx.x == 0) view.state->lanes[lane].calls = turn.lane.calls + 1;
 }
@@ -41,7 +45,8 @@ __global__ void __launch_bounds__(kThreads, 1) at_once(const __grid_constant__ V
 // Rank p reduces part p. A slot holds the raw words of its part by sender, then the reduced words of all parts by part. All parts count as
 // equally long, so that in every lane everyone sends to everyone.
 template <typename T, int kMost, bool kSums>
-__global__ void __launch_bounds__(kThreads, 1) by_parts(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int part, int per_block) {
+__global__ void __launch_bounds__(kThreads, 1)
+    by_parts(const __grid_constant__ View view, const __grid_constant__ WordArrays a, Fold fold, int part, int per_block) {
   const int lane = static_cast<int>(blockIdx.x), begin = lane * per_block, count = min(per_block, part - begin);
   const std::size_t apart = static_cast<std::size_t>(per_block) * kWord;
   begin_dependent();
@@ -49,11 +54,14 @@ __global__ void __launch_bounds__(kThreads, 1) by_parts(const __grid_constant__ 
   if (turn.ended) return;
   const unsigned slot = turn.lane.calls & 1;
   const auto index_of = [&](int of, int i) { return static_cast<std::int64_t>(of) * part + begin + i; };
-  const auto place = [&](int rank, int section, int i) { return word_lane(view, rank, lane, slot) + section * apart + static_cast<std::size_t>(i) * kWord; };
+  const auto place = [&](int rank, int section, int i) {
+    return word_lane(view, rank, lane, slot) + section * apart + static_cast<std::size_t>(i) * kWord;
+  };
   Wait wait;
   const auto send_raw = [&](int i) {
     for_peers<kMost>(
-        view, [&](int p) { return never_empty(read_word<T>(a, a.in, index_of(p, i))); }, [&](int p, const uint4& word) { store_word(place(p, view.rank, i), word); });
+        view, [&](int p) { return never_empty(read_word<T>(a, a.in, index_of(p, i))); },
+        [&](int p, const uint4& word) { store_word(place(p, view.rank, i), word); });
   };
   const auto reduce_own = [&](int i) {
     const uint4 own = never_empty(read_word<T>(a, a.in, index_of(view.rank, i)));
@@ -85,7 +93,9 @@ int words_of(const ReduceWords& work) {
   return static_cast<int>((work.arrays.elements + per - 1) / per);
 }
 
-std::int64_t elements_in(DType dtype, std::int64_t words) { return words * static_cast<std::int64_t>(kWord / (static_cast<std::size_t>(bits(dtype)) / 8)); }
+std::int64_t elements_in(DType dtype, std::int64_t words) {
+  return words * static_cast<std::int64_t>(kWord / (static_cast<std::size_t>(bits(dtype)) / 8));
+}
 
 int rounded_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -97,8 +107,7 @@ void launch_at_once_of(const View& view, const ReduceWords& work, cudaStream_t s
   const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
     start_kernel(start, at_once<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
-  else
-    start_kernel(start, at_once<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
+  else start_kernel(start, at_once<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
 }
 
 template <typename T, int kMost>
@@ -109,8 +118,7 @@ void launch_by_parts_of(const View& view, const ReduceWords& work, cudaStream_t 
   const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
     start_kernel(start, by_parts<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
-  else
-    start_kernel(start, by_parts<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
+  else start_kernel(start, by_parts<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ constexpr int kAhead = 2;  // rows of a thread that are on their way while it wa
 
 // A block has `per_block` rows one after the other, blockDim.y at a time.
 template <typename T, int kMost, int kPer>
-__global__ void __launch_bounds__(kThreads, 1) reduce_and_norm(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int per_block) {
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_and_norm(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int per_block) {
   __shared__ RowSums sums;
   const int lane = static_cast<int>(blockIdx.x), height = static_cast<int>(blockDim.y);
   const std::int64_t first = std::int64_t{lane} * per_block;
@@ -31,7 +32,8 @@ __global__ void __launch_bounds__(kThreads, 1) reduce_and_norm(const __grid_cons
       if (row_of(step) == n.rows || column_of(j) >= words) continue;
       const uint4 word = never_empty(row[j]);
       for_peers<kMost>(
-          view, [&](int) { return word; }, [&](int p, const uint4& w) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + at(step, j), w); });
+          view, [&](int) { return word; },
+          [&](int p, const uint4& w) { store_word(word_lane(view, p, lane, slot) + view.rank * apart + at(step, j), w); });
     }
   };
   push(0, own);
@@ -60,9 +62,11 @@ __global__ void __launch_bounds__(kThreads, 1) reduce_and_norm(const __grid_cons
 template <typename T, int kMost>
 void launch_of(const View& view, const ReduceAndNorm& work, cudaStream_t stream) {
   const RowLayout rows = row_layout(work);
-  const auto per_block = static_cast<int>((work.rows + work.blocks - 1) / work.blocks), blocks = static_cast<int>((work.rows + per_block - 1) / per_block);
+  const auto per_block = static_cast<int>((work.rows + work.blocks - 1) / work.blocks),
+             blocks = static_cast<int>((work.rows + per_block - 1) / per_block);
   const Start start(stream, work.early);
-  const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(rows.threads), static_cast<unsigned>(std::min(rows.height, per_block)));
+  const dim3 grid(static_cast<unsigned>(blocks)),
+      block(static_cast<unsigned>(rows.threads), static_cast<unsigned>(std::min(rows.height, per_block)));
   if (rows.per == 1) start_kernel(start, reduce_and_norm<T, kMost, 1>, grid, block, 0, view, work, rows.words, per_block);
   else start_kernel(start, reduce_and_norm<T, kMost, kMostPer>, grid, block, 0, view, work, rows.words, per_block);
 }
@@ -72,7 +76,8 @@ void launch_of(const View& view, const ReduceAndNorm& work, cudaStream_t stream)
 bool can_reduce_and_norm(DType dtype, std::int64_t length, int size) {
   if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) return false;
   const std::int64_t row = length * (bits(dtype) / 8), word = static_cast<std::int64_t>(kWord);
-  return length > 0 && row % word == 0 && row / word <= std::int64_t{kMostPer} * kThreads && row * 2 * size <= static_cast<std::int64_t>(kWordLane);
+  return length > 0 && row % word == 0 && row / word <= std::int64_t{kMostPer} * kThreads &&
+         row * 2 * size <= static_cast<std::int64_t>(kWordLane);
 }
 
 std::int64_t most_rows_at_once(const ReduceAndNorm& work, int size) {

@@ -6,8 +6,8 @@ namespace tandem::peer {
 namespace {
 
 // What the threads of one row of a block know. In each step there is such a row of every owner. A slot holds the raw rows that this rank is
-// to reduce, by step and sender, then the reduced ones by step and owner. Rows past the end are sent too, as zeros, so that in every lane everyone
-// sends to everyone.
+// to reduce, by step and sender, then the reduced ones by step and owner. Rows past the end are sent too, as zeros, so that in every lane
+// everyone sends to everyone.
 template <typename T, int kMost, int kPer>
 struct Parts {
   const View& view;
@@ -16,7 +16,9 @@ struct Parts {
   unsigned slot;
 
   __device__ int place(int step) const { return step * static_cast<int>(blockDim.y) + static_cast<int>(threadIdx.y); }
-  __device__ std::int64_t row_of(int step, int owner) const { return (std::int64_t{lane} * steps * blockDim.y + place(step)) * view.size + owner; }
+  __device__ std::int64_t row_of(int step, int owner) const {
+    return (std::int64_t{lane} * steps * blockDim.y + place(step)) * view.size + owner;
+  }
   // Where a word lies at a rank: of a sender, or of an owner.
   __device__ char* raw(int rank, int step, int sender, int j) const {
     return word_lane(view, rank, lane, slot) + (static_cast<std::size_t>(place(step) * view.size + sender) * words + column_of(j)) * kWord;
@@ -47,7 +49,8 @@ struct Parts {
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
       if (column_of(j) >= words) continue;
-      sum[j] = take_and_reduce<T, kMost, true>(view, raw(view.rank, step, 0, j), static_cast<std::size_t>(words) * kWord, never_empty(own[j]), Fold::sum, wait);
+      sum[j] = take_and_reduce<T, kMost, true>(view, raw(view.rank, step, 0, j), static_cast<std::size_t>(words) * kWord,
+                                               never_empty(own[j]), Fold::sum, wait);
       for_peers<kMost>(
           view, [&](int) { return sum[j]; }, [&](int p, const uint4& word) { store_word(reduced(p, step, view.rank, j), word); });
     }
@@ -85,7 +88,8 @@ struct Parts {
 };
 
 template <typename T, int kMost, int kPer>
-__global__ void __launch_bounds__(kThreads, 1) reduce_and_norm_parts(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int steps) {
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_and_norm_parts(const __grid_constant__ View view, const __grid_constant__ ReduceAndNorm n, int words, int steps) {
   __shared__ RowSums sums;
   begin_dependent();
   const Turn turn = begin_turn(view);
@@ -105,17 +109,21 @@ __global__ void __launch_bounds__(kThreads, 1) reduce_and_norm_parts(const __gri
 }
 
 // Rows of each owner that a block can have.
-std::int64_t most_in_block(const RowLayout& rows, int size) { return static_cast<std::int64_t>(kWordLane / kWord) / (2 * size) / rows.words; }
+std::int64_t most_in_block(const RowLayout& rows, int size) {
+  return static_cast<std::int64_t>(kWordLane / kWord) / (2 * size) / rows.words;
+}
 
 template <typename T, int kMost>
 void launch_of(const View& view, const ReduceAndNorm& work, cudaStream_t stream) {
   const RowLayout rows = row_layout(work);
   const std::int64_t of_owner = (work.rows + view.size - 1) / view.size, per_block = (of_owner + work.blocks - 1) / work.blocks;
-  const std::int64_t height = std::min({std::int64_t{rows.height}, per_block, most_in_block(rows, view.size)}), steps = (per_block + height - 1) / height;
+  const std::int64_t height = std::min({std::int64_t{rows.height}, per_block, most_in_block(rows, view.size)}),
+                     steps = (per_block + height - 1) / height;
   const std::int64_t blocks = (of_owner + steps * height - 1) / (steps * height);
   const Start start(stream, work.early);
   const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(rows.threads), static_cast<unsigned>(height));
-  if (rows.per == 1) start_kernel(start, reduce_and_norm_parts<T, kMost, 1>, grid, block, 0, view, work, rows.words, static_cast<int>(steps));
+  if (rows.per == 1)
+    start_kernel(start, reduce_and_norm_parts<T, kMost, 1>, grid, block, 0, view, work, rows.words, static_cast<int>(steps));
   else start_kernel(start, reduce_and_norm_parts<T, kMost, kMostPer>, grid, block, 0, view, work, rows.words, static_cast<int>(steps));
 }
 

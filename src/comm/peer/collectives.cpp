@@ -12,8 +12,8 @@ namespace {
 
 // Seconds that sending a part on takes more than sending everything at once, and the bytes per second that a GPU pushes: where parts pay.
 constexpr double kSecondTrip = 2e-6, kPushed = 360e9;
-// The same where rows are normed too, which begins after the second trip; and from where on one kernel by parts takes less than the all-reduce by
-// parts and a norm after it, each of which fills the GPU better.
+// The same where rows are normed too, which begins after the second trip; and from where on one kernel by parts takes less than the
+// all-reduce by parts and a norm after it, each of which fills the GPU better.
 constexpr double kThirdTrip = 3e-6, kOneKernel = 5.5e-6;
 // Up to here integers are reduced by everyone.
 constexpr std::size_t kAnyAtOnce = 64 << 10;
@@ -129,7 +129,11 @@ void PeerGroup::all_reduce_words(const View& view, const CollectiveCall& call) {
   const std::int64_t most = by_parts ? most_by_parts(call.dtype, size(), blocks_) : most_at_once(call.dtype, size(), blocks_);
   for (std::int64_t at = 0; at < elements; at += most) {
     const std::int64_t count = std::min(most, elements - at);
-    ReduceWords work = {{input(call) + at * element, output(call) + at * element, count, false}, call.dtype, fold_of(*call.reduction), blocks_, options_.early};
+    ReduceWords work = {{input(call) + at * element, output(call) + at * element, count, false},
+                        call.dtype,
+                        fold_of(*call.reduction),
+                        blocks_,
+                        options_.early};
     work.arrays.whole = aligned(work.arrays.in) && aligned(work.arrays.out) && count * element % static_cast<std::int64_t>(kWord) == 0;
     if (by_parts) launch_by_parts(view, work, stream_of(call));
     else launch_at_once(view, work, stream_of(call));

@@ -26,7 +26,8 @@ void Driver::check(CUresult status, const char* what) const {
   if (status == CUDA_SUCCESS) return;
   const char* text = nullptr;
   if (error_string(status, &text) != CUDA_SUCCESS || !text) text = "an error without a name";
-  fail(status == CUDA_ERROR_OUT_OF_MEMORY ? ErrorCode::out_of_memory : ErrorCode::unsupported, "{}: {} ({})", what, text, static_cast<int>(status));
+  fail(status == CUDA_ERROR_OUT_OF_MEMORY ? ErrorCode::out_of_memory : ErrorCode::unsupported, "{}: {} ({})", what, text,
+       static_cast<int>(status));
 }
 
 const Driver* find_driver(std::string* why) {

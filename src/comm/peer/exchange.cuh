@@ -21,7 +21,9 @@ __device__ __forceinline__ uint4 load_word(const void* at) {
 __device__ __forceinline__ void store_word(void* at, uint4 v) {
   asm volatile("st.volatile.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
-__device__ __forceinline__ std::uint32_t load_plain(const std::uint32_t* at) { return *reinterpret_cast<const volatile std::uint32_t*>(at); }
+__device__ __forceinline__ std::uint32_t load_plain(const std::uint32_t* at) {
+  return *reinterpret_cast<const volatile std::uint32_t*>(at);
+}
 __device__ __forceinline__ void store_plain(std::uint32_t* at, std::uint32_t v) { *reinterpret_cast<volatile std::uint32_t*>(at) = v; }
 __device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* at) {
   std::uint32_t v;
@@ -38,7 +40,8 @@ __device__ __forceinline__ std::uint32_t never_empty(std::uint32_t v) { return v
 __device__ __forceinline__ uint4 never_empty(uint4 v) { return {never_empty(v.x), never_empty(v.y), never_empty(v.z), never_empty(v.w)}; }
 __device__ __forceinline__ void wipe(void* at) { store_word(at, {kEmpty, kEmpty, kEmpty, kEmpty}); }
 
-// Whether a thread that has waited so long should give up. Not a function of its own: calls make ptxas keep registers in memory. The memory of the host is slow to read: one thread of the GPU does it at a time.
+// Whether a thread that has waited so long should give up. Not a function of its own: calls make ptxas keep registers in memory. The memory
+// of the host is slow to read: one thread of the GPU does it at a time.
 __device__ __forceinline__ bool should_end(const View& view, long long waited, int peer) {
   State& state = *view.state;
   if (load_plain(&state.ended) != 0) return true;
@@ -87,7 +90,8 @@ __device__ __forceinline__ std::uint32_t* arrival(const View& view, int rank, in
 
 // For the host, one more collective: in its first kernel, which all ranks run.
 __device__ __forceinline__ void count_begun(const View& view) {
-  if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0 && view.begun) *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0 && view.begun)
+    *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
 }
 
 // What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return.

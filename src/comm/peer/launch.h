@@ -27,7 +27,7 @@ struct ReduceWords {
   WordArrays arrays;
   DType dtype;
   Fold fold;
-  int blocks;  // that the GPU may run at once; at most kLanes are used
+  int blocks;          // that the GPU may run at once; at most kLanes are used
   bool early = false;  // may start before what is before it in the stream has ended, for which it waits by itself
 };
 // Elements that one launch can take.
@@ -42,15 +42,15 @@ struct ReduceAndNorm {
   const void *in, *residual;
   const void* offset;  // null: none
   const void* scale;
-  const void* bias;    // null: none
-  void *y, *sum;       // may be `in` or `residual`
+  const void* bias;  // null: none
+  void *y, *sum;     // may be `in` or `residual`
   std::int64_t rows, length;
   float epsilon;
-  bool centers;        // LayerNorm, not RmsNorm
+  bool centers;  // LayerNorm, not RmsNorm
   DType dtype;
-  bool early;          // may start before what is before it in the stream has ended, for which it waits by itself
-  bool aligned;        // all addresses are, to a word
-  int blocks;          // that the GPU may run at once, at most kLanes
+  bool early;    // may start before what is before it in the stream has ended, for which it waits by itself
+  bool aligned;  // all addresses are, to a word
+  int blocks;    // that the GPU may run at once, at most kLanes
 };
 // Whether rows are of whole words, and not too long.
 bool can_reduce_and_norm(DType dtype, std::int64_t length, int size);

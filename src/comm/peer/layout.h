@@ -33,9 +33,9 @@ struct Slab {
 
 // Of a rank, in memory of the host that its GPU reads and writes.
 struct HostPage {
-  std::uint32_t abort = 0;        // set by any rank: kernels that wait give up
-  std::uint32_t gave_up = 0;      // set by the GPU: a kernel stopped waiting
-  std::int32_t waited_for = -1;   // the rank it then waited for, within the group
+  std::uint32_t abort = 0;       // set by any rank: kernels that wait give up
+  std::uint32_t gave_up = 0;     // set by the GPU: a kernel stopped waiting
+  std::int32_t waited_for = -1;  // the rank it then waited for, within the group
 };
 
 // Of a rank, in memory of its GPU that nobody else uses. Starts as zeros.
@@ -45,18 +45,18 @@ struct LaneState {
 };
 struct State {
   LaneState lanes[kLanes];
-  std::uint32_t ended = 0;     // a kernel gave up: nothing is sent or waited for any more
-  std::uint32_t asking = 0;    // a thread reads the host's memory
+  std::uint32_t ended = 0;   // a kernel gave up: nothing is sent or waited for any more
+  std::uint32_t asking = 0;  // a thread reads the host's memory
 };
 
 // A kernel's view of its group.
 struct View {
   char* slab[kMaxRanks];  // by rank, as this GPU addresses them
   State* state;
-  HostPage* page;         // as this GPU addresses it
+  HostPage* page;  // as this GPU addresses it
   int rank, size;
-  long long limit;        // clock cycles that a wait may take
-  std::uint64_t* begun;   // collectives that this GPU has begun, and where the host sees it; null: not counted
+  long long limit;       // clock cycles that a wait may take
+  std::uint64_t* begun;  // collectives that this GPU has begun, and where the host sees it; null: not counted
   std::uint64_t* begun_seen;
 };
 

@@ -60,7 +60,8 @@ void agree(Group& group, const std::string& trouble, Deadline deadline) {
   const auto texts = group.exchange(std::as_bytes(std::span(trouble)), deadline);
   for (std::size_t r = 0; r < texts.size(); ++r)
     if (!texts[r].empty())
-      fail(ErrorCode::unsupported, "rank {}: {}", group.members()[r], std::string_view(reinterpret_cast<const char*>(texts[r].data()), texts[r].size()));
+      fail(ErrorCode::unsupported, "rank {}: {}", group.members()[r],
+           std::string_view(reinterpret_cast<const char*>(texts[r].data()), texts[r].size()));
 }
 
 Links::Links(Group& group, Deadline deadline) : rank_(group.rank()), peers_(static_cast<std::size_t>(group.size())) {
@@ -93,7 +94,8 @@ void Links::meet(const std::vector<std::string>& names, MeetingSocket& door, Dea
       continue;
     }
     peer(r).socket = MeetingSocket::connect(names[static_cast<std::size_t>(r)]);
-    if (!peer(r).socket || !peer(r).socket.send(Message{Message::Word::hello, rank_})) fail(ErrorCode::io, "cannot reach the process of rank {} of the group", r);
+    if (!peer(r).socket || !peer(r).socket.send(Message{Message::Word::hello, rank_}))
+      fail(ErrorCode::io, "cannot reach the process of rank {} of the group", r);
   }
   while (to_come > 0) {
     if (!await_readable(door.fd(), deadline)) fail(ErrorCode::timeout, "{} ranks did not come to exchange memory", to_come);
@@ -111,7 +113,8 @@ std::vector<Descriptor> Links::exchange(Group& group, int descriptor, Deadline d
   const auto numbers = group.exchange(std::as_bytes(std::span(&descriptor, 1)), deadline);
   all_do(group, deadline, [&] {
     for (Peer& peer : peers_)
-      if (peer.socket && !peer.socket.send(Message{Message::Word::descriptor, rank_}, descriptor)) fail(ErrorCode::io, "cannot send a descriptor: {}", std::strerror(errno));
+      if (peer.socket && !peer.socket.send(Message{Message::Word::descriptor, rank_}, descriptor))
+        fail(ErrorCode::io, "cannot send a descriptor: {}", std::strerror(errno));
     for (std::size_t r = 0; r < peers_.size(); ++r) {
       if (peers_[r].socket) {
         receive(peers_[r].socket, deadline, &descriptors[r]);

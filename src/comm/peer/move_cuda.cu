@@ -31,7 +31,7 @@ __device__ __forceinline__ Units<U> units_of(const Rows& rows) {
 // The part of a stream that a lane moves in one step.
 struct Piece {
   std::int64_t begin;
-  std::int64_t bytes;  // of a stream that is as long as the longest
+  std::int64_t bytes;                          // of a stream that is as long as the longest
   __device__ int of(const Rows& rows) const {  // that this stream has of it
     const std::int64_t all = rows.row * rows.count;
     return static_cast<int>(all <= begin ? 0 : all - begin < bytes ? all - begin : bytes);
@@ -59,7 +59,8 @@ __device__ void take(const Rows& rows, const Piece& piece, const char* slot) {
   const int count = piece.of(rows) / static_cast<int>(sizeof(U));
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
-    *to.at(piece.begin + static_cast<std::int64_t>(i) * static_cast<std::int64_t>(sizeof(U))) = load_past_cache(reinterpret_cast<const U*>(slot) + i);
+    *to.at(piece.begin + static_cast<std::int64_t>(i) * static_cast<std::int64_t>(sizeof(U))) =
+        load_past_cache(reinterpret_cast<const U*>(slot) + i);
 }
 
 // Steps of a lane: in each, every rank sends its piece to the others, waits for theirs and gives them to `take(piece, slot)`, the memory of
@@ -67,7 +68,8 @@ __device__ void take(const Rows& rows, const Piece& piece, const char* slot) {
 template <typename Push, typename Take>
 __device__ void in_steps(const View& view, std::int64_t per_lane, std::int64_t longest, const Push& push_piece, const Take& take_pieces) {
   const int lane = static_cast<int>(blockIdx.x);
-  const std::int64_t room = static_cast<std::int64_t>(kDataLane / view.size) / static_cast<std::int64_t>(kWord) * static_cast<std::int64_t>(kWord);
+  const std::int64_t room =
+      static_cast<std::int64_t>(kDataLane / view.size) / static_cast<std::int64_t>(kWord) * static_cast<std::int64_t>(kWord);
   const std::int64_t begin = lane * per_lane, end = min(longest, begin + per_lane);
   Turn turn = begin_turn(view);
   if (turn.ended) return;
@@ -153,7 +155,8 @@ __device__ __forceinline__ W finish(Fold fold, W sum, int size) {
 }
 
 template <typename Codec, typename U>
-__global__ void __launch_bounds__(kThreads) reduce(const __grid_constant__ View view, const __grid_constant__ Reduce r, std::int64_t per_lane) {
+__global__ void __launch_bounds__(kThreads)
+    reduce(const __grid_constant__ View view, const __grid_constant__ Reduce r, std::int64_t per_lane) {
   using S = typename Codec::Storage;
   const Rows out = {r.out, r.out_bytes, r.out_bytes, 1};
   in_steps(
@@ -166,10 +169,19 @@ __global__ void __launch_bounds__(kThreads) reduce(const __grid_constant__ View 
           const auto value = [&](int p) {
             if (p == view.rank) return Codec::load(*own.at(byte));
             S element;  // bytes as they came
-            if constexpr (sizeof(S) == 1) { const auto raw = load_past_cache(reinterpret_cast<const std::uint8_t*>(slot + p * room) + i); memcpy(&element, &raw, 1); }
-            else if constexpr (sizeof(S) == 2) { const auto raw = load_past_cache(reinterpret_cast<const std::uint16_t*>(slot + p * room) + i); memcpy(&element, &raw, 2); }
-            else if constexpr (sizeof(S) == 4) { const auto raw = load_past_cache(reinterpret_cast<const std::uint32_t*>(slot + p * room) + i); memcpy(&element, &raw, 4); }
-            else { const auto raw = load_past_cache(reinterpret_cast<const std::uint64_t*>(slot + p * room) + i); memcpy(&element, &raw, 8); }
+            if constexpr (sizeof(S) == 1) {
+              const auto raw = load_past_cache(reinterpret_cast<const std::uint8_t*>(slot + p * room) + i);
+              memcpy(&element, &raw, 1);
+            } else if constexpr (sizeof(S) == 2) {
+              const auto raw = load_past_cache(reinterpret_cast<const std::uint16_t*>(slot + p * room) + i);
+              memcpy(&element, &raw, 2);
+            } else if constexpr (sizeof(S) == 4) {
+              const auto raw = load_past_cache(reinterpret_cast<const std::uint32_t*>(slot + p * room) + i);
+              memcpy(&element, &raw, 4);
+            } else {
+              const auto raw = load_past_cache(reinterpret_cast<const std::uint64_t*>(slot + p * room) + i);
+              memcpy(&element, &raw, 8);
+            }
             return Codec::load(element);
           };
           typename Codec::Wide sum = value(0);
@@ -182,7 +194,8 @@ __global__ void __launch_bounds__(kThreads) reduce(const __grid_constant__ View 
 // The largest unit that an address and the strides allow.
 std::int64_t common_unit(const Rows& rows, std::int64_t unit) {
   if (rows.row * rows.count == 0) return unit;
-  while (unit > 1 && (reinterpret_cast<std::uintptr_t>(rows.data) % static_cast<std::uintptr_t>(unit) != 0 || rows.row % unit != 0 || (rows.count > 1 && rows.stride % unit != 0)))
+  while (unit > 1 && (reinterpret_cast<std::uintptr_t>(rows.data) % static_cast<std::uintptr_t>(unit) != 0 || rows.row % unit != 0 ||
+                      (rows.count > 1 && rows.stride % unit != 0)))
     unit /= 2;
   return unit;
 }
@@ -205,7 +218,9 @@ void launch_reduce_of(const View& view, const Reduce& work, cudaStream_t stream)
   std::int64_t unit = 16;
   for (int p = 0; p < view.size; ++p) unit = common_unit(work.in[p], unit);
   const Lanes lanes = lanes_of(work.longest, work.blocks);
-  using Plain = std::conditional_t<sizeof(S) == 1, std::uint8_t, std::conditional_t<sizeof(S) == 2, std::uint16_t, std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>>>;
+  using Plain = std::conditional_t<
+      sizeof(S) == 1, std::uint8_t,
+      std::conditional_t<sizeof(S) == 2, std::uint16_t, std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>>>;
   if (unit == 16) reduce<Codec, uint4><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
   else reduce<Codec, Plain><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
 }

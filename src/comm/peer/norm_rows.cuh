@@ -1,5 +1,5 @@
-// The norm of reduced rows in registers, for the kernels that reduce them. blockDim.x threads, a multiple of 32, have one row; blockDim.y of
-// them are under way at once. A thread has words threadIdx.x, threadIdx.x + blockDim.x, … of its row, up to kPer.
+// The norm of reduced rows in registers, for the kernels that reduce them. blockDim.x threads, a multiple of 32, have one row; blockDim.y
+// of them are under way at once. A thread has words threadIdx.x, threadIdx.x + blockDim.x, … of its row, up to kPer.
 #pragma once
 
 #include <algorithm>
@@ -66,7 +66,8 @@ struct RowSums {
 __device__ __forceinline__ float row_sum(float x, float* shared) {
 #pragma unroll
   for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
-  const int warps = static_cast<int>(blockDim.x) / 32, first = static_cast<int>(threadIdx.y) * warps, lane = static_cast<int>(threadIdx.x) % 32;
+  const int warps = static_cast<int>(blockDim.x) / 32, first = static_cast<int>(threadIdx.y) * warps,
+            lane = static_cast<int>(threadIdx.x) % 32;
   if (lane == 0) shared[first + static_cast<int>(threadIdx.x) / 32] = x;
   __syncthreads();
   x = lane < warps ? shared[first + lane] : 0.0f;
@@ -77,7 +78,8 @@ __device__ __forceinline__ float row_sum(float x, float* shared) {
 
 // From the reduced words of a row to its two results. By all threads of the block, for rows that do not exist too; `turn` counts its calls.
 template <typename T, int kPer>
-__device__ __forceinline__ void finish_row(const ReduceAndNorm& n, std::int64_t row, int words, const uint4 (&reduced)[kPer], const uint4 (&residual)[kPer], RowSums& sums, int turn) {
+__device__ __forceinline__ void finish_row(const ReduceAndNorm& n, std::int64_t row, int words, const uint4 (&reduced)[kPer],
+                                           const uint4 (&residual)[kPer], RowSums& sums, int turn) {
   constexpr int kCount = Values<T>::kCount;
   const auto has = [&](int j) { return row < n.rows && column_of(j) < words; };
   Values<T> x[kPer];

@@ -24,7 +24,8 @@ Pages::Pages(Group& group, Links& links, Deadline deadline) : rank_(group.rank()
       mappings_.push_back(memory.map(0, kBytes));
     }
     Page* mine = new (&page(rank_)) Page;
-    cuda::check(cudaHostRegister(mine, kBytes, cudaHostRegisterMapped | cudaHostRegisterPortable), "letting the GPU see a page of the host");
+    cuda::check(cudaHostRegister(mine, kBytes, cudaHostRegisterMapped | cudaHostRegisterPortable),
+                "letting the GPU see a page of the host");
     void* seen = nullptr;
     const cudaError_t status = cudaHostGetDevicePointer(&seen, mine, 0);
     if (status != cudaSuccess) cudaHostUnregister(mine);

@@ -1,5 +1,5 @@
-// Pages: a page of the host's memory per rank of a group, which all its ranks see, and each rank's GPU sees its own: how kernels that wait are
-// ended from outside, what they report, and why a group has ended.
+// Pages: a page of the host's memory per rank of a group, which all its ranks see, and each rank's GPU sees its own: how kernels that wait
+// are ended from outside, what they report, and why a group has ended.
 #pragma once
 
 #include <atomic>

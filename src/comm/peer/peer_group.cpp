@@ -32,7 +32,8 @@ std::optional<std::string> refuse(Device&, std::span<const GpuPlace> places, int
 const GpuBackend kBackend = {
     .name = "peer",
     .refuse = refuse,
-    .make = [](Group& control, Device& device, Deadline deadline, std::string* why) { return make_peer_group(control, device, deadline, why); },
+    .make = [](Group& control, Device& device, Deadline deadline,
+               std::string* why) { return make_peer_group(control, device, deadline, why); },
 };
 
 std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why, const PeerOptions& options) {
@@ -45,7 +46,8 @@ std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadli
   }
 }
 
-PeerGroup::PeerGroup(Group& control, Device& device, Deadline deadline, const PeerOptions& options) : GpuGroup(control), device_(device), options_(options) {
+PeerGroup::PeerGroup(Group& control, Device& device, Deadline deadline, const PeerOptions& options)
+    : GpuGroup(control), device_(device), options_(options) {
   set_up(deadline);
 }
 
@@ -85,7 +87,8 @@ int PeerGroup::agreed_blocks(Deadline deadline) {
     const auto sharing = static_cast<int>(std::ranges::count_if(cards, same));
     if (sharing > 1 && !options_.share_gpu) {
       const auto b = std::find_if(cards.begin() + static_cast<std::ptrdiff_t>(a) + 1, cards.end(), same) - cards.begin();
-      fail(ErrorCode::unsupported, "ranks {} and {} share one GPU", control().members()[a], control().members()[static_cast<std::size_t>(b)]);
+      fail(ErrorCode::unsupported, "ranks {} and {} share one GPU", control().members()[a],
+           control().members()[static_cast<std::size_t>(b)]);
     }
     blocks = std::min({blocks, cards[a].blocks, sharing > 1 ? cards[a].multiprocessors / (2 * sharing) : cards[a].multiprocessors});
   }
@@ -101,7 +104,8 @@ void PeerGroup::set_up(Deadline deadline) {
   window_ = std::make_unique<Window>(control(), *links_, device_, Slab::kBytes, deadline);
   all_do(control(), deadline, [&] {
     int kilohertz = 0;
-    if (cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, static_cast<cuda::CudaDevice&>(device_).ordinal()) == cudaSuccess && kilohertz > 0)
+    if (cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, static_cast<cuda::CudaDevice&>(device_).ordinal()) == cudaSuccess &&
+        kilohertz > 0)
       clocks_per_second_ = kilohertz * 1e3;
     cuda::check(cudaMalloc(reinterpret_cast<void**>(&state_), sizeof(State)), "allocating the state of a group");
     cuda::check(cudaMemset(state_, 0, sizeof(State)), "clearing the state of a group");
@@ -147,8 +151,10 @@ void PeerGroup::throw_if_failed() {
 
 // The watching thread writes the reason a moment after the GPU has given up.
 void PeerGroup::throw_failure() {
-  for (const Deadline patience = Deadline::after(std::chrono::seconds(2)); !patience.expired(); std::this_thread::sleep_for(std::chrono::milliseconds(1)))
-    if (const auto failure = pages_->failure()) throw Error(failure->code(), failure->message() + "; the ranks' groups are no longer usable", {}, failure->rank());
+  for (const Deadline patience = Deadline::after(std::chrono::seconds(2)); !patience.expired();
+       std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+    if (const auto failure = pages_->failure())
+      throw Error(failure->code(), failure->message() + "; the ranks' groups are no longer usable", {}, failure->rank());
   fail(ErrorCode::aborted, "a kernel of the group gave up, and nobody said why");
 }
 
@@ -183,14 +189,16 @@ void PeerGroup::watch_once() {
     }
     pages_->end(code, world_rank, text);
   };
-  if (const int gone = links_->departed(kLookMilliseconds); gone >= 0) return end(ErrorCode::rank_failed, world(gone), "its process has ended");
+  if (const int gone = links_->departed(kLookMilliseconds); gone >= 0)
+    return end(ErrorCode::rank_failed, world(gone), "its process has ended");
   if (pages_->gave_up(rank())) {
     std::this_thread::sleep_for(kHearing);
     if (pages_->failure()) return;
     const int late = laggard();
     if (late < 0 || late >= size()) return end(ErrorCode::internal, -1, "a kernel gave up without saying for whom it waited");
     return end(ErrorCode::timeout, world(late),
-               fmt::format("nothing came from its GPU in time; it has begun {} collectives, rank {} has begun {}", progress(late).sequence, world(rank()), progress(rank()).sequence));
+               fmt::format("nothing came from its GPU in time; it has begun {} collectives, rank {} has begun {}", progress(late).sequence,
+                           world(rank()), progress(rank()).sequence));
   }
   try {
     control().throw_if_failed();

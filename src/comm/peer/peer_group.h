@@ -1,8 +1,8 @@
 // PeerGroup: collectives of GPUs of one host, by kernels that push into memory of the peers' GPUs. layout.h says how.
 //
-// Kernels that wait are bounded: each gives up once any rank has ended the group, or twice the call's deadline has passed without an answer.
-// A thread of this object watches: it ends the group where a kernel of this rank gave up, a process of a peer has ended, or the control
-// group has failed. After that outputs are worth nothing, and throw_if_failed() and run() throw the reason.
+// Kernels that wait are bounded: each gives up once any rank has ended the group, or twice the call's deadline has passed without an
+// answer. A thread of this object watches: it ends the group where a kernel of this rank gave up, a process of a peer has ended, or the
+// control group has failed. After that outputs are worth nothing, and throw_if_failed() and run() throw the reason.
 #pragma once
 
 #include <atomic>
@@ -20,15 +20,16 @@
 namespace tandem::peer {
 
 struct PeerOptions {
-  int blocks = 0;           // of a kernel, at most kLanes; 0: what the GPUs can run at once. The least of all ranks counts
-  bool share_gpu = false;   // ranks may share a GPU, which is for tests: their kernels must fit on it together
-  bool early = false;       // kernels may start before what is before them in the stream has ended: it must be a kernel
+  int blocks = 0;          // of a kernel, at most kLanes; 0: what the GPUs can run at once. The least of all ranks counts
+  bool share_gpu = false;  // ranks may share a GPU, which is for tests: their kernels must fit on it together
+  bool early = false;      // kernels may start before what is before them in the stream has ended: it must be a kernel
   std::chrono::nanoseconds limit = kStepDeadline;  // of waits in calls without a deadline
 };
 
-// Collective. Null where these ranks cannot be served, and then on all of them, with the reason in `why`. The device is the thread's current
-// one; `control` is borrowed and outlives the group.
-std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why, const PeerOptions& options = {});
+// Collective. Null where these ranks cannot be served, and then on all of them, with the reason in `why`. The device is the thread's
+// current one; `control` is borrowed and outlives the group.
+std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadline deadline, std::string* why,
+                                          const PeerOptions& options = {});
 
 // The same for ranks that may choose among backends.
 extern const GpuBackend kBackend;
@@ -47,12 +48,12 @@ class PeerGroup final : public GpuGroup {
   void throw_if_failed() override;
   void abort(std::string_view reason) override;
 
-  // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view. Whoever waits for the stream is to be told of trouble after
-  // `limit`, and ends the waits of kernels; where nobody does, they end after twice the time.
+  // For kernels elsewhere that exchange by themselves (exchange.cuh): the group's view. Whoever waits for the stream is to be told of
+  // trouble after `limit`, and ends the waits of kernels; where nobody does, they end after twice the time.
   View view(std::chrono::nanoseconds limit) const;
   int blocks() const { return blocks_; }
-  // Collective, on all ranks with the same numbers of bytes in the same order: a room of at least so many, which may be in use by others in the
-  // same stream too. It may allocate, and the device is the thread's current one. Whoever holds it lets go of it before the group ends.
+  // Collective, on all ranks with the same numbers of bytes in the same order: a room of at least so many, which may be in use by others in
+  // the same stream too. It may allocate, and the device is the thread's current one. Whoever holds it lets go of it before the group ends.
   std::shared_ptr<Room> room(std::size_t there, std::size_t back, Deadline deadline);
   // All-reduce with what follows it; `aligned` and `blocks` are set here. Whether it can depends on nothing that ranks may differ in.
   bool can_reduce_and_norm(DType dtype, std::int64_t length) const;
@@ -90,7 +91,7 @@ class PeerGroup final : public GpuGroup {
   std::unique_ptr<Links> links_;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<Window> window_;
-  std::shared_ptr<Room> room_;  // the last one made
+  std::shared_ptr<Room> room_;                    // the last one made
   std::shared_ptr<nccl::ProgressWord> progress_;  // null where the control group has none
   State* state_ = nullptr;
   std::atomic<bool> stops_{false};

@@ -29,8 +29,8 @@ void check_sizes(Group& group, std::size_t there, std::size_t back, Deadline dea
     check(all[r].size() == sizeof other, "ranks exchange sizes");
     std::memcpy(other.data(), all[r].data(), sizeof other);
     if (other != mine)
-      fail(ErrorCode::mismatch, "rank {} wants {} and {} bytes for what the ranks push to one another, rank {} wants {} and {}", group.members()[r], other[0], other[1],
-           group.members()[static_cast<std::size_t>(group.rank())], there, back);
+      fail(ErrorCode::mismatch, "rank {} wants {} and {} bytes for what the ranks push to one another, rank {} wants {} and {}",
+           group.members()[r], other[0], other[1], group.members()[static_cast<std::size_t>(group.rank())], there, back);
   }
 }
 

@@ -13,8 +13,8 @@ __device__ __forceinline__ std::uint32_t* event_word(const RoomView& room, int r
 // Of the call that is under way: the same for all its kernels.
 __device__ __forceinline__ std::uint32_t call_number(const RoomView& room) { return load_plain(&room.state->calls) + 1; }
 
-// Whether this block is the last one of its grid to get here; all that the others wrote before is then visible to whom this one tells. By all
-// threads of every block; the same to all.
+// Whether this block is the last one of its grid to get here; all that the others wrote before is then visible to whom this one tells. By
+// all threads of every block; the same to all.
 __device__ __forceinline__ bool is_last_block(std::uint32_t* counter) {
   __syncthreads();
   bool last = false;
@@ -29,7 +29,8 @@ __device__ __forceinline__ bool is_last_block(std::uint32_t* counter) {
   return __syncthreads_or(last) != 0;
 }
 
-// After everything that the grid has written: what this rank sends for an event lies at all ranks, itself among them. By all threads of every block.
+// After everything that the grid has written: what this rank sends for an event lies at all ranks, itself among them. By all threads of
+// every block.
 __device__ __forceinline__ void announce(const View& view, const RoomView& room, int event) {
   if (!is_last_block(&room.state->blocks[event])) return;
   const int peer = static_cast<int>(threadIdx.x);

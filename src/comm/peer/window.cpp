@@ -43,7 +43,8 @@ Window::Window(Group& group, Links& links, Device& device, std::size_t bytes, De
           check(handles[r].size() == sizeof view.handle, "ranks exchange handles");
           std::memcpy(&view.handle, handles[r].data(), sizeof view.handle);
         } else {
-          driver_.check(driver_.import_handle(&view.handle, reinterpret_cast<void*>(static_cast<std::uintptr_t>(descriptors[r].get())), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+          driver_.check(driver_.import_handle(&view.handle, reinterpret_cast<void*>(static_cast<std::uintptr_t>(descriptors[r].get())),
+                                              CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
                         "taking over memory of another process's GPU");
           view.owned = true;
         }
@@ -61,7 +62,8 @@ Window::~Window() { let_go(); }
 void Window::make_own(int ordinal, int rank, std::size_t bytes, Descriptor& exported) {
   cuda::check(cudaFree(nullptr), "making the GPU's context");
   int can_export = 0;
-  driver_.check(driver_.device_attribute(&can_export, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, ordinal), "asking whether memory can be shared");
+  driver_.check(driver_.device_attribute(&can_export, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, ordinal),
+                "asking whether memory can be shared");
   if (!can_export) fail(ErrorCode::unsupported, "the GPU's memory cannot be shared through descriptors");
   CUmemAllocationProp properties{};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;

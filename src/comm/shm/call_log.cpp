@@ -9,13 +9,15 @@
 namespace tandem::shm {
 namespace {
 
-// A word: the number of the call, and a hash of this call and all before it. So a difference shows in every later call too, where a rank was
-// too far ahead to be compared when it arose.
+// A word: the number of the call, and a hash of this call and all before it. So a difference shows in every later call too, where a rank
+// was too far ahead to be compared when it arose.
 constexpr int kHashBits = 40;
 constexpr std::uint64_t kHashMask = (std::uint64_t{1} << kHashBits) - 1;
 
 // Never 0, which stands for none.
-std::uint64_t word_of(std::uint64_t number, std::uint64_t chain) { return (number % (kHashMask >> 16) + 1) << kHashBits | (chain & kHashMask); }
+std::uint64_t word_of(std::uint64_t number, std::uint64_t chain) {
+  return (number % (kHashMask >> 16) + 1) << kHashBits | (chain & kHashMask);
+}
 
 std::uint64_t extend(std::uint64_t chain, std::string_view what) {
   for (const char c : what) chain = (chain ^ static_cast<unsigned char>(c)) * 0x100000001b3;
@@ -65,7 +67,8 @@ void CallLog::leave() {
 void CallLog::disagree(int other) {
   const auto text = [&](int r) {
     std::uint64_t words[Calls::kTextWords];
-    for (std::size_t i = 0; i < std::size(words); ++i) words[i] = group_->calls(r).text[number_ % Calls::kKept][i].load(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < std::size(words); ++i)
+      words[i] = group_->calls(r).text[number_ % Calls::kKept][i].load(std::memory_order_relaxed);
     const auto* first = reinterpret_cast<const char*>(words);
     return std::string(first, strnlen(first, sizeof words));
   };

@@ -8,8 +8,8 @@ namespace tandem::shm {
 
 class ShmGroup;
 
-// Of one rank, used by one thread at a time. All ranks of a group have one at a time, or none, and exchange something between making it and the
-// first call.
+// Of one rank, used by one thread at a time. All ranks of a group have one at a time, or none, and exchange something between making it and
+// the first call.
 class CallLog {
  public:
   // `group` outlives it. Does nothing where it is null.

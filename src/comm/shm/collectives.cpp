@@ -195,7 +195,8 @@ void ShmGroup::gather(const CollectiveCall& call, std::size_t bytes) {
         if (call.kind == Collective::all_gather || rank_ != call.root) stream_copy(to, input(call) + begin, end - begin);
       },
       [&](std::size_t begin, std::size_t end) {
-        for (int r = 0; takes && r < size_; ++r) unpack(r == rank_ ? input(call) + begin : slot(r), place_in_output(call, size_, r), begin, end);
+        for (int r = 0; takes && r < size_; ++r)
+          unpack(r == rank_ ? input(call) + begin : slot(r), place_in_output(call, size_, r), begin, end);
       });
   if (!takes && bytes > 0) std::memset(output(call), 0, bytes * static_cast<std::size_t>(size_));
 }
@@ -236,7 +237,8 @@ void ShmGroup::all_to_all(const CollectiveCall& call, std::size_t bytes) {
       [&](std::size_t begin, std::size_t end) {
         for (int r = 0; r < size_; ++r)
           unpack(slot(r) + static_cast<std::size_t>(rank_) * section,
-                 block_of(output(call), dims, call.concat_axis, static_cast<std::size_t>(size_), static_cast<std::size_t>(r), element_bytes(call)),
+                 block_of(output(call), dims, call.concat_axis, static_cast<std::size_t>(size_), static_cast<std::size_t>(r),
+                          element_bytes(call)),
                  begin, end);
       });
 }

@@ -38,7 +38,8 @@ struct Address {
 MeetingSocket MeetingSocket::listen(const std::string& name) {
   tandem::Descriptor socket = new_socket();
   const Address address(name);
-  if (::bind(socket.get(), address.get(), address.length) == 0 && ::listen(socket.get(), kQueue) == 0) return MeetingSocket(std::move(socket));
+  if (::bind(socket.get(), address.get(), address.length) == 0 && ::listen(socket.get(), kQueue) == 0)
+    return MeetingSocket(std::move(socket));
   if (errno == EADDRINUSE) return MeetingSocket();
   fail(ErrorCode::io, "cannot listen for other ranks: {}", std::strerror(errno));
 }
@@ -51,7 +52,9 @@ MeetingSocket MeetingSocket::connect(const std::string& name) {
   fail(ErrorCode::io, "cannot reach rank 0: {}", std::strerror(errno));
 }
 
-MeetingSocket MeetingSocket::accept() const { return MeetingSocket(tandem::Descriptor(::accept4(fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK))); }
+MeetingSocket MeetingSocket::accept() const {
+  return MeetingSocket(tandem::Descriptor(::accept4(fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)));
+}
 
 PeerProcess MeetingSocket::peer() const {
   ucred peer{};

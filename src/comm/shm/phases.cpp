@@ -20,9 +20,7 @@ constexpr std::int64_t kSpinOwnCore = 40'000, kSpinShared = 1'000;       // ns
 constexpr std::int64_t kYieldOwnCore = 150'000, kYieldShared = 100'000;  // ns, thereafter
 constexpr std::chrono::nanoseconds kFirstSlice = milliseconds(1), kLastSlice = milliseconds(20);
 
-bool reached(std::uint64_t value, std::uint32_t count) {
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(value) - count) >= 0;
-}
+bool reached(std::uint64_t value, std::uint32_t count) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(value) - count) >= 0; }
 
 CollectiveCall call_of(const Descriptor& d) {
   CollectiveCall call = {.kind = d.kind,
@@ -57,7 +55,8 @@ void ShmGroup::synchronise() {
     if (r == rank_) continue;
     const std::uint64_t value = await(cell(r).arrived, phase_, r);
     // A rank that is a phase ahead has compared our hash with its own before it went on.
-    if (static_cast<std::uint32_t>(value) == phase_ && static_cast<std::uint32_t>(value >> 32) != hash_) [[unlikely]] disagree(r);
+    if (static_cast<std::uint32_t>(value) == phase_ && static_cast<std::uint32_t>(value >> 32) != hash_) [[unlikely]]
+      disagree(r);
   }
 }
 
@@ -165,7 +164,8 @@ void ShmGroup::time_out(int writer, int laggard, const Deadline& deadline) {
   text += last.step < 0 ? std::string("; it has completed no step") : fmt::format("; its last completed step is {}", last.step);
   text += fmt::format(" and it has begun {} collectives", last.sequence);
   text += fmt::format("; rank {} waits in {}", members_[static_cast<std::size_t>(rank_)], to_string(cell(rank_).descriptor));
-  if (const int direct = members_[static_cast<std::size_t>(writer)]; direct != laggard) text += fmt::format(" for rank {}, which waits for it", direct);
+  if (const int direct = members_[static_cast<std::size_t>(writer)]; direct != laggard)
+    text += fmt::format(" for rank {}, which waits for it", direct);
   std::vector<int> missing;
   for (int r = 0; r < size_; ++r)
     if (r != rank_ && members_[static_cast<std::size_t>(r)] != laggard && !reached(cell(r).arrived.value.load(), phase_))

@@ -42,7 +42,8 @@ bool check_wanted() {
 }  // namespace
 
 std::shared_ptr<ShmRegion> ShmRegion::create(int world, const ShmOptions& options) {
-  if (world < 1 || world > shm::kMaxWorld) fail(ErrorCode::invalid_argument, "a world of {} ranks: 1 to {} are possible on one host", world, shm::kMaxWorld);
+  if (world < 1 || world > shm::kMaxWorld)
+    fail(ErrorCode::invalid_argument, "a world of {} ranks: 1 to {} are possible on one host", world, shm::kMaxWorld);
   const auto size = static_cast<std::size_t>(world);
   // An all-reduce cuts a slot into world + 1 parts of at least a cache line.
   const std::size_t smallest = std::max(shm::kPage, 2 * size * shm::kLine);
@@ -76,9 +77,7 @@ ShmRegion::~ShmRegion() {
     if (fd >= 0) close(fd);
 }
 
-shm::RankPage& ShmRegion::page(int rank) const {
-  return reinterpret_cast<shm::RankPage*>(base_->data() + sizeof(shm::RegionHeader))[rank];
-}
+shm::RankPage& ShmRegion::page(int rank) const { return reinterpret_cast<shm::RankPage*>(base_->data() + sizeof(shm::RegionHeader))[rank]; }
 
 std::unique_ptr<Group> ShmRegion::attach(int rank, Deadline rendezvous) {
   enter(rank);
@@ -130,7 +129,8 @@ void ShmRegion::throw_missing(Deadline rendezvous) {
   for (int r = 0; r < world(); ++r)
     if (const RankState s = page(r).state; s == RankState::absent || s == RankState::joining) missing.push_back(r);
   abort(ErrorCode::timeout, missing.empty() ? -1 : missing.front(),
-       fmt::format("rank {} did not join within {:.1f} s", fmt::join(missing, ", "), static_cast<double>(rendezvous.limit().count()) * 1e-9));
+        fmt::format("rank {} did not join within {:.1f} s", fmt::join(missing, ", "),
+                    static_cast<double>(rendezvous.limit().count()) * 1e-9));
   throw_failure();
 }
 
@@ -160,7 +160,8 @@ void ShmRegion::throw_failure() const {
     if (patience.expired()) throw Error(ErrorCode::aborted, "the group was aborted by a rank that died before it said why");
     std::this_thread::yield();
   }
-  throw Error(static_cast<ErrorCode>(failure.code), std::string(failure.text) + "; the ranks' groups are no longer usable", {}, failure.rank);
+  throw Error(static_cast<ErrorCode>(failure.code), std::string(failure.text) + "; the ranks' groups are no longer usable", {},
+              failure.rank);
 }
 
 Progress ShmRegion::progress(int rank) const {

@@ -52,10 +52,12 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
   void abort(ErrorCode code, int rank, std::string_view reason);
   // Throws what abort() was first called with, if it was.
   void throw_if_failed() const {
-    if (header().failure.state.load(std::memory_order_relaxed) != 0) [[unlikely]] throw_failure();
+    if (header().failure.state.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      throw_failure();
   }
   [[noreturn]] void throw_failure() const;
-  // Ends the waits of all ranks where the StopScope of this thread, which is `rank`, wants it, or `waiting` if there is none. `what` was interrupted.
+  // Ends the waits of all ranks where the StopScope of this thread, which is `rank`, wants it, or `waiting` if there is none. `what` was
+  // interrupted.
   void throw_if_stopped(int rank, const Waiting& waiting, const std::function<std::string()>& what);
   Progress progress(int rank) const;
   // False once the process of an attached rank has ended, reaped or not; true where that cannot be told.
@@ -78,8 +80,8 @@ class ShmRegion : public std::enable_shared_from_this<ShmRegion> {
   [[noreturn]] void throw_missing(Deadline rendezvous);
 
   SharedMemory memory_;
-  std::unique_ptr<Mapping> base_;  // header and rank pages
-  std::mutex mutex_;               // guards what follows
+  std::unique_ptr<Mapping> base_;                                   // header and rank pages
+  std::mutex mutex_;                                                // guards what follows
   std::unordered_map<std::size_t, std::weak_ptr<Mapping>> groups_;  // by offset, so that threads share mappings
   std::unordered_map<int, int> pidfds_;                             // by rank
 };

@@ -15,7 +15,7 @@ namespace tandem::shm {
 namespace {
 
 constexpr std::uint64_t kHelloMagic = 0x6f6c6c6568646e74;  // "tndhello"
-constexpr std::uint32_t kVersion = 1;                       // of what is said here and of what lies in the common memory
+constexpr std::uint32_t kVersion = 1;                      // of what is said here and of what lies in the common memory
 constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(20), kHandOut = std::chrono::seconds(2);
 
 std::string seconds_of(std::chrono::nanoseconds time) { return fmt::format("{:g} s", static_cast<double>(time.count()) * 1e-9); }
@@ -30,12 +30,15 @@ std::string ranks_of(const std::vector<int>& ranks, int size) {
   return fmt::format("rank{} {} of {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "), size);
 }
 
-[[noreturn]] void throw_missing(const Meeting& meeting, int first, const std::string& ranks, std::chrono::nanoseconds waited, const std::string& more = {}) {
+[[noreturn]] void throw_missing(const Meeting& meeting, int first, const std::string& ranks, std::chrono::nanoseconds waited,
+                                const std::string& more = {}) {
   throw Error(ErrorCode::timeout, fmt::format("{} did not come to {} in {}{}", ranks, meeting.place, seconds_of(waited), more), {}, first);
 }
 
 // The hand-out is quick, but must not fail because the last rank came in the last moment.
-Deadline hand_out_deadline(Deadline deadline) { return Deadline::after(std::max<std::chrono::nanoseconds>(deadline.remaining(), kHandOut)); }
+Deadline hand_out_deadline(Deadline deadline) {
+  return Deadline::after(std::max<std::chrono::nanoseconds>(deadline.remaining(), kHandOut));
+}
 
 // Rank 0.
 class Host {
@@ -65,8 +68,8 @@ class Host {
       throw_if_stopped(meeting_);
       if (deadline_.expired()) {
         const MeetingSocket other = MeetingSocket::connect(meeting_.name);
-        fail(ErrorCode::timeout, "rank 0 cannot wait for the others at {}: {} has waited there for {}; give each run a port of its own", meeting_.place,
-             other ? fmt::format("process {}", other.peer().process) : "another process", seconds_of(deadline_.limit()));
+        fail(ErrorCode::timeout, "rank 0 cannot wait for the others at {}: {} has waited there for {}; give each run a port of its own",
+             meeting_.place, other ? fmt::format("process {}", other.peer().process) : "another process", seconds_of(deadline_.limit()));
       }
       std::this_thread::sleep_for(kSlice);
     }
@@ -109,11 +112,14 @@ class Host {
       visitors_.erase(visitors_.begin() + static_cast<std::ptrdiff_t>(index));  // a stranger
       return;
     }
-    const auto refuse = [&](const std::string& why) { throw Error(ErrorCode::mismatch, fmt::format("{} ({})", why, meeting_.place), {}, hello.rank); };
+    const auto refuse = [&](const std::string& why) {
+      throw Error(ErrorCode::mismatch, fmt::format("{} ({})", why, meeting_.place), {}, hello.rank);
+    };
     if (hello.version != kVersion)
       refuse(fmt::format("process {} is of another version of Tandem: it says {}, rank 0 says {}", process, hello.version, kVersion));
     if (hello.size != meeting_.size)
-      refuse(fmt::format("rank {} (process {}) says that there are {} ranks, rank 0 (process {}) says {}", hello.rank, process, hello.size, ::getpid(), meeting_.size));
+      refuse(fmt::format("rank {} (process {}) says that there are {} ranks, rank 0 (process {}) says {}", hello.rank, process, hello.size,
+                         ::getpid(), meeting_.size));
     if (hello.word == Hello::Word::waited_enough) {
       const std::vector<int> ranks = missing();
       throw_missing(meeting_, ranks.front(), ranks_of(ranks, meeting_.size), std::chrono::nanoseconds(hello.waited_ns));
@@ -130,7 +136,8 @@ class Host {
     const auto region = ShmRegion::create(meeting_.size);
     region->enter(0);
     const auto ended = [&](const Visitor& visitor) {
-      region->abort(ErrorCode::rank_failed, visitor.rank, fmt::format("its process {} ended while the ranks met", visitor.socket.peer().process));
+      region->abort(ErrorCode::rank_failed, visitor.rank,
+                    fmt::format("its process {} ended while the ranks met", visitor.socket.peer().process));
     };
     std::erase_if(visitors_, [](const Visitor& visitor) { return visitor.rank < 0; });
     for (const Visitor& visitor : visitors_)
@@ -188,13 +195,15 @@ class Guest {
       }
       const pid_t process = socket.peer().process;
       if (socket.ended() && !last) return nullptr;
-      if (socket.ended()) throw Error(ErrorCode::rank_failed, fmt::format("its process {} ended while the ranks met at {}", process, meeting_.place), {}, 0);
+      if (socket.ended())
+        throw Error(ErrorCode::rank_failed, fmt::format("its process {} ended while the ranks met at {}", process, meeting_.place), {}, 0);
       if (deadline_.expired() && last) {
         socket.send(hello(Hello::Word::waited_enough));
         throw_missing(meeting_, last->rank, last->text, deadline_.limit());
       }
       if (deadline_.expired())
-        throw_missing(meeting_, 0, ranks_of({0}, meeting_.size), deadline_.limit(), fmt::format("; process {} is there and does not answer", process));
+        throw_missing(meeting_, 0, ranks_of({0}, meeting_.size), deadline_.limit(),
+                      fmt::format("; process {} is there and does not answer", process));
       pollfd poller = {socket.fd(), POLLIN, 0};
       ::poll(&poller, 1, static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(kSlice).count()));
     }

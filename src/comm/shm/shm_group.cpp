@@ -39,8 +39,17 @@ std::uint64_t hash_of(const std::vector<std::vector<int>>& lists) {
 
 ShmGroup::ShmGroup(std::shared_ptr<ShmRegion> region, std::size_t offset, std::vector<int> members, int rank, bool is_world,
                    std::shared_ptr<const Waiting> waiting)
-    : region_(std::move(region)), waiting_(std::move(waiting)), members_(std::move(members)), rank_(rank), size_(static_cast<int>(members_.size())), is_world_(is_world),
-      roomy_(region_->roomy()), check_(region_->header().check != 0), offset_(offset), sent_(members_.size()), taken_(members_.size()) {
+    : region_(std::move(region)),
+      waiting_(std::move(waiting)),
+      members_(std::move(members)),
+      rank_(rank),
+      size_(static_cast<int>(members_.size())),
+      is_world_(is_world),
+      roomy_(region_->roomy()),
+      check_(region_->header().check != 0),
+      offset_(offset),
+      sent_(members_.size()),
+      taken_(members_.size()) {
   const GroupLayout layout = region_->layout(members_.size());
   slot_bytes_ = layout.slot_bytes;
   mail_bytes_ = layout.mail_bytes;
@@ -66,7 +75,8 @@ ShmGroup::~ShmGroup() {
 }
 
 void ShmGroup::mark(std::int64_t step) {
-  if (failure_->load(std::memory_order_relaxed) != 0) [[unlikely]] region_->throw_failure();
+  if (failure_->load(std::memory_order_relaxed) != 0) [[unlikely]]
+    region_->throw_failure();
   mine().step.store(step, std::memory_order_relaxed);
   mine().marked_at_ns.store(monotonic_ns(), std::memory_order_relaxed);
 }
@@ -180,7 +190,8 @@ void ShmGroup::send(std::span<const std::byte> bytes, int to, std::optional<Dead
 }
 
 void ShmGroup::recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) {
-  if (from < 0 || from >= size_ || from == rank_) fail(ErrorCode::invalid_argument, "rank {} of {} cannot receive from rank {}", rank_, size_, from);
+  if (from < 0 || from >= size_ || from == rank_)
+    fail(ErrorCode::invalid_argument, "rank {} of {} cannot receive from rank {}", rank_, size_, from);
   begin({.activity = Activity::receive}, 0, deadline);
   Mailbox& box = mailbox(from, rank_);
   std::uint32_t& taken = taken_[static_cast<std::size_t>(from)];
@@ -189,7 +200,8 @@ void ShmGroup::recv(std::span<std::byte> bytes, int from, std::optional<Deadline
     await(box.sent, ++taken, from);
     if (const std::uint64_t size = box.message_bytes[taken & 1]; size != bytes.size()) {
       const int sender = members_[static_cast<std::size_t>(from)];
-      region_->abort(ErrorCode::mismatch, sender, fmt::format("it sends {} bytes, rank {} expects {}", size, members_[static_cast<std::size_t>(rank_)], bytes.size()));
+      region_->abort(ErrorCode::mismatch, sender,
+                     fmt::format("it sends {} bytes, rank {} expects {}", size, members_[static_cast<std::size_t>(rank_)], bytes.size()));
       region_->throw_failure();
     }
     const std::size_t length = std::min(mail_bytes_, bytes.size() - at);

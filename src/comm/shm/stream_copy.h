@@ -24,7 +24,8 @@ inline void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes)
     for (; at + kLine <= bytes; at += kLine) {
       const auto* source = reinterpret_cast<const __m128i*>(from + at);
       auto* line = reinterpret_cast<__m128i*>(to + at);
-      const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1), c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
+      const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1), c = _mm_loadu_si128(source + 2),
+                    d = _mm_loadu_si128(source + 3);
       _mm_stream_si128(line, a);
       _mm_stream_si128(line + 1, b);
       _mm_stream_si128(line + 2, c);

@@ -35,7 +35,9 @@ class CpuDevice final : public Device {
 
   std::unique_ptr<Event> make_event() override { return std::make_unique<Past>(); }
   std::unique_ptr<Stopwatch> make_stopwatch() override { return std::make_unique<Clock>(); }
-  void record_event(void*, Stream&) override { fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns"); }
+  void record_event(void*, Stream&) override {
+    fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns");
+  }
 
   std::byte* allocate(std::size_t bytes) override {
     if (bytes == 0) return nullptr;

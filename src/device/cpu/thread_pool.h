@@ -35,7 +35,8 @@ class ThreadPool final : public Stream {
       for (std::int64_t i = 0; i < tasks; ++i) body(i, 0);
       return;
     }
-    run(tasks, [](const void* b, std::int64_t task, int thread) { (*static_cast<const Body*>(b))(task, thread); }, &body);
+    run(
+        tasks, [](const void* b, std::int64_t task, int thread) { (*static_cast<const Body*>(b))(task, thread); }, &body);
   }
 
   // Calls body(begin, end, thread) for consecutive ranges that cover 0 … count-1, at most one range per thread, none
@@ -60,11 +61,11 @@ class ThreadPool final : public Stream {
   void take_tasks(int thread);
 
   std::vector<std::thread> workers_;
-  std::atomic<std::uint32_t> round_{0};   // a new value wakes the workers
-  std::atomic<std::uint32_t> busy_{0};    // workers that have not finished this round
+  std::atomic<std::uint32_t> round_{0};  // a new value wakes the workers
+  std::atomic<std::uint32_t> busy_{0};   // workers that have not finished this round
   std::atomic<std::int64_t> next_{0};
   std::int64_t tasks_ = 0;
-  Call call_ = nullptr;                   // null: end
+  Call call_ = nullptr;  // null: end
   const void* body_ = nullptr;
   std::mutex error_mutex_;
   std::exception_ptr error_;

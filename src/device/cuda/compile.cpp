@@ -76,7 +76,8 @@ CodeBytes offered(const std::string& source, int sm) {
 CodeBytes offered_or_compiled(const std::string& source, int sm) {
   if (CodeBytes code = offered(source, sm)) return code;
   std::string why;
-  if (!can_compile_cuda(&why)) fail(ErrorCode::unsupported, "the engine holds no code of this kernel for sm_{}, and it cannot be compiled here: {}", sm, why);
+  if (!can_compile_cuda(&why))
+    fail(ErrorCode::unsupported, "the engine holds no code of this kernel for sm_{}, and it cannot be compiled here: {}", sm, why);
   return compile_cuda(source, sm);
 }
 
@@ -112,7 +113,8 @@ CodeBytes compile_cuda(const std::string& text, int sm) {
   using namespace cuda;
   const auto check_nvrtc = [](nvrtcResult status, const std::string& why) {
     if (status != NVRTC_SUCCESS)
-      fail(ErrorCode::internal, "NVRTC {} ({}): {}: {}", library(Which::nvrtc).version(), library(Which::nvrtc).path(), nvrtc().error_string(status), why);
+      fail(ErrorCode::internal, "NVRTC {} ({}): {}: {}", library(Which::nvrtc).version(), library(Which::nvrtc).path(),
+           nvrtc().error_string(status), why);
   };
   NvrtcProgram program;
   check_nvrtc(nvrtc().create(&program.handle, text.c_str(), "tandem.cu", 0, nullptr, nullptr), "making a program");

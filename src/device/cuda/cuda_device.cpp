@@ -60,7 +60,8 @@ void throw_fault(Fault* faults) {
     const Fault found = faults[kind];
     if (found.past == 0) continue;
     std::fill_n(faults, kFaultKinds, Fault{});
-    if (static_cast<FaultKind>(kind) == FaultKind::division) fail(ErrorCode::invalid_argument, "integer division of {} by zero", found.index);
+    if (static_cast<FaultKind>(kind) == FaultKind::division)
+      fail(ErrorCode::invalid_argument, "integer division of {} by zero", found.index);
     fail(ErrorCode::invalid_argument, "{}: index {} is outside extent {}", kFaultingOps[kind], found.index, found.past - 1);
   }
 }
@@ -71,7 +72,8 @@ cudaError_t wait_for(int ordinal, cudaStream_t stream, Deadline deadline) {
     const cudaError_t status = cudaStreamQuery(stream);
     if (status != cudaErrorNotReady) return status;
     if (deadline.expired()) {
-      const Error late(ErrorCode::timeout, fmt::format("the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
+      const Error late(ErrorCode::timeout,
+                       fmt::format("the GPU did not finish within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
       lose_until_done(ordinal, stream, late);
       throw late;
     }
@@ -91,7 +93,7 @@ void finish(cudaStream_t stream, const char* what) {
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // forgets what is not sticky
-  const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory
+  const ErrorCode code = status == cudaErrorMemoryAllocation         ? ErrorCode::out_of_memory
                          : status == cudaErrorNoKernelImageForDevice ? ErrorCode::unsupported
                                                                      : ErrorCode::internal;
   const Error error(code, fmt::format("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status)));
@@ -130,7 +132,8 @@ void CudaStream::redirect(void* handle) {
     int ordinal = -1;
     check(cudaGetDevice(&ordinal), "asking for the current GPU");
     if (ordinal != device_->ordinal())
-      fail(ErrorCode::invalid_argument, "the default stream is of GPU {}, which is the thread's current one; the engine runs on GPU {}", ordinal, device_->ordinal());
+      fail(ErrorCode::invalid_argument, "the default stream is of GPU {}, which is the thread's current one; the engine runs on GPU {}",
+           ordinal, device_->ordinal());
     current_ = static_cast<cudaStream_t>(handle);
     return;
   }
@@ -138,7 +141,8 @@ void CudaStream::redirect(void* handle) {
   if (handle && status == cudaStreamCaptureStatusNone) {  // a stream that is recorded does not say
     int ordinal = -1;
     check(cudaStreamGetDevice(static_cast<cudaStream_t>(handle), &ordinal), "looking at the stream that was given");
-    if (ordinal != device_->ordinal()) fail(ErrorCode::invalid_argument, "the stream is of GPU {}, the engine runs on GPU {}", ordinal, device_->ordinal());
+    if (ordinal != device_->ordinal())
+      fail(ErrorCode::invalid_argument, "the stream is of GPU {}, the engine runs on GPU {}", ordinal, device_->ordinal());
   }
   current_ = handle ? static_cast<cudaStream_t>(handle) : own_;
 }
@@ -250,8 +254,10 @@ std::shared_ptr<Device> open_cuda_device(int rank) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     cudaGetLastError();
-    if (status == cudaErrorInsufficientDriver) fail(ErrorCode::unsupported, "no CUDA device: {}; `tandem doctor` shows what was found", cuda::driver_problem(CUDART_VERSION));
-    if (status != cudaSuccess || count == 0) fail(ErrorCode::unsupported, "no CUDA device: {}", status == cudaSuccess ? "this machine has none" : cudaGetErrorString(status));
+    if (status == cudaErrorInsufficientDriver)
+      fail(ErrorCode::unsupported, "no CUDA device: {}; `tandem doctor` shows what was found", cuda::driver_problem(CUDART_VERSION));
+    if (status != cudaSuccess || count == 0)
+      fail(ErrorCode::unsupported, "no CUDA device: {}", status == cudaSuccess ? "this machine has none" : cudaGetErrorString(status));
     devices.resize(static_cast<std::size_t>(count));
   }
   const auto ordinal = static_cast<std::size_t>(rank) % devices.size();

@@ -8,7 +8,8 @@
 //   is over means that all before that are.
 // - What a kernel before may have written is never read through the read-only cache: no __ldg, and no `const … __restrict__` parameters,
 //   of which the compiler makes such loads, and which it may move in front of the wait.
-// - Kernels of libraries are launched as ever; waiting for one is as good as for one of ours. What follows a copy, a fill or work of the host
+// - Kernels of libraries are launched as ever; waiting for one is as good as for one of ours. What follows a copy, a fill or work of the
+// host
 //   is launched as ever too.
 // GPUs before compute capability 9.0 do not have it: the device's half compiles to nothing, and nobody starts anything early there.
 #pragma once

@@ -12,10 +12,12 @@ std::string words(int version) { return fmt::format("{}.{}", version / 1000, ver
 
 std::string driver_problem(int needed) {
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (!driver) return fmt::format("the NVIDIA driver is missing: the loader finds no libcuda.so.1; install one that supports CUDA {}", needed / 1000);
+  if (!driver)
+    return fmt::format("the NVIDIA driver is missing: the loader finds no libcuda.so.1; install one that supports CUDA {}", needed / 1000);
   int version = 0;
   if (auto* ask = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDriverGetVersion"))) ask(&version);
-  return fmt::format("the NVIDIA driver is too old: it supports CUDA up to {}, this program needs {}; install a newer driver", words(version), words(needed / 1000 * 1000));
+  return fmt::format("the NVIDIA driver is too old: it supports CUDA up to {}, this program needs {}; install a newer driver",
+                     words(version), words(needed / 1000 * 1000));
 }
 
 }  // namespace tandem::cuda

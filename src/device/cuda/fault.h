@@ -1,5 +1,6 @@
-// What a kernel of the GPU finds wrong while it runs: an index outside its extent, or an integer (`index`) divided by zero. It then reads and writes nothing outside its tensors,
-// leaves the fault in the word of its kind, and goes on; CudaStream::wait() throws it. For host and device code.
+// What a kernel of the GPU finds wrong while it runs: an index outside its extent, or an integer (`index`) divided by zero. It then reads
+// and writes nothing outside its tensors, leaves the fault in the word of its kind, and goes on; CudaStream::wait() throws it. For host and
+// device code.
 #pragma once
 
 #include <cuda_runtime.h>

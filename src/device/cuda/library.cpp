@@ -42,7 +42,8 @@ class Search {
   void* run() {
     for (const std::string& folder : set_folders()) {
       if (void* handle = in_folder(folder)) return handle;
-      if (!trouble_.empty()) fail(ErrorCode::unsupported, "{} cannot be used: {}, a folder of {}", spec_.name, fmt::join(trouble_, "; "), kSetting);
+      if (!trouble_.empty())
+        fail(ErrorCode::unsupported, "{} cannot be used: {}, a folder of {}", spec_.name, fmt::join(trouble_, "; "), kSetting);
     }
     for (const int flags : {RTLD_NOLOAD, 0})
       for (const std::string& soname : spec_.sonames)
@@ -86,8 +87,8 @@ class Search {
 
   [[noreturn]] void give_up() {
     const std::string unusable = trouble_.empty() ? "" : fmt::format("; could not be used: {}", fmt::join(trouble_, "; "));
-    fail(ErrorCode::unsupported, "{} ({}) was not found in {}{}. To get it: {}; or name its folder in {}", spec_.name, fmt::join(spec_.sonames, " or "),
-         places(), unusable, spec_.how_to_get, kSetting);
+    fail(ErrorCode::unsupported, "{} ({}) was not found in {}{}. To get it: {}; or name its folder in {}", spec_.name,
+         fmt::join(spec_.sonames, " or "), places(), unusable, spec_.how_to_get, kSetting);
   }
 
   const LibrarySpec& spec_;
@@ -101,18 +102,30 @@ std::string three_parts(std::size_t number, std::size_t major, std::size_t minor
 
 const std::array<LibrarySpec, 4>& specs() {
   static const std::array<LibrarySpec, 4> list = {{
-      {"cuBLASLt", "matrix products", {"libcublasLt.so.13", "libcublasLt.so.12"}, "pip install nvidia-cublas",
+      {"cuBLASLt",
+       "matrix products",
+       {"libcublasLt.so.13", "libcublasLt.so.12"},
+       "pip install nvidia-cublas",
        [](const Library& l) { return three_parts(l.function<std::size_t()>("cublasLtGetVersion")(), 10000, 100); }},
-      {"NVRTC", "element-wise kernels, compiled when they are needed", {"libnvrtc.so.13", "libnvrtc.so.12"}, "pip install nvidia-cuda-nvrtc",
+      {"NVRTC",
+       "element-wise kernels, compiled when they are needed",
+       {"libnvrtc.so.13", "libnvrtc.so.12"},
+       "pip install nvidia-cuda-nvrtc",
        [](const Library& l) {
          int major = 0, minor = 0;
          l.function<int(int*, int*)>("nvrtcVersion")(&major, &minor);
          return fmt::format("{}.{}", major, minor);
        },
        "libnvrtc-builtins.so"},
-      {"cuDNN", "attention and convolution", {"libcudnn.so.9"}, "pip install nvidia-cudnn-cu13",
+      {"cuDNN",
+       "attention and convolution",
+       {"libcudnn.so.9"},
+       "pip install nvidia-cudnn-cu13",
        [](const Library& l) { return three_parts(l.function<std::size_t()>("cudnnGetVersion")(), 10000, 100); }},
-      {"NCCL", "collectives between GPUs", {"libnccl.so.2", "libnccl.so"}, "pip install nvidia-nccl-cu13",
+      {"NCCL",
+       "collectives between GPUs",
+       {"libnccl.so.2", "libnccl.so"},
+       "pip install nvidia-nccl-cu13",
        [](const Library& l) {
          int version = 0;
          l.function<int(int*)>("ncclGetVersion")(&version);
@@ -150,8 +163,8 @@ Library::Library(const LibrarySpec& spec) : spec_(spec), handle_(Search(spec).ru
 void* Library::symbol(const char* name) const {
   void* found = dlsym(handle_, name);
   if (!found)
-    fail(ErrorCode::unsupported, "{} at {}{}{} has no function {}: it is another version or another library. To get it: {}", spec_.name, path_,
-         version_.empty() ? "" : ", version ", version_, name, spec_.how_to_get);
+    fail(ErrorCode::unsupported, "{} at {}{}{} has no function {}: it is another version or another library. To get it: {}", spec_.name,
+         path_, version_.empty() ? "" : ", version ", version_, name, spec_.how_to_get);
   return found;
 }
 
@@ -159,7 +172,8 @@ std::string places() {
   std::vector<std::string> looked;
   for (const std::string& folder : set_folders()) looked.push_back(fmt::format("{} ({})", folder, kSetting));
   looked.emplace_back("the loader's path");
-  for (const auto& folders : {toolkit_library_folders(), package_library_folders()}) looked.insert(looked.end(), folders.begin(), folders.end());
+  for (const auto& folders : {toolkit_library_folders(), package_library_folders()})
+    looked.insert(looked.end(), folders.begin(), folders.end());
   return fmt::format("{}", fmt::join(looked, ", "));
 }
 

@@ -12,10 +12,10 @@ class Library;
 
 struct LibrarySpec {
   std::string_view name, purpose;
-  std::vector<std::string> sonames;              // the first that is found in a place is taken
+  std::vector<std::string> sonames;  // the first that is found in a place is taken
   std::string_view how_to_get;
   std::string (*version)(const Library& library) = nullptr;
-  std::string_view companion = {};               // files of the same folder that start so are loaded first, by full path
+  std::string_view companion = {};  // files of the same folder that start so are loaded first, by full path
 };
 
 // An open library. It stays open until the process ends. Thread-safe.

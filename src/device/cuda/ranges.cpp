@@ -1,4 +1,5 @@
-// Ranges for Nsight and its like. NVTX is headers only: it opens the tool that NVTX_INJECTION64_PATH names, where one does, and else nothing.
+// Ranges for Nsight and its like. NVTX is headers only: it opens the tool that NVTX_INJECTION64_PATH names, where one does, and else
+// nothing.
 #include "device/cuda/runtime.h"
 
 #if __has_include(<nvtx3/nvToolsExt.h>)

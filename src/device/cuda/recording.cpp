@@ -34,9 +34,11 @@ struct CaptureInfo {
 CaptureInfo capture_of(Stream& stream) {
   CaptureInfo info;
 #if CUDART_VERSION >= 13000
-  check(cudaStreamGetCaptureInfo(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr, nullptr), "asking whether a stream is recorded");
+  check(cudaStreamGetCaptureInfo(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr, nullptr),
+        "asking whether a stream is recorded");
 #else
-  check(cudaStreamGetCaptureInfo_v2(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr), "asking whether a stream is recorded");
+  check(cudaStreamGetCaptureInfo_v2(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr),
+        "asking whether a stream is recorded");
 #endif
   return info;
 }
@@ -82,7 +84,8 @@ bool CudaDevice::is_recorded(Stream& stream) { return capture_of(stream).status 
 
 void CudaDevice::keep_with_recording(Stream& stream, std::shared_ptr<const void> needed) {
   const CaptureInfo info = capture_of(stream);
-  if (info.status != cudaStreamCaptureStatusActive) fail(ErrorCode::invalid_argument, "what records the stream that was given was broken before, by a call that it forbids");
+  if (info.status != cudaStreamCaptureStatusActive)
+    fail(ErrorCode::invalid_argument, "what records the stream that was given was broken before, by a call that it forbids");
   auto held = std::make_unique<Held>(Held{shared_from_this(), std::move(needed)});
   cudaUserObject_t object = nullptr;
   check(cudaUserObjectCreate(&object, held.get(), let_go, 1, cudaUserObjectNoDestructorSync), "keeping a graph's memory");

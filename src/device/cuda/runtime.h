@@ -91,7 +91,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
-  int shared_bytes() const { return shared_bytes_; }      // that a block may ask for
+  int shared_bytes() const { return shared_bytes_; }  // that a block may ask for
 
  private:
   std::mutex mutex_;

@@ -18,7 +18,8 @@ using Gate = std::shared_ptr<std::atomic<bool>>;
 
 void pass(void* gate) {
   const std::unique_ptr<Gate> mine(static_cast<Gate*>(gate));
-  for (const std::int64_t begin = monotonic_ns(); !**mine && monotonic_ns() - begin < kGateLimitNs;) std::this_thread::sleep_for(std::chrono::microseconds(5));
+  for (const std::int64_t begin = monotonic_ns(); !**mine && monotonic_ns() - begin < kGateLimitNs;)
+    std::this_thread::sleep_for(std::chrono::microseconds(5));
 }
 
 // Events in the stream. The stream stops at a gate until the work behind it has been given, so that what is measured is how long the

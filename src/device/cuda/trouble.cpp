@@ -66,9 +66,10 @@ void add(int ordinal, Loss loss) {
 }  // namespace
 
 bool breaks_context(cudaError_t status) {
-  static constexpr cudaError_t kBreaking[] = {
-      cudaErrorIllegalAddress,     cudaErrorLaunchFailure,   cudaErrorAssert,         cudaErrorHardwareStackError, cudaErrorIllegalInstruction, cudaErrorMisalignedAddress,
-      cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,      cudaErrorECCUncorrectable, cudaErrorLaunchTimeout,    cudaErrorNvlinkUncorrectable, cudaErrorUnknown};
+  static constexpr cudaError_t kBreaking[] = {cudaErrorIllegalAddress,      cudaErrorLaunchFailure,       cudaErrorAssert,
+                                              cudaErrorHardwareStackError,  cudaErrorIllegalInstruction,  cudaErrorMisalignedAddress,
+                                              cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,           cudaErrorECCUncorrectable,
+                                              cudaErrorLaunchTimeout,       cudaErrorNvlinkUncorrectable, cudaErrorUnknown};
   return std::ranges::find(kBreaking, status) != std::end(kBreaking);
 }
 
@@ -89,7 +90,8 @@ void lose_until_done(int ordinal, cudaStream_t stream, const Error& error) {
 void throw_if_lost(int ordinal) {
   if (const auto loss = find(ordinal)) {
     const char* hope = loss->for_good ? "until a new process starts" : "until that work ends";
-    throw Error(loss->error.code(), "GPU " + std::to_string(ordinal) + " is lost to this process " + hope + ": " + loss->error.message(), loss->error.node());
+    throw Error(loss->error.code(), "GPU " + std::to_string(ordinal) + " is lost to this process " + hope + ": " + loss->error.message(),
+                loss->error.node());
   }
 }
 

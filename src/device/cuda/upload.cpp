@@ -1,5 +1,5 @@
-// Weights to a GPU: threads copy pieces of the host's memory, which a mapped file brings in as they read it, into pinned buffers, from where
-// the GPU fetches them while the next is filled. One thread alone reads slower than the bus carries.
+// Weights to a GPU: threads copy pieces of the host's memory, which a mapped file brings in as they read it, into pinned buffers, from
+// where the GPU fetches them while the next is filled. One thread alone reads slower than the bus carries.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -68,7 +68,8 @@ class Lane {
       const cudaError_t status = cudaEventQuery(event);
       if (status != cudaErrorNotReady) return check(status, "copying weights");
       if (deadline.expired()) {
-        const Error late(ErrorCode::timeout, fmt::format("weights did not reach the GPU within {:.1f} s", std::chrono::duration<double>(deadline.limit()).count()));
+        const Error late(ErrorCode::timeout, fmt::format("weights did not reach the GPU within {:.1f} s",
+                                                         std::chrono::duration<double>(deadline.limit()).count()));
         lose_until_done(ordinal_, stream_, late);
         throw late;
       }

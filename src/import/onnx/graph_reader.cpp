@@ -10,10 +10,10 @@
 namespace tandem::onnx_import {
 namespace {
 
-constexpr int kDepthLimit = 32;                  // branches and functions inside each other
-constexpr std::int64_t kNodeLimit = 1'000'000;   // after inlining
-constexpr std::int64_t kConstantLimit = 1024;    // elements of integers kept in the graph
-constexpr std::int64_t kQuantizedLimit = 64;     // of those that may be quantised weights
+constexpr int kDepthLimit = 32;                 // branches and functions inside each other
+constexpr std::int64_t kNodeLimit = 1'000'000;  // after inlining
+constexpr std::int64_t kConstantLimit = 1024;   // elements of integers kept in the graph
+constexpr std::int64_t kQuantizedLimit = 64;    // of those that may be quantised weights
 
 std::string function_key(const std::string& domain, const std::string& name, const std::string& overload) {
   return domain_name(domain) + ":" + name + ":" + overload;
@@ -104,7 +104,8 @@ void GraphReader::run() {
   if (proto.output().empty()) fail(ErrorCode::invalid_model, "the model has no outputs");
   std::set<std::string> names;
   for (const onnx::ValueInfoProto& output : proto.output()) {
-    if (output.name().empty() || !names.insert(output.name()).second) fail(ErrorCode::invalid_model, "output '{}' has no name of its own", output.name());
+    if (output.name().empty() || !names.insert(output.name()).second)
+      fail(ErrorCode::invalid_model, "output '{}' has no name of its own", output.name());
     graph_->outputs().push_back({output.name(), require(scope, output.name())});
   }
   place(scope);
@@ -123,15 +124,17 @@ void GraphReader::place(Scope& scope) {
   Module& module = graph_->module();
   module.placements = read_placements(*file_->model, options_->mesh, module.notices);
   for (const auto& [name, text] : module.placements)
-    if (const auto found = scope.values.find(name); found != scope.values.end() && found->second && found->second->producer() &&
-                                                    !found->second->producer()->is("Constant"))
+    if (const auto found = scope.values.find(name);
+        found != scope.values.end() && found->second && found->second->producer() && !found->second->producer()->is("Constant"))
       graph_->rename(*found->second, name);
   // What is small is a constant that every rank holds.
   std::erase_if(module.placements, [&](const auto& placement) {
     const auto found = scope.values.find(placement.first);
-    const bool constant = found != scope.values.end() && found->second && found->second->producer() && found->second->producer()->is("Constant");
+    const bool constant =
+        found != scope.values.end() && found->second && found->second->producer() && found->second->producer()->is("Constant");
     if (constant && placement.second != "same")
-      fail(ErrorCode::unsupported, "'{}' is placed as {}, but it is a small constant, which every rank holds whole", placement.first, placement.second);
+      fail(ErrorCode::unsupported, "'{}' is placed as {}, but it is a small constant, which every rank holds whole", placement.first,
+           placement.second);
     return constant;
   });
 }
@@ -240,18 +243,21 @@ void GraphReader::import_if(Scope& scope, const onnx::NodeProto& node, Value* pr
   if (!predicate) fail(ErrorCode::invalid_model, "the predicate is missing");
   const auto contents = builder_.dims_of(predicate);
   if (!contents || contents->size() != 1 || !contents->at(0).is_constant())
-    fail(ErrorCode::unsupported, "the predicate '{}' depends on data; only an If that is decided before the run is supported", predicate->name());
+    fail(ErrorCode::unsupported, "the predicate '{}' depends on data; only an If that is decided before the run is supported",
+         predicate->name());
   const std::string name = contents->at(0).constant() != 0 ? "then_branch" : "else_branch";
   const onnx::AttributeProto* branch = find_attribute(node, name, scope.bindings);
   if (!branch || !branch->has_g()) fail(ErrorCode::invalid_model, "there is no {}", name);
-  if (branch->g().output_size() < node.output_size()) fail(ErrorCode::invalid_model, "{} has {} outputs for {}", name, branch->g().output_size(), node.output_size());
+  if (branch->g().output_size() < node.output_size())
+    fail(ErrorCode::invalid_model, "{} has {} outputs for {}", name, branch->g().output_size(), node.output_size());
   Scope inner = make_scope(branch->g(), &scope, *scope.opsets);
   inner.prefix = context_name(scope, node) + "/";
   for (int i = 0; i < node.output_size(); ++i)
     if (!node.output(i).empty()) scope.values[node.output(i)] = require(inner, branch->g().output(i).name());
 }
 
-void GraphReader::inline_function(Scope& scope, const onnx::NodeProto& node, const onnx::FunctionProto& function, const std::vector<Value*>& inputs) {
+void GraphReader::inline_function(Scope& scope, const onnx::NodeProto& node, const onnx::FunctionProto& function,
+                                  const std::vector<Value*>& inputs) {
   if (scope.depth >= kDepthLimit) fail(ErrorCode::unsupported, "branches and functions are nested more than {} deep", kDepthLimit);
   if (function.output_size() < node.output_size() || function.input_size() < static_cast<int>(inputs.size()))
     fail(ErrorCode::invalid_model, "function {} has {} inputs and {} outputs, the call {} and {}", function.name(), function.input_size(),

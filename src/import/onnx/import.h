@@ -33,13 +33,14 @@ struct ImportOptions {
 // Symbols without a range from `shapes` get min 1, opt 8, max 65536 (min 0 if "past" is part of the name; opt and max twice that
 // if "total" is); lowered where a table of fixed size is shorter, derived where a constraint ties a symbol to others.
 //
-// ONNX's sharding annotations (NodeProto.device_configurations) may place inputs, outputs, weights and what lies between; device numbers are
-// ranks. Error(unsupported) names the value and the node where one cannot be expressed by axes of the mesh.
+// ONNX's sharding annotations (NodeProto.device_configurations) may place inputs, outputs, weights and what lies between; device numbers
+// are ranks. Error(unsupported) names the value and the node where one cannot be expressed by axes of the mesh.
 //
 // Throws Error: io (file), invalid_model (breaks ONNX's rules), unsupported (with node, op, domain and opset), invalid_argument
 // (`shapes` does not fit), out_of_memory. Hostile files are refused, never followed out of their folder.
 std::unique_ptr<Module> import_onnx(const std::filesystem::path& path, const ImportOptions& options = {});
 // The same from memory; external data is looked for inside `folder`.
-std::unique_ptr<Module> import_onnx(std::span<const std::byte> model, const std::filesystem::path& folder, const ImportOptions& options = {});
+std::unique_ptr<Module> import_onnx(std::span<const std::byte> model, const std::filesystem::path& folder,
+                                    const ImportOptions& options = {});
 
 }  // namespace tandem

@@ -79,11 +79,13 @@ const OnnxRule& find_rule(const OpSet& ops, const ForeignNode& node) {
   if (best) return *best;
   if (find_custom_op(node.domain + "::" + node.op_type)) return custom_rule();
   if (first > 0)
-    fail(ErrorCode::unsupported, "op {} is supported from opset {} on, the model uses {}: export it with a newer opset", node.op_type, first, node.opset);
+    fail(ErrorCode::unsupported, "op {} is supported from opset {} on, the model uses {}: export it with a newer opset", node.op_type,
+         first, node.opset);
   const std::string domain = node.domain.empty() ? "ai.onnx" : node.domain;
   fail(ErrorCode::unsupported, "op {} of domain '{}', opset {}, is not supported: {}", node.op_type, domain, node.opset,
-       node.domain.empty() ? "express it by other ops before export, or add it to the list of ops"
-                           : "export with the standard operators of ai.onnx instead of fused or custom ones, or register it (tandem/custom_op.h)");
+       node.domain.empty()
+           ? "express it by other ops before export, or add it to the list of ops"
+           : "export with the standard operators of ai.onnx instead of fused or custom ones, or register it (tandem/custom_op.h)");
 }
 
 }  // namespace tandem::onnx_import

@@ -16,8 +16,12 @@ struct Layout {
   std::vector<std::vector<std::int64_t>> blocks;             // by device
 };
 
-[[noreturn]] void refuse(const std::string& tensor, const std::string& why) { fail(ErrorCode::unsupported, "cannot place '{}': {}", tensor, why); }
-[[noreturn]] void reject(const std::string& tensor, const std::string& why) { fail(ErrorCode::invalid_model, "sharding of '{}': {}", tensor, why); }
+[[noreturn]] void refuse(const std::string& tensor, const std::string& why) {
+  fail(ErrorCode::unsupported, "cannot place '{}': {}", tensor, why);
+}
+[[noreturn]] void reject(const std::string& tensor, const std::string& why) {
+  fail(ErrorCode::invalid_model, "sharding of '{}': {}", tensor, why);
+}
 
 // Rank of each tensor whose type the file gives; negative axes need it.
 std::map<std::string, std::int64_t> ranks_in(const onnx::GraphProto& graph) {
@@ -29,19 +33,23 @@ std::map<std::string, std::int64_t> ranks_in(const onnx::GraphProto& graph) {
   return ranks;
 }
 
-std::vector<std::pair<std::int64_t, std::int64_t>> split_dims(const onnx::ShardingSpecProto& spec, const std::map<std::string, std::int64_t>& ranks) {
+std::vector<std::pair<std::int64_t, std::int64_t>> split_dims(const onnx::ShardingSpecProto& spec,
+                                                              const std::map<std::string, std::int64_t>& ranks) {
   std::vector<std::pair<std::int64_t, std::int64_t>> split;
   std::set<std::int64_t> seen;
   const auto rank = ranks.find(spec.tensor_name());
   for (const onnx::ShardedDimProto& dim : spec.sharded_dim()) {
     std::int64_t axis = dim.axis(), shards = 1;
-    if (axis < 0 && rank == ranks.end()) refuse(spec.tensor_name(), fmt::format("axis {} counts from the back, and the file does not say how many dimensions it has", axis));
+    if (axis < 0 && rank == ranks.end())
+      refuse(spec.tensor_name(), fmt::format("axis {} counts from the back, and the file does not say how many dimensions it has", axis));
     if (axis < 0) axis += rank->second;
-    if (axis < 0 || axis > 99 || (rank != ranks.end() && axis >= rank->second)) reject(spec.tensor_name(), fmt::format("it has no axis {}", dim.axis()));
+    if (axis < 0 || axis > 99 || (rank != ranks.end() && axis >= rank->second))
+      reject(spec.tensor_name(), fmt::format("it has no axis {}", dim.axis()));
     if (!seen.insert(axis).second) reject(spec.tensor_name(), fmt::format("axis {} is given twice", axis));
     for (const onnx::SimpleShardedDimProto& part : dim.simple_sharding()) {
       if (part.num_shards() < 1) reject(spec.tensor_name(), fmt::format("axis {} has {} shards", axis, part.num_shards()));
-      if (part.num_shards() > 1 && dim.simple_sharding_size() > 1) refuse(spec.tensor_name(), fmt::format("axis {} is split factor by factor", axis));
+      if (part.num_shards() > 1 && dim.simple_sharding_size() > 1)
+        refuse(spec.tensor_name(), fmt::format("axis {} is split factor by factor", axis));
       shards = part.num_shards();
     }
     if (shards > 1) split.emplace_back(axis, shards);
@@ -52,7 +60,8 @@ std::vector<std::pair<std::int64_t, std::int64_t>> split_dims(const onnx::Shardi
 // The devices that hold the block of each entry of the device list.
 std::vector<std::vector<std::int64_t>> device_groups(const onnx::ShardingSpecProto& spec) {
   std::map<std::int64_t, std::vector<std::int64_t>> groups;
-  for (const onnx::IntIntListEntryProto& entry : spec.index_to_device_group_map()) groups[entry.key()].assign(entry.value().begin(), entry.value().end());
+  for (const onnx::IntIntListEntryProto& entry : spec.index_to_device_group_map())
+    groups[entry.key()].assign(entry.value().begin(), entry.value().end());
   std::vector<std::vector<std::int64_t>> lists;
   for (const std::int64_t device : spec.device()) lists.push_back(groups.contains(device) ? groups.at(device) : std::vector{device});
   return lists;
@@ -86,7 +95,8 @@ Layout layout_of(const onnx::ShardingSpecProto& spec, const std::map<std::string
 }
 
 // Axes, major first, along which the ranks' blocks of dimension d are numbered as in the layout; `free` are those that are left.
-std::optional<std::vector<std::string>> find_axes(const Layout& layout, std::size_t d, const Mesh& mesh, const std::set<std::string>& free) {
+std::optional<std::vector<std::string>> find_axes(const Layout& layout, std::size_t d, const Mesh& mesh,
+                                                  const std::set<std::string>& free) {
   std::vector<std::vector<std::string>> open = {{}};
   while (!open.empty()) {
     const std::vector<std::string> chosen = std::move(open.back());
@@ -117,8 +127,9 @@ std::string placement_of(const onnx::ShardingSpecProto& spec, const Layout& layo
   std::string text;
   for (std::size_t d = 0; d < layout.split.size(); ++d) {
     const auto axes = find_axes(layout, d, mesh, free);
-    if (!axes) refuse(spec.tensor_name(), fmt::format("its {} blocks along dimension {} lie on the devices as along no axes of mesh {}", layout.split[d].second,
-                                                      layout.split[d].first, mesh.to_string()));
+    if (!axes)
+      refuse(spec.tensor_name(), fmt::format("its {} blocks along dimension {} lie on the devices as along no axes of mesh {}",
+                                             layout.split[d].second, layout.split[d].first, mesh.to_string()));
     for (const std::string& axis : *axes) {
       text += fmt::format("{}{}:{}", text.empty() ? "" : ",", layout.split[d].first, axis);
       free.erase(axis);
@@ -134,10 +145,14 @@ const onnx::DeviceConfigurationProto* choose(const onnx::ModelProto& model, int 
   for (const onnx::DeviceConfigurationProto& c : model.configuration()) {
     all += fmt::format("{}'{}' of {} devices", all.empty() ? "" : ", ", c.name(), c.num_devices());
     if (c.num_devices() != devices) continue;
-    if (chosen) fail(ErrorCode::unsupported, "the model has two configurations of {} devices, '{}' and '{}'; leave one", devices, chosen->name(), c.name());
+    if (chosen)
+      fail(ErrorCode::unsupported, "the model has two configurations of {} devices, '{}' and '{}'; leave one", devices, chosen->name(),
+           c.name());
     chosen = &c;
   }
-  if (!chosen && !all.empty()) notices.push_back(fmt::format("the file's sharding annotations are left aside: they are for {}, not for {} rank{}", all, devices, devices == 1 ? "" : "s"));
+  if (!chosen && !all.empty())
+    notices.push_back(fmt::format("the file's sharding annotations are left aside: they are for {}, not for {} rank{}", all, devices,
+                                  devices == 1 ? "" : "s"));
   return chosen;
 }
 
@@ -149,21 +164,25 @@ std::map<std::string, std::string> read_placements(const onnx::ModelProto& model
   if (!configuration || mesh.size() == 1) return placements;
   const auto ranks = ranks_in(model.graph());
   const auto read = [&](const onnx::NodeProto& node, const onnx::NodeDeviceConfigurationProto& of) {
-    if (of.pipeline_stage() > 0) fail(ErrorCode::unsupported, "pipeline stage {} of configuration '{}': every rank runs the whole model", of.pipeline_stage(), of.configuration_id());
+    if (of.pipeline_stage() > 0)
+      fail(ErrorCode::unsupported, "pipeline stage {} of configuration '{}': every rank runs the whole model", of.pipeline_stage(),
+           of.configuration_id());
     for (const onnx::ShardingSpecProto& spec : of.sharding_spec()) {
       const auto is_it = [&](const std::string& name) { return name == spec.tensor_name(); };
       if (spec.tensor_name().empty() || (std::ranges::none_of(node.input(), is_it) && std::ranges::none_of(node.output(), is_it)))
         reject(spec.tensor_name(), "it is no input or output of the node");
       const std::string text = placement_of(spec, layout_of(spec, ranks, configuration->num_devices()), mesh);
       const auto [at, fresh] = placements.emplace(spec.tensor_name(), text);
-      if (!fresh && at->second != text) refuse(spec.tensor_name(), fmt::format("it is to lie as {} for one node and as {} for another", at->second, text));
+      if (!fresh && at->second != text)
+        refuse(spec.tensor_name(), fmt::format("it is to lie as {} for one node and as {} for another", at->second, text));
     }
   };
   for (const onnx::NodeProto& node : model.graph().node())
     for (const onnx::NodeDeviceConfigurationProto& of : node.device_configurations()) {
       const auto has_id = [&](const onnx::DeviceConfigurationProto& c) { return c.name() == of.configuration_id(); };
       try {
-        if (std::ranges::none_of(model.configuration(), has_id)) fail(ErrorCode::invalid_model, "the model has no device configuration '{}'", of.configuration_id());
+        if (std::ranges::none_of(model.configuration(), has_id))
+          fail(ErrorCode::invalid_model, "the model has no device configuration '{}'", of.configuration_id());
         if (of.configuration_id() == configuration->name()) read(node, of);
       } catch (const Error& error) {
         throw Error(error.code(), error.message(), label(node));

@@ -10,7 +10,7 @@ namespace tandem::onnx_import {
 namespace {
 
 constexpr std::size_t kExpressionLimit = 96;  // characters; longer ones are names like any other
-constexpr std::ptrdiff_t kProductLimit = 8;    // '*' in an expression: expanding products grows fast
+constexpr std::ptrdiff_t kProductLimit = 8;   // '*' in an expression: expanding products grows fast
 
 bool is_plain_name(const std::string& text) {
   const auto part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; };
@@ -19,7 +19,8 @@ bool is_plain_name(const std::string& text) {
 }
 
 std::optional<Dim> parse(const std::string& text) {
-  if (text.size() > kExpressionLimit || text.find('@') != std::string::npos || std::ranges::count(text, '*') > kProductLimit) return std::nullopt;
+  if (text.size() > kExpressionLimit || text.find('@') != std::string::npos || std::ranges::count(text, '*') > kProductLimit)
+    return std::nullopt;
   try {
     return Dim::parse(text);
   } catch (const Error&) {
@@ -59,7 +60,8 @@ Dim Symbols::dim_of(const onnx::TensorShapeProto::Dimension& dim, const std::str
 }
 
 Type Symbols::type_of(const onnx::ValueInfoProto& input) {
-  if (!input.type().has_tensor_type()) fail(ErrorCode::unsupported, "input '{}' is no tensor; sequences, maps and optional values are not supported", input.name());
+  if (!input.type().has_tensor_type())
+    fail(ErrorCode::unsupported, "input '{}' is no tensor; sequences, maps and optional values are not supported", input.name());
   const auto& tensor = input.type().tensor_type();
   if (!tensor.has_shape()) fail(ErrorCode::unsupported, "input '{}' has no rank; export the model with shapes", input.name());
   if (tensor.shape().dim_size() > 64) fail(ErrorCode::invalid_model, "input '{}' has rank {}", input.name(), tensor.shape().dim_size());

@@ -54,7 +54,8 @@ Tensor from_typed(const Field& field, DType dtype, const Shape& shape) {
 std::uint64_t parse_number(const std::string& text, std::string_view key) {
   std::uint64_t value = 0;
   const auto [at, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || at != text.data() + text.size()) fail(ErrorCode::invalid_model, "external data: {} '{}' is no number", key, text);
+  if (error != std::errc{} || at != text.data() + text.size())
+    fail(ErrorCode::invalid_model, "external data: {} '{}' is no number", key, text);
   return value;
 }
 
@@ -103,7 +104,8 @@ Tensor TensorReader::read_external(const onnx::TensorProto& proto, DType dtype, 
   }
   const auto file = external_file(location);
   if (offset > file->bytes().size() || needed > file->bytes().size() - offset)
-    fail(ErrorCode::invalid_model, "external data file '{}' is too short: {} bytes, but {} at {} are needed", location, file->bytes().size(), needed, offset);
+    fail(ErrorCode::invalid_model, "external data file '{}' is too short: {} bytes, but {} at {} are needed", location,
+         file->bytes().size(), needed, offset);
   return view(dtype, shape, file->bytes().data() + offset, file);
 }
 

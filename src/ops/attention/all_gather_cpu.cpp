@@ -47,7 +47,8 @@ class AttentionAllGather : public PreparedKernel {
     return values;
   }
 
-  void compute(const RunArgs& args, const AttentionProblem& problem, const RunValues& values, const Segment& rows, std::size_t scratch) const {
+  void compute(const RunArgs& args, const AttentionProblem& problem, const RunValues& values, const Segment& rows,
+               std::size_t scratch) const {
     const Piece piece(problem, values, rows, {0, 0, spread_.columns.extent});
     run_attention(piece.problem, args.pool(), args.workspace + scratch);
   }
@@ -179,7 +180,9 @@ Dim sent_balanced(const OpCall& call) {
 }
 
 template <typename K>
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<K>(args);
+}
 
 }  // namespace
 

@@ -131,10 +131,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
       s *= scale;
       if (softcap > 0) s = softcap * std::tanh(s / softcap);
       const std::int64_t at = b * mask_steps[0] + h * mask_steps[1] + i * mask_steps[2] + j * mask_steps[3];
-      if (additive)
-        s += in[kMask].at(at);
-      else if (masked && in[kMask].int_at(at) == 0)
-        s = -INFINITY;
+      if (additive) s += in[kMask].at(at);
+      else if (masked && in[kMask].int_at(at) == 0) s = -INFINITY;
       scores[static_cast<std::size_t>(j)] = s;
       top = scalar::larger(s, top);
     }

@@ -19,7 +19,8 @@ class Attention final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     AttentionProblem p = problem_;
-    const std::vector<std::int64_t> rows = lengths_of(call_, kQueryLengths, args.operands), columns = lengths_of(call_, kKeyLengths, args.operands);
+    const std::vector<std::int64_t> rows = lengths_of(call_, kQueryLengths, args.operands),
+                                    columns = lengths_of(call_, kKeyLengths, args.operands);
     p.q = args.operands[kQ] + begins_[kQ];
     p.k = args.operands[kK] + begins_[kK];
     p.v = args.operands[kV] + begins_[kV];

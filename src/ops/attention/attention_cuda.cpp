@@ -56,7 +56,11 @@ class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
   Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, bool lse, const cuda::CudaDevice& device)
-      : call_(std::move(call)), run_(run_of(call_, problem)), begins_(begins), lse_(lse), device_{device.multiprocessors(), device.shared_bytes()} {
+      : call_(std::move(call)),
+        run_(run_of(call_, problem)),
+        begins_(begins),
+        lse_(lse),
+        device_{device.multiprocessors(), device.shared_bytes()} {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
     on_tensor_cores_ = cuda::takes_tensor_attention(run_, device_);
@@ -142,9 +146,14 @@ std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
 }  // namespace
 
 extern const KernelDef cuda_attention, cuda_flat_attention;
-const KernelDef cuda_attention = {.name = "cuda_attention", .op = "Attention", .refuse = refuse, .prepare = prepare, .device = "cuda", .dependent = true};
-const KernelDef cuda_flat_attention = {
-    .name = "cuda_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .device = "cuda", .dependent = true};
+const KernelDef cuda_attention = {
+    .name = "cuda_attention", .op = "Attention", .refuse = refuse, .prepare = prepare, .device = "cuda", .dependent = true};
+const KernelDef cuda_flat_attention = {.name = "cuda_flat_attention",
+                                       .op = "FlatAttention",
+                                       .refuse = refuse_flat,
+                                       .prepare = prepare_flat,
+                                       .device = "cuda",
+                                       .dependent = true};
 
 }  // namespace tandem::kernels
 
@@ -156,7 +165,8 @@ std::optional<std::string> own_attention_refusal(const OpCall& call) {
   return attention_refusal(call);
 }
 
-std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins, bool lse) {
+std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+                                                      OperandBegins begins, bool lse) {
   return std::make_unique<kernels::Attention>(call, problem, begins, lse, device);
 }
 

@@ -31,17 +31,17 @@ struct AttentionRun {
 
   bool masked;
   const void* mask;
-  DType mask_type;  // bool (true: attend), or a float type, added
+  DType mask_type;            // bool (true: attend), or a float type, added
   AttentionSteps mask_steps;  // 0 where the mask broadcasts
   std::int64_t mask_column_step;
 
-  bool causal;            // row i attends to columns j ≤ i + diagonal + past
+  bool causal;  // row i attends to columns j ≤ i + diagonal + past
   std::int64_t diagonal;
-  DeviceIntegers past;    // one number
+  DeviceIntegers past;  // one number
   // Per batch entry: rows from there on are zeros, columns from there on are not attended to.
   DeviceIntegers row_counts, column_counts;
-  float scale, softcap;   // softcap 0: none
-  bool empty_is_nan;      // the result of a row that attends to nothing, else 0
+  float scale, softcap;  // softcap 0: none
+  bool empty_is_nan;     // the result of a row that attends to nothing, else 0
 
   // [batch, heads, rows], dense; null: not wanted. The natural logarithm of each row's sum of exp(score), by which results over different
   // columns are merged; −∞ where a row attends to nothing.

@@ -24,7 +24,8 @@ class Moment {
   cudaEvent_t event_ = nullptr;
 };
 
-// It begins where the kernel's stream stands and is waited for there. Its kernels are placed before those of others, which are the longer ones.
+// It begins where the kernel's stream stands and is waited for there. Its kernels are placed before those of others, which are the longer
+// ones.
 class Beside {
  public:
   Beside() {

@@ -64,7 +64,8 @@ using namespace tandem::HWY_NAMESPACE;
 
 // k[rows, size] to kt[size, kColumns], times `scale`; columns up to a whole vector are zeros. Four rows at a time: their elements of one
 // column become neighbours in registers, so that memory sees whole words.
-void transpose_keys(const float* HWY_RESTRICT k, std::int64_t k_step, std::int64_t rows, std::int64_t size, float scale, float* HWY_RESTRICT kt) {
+void transpose_keys(const float* HWY_RESTRICT k, std::int64_t k_step, std::int64_t rows, std::int64_t size, float scale,
+                    float* HWY_RESTRICT kt) {
   const F32 d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const V32 factor = hn::Set(d, scale);
@@ -89,8 +90,7 @@ void load_bias(const AttentionProblem& p, const std::byte* row, std::int64_t beg
   const std::int64_t loaded = one ? 1 : count;
   if (p.mask_dtype == DType::boolean)
     for (std::int64_t j = 0; j < loaded; ++j) bias[j] = from[j] != std::byte{0} ? 0.0f : -std::numeric_limits<float>::infinity();
-  else
-    to_floats(p.mask_dtype, from, bias, loaded);
+  else to_floats(p.mask_dtype, from, bias, loaded);
   if (one) std::fill(bias, bias + count, bias[0]);
   std::fill(bias + count, bias + Scratch::padded(count), 0.0f);
 }
@@ -133,8 +133,8 @@ class Lines {
 };
 
 // Keys or values of a block as f32: in place, or copied into `copy` if they are of another type or more than `widest` elements apart.
-const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t widest, std::int64_t rows, std::int64_t size, float* copy,
-                      std::int64_t& out_step) {
+const float* block_of(DType type, const std::byte* base, std::int64_t step, std::int64_t widest, std::int64_t rows, std::int64_t size,
+                      float* copy, std::int64_t& out_step) {
   if (type == DType::f32 && step <= widest) {
     out_step = step;
     return reinterpret_cast<const float*>(base);
@@ -158,7 +158,8 @@ void careful_line(const AttentionProblem& p, const Task& task, const Lines& line
   float total = 0;
   for (std::int64_t j = 0; j < end; ++j) {
     float score = 0;
-    for (std::int64_t d = 0; d < p.size; ++d) score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
+    for (std::int64_t d = 0; d < p.size; ++d)
+      score += q[d] * static_cast<float>(load_element(p.dtype, p.k, k_base + j * p.k_steps.row + d));
     score *= p.scale;
     if (p.softcap > 0) score = p.softcap * std::tanh(score / p.softcap);
     if (p.mask) {
@@ -246,9 +247,11 @@ void attend(const AttentionProblem& p, const Task& task, float* memory) {
   for (std::int64_t begin = 0; begin < end; begin += kColumns) {
     const std::int64_t count = std::min(kColumns, end - begin);
     std::int64_t k_step = 0, v_step = 0;
-    const float* k = block_of(p.dtype, k_base + bytes(p.dtype, begin * p.k_steps.row), p.k_steps.row, p.k_steps.row, count, p.size, s.k, k_step);
+    const float* k =
+        block_of(p.dtype, k_base + bytes(p.dtype, begin * p.k_steps.row), p.k_steps.row, p.k_steps.row, count, p.size, s.k, k_step);
     // Values are read once per tile: rows far apart would share few sets of the first-level cache.
-    const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, 2 * p.value_size, count, p.value_size, s.v, v_step);
+    const float* v = block_of(p.dtype, v_base + bytes(p.dtype, begin * p.v_steps.row), p.v_steps.row, 2 * p.value_size, count, p.value_size,
+                              s.v, v_step);
     transpose_keys(k, k_step, count, p.size, p.scale, s.k_transposed);
     const std::byte* bias_row = nullptr;
     for (std::int64_t first = 0; first < task.lines; first += kTile)

@@ -30,8 +30,7 @@ class Cudnn final : public PreparedKernel {
     const auto unaligned = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 != 0; };
     if (std::ranges::any_of(args.operands.first(3), unaligned) || unaligned(args.results[0])) return own_->run(args);
     attention_.run(args.operands[kQ] + begins_[kQ], args.operands[kK] + begins_[kK], args.operands[kV] + begins_[kV], args.results[0],
-                   lse_ ? reinterpret_cast<float*>(args.results[1]) : nullptr, args.workspace,
-                   cuda::handle_of(args.stream));
+                   lse_ ? reinterpret_cast<float*>(args.results[1]) : nullptr, args.workspace, cuda::handle_of(args.stream));
   }
 
  private:
@@ -50,9 +49,11 @@ std::optional<std::string> refusal_of(const OpCall& call) {
     if (call.has_operand(i)) return "masks and lengths are for our own kernel";
   for (const std::size_t i : {kK, kV}) {
     const Dim& size = call.operand(i).dims[3];
-    if (!size.is_constant() || size.constant() % 8 != 0 || size.constant() > 128 || size.constant() == 0) return "its heads are not of a multiple of 8 elements up to 128";
+    if (!size.is_constant() || size.constant() % 8 != 0 || size.constant() > 128 || size.constant() == 0)
+      return "its heads are not of a multiple of 8 elements up to 128";
   }
-  if (call.operand(kQ).dims[2].is_constant() && call.operand(kQ).dims[2].constant() < kFewRows) return "it has few rows, which our own kernel is made for";
+  if (call.operand(kQ).dims[2].is_constant() && call.operand(kQ).dims[2].constant() < kFewRows)
+    return "it has few rows, which our own kernel is made for";
   const std::string& causal = call.attributes.text("causal");
   if (causal != "none" && causal != "upper_left" && causal != "lower_right") return "the offset of its causal mask is known late";
   if (call.attributes.real("softcap") != 0) return "it caps scores";
@@ -76,7 +77,9 @@ cuda::CudnnAttentionShape cudnn_shape(const OpCall& call, const AttentionProblem
           .k = p.k_steps,
           .v = p.v_steps,
           .out = p.out_steps,
-          .causal = causal == "none" ? Causal::none : causal == "upper_left" ? Causal::upper_left : Causal::lower_right,
+          .causal = causal == "none"         ? Causal::none
+                    : causal == "upper_left" ? Causal::upper_left
+                                             : Causal::lower_right,
           .scale = p.scale,
           .lse = lse};
 }
@@ -87,7 +90,8 @@ bool suits(const OpCall& call, const AttentionProblem& p) {
   return !empty && p.rows >= kFewRows && !(call.attributes.text("causal") == "lower_right" && p.rows > p.columns);
 }
 
-std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, OperandBegins begins, bool lse = false) {
+std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+                                           OperandBegins begins, bool lse = false) {
   std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins, lse);
   if (!suits(call, problem)) return own;
   try {
@@ -100,7 +104,9 @@ std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const
 
 const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
 
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return prepare_as(device_of(args), args.call, problem_of(args.call), {}); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return prepare_as(device_of(args), args.call, problem_of(args.call), {});
+}
 
 std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
   const FlatProblem flat = flat_problem_of(args.call);
@@ -109,7 +115,8 @@ std::unique_ptr<PreparedKernel> prepare_flat(const PrepareArgs& args) {
 
 std::optional<std::string> refuse_flat(const OpCall& call) {
   const FlatHeads flat = flat_heads(call);
-  if (flat.size % 8 != 0 || flat.value_size % 8 != 0 || flat.size > 128 || flat.value_size > 128) return "its heads are not of a multiple of 8 elements up to 128";
+  if (flat.size % 8 != 0 || flat.value_size % 8 != 0 || flat.size > 128 || flat.value_size > 128)
+    return "its heads are not of a multiple of 8 elements up to 128";
   if (std::ranges::any_of(flat.begins, [](std::int64_t begin) { return begin % 8 != 0; })) return "its operands do not begin at 16 bytes";
   return refusal_of(heads_first(call));
 }
@@ -117,18 +124,30 @@ std::optional<std::string> refuse_flat(const OpCall& call) {
 }  // namespace
 
 extern const KernelDef cudnn_attention, cudnn_flat_attention;
-const KernelDef cudnn_attention = {
-    .name = "cudnn_attention", .op = "Attention", .refuse = refusal_of, .prepare = prepare, .rank = -1, .library = "cudnn", .device = "cuda"};
-const KernelDef cudnn_flat_attention = {
-    .name = "cudnn_flat_attention", .op = "FlatAttention", .refuse = refuse_flat, .prepare = prepare_flat, .rank = -1, .library = "cudnn", .device = "cuda"};
+const KernelDef cudnn_attention = {.name = "cudnn_attention",
+                                   .op = "Attention",
+                                   .refuse = refusal_of,
+                                   .prepare = prepare,
+                                   .rank = -1,
+                                   .library = "cudnn",
+                                   .device = "cuda"};
+const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
+                                        .op = "FlatAttention",
+                                        .refuse = refuse_flat,
+                                        .prepare = prepare_flat,
+                                        .rank = -1,
+                                        .library = "cudnn",
+                                        .device = "cuda"};
 
 }  // namespace tandem::kernels
 
 namespace tandem::attention {
 
-std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, bool lse) {
+std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+                                                  bool lse) {
   // Where a diagonal is given, call and problem do not say the same to cuDNN.
-  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call)) return prepare_own_attention(device, call, problem, {}, lse);
+  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
+    return prepare_own_attention(device, call, problem, {}, lse);
   return kernels::prepare_as(device, call, problem, {}, lse);
 }
 

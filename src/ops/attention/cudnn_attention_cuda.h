@@ -26,7 +26,8 @@ class CudnnAttention {
   CudnnAttention(const CudnnAttentionShape& shape, int ordinal);
   ~CudnnAttention();
   std::size_t workspace_bytes() const;
-  // `lse`: f32 [batch, heads, rows], dense: the natural logarithm of each row's sum of exp(score). Null where the shape says that none is wanted.
+  // `lse`: f32 [batch, heads, rows], dense: the natural logarithm of each row's sum of exp(score). Null where the shape says that none is
+  // wanted.
   void run(const void* q, const void* k, const void* v, void* out, float* lse, void* workspace, cudaStream_t stream) const;
 
  private:

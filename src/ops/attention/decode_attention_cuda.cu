@@ -36,9 +36,9 @@ template <typename F>
 struct Rows {
   int ends[2];
   std::int64_t mask_rows[2];
-  float tops[2], totals[2];         // tops before the factor; totals of this lane's columns only
+  float tops[2], totals[2];  // tops before the factor; totals of this lane's columns only
   Words q[2][F::kKeyWords];
-  float sums[F::kBlocks][8][4];     // of values 64·block + 16·(lane % 4) + i: [block][i][0] and [2], 8 later: [1] and [3]
+  float sums[F::kBlocks][8][4];  // of values 64·block + 16·(lane % 4) + i: [block][i][0] and [2], 8 later: [1] and [3]
 };
 
 // 16 keys.

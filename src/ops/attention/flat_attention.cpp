@@ -16,7 +16,8 @@ FlatHeads flat_heads(const OpCall& call) {
   flat.value_size = call.attributes.integer("value_size");
   const auto& begins = call.attributes.integers("begins");
   if (flat.heads < 1 || flat.kv_heads < 1 || flat.size < 0 || flat.value_size < 0 || flat.heads % flat.kv_heads != 0)
-    fail(ErrorCode::invalid_model, "{} heads of {} over {} kv heads with values of {} are no attention", flat.heads, flat.size, flat.kv_heads, flat.value_size);
+    fail(ErrorCode::invalid_model, "{} heads of {} over {} kv heads with values of {} are no attention", flat.heads, flat.size,
+         flat.kv_heads, flat.value_size);
   if (begins.size() != 3) fail(ErrorCode::invalid_model, "{} numbers say where the columns of q, k and v begin, expected 3", begins.size());
   std::copy(begins.begin(), begins.end(), flat.begins.begin());
   return flat;
@@ -28,7 +29,8 @@ OpCall heads_first(const OpCall& call) {
   inner.op = &ops::Attention;
   inner.attributes = Attributes(&inner.op->fields);
   for (const char* name : {"scale", "softcap"}) inner.attributes.set(name, call.attributes.real(name));
-  for (const char* name : {"causal", "empty_rows", "axis", "split", "layout", "algorithm"}) inner.attributes.set(name, call.attributes.text(name));
+  for (const char* name : {"causal", "empty_rows", "axis", "split", "layout", "algorithm"})
+    inner.attributes.set(name, call.attributes.text(name));
   for (const char* name : {"extent", "kv_extent"}) inner.attributes.set(name, call.attributes.dim(name));
   inner.attributes.set("groups", call.attributes.get<RankLists>("groups"));
   inner.attributes.set("num_ranks", call.attributes.integer("num_ranks"));
@@ -38,7 +40,8 @@ OpCall heads_first(const OpCall& call) {
     const std::int64_t heads = i == kQ ? flat.heads : flat.kv_heads, size = i == kV ? flat.value_size : flat.size;
     const Dim end = Dim(flat.begins[i] + heads * size);
     if (flat.begins[i] < 0 || (x.dims[2].is_constant() && x.dims[2].constant() < end.constant()))
-      fail(ErrorCode::invalid_model, "operand {} is {}: columns {} to {} do not lie in it", i, x.to_string(), flat.begins[i], end.to_string());
+      fail(ErrorCode::invalid_model, "operand {} is {}: columns {} to {} do not lie in it", i, x.to_string(), flat.begins[i],
+           end.to_string());
     inner.operands[i] = Type{x.dtype, {x.dims[0], Dim(heads), x.dims[1], Dim(size)}};
   }
   inner.results = inner.op->infer(inner);
@@ -86,11 +89,12 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 }
 
 std::vector<Field> flat_fields() {
-  std::vector<Field> all = {{"heads", FieldKind::integer, std::int64_t{1}, {}, "Hq"},
-                            {"kv_heads", FieldKind::integer, std::int64_t{1}, {}, "Hkv"},
-                            {"size", FieldKind::integer, std::int64_t{1}, {}, "D, of q and k"},
-                            {"value_size", FieldKind::integer, std::int64_t{1}, {}, "Dv"},
-                            {"begins", FieldKind::integers, std::vector<std::int64_t>{0, 0, 0}, {}, "the first column of q, k and v in their operands"}};
+  std::vector<Field> all = {
+      {"heads", FieldKind::integer, std::int64_t{1}, {}, "Hq"},
+      {"kv_heads", FieldKind::integer, std::int64_t{1}, {}, "Hkv"},
+      {"size", FieldKind::integer, std::int64_t{1}, {}, "D, of q and k"},
+      {"value_size", FieldKind::integer, std::int64_t{1}, {}, "Dv"},
+      {"begins", FieldKind::integers, std::vector<std::int64_t>{0, 0, 0}, {}, "the first column of q, k and v in their operands"}};
   for (Field& field : attention::fields()) all.push_back(std::move(field));
   return all;
 }
@@ -100,7 +104,8 @@ std::vector<Field> flat_fields() {
 const OpDef FlatAttention = {
     .name = "FlatAttention",
     .doc =
-        "Attention whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; made by a pass, "
+        "Attention whose q, k and v are columns of [B,S,·], a row's heads beside each other, and whose result is [B,Sq,Hq·Dv]; made by a "
+        "pass, "
         "with Attention's operands and meaning. q, k and v may be parts of one value.",
     .fields = flat_fields(),
     .operands = attention::operands(),

@@ -1,5 +1,5 @@
-// FlatAttention over a split sequence on GPUs: rows of heads are pushed from where they lie, or copied to where the kernels of Attention over
-// ranks want them.
+// FlatAttention over a split sequence on GPUs: rows of heads are pushed from where they lie, or copied to where the kernels of Attention
+// over ranks want them.
 #include "core/tensor.h"
 #include "ops/attention/flat.h"
 #include "ops/attention/moves_cuda.h"
@@ -17,7 +17,10 @@ using cuda::CopyAxis;
 using cuda::StridedCopy;
 
 std::vector<CopyAxis> axes_of(const Shape& heads_first, const Steps& from, const Steps& to) {
-  return {{heads_first[0], from.batch, to.batch}, {heads_first[1], from.head, to.head}, {heads_first[2], from.row, to.row}, {heads_first[3], 1, 1}};
+  return {{heads_first[0], from.batch, to.batch},
+          {heads_first[1], from.head, to.head},
+          {heads_first[2], from.row, to.row},
+          {heads_first[3], 1, 1}};
 }
 
 // Attention of dense operands, between copies.
@@ -89,7 +92,13 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
 
 template <const KernelDef& kInner>
 constexpr KernelDef flat_kernel(std::string_view name, int rank) {
-  return {.name = name, .op = "FlatAttention", .refuse = refuse<kInner>, .prepare = prepare<kInner>, .rank = rank, .sent_bytes = sent_bytes<kInner>, .device = "cuda"};
+  return {.name = name,
+          .op = "FlatAttention",
+          .refuse = refuse<kInner>,
+          .prepare = prepare<kInner>,
+          .rank = rank,
+          .sent_bytes = sent_bytes<kInner>,
+          .device = "cuda"};
 }
 
 }  // namespace

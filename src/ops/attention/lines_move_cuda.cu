@@ -14,7 +14,7 @@ constexpr int kOfMany = 4, kOfFew = 16, kFewBlocks = 32;
 
 // A LineMove as tiles: the units of one (batch entry, head), kThreads · AtOnce at a time.
 struct Tiling {
-  Divisor row_units, head_tiles, heads;  // units of a row; tiles of a head; heads of a batch entry
+  Divisor row_units, head_tiles, heads;     // units of a row; tiles of a head; heads of a batch entry
   std::uint32_t head_units = 0, tiles = 0;  // of a head; of all, for one rank
 };
 struct Tilings {
@@ -25,7 +25,9 @@ struct Tilings {
 
 // Past the cache of this multiprocessor: peers may have written it.
 template <typename U>
-__device__ __forceinline__ U load(const char* at) { return __ldcg(reinterpret_cast<const U*>(at)); }
+__device__ __forceinline__ U load(const char* at) {
+  return __ldcg(reinterpret_cast<const U*>(at));
+}
 
 template <typename U, int kAtOnce>
 __device__ __forceinline__ void move_tile(const LineMove& m, const Tiling& t, std::uint32_t tile, int peer, int group) {
@@ -73,7 +75,8 @@ __global__ void __launch_bounds__(kThreads) move_lines(const __grid_constant__ p
   if (m.ends) peer::end_call(room);
 }
 
-__global__ void __launch_bounds__(32) await(const __grid_constant__ peer::View view, const __grid_constant__ peer::RoomView room, int event) {
+__global__ void __launch_bounds__(32)
+    await(const __grid_constant__ peer::View view, const __grid_constant__ peer::RoomView room, int event) {
   peer::Wait wait;
   if (peer::load_plain(&view.state->ended) == 0) peer::await_event(view, room, event, wait);
 }
@@ -142,6 +145,8 @@ void launch_line_moves(const peer::View& view, const peer::RoomView& room, const
   }
 }
 
-void launch_await(const peer::View& view, const peer::RoomView& room, int event, cudaStream_t stream) { await<<<1, 32, 0, stream>>>(view, room, event); }
+void launch_await(const peer::View& view, const peer::RoomView& room, int event, cudaStream_t stream) {
+  await<<<1, 32, 0, stream>>>(view, room, event);
+}
 
 }  // namespace tandem::cuda

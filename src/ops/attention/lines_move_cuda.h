@@ -26,8 +26,8 @@ struct LineMove {
   std::int64_t from_jump[peer::kMaxRanks] = {}, to_jump[peer::kMaxRanks] = {};
 };
 
-// One kernel; what does not happen is −1 or false. All blocks first await `awaited` events from `awaits` on, then move the lines of one group after
-// the other, each followed by the announcement of an event, `announces` and on.
+// One kernel; what does not happen is −1 or false. All blocks first await `awaited` events from `awaits` on, then move the lines of one
+// group after the other, each followed by the announcement of an event, `announces` and on.
 struct LineMoves {
   LineMove moves[3];
   int count = 0, groups = 1;

@@ -33,7 +33,11 @@ __global__ void __launch_bounds__(kThreads) merge_parts(const __grid_constant__ 
       if (lse != kNothing) sum += to_float(static_cast<const T*>(m.parts)[i * m.part_step + at]) * weight_of(lse);
     }
     if (!m.out) m.sums[at] = empty ? 0.0f : sum / total;
-    else static_cast<T*>(m.out)[(line / m.rows * m.row_lines + line % m.rows) * m.size + d] = from_float<T>(!empty ? sum / total : m.empty_is_nan ? __int_as_float(0x7fffffff) : 0.0f);
+    else
+      static_cast<T*>(m.out)[(line / m.rows * m.row_lines + line % m.rows) * m.size + d] =
+          from_float<T>(!empty           ? sum / total
+                        : m.empty_is_nan ? __int_as_float(0x7fffffff)
+                                         : 0.0f);
   }
   __syncwarp();
   if (!m.out && threadIdx.x % 32 == 0) m.sums_lse[line] = empty ? kNothing : top + logf(total);

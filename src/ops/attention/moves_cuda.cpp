@@ -20,14 +20,21 @@ Moves::Moves(Kind kind, int element_bytes, const Shape& dims, const attention::B
   whole_bytes_ = static_cast<std::size_t>(batch * heads * whole_rows * width) * size;
   if (whole_bytes_ == 0) return;
   if (kind == Kind::heads && batch > 1) {
-    by_rank_.emplace(element_bytes, std::vector<CopyAxis>{{n, heads * block, batch * heads * block}, {batch, n * heads * block, heads * block}, {heads * block, 1, 1}});
-    from_rank_.emplace(element_bytes, std::vector<CopyAxis>{{n, batch * heads * block, heads * block}, {batch, heads * block, n * heads * block}, {heads * block, 1, 1}});
+    by_rank_.emplace(
+        element_bytes,
+        std::vector<CopyAxis>{{n, heads * block, batch * heads * block}, {batch, n * heads * block, heads * block}, {heads * block, 1, 1}});
+    from_rank_.emplace(
+        element_bytes,
+        std::vector<CopyAxis>{{n, batch * heads * block, heads * block}, {batch, heads * block, n * heads * block}, {heads * block, 1, 1}});
   }
   // Rank r holds the chunk r; under zigzag the chunks r and 2·n − 1 − r of 2·n.
   const std::int64_t chunk = blocks.zigzag ? block / 2 : block, lines = batch * heads;
   const auto add = [&](std::int64_t blocks_at, std::int64_t whole_at, std::int64_t step) {
-    order_.emplace_back(element_bytes, std::vector<CopyAxis>{{n, lines * block, step}, {lines, block, whole_rows * width}, {chunk, 1, 1}}, blocks_at, whole_at);
-    disorder_.emplace_back(element_bytes, std::vector<CopyAxis>{{n, step, lines * block}, {lines, whole_rows * width, block}, {chunk, 1, 1}}, whole_at, blocks_at);
+    order_.emplace_back(element_bytes, std::vector<CopyAxis>{{n, lines * block, step}, {lines, block, whole_rows * width}, {chunk, 1, 1}},
+                        blocks_at, whole_at);
+    disorder_.emplace_back(element_bytes,
+                           std::vector<CopyAxis>{{n, step, lines * block}, {lines, whole_rows * width, block}, {chunk, 1, 1}}, whole_at,
+                           blocks_at);
   };
   add(0, 0, chunk);
   if (blocks.zigzag) add(chunk, (2 * n - 1) * chunk, -chunk);

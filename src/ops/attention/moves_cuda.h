@@ -1,5 +1,5 @@
-// What ranks hold of a split sequence, exchanged between GPUs: [batch, heads, local, width] on each becomes the whole sequence, by position,
-// of some heads or of all, and back.
+// What ranks hold of a split sequence, exchanged between GPUs: [batch, heads, local, width] on each becomes the whole sequence, by
+// position, of some heads or of all, and back.
 #pragma once
 
 #include <optional>

@@ -41,8 +41,7 @@ void PartialRows::merge(const PartialRows& part, ThreadPool& pool) const {
       const float other = part.totals[line] == 0 ? 0.0f : part.totals[line] * std::exp(part.tops[line] - top);
       float* to = sums + line * size;
       const float* from = part.sums + line * size;
-      if (weight == 0)
-        std::copy(from, from + size, to);
+      if (weight == 0) std::copy(from, from + size, to);
       else if (other != 0) {
         const float kept = weight / (weight + other), added = other / (weight + other);
         for (std::int64_t d = 0; d < size; ++d) to[d] = kept * to[d] + added * from[d];

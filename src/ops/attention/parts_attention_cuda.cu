@@ -9,7 +9,8 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kMost = kMostAttentionSize / 32;  // values of a lane, 32 apart
 
 // The sums of the warp's parts, relative to the line's top.
-__device__ __forceinline__ float add_parts(const AttentionRun& p, const AttentionParts& parts, int group, int line, float top, float (&sums)[kMost]) {
+__device__ __forceinline__ float add_parts(const AttentionRun& p, const AttentionParts& parts, int group, int line, float top,
+                                           float (&sums)[kMost]) {
   const int lane = threadIdx.x % 32;
   float total = 0;
 #pragma unroll 2

@@ -7,8 +7,8 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kTileLines = 32, kTileKeys = 32;
-constexpr int kOwn = kTileLines / 16;     // lines of a thread, 16 apart
-constexpr int kOwnKeys = kTileKeys / 8;   // scores of a thread and line, 8 keys apart
+constexpr int kOwn = kTileLines / 16;    // lines of a thread, 16 apart
+constexpr int kOwnKeys = kTileKeys / 8;  // scores of a thread and line, 8 keys apart
 constexpr int kWeightStep = kTileKeys + 4;
 
 // Floats from row to row in shared memory: whole vectors, an odd number of them, so that 8 rows lie in different banks.
@@ -201,7 +201,8 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
 }
 
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads, kChunks == 8 ? 3 : 4) attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
+__global__ void __launch_bounds__(kThreads, kChunks == 8 ? 3 : 4)
+    attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;
   const int q_step = padded_row(p.size), v_step = Tiles<kChunks>::kValueStep, width = (p.size + 3) / 4 * 4;
@@ -267,9 +268,8 @@ void with_kernel(const AttentionRun& p, int size, const Work& work) {
 
 cudaError_t prepare_plain_attention(const AttentionRun& p) {
   cudaError_t status = cudaSuccess;
-  with_kernel(p, kMostAttentionSize, [&](auto* kernel, int bytes) {
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  });
+  with_kernel(p, kMostAttentionSize,
+              [&](auto* kernel, int bytes) { status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes); });
   return status;
 }
 

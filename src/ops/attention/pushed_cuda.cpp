@@ -18,8 +18,8 @@ namespace {
 // Bytes that one rank pushes: fewer are not worth several kernels.
 constexpr std::int64_t kFewBytes = 4 << 20;
 
-// A rank's heads go in groups, so that pushes of one group go on beside the attention to another; and these in one stream or, taking turns, in
-// two, where multiprocessors that are through with one group go on with the next.
+// A rank's heads go in groups, so that pushes of one group go on beside the attention to another; and these in one stream or, taking turns,
+// in two, where multiprocessors that are through with one group go on with the next.
 struct Schedule {
   int groups = 1, streams = 1;
   int blocks = 4;  // of the pushes beside attention, which needs the other multiprocessors
@@ -27,15 +27,16 @@ struct Schedule {
 
 // What the parts of an attention take, roughly, on an H200: rates per second.
 constexpr double kOperations = 650e12, kPushed = 300e9, kKernels = 12e-6;  // the last: seconds that one more group costs
-constexpr double kTwoAtOnce = 0.985;  // of the rate, for two groups that share caches
-constexpr std::int64_t kTileRows = 128;  // of the queries, that a block of cuDNN's kernels attends for
+constexpr double kTwoAtOnce = 0.985;                                       // of the rate, for two groups that share caches
+constexpr std::int64_t kTileRows = 128;                                    // of the queries, that a block of cuDNN's kernels attends for
 
 // `p`: of all heads of a rank.
 Schedule schedule_of(const AttentionProblem& p, bool causal, std::int64_t pushed_bytes, int multiprocessors) {
   Schedule best;
   if (pushed_bytes < kFewBytes) return best;
   const double tiles = static_cast<double>(p.batch * p.heads * ((p.rows + kTileRows - 1) / kTileRows)), at_once = multiprocessors;
-  const double operations = 2.0 * static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.columns * (p.size + p.value_size)) / (causal ? 2 : 1);
+  const double operations =
+      2.0 * static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.columns * (p.size + p.value_size)) / (causal ? 2 : 1);
   const auto filled = [&](double some) { return some / (std::ceil(some / at_once) * at_once); };
   double least = std::numeric_limits<double>::infinity();
   for (std::int64_t groups = 1; groups <= p.kv_heads && 2 * groups <= peer::kRoomEvents; ++groups)
@@ -43,7 +44,8 @@ Schedule schedule_of(const AttentionProblem& p, bool causal, std::int64_t pushed
       // Causal tiles are uneven: without others at the end of a group, multiprocessors wait for the longest.
       if (p.kv_heads % groups != 0 || (causal && groups > 1 && streams == 1)) continue;
       const double rate = kOperations * (streams == 2 ? kTwoAtOnce * filled(tiles) : filled(tiles / static_cast<double>(groups)));
-      const double seconds = operations / rate + static_cast<double>(pushed_bytes) / kPushed / static_cast<double>(groups) + kKernels * static_cast<double>(groups);
+      const double seconds = operations / rate + static_cast<double>(pushed_bytes) / kPushed / static_cast<double>(groups) +
+                             kKernels * static_cast<double>(groups);
       if (seconds >= least) continue;
       least = seconds;
       // Few enough to leave a group that fills the GPU once all the multiprocessors that it needs.
@@ -89,7 +91,8 @@ class Pushed final : public PreparedKernel {
     if (!room_) room_ = group_.room(there_bytes_, back_bytes_, args.deadline);
     const Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
     const cudaStream_t main = cuda::handle_of(args.stream);
-    if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0) cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
+    if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
+      cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
     const cudaStream_t beside = groups_ > 1 ? beside_.begin(main) : main;
     push_operands(turn, 0, 1, beside);
     if (groups_ > 1) {
@@ -171,7 +174,8 @@ class Pushed final : public PreparedKernel {
       m.from_group = wide(heads * from[i]->head);
       m.to_group = wide(heads * to[i]->head);
       for (int peer = 0; peer < spread_.ranks; ++peer) {
-        m.from[peer] = reinterpret_cast<const char*>(turn.args.operands[i] + begins_[i]) + wide((peer * groups_ + first) * heads * from[i]->head);
+        m.from[peer] =
+            reinterpret_cast<const char*>(turn.args.operands[i] + begins_[i]) + wide((peer * groups_ + first) * heads * from[i]->head);
         m.to[peer] = turn.room.there[peer] + at_[i] + group_head(*to[i], first, i != kQ) + first_of(blocks, spread_.rank) * row;
         m.to_jump[peer] = jump_of(blocks, spread_.rank) * row;
       }
@@ -192,7 +196,8 @@ class Pushed final : public PreparedKernel {
     operands[kV] = arrived(kV, p_.v_steps);
     if (mask_.per_head) operands[kMask] += bytes(p_.mask_dtype, (spread_.rank * groups_ + g) * p_.heads * p_.mask_steps.head);
     std::byte* const out = turn.args.workspace + group_head(p_.out_steps, g, false);
-    attention_->run({operands, std::span(&out, 1), turn.args.workspace + at_rest_[static_cast<std::size_t>(g) % at_rest_.size()], stream, turn.args.deadline});
+    attention_->run({operands, std::span(&out, 1), turn.args.workspace + at_rest_[static_cast<std::size_t>(g) % at_rest_.size()], stream,
+                     turn.args.deadline});
   }
 
   // At this rank straight into the result, at peers into memory that lies alike.
@@ -202,9 +207,11 @@ class Pushed final : public PreparedKernel {
     cuda::LineMove& m = work.moves[0] = lines(spread_.rows, p_.heads, p_.value_size, p_.out_steps, local_.out_steps);
     const std::int64_t row = wide(p_.out_steps.row);
     for (int peer = 0; peer < spread_.ranks; ++peer) {
-      m.from[peer] = reinterpret_cast<const char*>(turn.args.workspace) + group_head(p_.out_steps, g, false) + first_of(spread_.rows, peer) * row;
+      m.from[peer] =
+          reinterpret_cast<const char*>(turn.args.workspace) + group_head(p_.out_steps, g, false) + first_of(spread_.rows, peer) * row;
       m.from_jump[peer] = jump_of(spread_.rows, peer) * row;
-      m.to[peer] = (peer == spread_.rank ? reinterpret_cast<char*>(turn.args.results[0]) : turn.room.back[peer]) + result_head(spread_.rank, g);
+      m.to[peer] =
+          (peer == spread_.rank ? reinterpret_cast<char*>(turn.args.results[0]) : turn.room.back[peer]) + result_head(spread_.rank, g);
     }
     work.announces = groups_ + g;
     work.blocks = blocks_of(g == groups_ - 1);
@@ -234,16 +241,16 @@ class Pushed final : public PreparedKernel {
   peer::PeerGroup& group_;
   Spread spread_;
   MaskShape mask_;
-  AttentionProblem local_;    // all heads, as this rank holds them
-  AttentionProblem p_;        // a group of this rank's heads over whole sequences, by position
+  AttentionProblem local_;  // all heads, as this rank holds them
+  AttentionProblem p_;      // a group of this rank's heads over whole sequences, by position
   OperandBegins begins_;
   std::unique_ptr<PreparedKernel> attention_;
-  cuda::Layout layout_;       // the result of this rank's heads first
+  cuda::Layout layout_;  // the result of this rank's heads first
   std::size_t element_ = 0, at_[3] = {}, there_bytes_ = 0, back_bytes_ = 0, out_bytes_ = 0;
   int groups_ = 1, few_ = 1;
-  std::vector<std::size_t> at_rest_;     // the attention's workspace, by stream
-  std::unique_ptr<Stream> other_;        // every second group's, if two streams take turns
-  cuda::Beside beside_;                  // of pushes
+  std::vector<std::size_t> at_rest_;  // the attention's workspace, by stream
+  std::unique_ptr<Stream> other_;     // every second group's, if two streams take turns
+  cuda::Beside beside_;               // of pushes
   cuda::Moment pushed_, attended_;
   mutable std::shared_ptr<peer::Room> room_;
 };

@@ -27,7 +27,8 @@ class ByHeads final : public PreparedKernel {
     const int n = spread_.ranks;
     const auto bits_of = [](const Type& type) { return bits(type.dtype); };
     for (const std::size_t i : {kQ, kK, kV})
-      moves_[i].emplace(Moves::Kind::heads, bits_of(args.call.operand(i)) / 8, shape_of(args.call.operand(i)), i == kQ ? spread_.rows : spread_.columns);
+      moves_[i].emplace(Moves::Kind::heads, bits_of(args.call.operand(i)) / 8, shape_of(args.call.operand(i)),
+                        i == kQ ? spread_.rows : spread_.columns);
     moves_[3].emplace(Moves::Kind::heads, bits_of(args.call.results[0]) / 8, shape_of(args.call.results[0]), spread_.rows);
     if (mask_.per_row)
       moves_[4].emplace(mask_.per_head ? Moves::Kind::heads : Moves::Kind::all, bits(p_.mask_dtype) / 8, mask_.dims, spread_.rows);
@@ -68,7 +69,8 @@ class ByHeads final : public PreparedKernel {
     } else if (mask_.per_head) {
       operands[kMask] += bytes(p_.mask_dtype, own_mask_offset_);
     }
-    if (spread_.rows.extent != spread_.rows.padded()) cuda::check(cudaMemsetAsync(out, 0, moves_[3]->whole_bytes(), exchange.stream), "clearing padding");
+    if (spread_.rows.extent != spread_.rows.padded())
+      cuda::check(cudaMemsetAsync(out, 0, moves_[3]->whole_bytes(), exchange.stream), "clearing padding");
     attention_->run({operands, std::span(&out, 1), memory + at_rest_, args.stream, args.deadline});
     moves_[3]->spread(exchange, out, staging, args.results[0]);
   }
@@ -91,8 +93,8 @@ class ByHeads final : public PreparedKernel {
 
   Spread spread_;
   MaskShape mask_;
-  AttentionProblem p_;              // of this rank's heads over whole sequences, by position
-  std::optional<Moves> moves_[5];   // q, k, v, the result, a mask with rows
+  AttentionProblem p_;             // of this rank's heads over whole sequences, by position
+  std::optional<Moves> moves_[5];  // q, k, v, the result, a mask with rows
   std::unique_ptr<PreparedKernel> attention_;
   Layout layout_;
   std::size_t at_[5] = {}, at_staging_ = 0, at_rest_ = 0;
@@ -113,7 +115,8 @@ class ByKeys final : public PreparedKernel {
     p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
     std::size_t workspace = 0;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      shares_.push_back(make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<const cuda::CudaDevice&>(*args.device)));
+      shares_.push_back(
+          make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<const cuda::CudaDevice&>(*args.device)));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_rest_ = layout_.add(workspace);

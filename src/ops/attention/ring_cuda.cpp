@@ -1,5 +1,5 @@
-// Attention over a split sequence on GPUs, the rest of its forms: a ring, where blocks of keys and values travel from rank to rank beside the
-// attention to the one that is there, and keys in parts, where every rank has all rows and its own part of the columns.
+// Attention over a split sequence on GPUs, the rest of its forms: a ring, where blocks of keys and values travel from rank to rank beside
+// the attention to the one that is there, and keys in parts, where every rank has all rows and its own part of the columns.
 #include <algorithm>
 
 #include "core/tensor.h"
@@ -70,7 +70,8 @@ class Ring final : public PreparedKernel {
       if (passes_on) beside_.end(stream);
       std::swap(here, next);
     }
-    if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0) cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, stream), "clearing padding");
+    if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
+      cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, stream), "clearing padding");
     for (std::size_t i = 0; i < merged_.size(); ++i) finish(args, i, begun[i]);
   }
 
@@ -83,7 +84,8 @@ class Ring final : public PreparedKernel {
 
   Merged room_for(std::int64_t lines) {
     const auto size = static_cast<std::size_t>(lines), width = static_cast<std::size_t>(spread_.problem.value_size);
-    return {lines, layout_.add(size * width * sizeof(float)), layout_.add(size * sizeof(float)), layout_.add(size * width * sizeof(float)), layout_.add(size * sizeof(float))};
+    return {lines, layout_.add(size * width * sizeof(float)), layout_.add(size * sizeof(float)), layout_.add(size * width * sizeof(float)),
+            layout_.add(size * sizeof(float))};
   }
 
   static void copy(const std::byte* from, std::size_t size, std::byte* to, cudaStream_t stream) {
@@ -199,7 +201,8 @@ class Parts final : public PreparedKernel {
 // What logarithms cannot tell, and counts of a whole sequence that only the GPU knows.
 std::optional<std::string> refuse(const OpCall& call, const KernelDef& host) {
   if (auto reason = host.refuse(call)) return reason;
-  if (call.has_operand(kMask) && call.operand(kMask).dtype != DType::boolean) return "sums over keys that a mask adds the lowest number to are not told apart when parts are merged";
+  if (call.has_operand(kMask) && call.operand(kMask).dtype != DType::boolean)
+    return "sums over keys that a mask adds the lowest number to are not told apart when parts are merged";
   if (call.has_operand(kQueryLengths) || call.has_operand(kKeyLengths)) return "lengths are counted over the whole sequence";
   return own_attention_refusal(call);
 }

@@ -16,7 +16,7 @@ namespace tandem {
 struct RotaryRows {
   DType type;
   std::int64_t heads, rows, size, half;
-  bool interleaved, heads_last;  // heads_last: x is [B,S,H,D]
+  bool interleaved, heads_last;   // heads_last: x is [B,S,H,D]
   std::int64_t angle_batch_step;  // 0 where all batch entries share the angles
   const std::byte *x, *cosine, *sine;
   std::byte* y;
@@ -41,7 +41,8 @@ void rotate_halves(const T* x, const T* cosine, const T* sine, T* y, std::int64_
   }
   const auto rest = static_cast<std::size_t>(half - j);
   if (rest == 0) return;
-  const V32 a = load_part(d, x + j, rest), b = load_part(d, x + half + j, rest), c = load_part(d, cosine + j, rest), s = load_part(d, sine + j, rest);
+  const V32 a = load_part(d, x + j, rest), b = load_part(d, x + half + j, rest), c = load_part(d, cosine + j, rest),
+            s = load_part(d, sine + j, rest);
   store_part(d, hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), y + j, rest);
   store_part(d, hn::MulAdd(b, c, hn::Mul(a, s)), y + half + j, rest);
 }
@@ -79,7 +80,8 @@ void rotate_rows(const RotaryRows& r, std::int64_t begin, std::int64_t end) {
       T* y = reinterpret_cast<T*>(r.y) + line * r.size;
       if (r.interleaved) rotate_neighbours(x, cosine, sine, y, r.half);
       else rotate_halves(x, cosine, sine, y, r.half);
-      if (x != y && r.size > 2 * r.half) std::memcpy(y + 2 * r.half, x + 2 * r.half, static_cast<std::size_t>(r.size - 2 * r.half) * sizeof(T));
+      if (x != y && r.size > 2 * r.half)
+        std::memcpy(y + 2 * r.half, x + 2 * r.half, static_cast<std::size_t>(r.size - 2 * r.half) * sizeof(T));
     }
   });
 }
@@ -112,7 +114,9 @@ class RotaryEmbedding final : public PreparedKernel {
     rows.sine = args.operands[2];
     rows.y = args.results[0];
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(rows.size, 1));
-    args.pool().split(lines_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(rotate_rows)(rows, begin, end); });
+    args.pool().split(lines_, grain, [&](std::int64_t begin, std::int64_t end, int) {
+      HWY_DYNAMIC_DISPATCH(rotate_rows)(rows, begin, end);
+    });
   }
 
  private:

@@ -66,8 +66,13 @@ Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, 
   p.rows = rows.count;
   p.columns = columns.count;
   call = share_of(call, p.heads, p.kv_heads, p.rows, p.columns);
-  Share share{nullptr, bytes(p.dtype, rows.local * p.q_steps.row), bytes(p.dtype, columns.local * p.k_steps.row),
-              bytes(p.dtype, columns.local * p.v_steps.row), bytes(p.dtype, rows.local * p.out_steps.row), 0, rows.count > 0 && columns.count > 0};
+  Share share{nullptr,
+              bytes(p.dtype, rows.local * p.q_steps.row),
+              bytes(p.dtype, columns.local * p.k_steps.row),
+              bytes(p.dtype, columns.local * p.v_steps.row),
+              bytes(p.dtype, rows.local * p.out_steps.row),
+              0,
+              rows.count > 0 && columns.count > 0};
   if (const MaskShape mask(spread); mask.present) {
     place_mask(p, mask.dims);
     share.mask_begin = bytes(p.mask_dtype, rows.local * p.mask_steps.row + columns.position * p.mask_column_step);
@@ -80,7 +85,8 @@ Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, 
   return share;
 }
 
-void Share::run(const RunArgs& args, const std::byte* k, const std::byte* v, std::span<std::byte* const> results, std::byte* workspace) const {
+void Share::run(const RunArgs& args, const std::byte* k, const std::byte* v, std::span<std::byte* const> results,
+                std::byte* workspace) const {
   std::vector<const std::byte*> operands(args.operands.begin(), args.operands.end());
   operands[kQ] += q_begin;
   operands[kK] = k + k_begin;

@@ -24,7 +24,7 @@ OpCall share_of(const OpCall& call, std::int64_t heads, std::int64_t kv_heads, s
 struct Share {
   std::unique_ptr<PreparedKernel> attention;
   std::size_t q_begin, k_begin, v_begin, out_begin, mask_begin;  // bytes
-  bool sees_any;  // false: shapes alone say that no row may attend to any of the columns
+  bool sees_any;                                                 // false: shapes alone say that no row may attend to any of the columns
 
   // Operands of the call as this rank has them, but keys and values where `problem` said that they lie.
   void run(const RunArgs& args, const std::byte* k, const std::byte* v, std::span<std::byte* const> results, std::byte* workspace) const;
@@ -32,7 +32,8 @@ struct Share {
 
 // Rows of this rank's block against neighbouring columns; `problem` says how operands lie, `columns.local` where the columns begin there.
 // With `lse`, results[1] is theirs.
-Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse, const cuda::CudaDevice& device);
+Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse,
+                 const cuda::CudaDevice& device);
 
 // Where the group does not reach memory of GPUs, or has several ranks on one, everything goes through the host.
 template <typename Kernel>

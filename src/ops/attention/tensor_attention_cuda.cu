@@ -20,8 +20,8 @@ struct Form {
   static constexpr int kSize = kSize_, kTiles = kTiles_;
   static constexpr bool kMasked = kMasked_;
   static constexpr int kLines = 16 * kTiles * kWarps;
-  static constexpr int kCopied = kSize > 128 ? 32 : 64;                               // keys copied at a time
-  static constexpr int kKeys = kSize > 128 || kSize * kTiles > 128 ? 32 : 64;  // keys scored at a time: what registers hold
+  static constexpr int kCopied = kSize > 128 ? 32 : 64;                       // keys copied at a time
+  static constexpr int kKeys = kSize > 128 || kSize* kTiles > 128 ? 32 : 64;  // keys scored at a time: what registers hold
   static constexpr int kStep = kSize + 8;  // between rows in shared memory: an odd number of 16 bytes, so that 8 lie in different banks
   static constexpr int kChunks = kSize / 8;
   static constexpr int kBytes = (kLines + 4 * kCopied) * kStep * static_cast<int>(sizeof(T));
@@ -183,7 +183,8 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, in
     const bool empty = rows.tops[r] == kLowest && total == 0;
     const float nothing = p.empty_is_nan && line_of(p, batch, kv_head, first + index).counts ? __int_as_float(0x7fffffff) : 0.0f;
     const float by = 1.0f / total;
-    if (p.lse && lane % 4 == 0 && first + index < lines_of(p)) store_lse(p, batch, kv_head, first + index, rows.tops[r] * top_factor, total);
+    if (p.lse && lane % 4 == 0 && first + index < lines_of(p))
+      store_lse(p, batch, kv_head, first + index, rows.tops[r] * top_factor, total);
     bool finite = true;
 #pragma unroll
     for (int n = 0; n < F::kSize / 8; ++n) {

@@ -32,8 +32,8 @@ constexpr int kVectors = HWY_MAX_BYTES >= 64 && HWY_TARGET == HWY_AVX3 ? 4 : 2; 
 
 // c[kRows, n] (+)= a[kRows, k]·b[k, n] for kCount vectors of columns, of which the last has `part` lanes if kPart.
 template <int kRows, int kCount, bool kPart>
-HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step, float* HWY_RESTRICT c,
-                         std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
+HWY_INLINE void multiply(const float* HWY_RESTRICT a, std::int64_t a_step, const float* HWY_RESTRICT b, std::int64_t b_step,
+                         float* HWY_RESTRICT c, std::int64_t c_step, std::int64_t k, bool add, std::size_t part) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   V32 sum[kRows][kCount];
@@ -64,7 +64,8 @@ void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::
                       std::int64_t k, std::int64_t n, bool add) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(F32()));
   std::int64_t j = 0;
-  for (; j + kVectors * lanes <= n; j += kVectors * lanes) multiply<kRows, kVectors, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
+  for (; j + kVectors * lanes <= n; j += kVectors * lanes)
+    multiply<kRows, kVectors, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
   for (; j + 2 * lanes <= n; j += 2 * lanes) multiply<kRows, 2, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
   for (; j + lanes <= n; j += lanes) multiply<kRows, 1, false>(a, a_step, b + j, b_step, c + j, c_step, k, add, 0);
   if (j < n) multiply<kRows, 1, true>(a, a_step, b + j, b_step, c + j, c_step, k, add, static_cast<std::size_t>(n - j));
@@ -72,7 +73,7 @@ void multiply_columns(const float* a, std::int64_t a_step, const float* b, std::
 
 // c[rows, n] (+)= a[rows, k]·b[k, n] for rows ≤ kTile.
 inline void multiply_tile(std::int64_t rows, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step, float* c,
-                   std::int64_t c_step, std::int64_t k, std::int64_t n, bool add) {
+                          std::int64_t c_step, std::int64_t k, std::int64_t n, bool add) {
   if (rows == kTile) return multiply_columns<kTile>(a, a_step, b, b_step, c, c_step, k, n, add);
   std::int64_t i = 0;
   for (; i + 2 <= rows; i += 2) multiply_columns<2>(a + i * a_step, a_step, b, b_step, c + i * c_step, c_step, k, n, add);

@@ -37,10 +37,14 @@ OpDef define(std::string_view name, std::string_view doc, bool centers) {
 
 }  // namespace
 
-const OpDef AllReduceAddLayerNorm = define(
-    "AllReduceAddLayerNorm", "AddLayerNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the norm, and the sum with residual and offset.", true);
-const OpDef AllReduceAddRmsNorm = define(
-    "AllReduceAddRmsNorm", "AddRmsNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the norm, and the sum with residual and offset.", false);
+const OpDef AllReduceAddLayerNorm = define("AllReduceAddLayerNorm",
+                                           "AddLayerNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the "
+                                           "norm, and the sum with residual and offset.",
+                                           true);
+const OpDef AllReduceAddRmsNorm = define("AllReduceAddRmsNorm",
+                                         "AddRmsNorm of the sum of x over the ranks, rounded to its type, on every rank; results: the "
+                                         "norm, and the sum with residual and offset.",
+                                         false);
 
 }  // namespace ops
 

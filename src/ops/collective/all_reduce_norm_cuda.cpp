@@ -1,4 +1,5 @@
-// All-reduce with the norm that follows it, on GPUs: one kernel over peer memory; elsewhere the collective and the norm, one after the other.
+// All-reduce with the norm that follows it, on GPUs: one kernel over peer memory; elsewhere the collective and the norm, one after the
+// other.
 #include "comm/peer/peer_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
@@ -12,7 +13,8 @@ namespace {
 
 class OnPeers final : public PreparedKernel {
  public:
-  OnPeers(peer::PeerGroup& group, const OpCall& norm, std::int64_t rows, std::int64_t length) : group_(group), operands_(norm_operands(norm)) {
+  OnPeers(peer::PeerGroup& group, const OpCall& norm, std::int64_t rows, std::int64_t length)
+      : group_(group), operands_(norm_operands(norm)) {
     work_.rows = rows;
     work_.length = length;
     work_.epsilon = static_cast<float>(norm.attributes.real("epsilon"));
@@ -47,11 +49,14 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   auto* peers = dynamic_cast<peer::PeerGroup*>(args.group);
   const OpCall norm = parts_of(args.call).norm;
   const Shape shape = shape_of(norm.operand(0));
-  const std::int64_t length = element_count({shape.begin() + normalize_axis(norm.attributes.integer("axis"), static_cast<int>(shape.size())), shape.end()});
+  const std::int64_t length =
+      element_count({shape.begin() + normalize_axis(norm.attributes.integer("axis"), static_cast<int>(shape.size())), shape.end()});
   const auto size = static_cast<std::int64_t>(bytes(norm.operand(0).dtype, element_count(shape)));
-  if (!peers || !peers->can_reduce_and_norm(norm.operand(0).dtype, length) || !peers->one_kernel_pays(size)) return prepare_all_reduce_then_norm(args, "cuda");
+  if (!peers || !peers->can_reduce_and_norm(norm.operand(0).dtype, length) || !peers->one_kernel_pays(size))
+    return prepare_all_reduce_then_norm(args, "cuda");
   if (peers->size() != args.call.attributes.integer("num_ranks"))
-    fail(ErrorCode::mismatch, "{} is over {} ranks, its group has {}", args.call.op->name, args.call.attributes.integer("num_ranks"), peers->size());
+    fail(ErrorCode::mismatch, "{} is over {} ranks, its group has {}", args.call.op->name, args.call.attributes.integer("num_ranks"),
+         peers->size());
   return std::make_unique<OnPeers>(*peers, norm, element_count(shape) / length, length);
 }
 

@@ -83,7 +83,8 @@ std::vector<Field> fields_of(const CollectiveInfo& collective) {
       {"groups", FieldKind::rank_lists, RankLists{}, {}, "explicit disjoint groups of ranks"},
       {"num_ranks", FieldKind::integer, std::int64_t{1}, {}, "ranks in a group"},
   };
-  if (collective.reduces) fields.push_back({"reduce", FieldKind::text, std::string("sum"), reduction_words(), "how the inputs are reduced"});
+  if (collective.reduces)
+    fields.push_back({"reduce", FieldKind::text, std::string("sum"), reduction_words(), "how the inputs are reduced"});
   if (collective.rooted) fields.push_back({"root", FieldKind::integer, std::int64_t{-1}, {}, "position in the group"});
   const bool all_to_all = collective.kind == Collective::all_to_all;
   if (all_to_all) {

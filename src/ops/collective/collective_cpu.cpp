@@ -22,13 +22,15 @@ class CollectiveKernel final : public PreparedKernel {
     call.out = untrimmed_ ? args.workspace : args.results[0];
     call.deadline = args.deadline;
     if (group_) group_->run(call);
-    else if (size_ == 1) copy_bytes(args.pool(), args.operands[0], static_cast<std::byte*>(call.out), bytes(call.dtype, element_count(dims_)));
+    else if (size_ == 1)
+      copy_bytes(args.pool(), args.operands[0], static_cast<std::byte*>(call.out), bytes(call.dtype, element_count(dims_)));
     else pass_through(call);
     if (untrimmed_) trim_->run(args.pool(), args.workspace, args.results[0]);
   }
 
  private:
-  CollectiveKernel(const PrepareArgs& args, CollectiveOp op) : group_(args.group), dims_(std::move(op.dims)), call_(op.call), size_(op.size) {
+  CollectiveKernel(const PrepareArgs& args, CollectiveOp op)
+      : group_(args.group), dims_(std::move(op.dims)), call_(op.call), size_(op.size) {
     if (op.whole == op.kept) return;
     const std::size_t element = static_cast<std::size_t>(bits(call_.dtype)) / 8;
     untrimmed_ = std::max<std::size_t>(bytes(call_.dtype, element_count(op.whole)), 1);
@@ -48,7 +50,7 @@ constexpr KernelDef define(Collective kind, CollectiveExtent extent, std::string
       .name = name,
       .op = op,
       .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<CollectiveKernel>(args); },
-      .in_place_operand = extent == CollectiveExtent::same && kind != Collective::all_to_all ? 0 : -1,
+      .in_place_operand = extent == CollectiveExtent::same&& kind != Collective::all_to_all ? 0 : -1,
   };
 }
 
@@ -56,7 +58,8 @@ constexpr KernelDef define(Collective kind, CollectiveExtent extent, std::string
 
 CollectiveOp collective_op(const PrepareArgs& args) {
   const Attributes& a = args.call.attributes;
-  CollectiveOp op{.dims = shape_of(args.call.operand(0)), .kept = shape_of(args.call.results.at(0)), .size = static_cast<int>(a.integer("num_ranks"))};
+  CollectiveOp op{
+      .dims = shape_of(args.call.operand(0)), .kept = shape_of(args.call.results.at(0)), .size = static_cast<int>(a.integer("num_ranks"))};
   const int rank = static_cast<int>(op.dims.size());
   const CollectiveInfo& collective = info(parse_collective(args.call.op->name));
   CollectiveCall& call = op.call;

@@ -89,8 +89,10 @@ class OnGpus final : public PreparedKernel {
     const bool exchanges = call_.kind == Collective::all_to_all;
     const CollectiveExtent extent = info(call_.kind).extent;
     if (!exchanges && extent == CollectiveExtent::same) return;
-    if (exchanges || extent == CollectiveExtent::over) pack_ = Blocks(op.dims, exchanges ? call_.split_axis : call_.axis, op.size).pack(element, op.size);
-    if (exchanges || extent == CollectiveExtent::times) unpack_ = Blocks(op.whole, exchanges ? call_.concat_axis : call_.axis, op.size).unpack(element, op.size);
+    if (exchanges || extent == CollectiveExtent::over)
+      pack_ = Blocks(op.dims, exchanges ? call_.split_axis : call_.axis, op.size).pack(element, op.size);
+    if (exchanges || extent == CollectiveExtent::times)
+      unpack_ = Blocks(op.whole, exchanges ? call_.concat_axis : call_.axis, op.size).unpack(element, op.size);
     dims_ = {elements};
     call_.dims = dims_;
     call_.axis = call_.split_axis = call_.concat_axis = 0;

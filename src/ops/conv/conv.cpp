@@ -1,4 +1,5 @@
-// Conv. How many groups there are follows from the channels of x and of the weight, so that a rank with some of the groups needs no other attributes.
+// Conv. How many groups there are follows from the channels of x and of the weight, so that a rank with some of the groups needs no other
+// attributes.
 #include "core/tensor.h"
 #include "graph/graph.h"
 #include "ops/conv/conv_transpose.h"
@@ -81,7 +82,8 @@ ShardingRule rule(const OpCall& given) {
     rule.operands.emplace_back();
     if (call.has_operand(kBias)) rule.operands[kBias].resize(call.operand(kBias).dims.size()), rule.operands[kBias][0] = out;
   }
-  if (call.operands.size() > kResidual) rule.operands.push_back(call.has_operand(kResidual) ? of_y : std::vector<ShardingRule::DimFactors>{});
+  if (call.operands.size() > kResidual)
+    rule.operands.push_back(call.has_operand(kResidual) ? of_y : std::vector<ShardingRule::DimFactors>{});
   rule.results = {of_y};
   rule.linear = {pure, pure, false, false};
   return rule;
@@ -125,7 +127,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   const std::int64_t channels = p.groups * p.group_out;
   for (std::int64_t i = 0; i < y.count(); ++i) {
     const std::int64_t o = i % p.out_count(), channel = i / p.out_count() % channels;
-    double value = sum.at(i / p.out_count() / channels, channel, {o / p.axes[2].out / p.axes[1].out, o / p.axes[2].out % p.axes[1].out, o % p.axes[2].out});
+    double value = sum.at(i / p.out_count() / channels, channel,
+                          {o / p.axes[2].out / p.axes[1].out, o / p.axes[2].out % p.axes[1].out, o % p.axes[2].out});
     if (call.has_operand(kBias)) value += in[kBias].at(channel);
     if (call.has_operand(kResidual)) value += in[kResidual].at(i);
     store_element(p.dtype, data, i, activate(value));
@@ -136,15 +139,16 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
   Value *x = node.required(kX), *w = node.required(kWeight), *bias = node.input(kBias);
   if (w->type.rank() != x->type.rank() || x->type.rank() < 3)
-    fail(ErrorCode::invalid_model, "x is {} and the weight {}, expected the same rank of 3 or more", x->type.to_string(), w->type.to_string());
+    fail(ErrorCode::invalid_model, "x is {} and the weight {}, expected the same rank of 3 or more", x->type.to_string(),
+         w->type.to_string());
   std::vector<std::int64_t> kernel;
   for (std::size_t i = 2; i < w->type.dims.size(); ++i) kernel.push_back(number(w->type.dims[i], "extents of the window"));
   if (node.integers("kernel_shape", kernel) != kernel)
     fail(ErrorCode::invalid_model, "kernel_shape is {}, the weight {}", node.integers("kernel_shape", kernel), w->type.to_string());
   const Dim channels = w->type.dims[1] * Dim(node.integer("group", 1));
   if (x->type.dims[1] != channels)
-    fail(ErrorCode::invalid_model, "x has {} channels, {} groups of the weight's {} need {}", x->type.dims[1].to_string(), node.integer("group", 1),
-         w->type.dims[1].to_string(), channels.to_string());
+    fail(ErrorCode::invalid_model, "x has {} channels, {} groups of the weight's {} need {}", x->type.dims[1].to_string(),
+         node.integer("group", 1), w->type.dims[1].to_string(), channels.to_string());
   Value* y = builder.add("Conv", {x, w}, window::import(node, x->type, kernel));
   if (!bias) return {y};
   std::vector<Dim> dims(w->type.dims.size() - 1, Dim(1));
@@ -155,7 +159,11 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
 std::vector<Field> fields() {
   std::vector<Field> all = window::fields();
   all.push_back(window::layout_field());
-  all.push_back({"activation", FieldKind::text, std::string("none"), {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"}, "applied last"});
+  all.push_back({"activation",
+                 FieldKind::text,
+                 std::string("none"),
+                 {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"},
+                 "applied last"});
   return all;
 }
 
@@ -186,9 +194,10 @@ Problem conv::problem_of(const OpCall& given) {
 
 const OpDef ops::Conv = {
     .name = "Conv",
-    .doc = "y[n,m,o…] = activation(Σ over channels c of m's group and taps k… of x[n,c,o·stride + k·dilation − pad…]·w[m,c,k…] + bias[m] + "
-           "residual[n,m,o…]); there are as many groups as w's channels go into x's. With layout channels_last it is x[n,…,c], w[m,k…,c] and "
-           "y[n,o…,m].",
+    .doc =
+        "y[n,m,o…] = activation(Σ over channels c of m's group and taps k… of x[n,c,o·stride + k·dilation − pad…]·w[m,c,k…] + bias[m] + "
+        "residual[n,m,o…]); there are as many groups as w's channels go into x's. With layout channels_last it is x[n,…,c], w[m,k…,c] and "
+        "y[n,o…,m].",
     .fields = fields(),
     .operands = {{"x", "[n,c,spatial…]"}, {"w", "[m,c/groups,taps…]"}, {"bias", "[m] or [m,1,…]"}, {"residual", "the result's shape"}},
     .min_operands = 2,

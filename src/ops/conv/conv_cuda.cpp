@@ -46,7 +46,8 @@ class Conv final : public PreparedKernel {
 
 std::optional<std::string> refuse(const OpCall& call) {
   if (!is_vector_float(call.operand(kX).dtype)) return "it convolves f32, f16 and bf16 only";
-  if (call.has_operand(kResidual) && call.operand(kResidual).dims != call.results.at(0).dims) return "the residual is not shaped as the result";
+  if (call.has_operand(kResidual) && call.operand(kResidual).dims != call.results.at(0).dims)
+    return "the residual is not shaped as the result";
   return std::nullopt;
 }
 

@@ -19,11 +19,12 @@ __device__ __forceinline__ T finished(float sum, const ConvFinish& finish, std::
 
 // Rows of the grid are images of one channel, which `rows` counts over the batch.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) conv(ConvShape s, ConvFinish finish, const T* __restrict__ x, const T* __restrict__ w, T* __restrict__ y,
-                                                 unsigned rows, unsigned positions) {
+__global__ void __launch_bounds__(kThreads, 2) conv(ConvShape s, ConvFinish finish, const T* __restrict__ x, const T* __restrict__ w,
+                                                    T* __restrict__ y, unsigned rows, unsigned positions) {
   const unsigned position = blockIdx.x * kThreads + threadIdx.x;
   if (position >= positions) return;
-  const int c = static_cast<int>(position % s.out[2]), line = static_cast<int>(position / s.out[2]), b = line % s.out[1], a = line / s.out[1];
+  const int c = static_cast<int>(position % s.out[2]), line = static_cast<int>(position / s.out[2]), b = line % s.out[1],
+            a = line / s.out[1];
   const std::int64_t area = std::int64_t{s.in[1]} * s.in[2], image = s.in[0] * area;
   const int taps = s.kernel[0] * s.kernel[1] * s.kernel[2], channels = s.groups * s.group_out;
   for (unsigned row = blockIdx.y; row < rows; row += gridDim.y) {
@@ -54,8 +55,8 @@ __global__ void __launch_bounds__(kThreads, 2) conv(ConvShape s, ConvFinish fini
 // Channels last: a line of threads has channels of one window, which read the same of x where they are of one group. Rows of the grid are
 // windows, which `rows` counts over the batch.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) conv_last(ConvShape s, ConvFinish finish, const T* __restrict__ x, const T* __restrict__ w,
-                                                      T* __restrict__ y, unsigned rows) {
+__global__ void __launch_bounds__(kThreads, 2)
+    conv_last(ConvShape s, ConvFinish finish, const T* __restrict__ x, const T* __restrict__ w, T* __restrict__ y, unsigned rows) {
   const int channel = static_cast<int>(blockIdx.x * kLanes + threadIdx.x), channels = s.groups * s.group_out;
   if (channel >= channels) return;
   const std::int64_t width = std::int64_t{s.groups} * s.group_in;
@@ -88,8 +89,9 @@ __global__ void __launch_bounds__(kThreads, 2) conv_last(ConvShape s, ConvFinish
 
 // A tile of positions × channels goes through shared memory, so that both sides are read and written along their rows.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) finish_channels_last(ConvFinish finish, const T* __restrict__ sums, std::int64_t stride, T* __restrict__ y,
-                                                                 unsigned batch, unsigned channels, unsigned positions, unsigned blocks) {
+__global__ void __launch_bounds__(kThreads)
+    finish_channels_last(ConvFinish finish, const T* __restrict__ sums, std::int64_t stride, T* __restrict__ y, unsigned batch,
+                         unsigned channels, unsigned positions, unsigned blocks) {
   __shared__ T tile[kTilePositions][kTileChannels + 2];
   const unsigned first_position = blockIdx.x % blocks * kTilePositions, first_channel = blockIdx.x / blocks * kTileChannels;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -145,22 +147,23 @@ void launch_conv(const ConvShape& shape, const ConvFinish& finish, const void* x
     if (shape.channels_last) {
       const std::int64_t windows = shape.batch * positions;
       const dim3 block(kLanes, kThreads / kLanes), grid(grid_for(channels, kLanes), rows_of_grid(grid_for(windows, block.y)));
-      conv_last<<<grid, block, 0, stream>>>(shape, finish, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y), small(windows));
+      conv_last<<<grid, block, 0, stream>>>(shape, finish, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y),
+                                            small(windows));
       return;
     }
-    conv<<<dim3(grid_for(positions, kThreads), rows_of_grid(rows)), kThreads, 0, stream>>>(shape, finish, static_cast<const T*>(x), static_cast<const T*>(w),
-                                                                                          static_cast<T*>(y), small(rows), small(positions));
+    conv<<<dim3(grid_for(positions, kThreads), rows_of_grid(rows)), kThreads, 0, stream>>>(
+        shape, finish, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y), small(rows), small(positions));
   });
 }
 
-void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, const void* sums, std::int64_t stride, void* y, std::int64_t batch,
-                                      std::int64_t channels, std::int64_t positions, cudaStream_t stream) {
+void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, const void* sums, std::int64_t stride, void* y,
+                                      std::int64_t batch, std::int64_t channels, std::int64_t positions, cudaStream_t stream) {
   const std::int64_t blocks = (positions + kTilePositions - 1) / kTilePositions;
   const dim3 grid(small(blocks * ((channels + kTileChannels - 1) / kTileChannels)), rows_of_grid(batch));
   with_float_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    finish_channels_last<<<grid, kThreads, 0, stream>>>(finish, static_cast<const T*>(sums), stride, static_cast<T*>(y), small(batch), small(channels),
-                                                        small(positions), small(blocks));
+    finish_channels_last<<<grid, kThreads, 0, stream>>>(finish, static_cast<const T*>(sums), stride, static_cast<T*>(y), small(batch),
+                                                        small(channels), small(positions), small(blocks));
   });
 }
 

@@ -28,8 +28,8 @@ struct ConvFinish {
 void launch_conv(const ConvShape& shape, const ConvFinish& finish, const void* x, const void* w, void* y, cudaStream_t stream);
 
 // y[n,c,p] = finish(sums[n,p,c]) where `sums` has `stride` elements from one p to the next.
-void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, const void* sums, std::int64_t stride, void* y, std::int64_t batch,
-                                      std::int64_t channels, std::int64_t positions, cudaStream_t stream);
+void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, const void* sums, std::int64_t stride, void* y,
+                                      std::int64_t batch, std::int64_t channels, std::int64_t positions, cudaStream_t stream);
 // y[n,c,p] = finish(y[n,c,p])
 void launch_conv_finish(DType dtype, const ConvFinish& finish, void* y, std::int64_t batch, std::int64_t channels, std::int64_t positions,
                         cudaStream_t stream);

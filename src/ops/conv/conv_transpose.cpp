@@ -1,5 +1,5 @@
-// ONNX's ConvTranspose as a Conv: with stride s, element q·s + r of the result is a sum over taps j·s + r of the window, so the s phases r are
-// s results of one convolution of stride 1 with every s-th tap, in turn. What lies between the rows of x is never multiplied.
+// ONNX's ConvTranspose as a Conv: with stride s, element q·s + r of the result is a sum over taps j·s + r of the window, so the s phases r
+// are s results of one convolution of stride 1 with every s-th tap, in turn. What lies between the rows of x is never multiplied.
 #include "ops/conv/conv_transpose.h"
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace tandem::conv {
 namespace {
 
-// One spatial dimension. The whole result would have rows 0 … (in − 1)·stride + reach − 1; `rows` of them from `begin` on are wanted, rows past
-// the whole ones are zero.
+// One spatial dimension. The whole result would have rows 0 … (in − 1)·stride + reach − 1; `rows` of them from `begin` on are wanted, rows
+// past the whole ones are zero.
 struct Axis {
   Dim in;
   std::int64_t kernel = 1, stride = 1, dilation = 1;
@@ -46,7 +46,12 @@ std::vector<Axis> axes_of(const ForeignNode& node, const Type& x, const Type& w)
     fail(ErrorCode::invalid_model, "auto_pad '{}' is none of NOTSET, SAME_UPPER, SAME_LOWER, VALID", automatic);
   std::vector<Axis> axes;
   for (std::size_t i = 0; i < spatial; ++i) {
-    Axis a{.in = x.dims[i + 2], .kernel = number(w.dims[i + 2], "extents of the window"), .stride = strides[i], .dilation = dilations[i], .begin = 0, .rows = 0};
+    Axis a{.in = x.dims[i + 2],
+           .kernel = number(w.dims[i + 2], "extents of the window"),
+           .stride = strides[i],
+           .dilation = dilations[i],
+           .begin = 0,
+           .rows = 0};
     if (a.kernel < 1) fail(ErrorCode::invalid_model, "a window of {} rows", a.kernel);
     const Dim whole = (a.in - Dim(1)) * Dim(a.stride) + Dim(a.reach() + past[i]);
     if (same || node.has("output_shape")) {
@@ -72,7 +77,9 @@ Value* padded(GraphBuilder& b, Value* x, std::size_t axis, const Dim& extent) {
   return b.add("Pad", {x}, {{"pads", pads}});
 }
 
-Value* reshaped(GraphBuilder& b, Value* x, std::vector<Dim> dims) { return x->type.dims == dims ? x : b.add("Reshape", {x}, {{"shape", std::move(dims)}}); }
+Value* reshaped(GraphBuilder& b, Value* x, std::vector<Dim> dims) {
+  return x->type.dims == dims ? x : b.add("Reshape", {x}, {{"shape", std::move(dims)}});
+}
 
 // Dimension `d` of the window, kernel taps, becomes phase_taps blocks of a tap for each phase, the last block first.
 Value* by_phases(GraphBuilder& b, Value* w, std::size_t d, const Axis& a) {
@@ -84,7 +91,8 @@ Value* by_phases(GraphBuilder& b, Value* w, std::size_t d, const Axis& a) {
   w = closed[d].constant() < wanted ? padded(b, w, d, wanted) : slice_axis(b, w, static_cast<int>(d), 0, wanted);
   if (a.phase_taps() == 1) return w;
   std::vector<Value*> blocks;
-  for (std::int64_t j = a.phase_taps() - 1; j >= 0; --j) blocks.push_back(slice_axis(b, w, static_cast<int>(d), j * a.stride, (j + 1) * a.stride));
+  for (std::int64_t j = a.phase_taps() - 1; j >= 0; --j)
+    blocks.push_back(slice_axis(b, w, static_cast<int>(d), j * a.stride, (j + 1) * a.stride));
   return b.add("Concat", blocks, {{"axis", static_cast<std::int64_t>(d)}});
 }
 
@@ -147,7 +155,8 @@ std::vector<Value*> import_transpose(const ForeignNode& node, GraphBuilder& b) {
   }
   Value* y = interleave(b, b.add("Conv", {x, weight_of(b, w, groups, axes)}, {{"pads", pads}}), axes);
   for (std::size_t i = 0; i < axes.size(); ++i)
-    if (begins[i] != Dim(0) || y->type.dims[i + 2] != axes[i].rows) y = slice_axis(b, y, static_cast<int>(i) + 2, begins[i], begins[i] + axes[i].rows);
+    if (begins[i] != Dim(0) || y->type.dims[i + 2] != axes[i].rows)
+      y = slice_axis(b, y, static_cast<int>(i) + 2, begins[i], begins[i] + axes[i].rows);
   if (!bias) return {y};
   std::vector<Dim> dims(axes.size() + 1, Dim(1));
   dims[0] = y->type.dims[1];

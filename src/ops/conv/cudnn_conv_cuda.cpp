@@ -1,5 +1,5 @@
-// Conv by cuDNN. Its kernels of 16-bit floats want the channels last and in eights, so x is brought into that layout and the sums out of it,
-// with bias, residual and activation on the way; the weight is brought there once, at load. Where a call has its channels last already,
+// Conv by cuDNN. Its kernels of 16-bit floats want the channels last and in eights, so x is brought into that layout and the sums out of
+// it, with bias, residual and activation on the way; the weight is brought there once, at load. Where a call has its channels last already,
 // nothing is moved and cuDNN finishes the sums itself. What cuDNN does not run, our own kernel does.
 #include "ops/conv/cudnn_conv_cuda.h"
 
@@ -36,11 +36,15 @@ struct ToChannelsLast {
   cuda::StridedCopy copy;
 
   ToChannelsLast(std::int64_t rows, std::int64_t channels, std::int64_t positions, std::int64_t to)
-      : rows(rows), channels(channels), positions(positions), to(to),
+      : rows(rows),
+        channels(channels),
+        positions(positions),
+        to(to),
         copy(2, {{rows, channels * positions, positions * to}, {channels, positions, 1}, {positions, 1, to}}) {}
   std::size_t bytes() const { return static_cast<std::size_t>(rows * positions * to) * 2; }
   void launch(const void* from, void* into, std::size_t whole, cudaStream_t stream) const {
-    if (whole != static_cast<std::size_t>(rows * positions * channels) * 2) cuda::check(cudaMemsetAsync(into, 0, whole, stream), "clearing padding");
+    if (whole != static_cast<std::size_t>(rows * positions * channels) * 2)
+      cuda::check(cudaMemsetAsync(into, 0, whole, stream), "clearing padding");
     copy.launch(from, into, stream);
     cuda::check_launch("channels last");
   }
@@ -84,9 +88,13 @@ class Cudnn final : public PreparedKernel {
  public:
   // `own`: our kernel for the same call, for memory that does not begin at 16 bytes.
   Cudnn(const PrepareArgs& args, const Problem& p, std::unique_ptr<PreparedKernel> own)
-      : p_(p), conv_(shape_of(p), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()), own_(std::move(own)),
-        activation_(activation_of(args.call.attributes.text("activation"))), biased_(args.call.has_operand(kBias)),
-        added_(args.call.has_operand(kResidual)), packed_(dynamic_cast<const PackedWeight*>(args.packed)) {
+      : p_(p),
+        conv_(shape_of(p), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()),
+        own_(std::move(own)),
+        activation_(activation_of(args.call.attributes.text("activation"))),
+        biased_(args.call.has_operand(kBias)),
+        added_(args.call.has_operand(kResidual)),
+        packed_(dynamic_cast<const PackedWeight*>(args.packed)) {
     if (goes_channels_last(p_.dtype)) lay_out();
     conv_at_ = place(conv_.workspace_bytes());
   }
@@ -108,8 +116,8 @@ class Cudnn final : public PreparedKernel {
     const void* weight = packed_ ? packed_->data : args.workspace + w_at_;
     if (!packed_) w_copy_->launch(args.operands[kWeight], args.workspace + w_at_, weight_bytes(p_), stream);
     conv_.run(args.workspace + x_at_, weight, nullptr, nullptr, args.workspace + y_at_, args.workspace + conv_at_, stream);
-    cuda::launch_conv_finish_channels_last(p_.dtype, finish, args.workspace + y_at_, stored(channels, p_), args.results[0], p_.batch, channels,
-                                           p_.out_count(), stream);
+    cuda::launch_conv_finish_channels_last(p_.dtype, finish, args.workspace + y_at_, stored(channels, p_), args.results[0], p_.batch,
+                                           channels, p_.out_count(), stream);
     cuda::check_launch("conv");
   }
 
@@ -145,9 +153,14 @@ class CudnnLast final : public PreparedKernel {
  public:
   // `finishes`: cuDNN adds bias and residual and applies the activation, which is none but max(·, 0); else we do, in place.
   CudnnLast(const PrepareArgs& args, const Problem& p, bool finishes)
-      : own_(cuda_conv.prepare(args)), finishes_(finishes), activation_(activation_of(args.call.attributes.text("activation"))),
-        biased_(args.call.has_operand(kBias)), added_(args.call.has_operand(kResidual)), dtype_(p.dtype),
-        positions_(p.batch * p.out_count()), channels_(p.groups * p.group_out),
+      : own_(cuda_conv.prepare(args)),
+        finishes_(finishes),
+        activation_(activation_of(args.call.attributes.text("activation"))),
+        biased_(args.call.has_operand(kBias)),
+        added_(args.call.has_operand(kResidual)),
+        dtype_(p.dtype),
+        positions_(p.batch * p.out_count()),
+        channels_(p.groups * p.group_out),
         conv_(finished_shape(shape_of(p)), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()) {}
 
   std::size_t workspace_bytes() const override { return std::max(conv_.workspace_bytes(), own_->workspace_bytes()); }
@@ -236,8 +249,14 @@ std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* cons
 }  // namespace
 
 extern const KernelDef cudnn_conv;
-const KernelDef cudnn_conv = {
-    .name = "cudnn_conv", .op = "Conv", .refuse = refuse, .prepare = prepare, .pack = pack, .rank = -1, .library = "cudnn",
-    .weaker = "an infinite weight gives NaN where it meets padding", .device = "cuda"};
+const KernelDef cudnn_conv = {.name = "cudnn_conv",
+                              .op = "Conv",
+                              .refuse = refuse,
+                              .prepare = prepare,
+                              .pack = pack,
+                              .rank = -1,
+                              .library = "cudnn",
+                              .weaker = "an infinite weight gives NaN where it meets padding",
+                              .device = "cuda"};
 
 }  // namespace tandem::kernels

@@ -43,7 +43,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   for (std::int64_t start = 0; start < y.count(); start += length) {
     double mean = 0, variance = 0;
     for (std::int64_t i = start; i < start + length; ++i) mean += in[0].at(i) / static_cast<double>(length);
-    for (std::int64_t i = start; i < start + length; ++i) variance += (in[0].at(i) - mean) * (in[0].at(i) - mean) / static_cast<double>(length);
+    for (std::int64_t i = start; i < start + length; ++i)
+      variance += (in[0].at(i) - mean) * (in[0].at(i) - mean) / static_cast<double>(length);
     const double factor = 1 / std::sqrt(variance + call.attributes.real("epsilon"));
     for (std::int64_t i = start; i < start + length; ++i) {
       const std::int64_t c = i / image % channels;
@@ -54,7 +55,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 }
 
 std::int64_t channels_of(const Value* x) {
-  if (x->type.rank() < 2 || !x->type.dims[1].is_constant()) fail(ErrorCode::unsupported, "the channels of {} are no number", x->type.to_string());
+  if (x->type.rank() < 2 || !x->type.dims[1].is_constant())
+    fail(ErrorCode::unsupported, "the channels of {} are no number", x->type.to_string());
   return x->type.dims[1].constant();
 }
 
@@ -79,7 +81,8 @@ std::vector<Value*> import_group(const ForeignNode& node, GraphBuilder& builder)
   const auto spread = [&](Value* parameter) {
     if (node.opset >= 21 || size == 1) return parameter;
     Value* rows = builder.add("Reshape", {parameter}, {{"shape", std::vector<Dim>{groups, 1}}});
-    return builder.add("Reshape", {builder.add("Expand", {rows}, {{"shape", std::vector<Dim>{groups, size}}})}, {{"shape", std::vector<Dim>{channels}}});
+    return builder.add("Reshape", {builder.add("Expand", {rows}, {{"shape", std::vector<Dim>{groups, size}}})},
+                       {{"shape", std::vector<Dim>{channels}}});
   };
   return add(builder, x, spread(node.required(1)), spread(node.required(2)), size, node.real("epsilon", 1e-5));
 }
@@ -121,7 +124,9 @@ const OpDef GroupNorm = {
     .infer = infer,
     .rule = rule,
     .evaluate = evaluate,
-    .onnx = {{"InstanceNormalization", 6, import_instance}, {"GroupNormalization", 18, import_group}, {"BatchNormalization", 7, import_batch}},
+    .onnx = {{"InstanceNormalization", 6, import_instance},
+             {"GroupNormalization", 18, import_group},
+             {"BatchNormalization", 7, import_batch}},
 };
 
 }  // namespace tandem::ops

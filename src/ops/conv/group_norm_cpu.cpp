@@ -26,7 +26,9 @@ void add_piece(const float* x, std::int64_t count, std::array<float, kLanes>& la
 class GroupNorm final : public PreparedKernel {
  public:
   explicit GroupNorm(const OpCall& call)
-      : dtype_(call.operand(0).dtype), size_(call.attributes.integer("group_size")), epsilon_(static_cast<float>(call.attributes.real("epsilon"))) {
+      : dtype_(call.operand(0).dtype),
+        size_(call.attributes.integer("group_size")),
+        epsilon_(static_cast<float>(call.attributes.real("epsilon"))) {
     const Shape shape = shape_of(call.operand(0));
     channels_ = shape[1];
     image_ = element_count({shape.begin() + 2, shape.end()});

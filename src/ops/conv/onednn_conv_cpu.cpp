@@ -21,7 +21,7 @@ using dnnl::memory;
 using onednn::engine;
 using onednn::keep_single_threaded;
 
-constexpr std::int64_t kChannelBlock = 16;  // oneDNN's blocks of channels have this many or fewer
+constexpr std::int64_t kChannelBlock = 16;                  // oneDNN's blocks of channels have this many or fewer
 constexpr std::size_t kMostSlots = std::size_t{256} << 20;  // bytes of images in oneDNN's layout at a time
 
 using Tag = memory::format_tag;
@@ -49,8 +49,13 @@ struct Descriptors {
 };
 
 Descriptors describe(const Problem& p, std::size_t spatial, std::int64_t out) {
-  Descriptors d{.x = {1, p.groups * p.group_in}, .w = {out, p.group_in}, .y = {1, out}, .spatial = spatial, .grouped = p.groups > 1,
-                .channels_last = p.channels_last, .out = out};
+  Descriptors d{.x = {1, p.groups * p.group_in},
+                .w = {out, p.group_in},
+                .y = {1, out},
+                .spatial = spatial,
+                .grouped = p.groups > 1,
+                .channels_last = p.channels_last,
+                .out = out};
   if (d.grouped) d.w = {p.groups, p.group_out, p.group_in};
   for (std::size_t i = window::kMaxSpatial - spatial; i < window::kMaxSpatial; ++i) {
     const window::Axis& axis = p.axes[i];
@@ -72,7 +77,8 @@ dnnl::primitive_attr user_scratchpad() {
 }
 
 dnnl::convolution_forward::primitive_desc make_desc(const Descriptors& d, bool bias) {
-  return onednn::conv_desc(d.image(d.x, false), d.weights(false), bias ? d.bias() : memory::desc(), d.image(d.y, false), d.window, user_scratchpad());
+  return onednn::conv_desc(d.image(d.x, false), d.weights(false), bias ? d.bias() : memory::desc(), d.image(d.y, false), d.window,
+                           user_scratchpad());
 }
 
 memory reordered(const memory& from, const memory::desc& to) {
@@ -104,8 +110,11 @@ void execute(Call& call) {
 class OneDnnConv final : public PreparedKernel {
  public:
   explicit OneDnnConv(const PrepareArgs& args)
-      : p_(problem_of(args.call)), activation_(activation_of(args.call.attributes.text("activation"))), threads_(args.threads),
-        bias_(args.call.has_operand(kBias)), residual_(args.call.has_operand(kResidual)) {
+      : p_(problem_of(args.call)),
+        activation_(activation_of(args.call.attributes.text("activation"))),
+        threads_(args.threads),
+        bias_(args.call.has_operand(kBias)),
+        residual_(args.call.has_operand(kResidual)) {
     keep_single_threaded();
     const std::size_t spatial = args.call.operand(kX).dims.size() - 2;
     const auto* packed = dynamic_cast<const PackedWeights*>(args.packed);
@@ -123,7 +132,9 @@ class OneDnnConv final : public PreparedKernel {
     for (std::int64_t first = 0; first < p_.batch; first += wave_) {
       const std::int64_t images = std::min(wave_, p_.batch - first);
       if (x_slot_ != 0)
-        args.pool().each(images, [&](std::int64_t i, int thread) { bring(args, first + i, args.workspace + x_at_ + static_cast<std::size_t>(i) * x_slot_, thread); });
+        args.pool().each(images, [&](std::int64_t i, int thread) {
+          bring(args, first + i, args.workspace + x_at_ + static_cast<std::size_t>(i) * x_slot_, thread);
+        });
       args.pool().each(images * blocks_, [&](std::int64_t task, int thread) {
         const std::int64_t image = first + task / blocks_;
         const std::byte* x = x_slot_ == 0 ? args.operands[kX] + bytes_of(image * in_image())
@@ -174,7 +185,8 @@ class OneDnnConv final : public PreparedKernel {
       const dnnl::reorder::primitive_desc desc(engine(), from, engine(), to, user_scratchpad());
       scratch_bytes_ = std::max(scratch_bytes_, desc.scratchpad_desc().get_size());
       return Call{dnnl::reorder(desc),
-                  {{DNNL_ARG_FROM, memory(from, engine(), nullptr)}, {DNNL_ARG_TO, memory(to, engine(), nullptr)},
+                  {{DNNL_ARG_FROM, memory(from, engine(), nullptr)},
+                   {DNNL_ARG_TO, memory(to, engine(), nullptr)},
                    {DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), engine(), nullptr)}}};
     };
     Call conv{dnnl::convolution_forward(desc_), {}};
@@ -195,8 +207,8 @@ class OneDnnConv final : public PreparedKernel {
     if (moves_weights_) weights_call_ = reorder_of(d_.weights(true), desc_.weights_desc());
   }
 
-  // Shared: bias, weights that come at run time, x in oneDNN's layout. Per thread: scratchpad, an image and a block of the result as plain f32,
-  // the block in oneDNN's layout.
+  // Shared: bias, weights that come at run time, x in oneDNN's layout. Per thread: scratchpad, an image and a block of the result as plain
+  // f32, the block in oneDNN's layout.
   void lay_out_workspace() {
     std::size_t at = 0;
     const auto place = [&at](std::size_t bytes) {
@@ -240,7 +252,8 @@ class OneDnnConv final : public PreparedKernel {
   const std::byte* weights_of(const RunArgs& args) const {
     if (own_weights_) return static_cast<const std::byte*>(own_weights_.get_data_handle());
     if (packed_) return static_cast<const std::byte*>(packed_->weights.get_data_handle());
-    const std::byte* plain = readable(args.operands[kWeight], p_.groups * p_.group_out * p_.group_in * p_.taps(), args.workspace + plain_weights_at_);
+    const std::byte* plain =
+        readable(args.operands[kWeight], p_.groups * p_.group_out * p_.group_in * p_.taps(), args.workspace + plain_weights_at_);
     if (!moves_weights_) return plain;
     set(weights_call_, DNNL_ARG_SCRATCHPAD, args.workspace + threads_at_);
     set(weights_call_, DNNL_ARG_FROM, plain);
@@ -262,8 +275,8 @@ class OneDnnConv final : public PreparedKernel {
     execute(call);
   }
 
-  void convolve(const RunArgs& args, std::int64_t image, std::int64_t block, const std::byte* x, const std::byte* weights, const std::byte* bias,
-                int thread) const {
+  void convolve(const RunArgs& args, std::int64_t image, std::int64_t block, const std::byte* x, const std::byte* weights,
+                const std::byte* bias, int thread) const {
     keep_single_threaded();
     std::byte* work = args.workspace + threads_at_ + static_cast<std::size_t>(thread) * per_thread_;
     const std::size_t out = bytes_of((image * blocks_ + block) * block_count());
@@ -316,11 +329,12 @@ class OneDnnConv final : public PreparedKernel {
   bool moves_x_ = false, moves_y_ = false, moves_weights_ = false;
   mutable std::vector<Calls> calls_;  // one per thread
   mutable Call weights_call_;
-  std::size_t scratch_bytes_ = 0, bias_at_ = 0, plain_weights_at_ = 0, weights_at_ = 0, x_at_ = 0, x_slot_ = 0, threads_at_ = 0, plain_x_at_ = 0, y_at_ = 0,
-              plain_y_at_ = 0, per_thread_ = 0, workspace_ = 0;
+  std::size_t scratch_bytes_ = 0, bias_at_ = 0, plain_weights_at_ = 0, weights_at_ = 0, x_at_ = 0, x_slot_ = 0, threads_at_ = 0,
+              plain_x_at_ = 0, y_at_ = 0, plain_y_at_ = 0, per_thread_ = 0, workspace_ = 0;
 };
 
-// Nothing to sum: no channels, or nothing but padding. The evaluator is quick then, and reads no weight, of which only the packed form may be here.
+// Nothing to sum: no channels, or nothing but padding. The evaluator is quick then, and reads no weight, of which only the packed form may
+// be here.
 class Evaluated final : public PreparedKernel {
  public:
   explicit Evaluated(const OpCall& call) : call_(call) {}
@@ -357,7 +371,8 @@ OpCall typical(const OpCall& given) {
     if (!pads[i].is_constant()) pads[i] = kernel[i % kernel.size()] / 2;
   const auto& dilations = call.attributes.integers("dilations");
   for (std::size_t i = 0; i < kernel.size(); ++i)
-    if (!x[i + 2].is_constant() || x[i + 2] == Dim(0)) x[i + 2] = std::max<std::int64_t>(56, 2 * kernel[i] * (dilations.empty() ? 1 : dilations[i]));
+    if (!x[i + 2].is_constant() || x[i + 2] == Dim(0))
+      x[i + 2] = std::max<std::int64_t>(56, 2 * kernel[i] * (dilations.empty() ? 1 : dilations[i]));
   call.attributes.set("pads", pads);
   call.operands.resize(2);
   call.results = call.op->infer(call);
@@ -385,7 +400,8 @@ bool packs_operand(const OpCall&, std::size_t operand) { return operand == kWeig
 
 std::optional<std::string> refuse(const OpCall& call) {
   if (!is_vector_float(call.operand(kX).dtype)) return "it convolves f32, f16 and bf16 only";
-  if (call.has_operand(kResidual) && call.operand(kResidual).dims != call.results.at(0).dims) return "the residual is not shaped as the result";
+  if (call.has_operand(kResidual) && call.operand(kResidual).dims != call.results.at(0).dims)
+    return "the residual is not shaped as the result";
   return std::nullopt;
 }
 

@@ -94,7 +94,8 @@ std::vector<Value*> import_global(std::string_view kind, const ForeignNode& node
 }
 
 OpDef define(std::string_view name, std::string_view doc, std::vector<OnnxRule> onnx) {
-  std::vector<Field> fields = {{"kernel", FieldKind::integers, std::vector<std::int64_t>{}, {}, "taps of the window, per spatial dimension"}};
+  std::vector<Field> fields = {
+      {"kernel", FieldKind::integers, std::vector<std::int64_t>{}, {}, "taps of the window, per spatial dimension"}};
   for (Field& field : window::fields()) fields.push_back(std::move(field));
   fields.push_back(window::layout_field());
   fields.push_back({"ceil", FieldKind::boolean, false, {}, "the last window may hang over the end, as long as it begins before it"});
@@ -126,7 +127,8 @@ Problem pool::problem_of(const OpCall& given) {
 }
 
 const OpDef ops::AveragePool =
-    define("AveragePool", "y[n,c,o…] = the mean of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out unless count_padding.",
+    define("AveragePool",
+           "y[n,c,o…] = the mean of x[n,c,o·stride + k·dilation − pad…] over taps k…, those in the padding left out unless count_padding.",
            {{"AveragePool", 7, [](const ForeignNode& n, GraphBuilder& b) { return import_window("AveragePool", n, b); }},
             {"GlobalAveragePool", 1, [](const ForeignNode& n, GraphBuilder& b) { return import_global("mean", n, b); }}});
 const OpDef ops::MaxPool =

@@ -18,7 +18,9 @@ struct Problem {
   std::int64_t in_count() const { return axes[0].in * axes[1].in * axes[2].in; }
   std::int64_t out_count() const { return axes[0].out * axes[1].out * axes[2].out; }
   // The window with this row-major index.
-  std::array<std::int64_t, 3> position(std::int64_t i) const { return {i / axes[2].out / axes[1].out, i / axes[2].out % axes[1].out, i % axes[2].out}; }
+  std::array<std::int64_t, 3> position(std::int64_t i) const {
+    return {i / axes[2].out / axes[1].out, i / axes[2].out % axes[1].out, i % axes[2].out};
+  }
 
   // Calls f(row-major index in an image) for each tap of window `o` that is inside, in order.
   template <typename F>

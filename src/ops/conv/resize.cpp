@@ -100,7 +100,8 @@ Table table_of(const Attributes& attributes, std::int64_t in, std::int64_t out, 
   Table table{.in = in, .out = out, .taps = mode == "nearest" ? 1 : mode == "linear" ? 2 : 4};
   const double factor = scale ? *scale : static_cast<double>(out) / static_cast<double>(in);
   for (std::int64_t o = 0; o < out; ++o)
-    add_row(table, attributes, position(attributes.text("coordinates"), static_cast<double>(o), static_cast<double>(in), static_cast<double>(out), factor));
+    add_row(table, attributes,
+            position(attributes.text("coordinates"), static_cast<double>(o), static_cast<double>(in), static_cast<double>(out), factor));
   return table;
 }
 
@@ -141,7 +142,8 @@ Dim scaled(const Dim& extent, double scale) {
   if (extent.is_constant()) return static_cast<std::int64_t>(std::floor(static_cast<double>(extent.constant()) * scale));
   for (std::int64_t q = 1; q <= 64; ++q) {
     const double p = std::round(scale * static_cast<double>(q));
-    if (p >= 1 && std::fabs(p / static_cast<double>(q) - scale) <= 1e-7 * scale) return floor_div(extent * Dim(static_cast<std::int64_t>(p)), q);
+    if (p >= 1 && std::fabs(p / static_cast<double>(q) - scale) <= 1e-7 * scale)
+      return floor_div(extent * Dim(static_cast<std::int64_t>(p)), q);
   }
   fail(ErrorCode::unsupported, "an extent of {} cannot be scaled by {} before it is known", extent.to_string(), scale);
 }
@@ -149,7 +151,8 @@ Dim scaled(const Dim& extent, double scale) {
 void refuse_rare(const ForeignNode& node) {
   if (node.integer("antialias", 0) != 0) fail(ErrorCode::unsupported, "antialias is not supported");
   if (node.has("axes")) fail(ErrorCode::unsupported, "axes are not supported");
-  if (node.text("keep_aspect_ratio_policy", "stretch") != "stretch") fail(ErrorCode::unsupported, "keep_aspect_ratio_policy is not supported");
+  if (node.text("keep_aspect_ratio_policy", "stretch") != "stretch")
+    fail(ErrorCode::unsupported, "keep_aspect_ratio_policy is not supported");
 }
 
 // The operand of that place, unless it is there with no elements.
@@ -165,7 +168,8 @@ std::size_t kept_dims(const std::vector<Dim>& from, const std::vector<Dim>& to, 
   return kept;
 }
 
-std::vector<Value*> add_resize(GraphBuilder& builder, Value* x, std::vector<Dim> to, const std::optional<Tensor>& scales, NamedAttributes attributes) {
+std::vector<Value*> add_resize(GraphBuilder& builder, Value* x, std::vector<Dim> to, const std::optional<Tensor>& scales,
+                               NamedAttributes attributes) {
   const std::size_t kept = kept_dims(x->type.dims, to, scales);
   if (kept == to.size()) return {x};
   if (scales) {
@@ -182,7 +186,8 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& builder) {
   const bool old = node.opset < 11 || node.op_type == "Upsample";
   Value *scales = given(node, old ? 1 : 2), *sizes = old ? nullptr : given(node, 3);
   const std::string coordinates = node.text("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel");
-  if (coordinates == "tf_crop_and_resize" || coordinates == "tf_half_pixel_for_nn") fail(ErrorCode::unsupported, "coordinates of '{}' are not supported", coordinates);
+  if (coordinates == "tf_crop_and_resize" || coordinates == "tf_half_pixel_for_nn")
+    fail(ErrorCode::unsupported, "coordinates of '{}' are not supported", coordinates);
   const NamedAttributes attributes = {{"mode", node.text("mode", "nearest") == "bilinear" ? "linear" : node.text("mode", "nearest")},
                                       {"coordinates", coordinates},
                                       {"nearest", node.text("nearest_mode", old ? "floor" : "round_prefer_floor")},
@@ -220,8 +225,10 @@ Problem resize::problem_of(const OpCall& call) {
 
 const OpDef ops::Resize = {
     .name = "Resize",
-    .doc = "Samples x at other extents of its last dimensions: row o of the result lies at o/scale, shifted as `coordinates` says, where scale is "
-           "the ratio of the extents unless given; taken from the nearest row, or linearly or cubically from its neighbours.",
+    .doc =
+        "Samples x at other extents of its last dimensions: row o of the result lies at o/scale, shifted as `coordinates` says, where "
+        "scale is "
+        "the ratio of the extents unless given; taken from the nearest row, or linearly or cubically from its neighbours.",
     .fields = {{"sizes", FieldKind::dims, std::vector<Dim>{}, {}, "the extents of the last dimensions of the result"},
                {"scales", FieldKind::tensor, Tensor(DType::f32, {0}), {}, "one for each of them; empty: the ratios"},
                {"mode", FieldKind::text, std::string("nearest"), {"nearest", "linear", "cubic"}, "how rows are mixed"},
@@ -230,7 +237,11 @@ const OpDef ops::Resize = {
                 std::string("half_pixel"),
                 {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"},
                 "ONNX's coordinate_transformation_mode"},
-               {"nearest", FieldKind::text, std::string("round_prefer_floor"), {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}, "which row is nearest"},
+               {"nearest",
+                FieldKind::text,
+                std::string("round_prefer_floor"),
+                {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"},
+                "which row is nearest"},
                {"cubic_a", FieldKind::real, -0.75, {}, "the coefficient of cubic"},
                {"exclude_outside", FieldKind::boolean, false, {}, "cubic gives no weight to rows outside"}},
     .operands = {{"x"}},

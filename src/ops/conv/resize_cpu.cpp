@@ -22,10 +22,11 @@ class Resize final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     if (last().out == 0) return;
-    args.pool().split(p_.outer * lines_out_, std::max<std::int64_t>(1, 4096 / last().out), [&](std::int64_t begin, std::int64_t end, int thread) {
-      auto* sums = reinterpret_cast<float*>(args.workspace + static_cast<std::size_t>(thread) * per_thread());
-      for (std::int64_t line = begin; line < end; ++line) make_line(args, line, sums);
-    });
+    args.pool().split(p_.outer * lines_out_, std::max<std::int64_t>(1, 4096 / last().out),
+                      [&](std::int64_t begin, std::int64_t end, int thread) {
+                        auto* sums = reinterpret_cast<float*>(args.workspace + static_cast<std::size_t>(thread) * per_thread());
+                        for (std::int64_t line = begin; line < end; ++line) make_line(args, line, sums);
+                      });
   }
 
  private:
@@ -39,17 +40,20 @@ class Resize final : public PreparedKernel {
     const std::int64_t taps = last().taps;
     for (std::int64_t o = 0; o < last().out; ++o)
       for (std::int64_t t = o * taps; t < (o + 1) * taps; ++t)
-        if (const float w = weights_[static_cast<std::size_t>(t)]; w != 0) sums[o] += weight * w * row[last().rows[static_cast<std::size_t>(t)]];
+        if (const float w = weights_[static_cast<std::size_t>(t)]; w != 0)
+          sums[o] += weight * w * row[last().rows[static_cast<std::size_t>(t)]];
   }
 
   // All the lines that make this one, dimension by dimension.
-  void add_lines(const RunArgs& args, std::size_t d, std::int64_t line, std::int64_t below, std::int64_t source, double weight, float* sums) const {
+  void add_lines(const RunArgs& args, std::size_t d, std::int64_t line, std::int64_t below, std::int64_t source, double weight,
+                 float* sums) const {
     if (d + 1 == p_.tables.size()) return add_line(args, source, static_cast<float>(weight), sums);
     const Table& table = p_.tables[d];
     const std::int64_t inner = below / table.out, o = line / inner;
     for (std::int64_t t = o * table.taps; t < (o + 1) * table.taps; ++t) {
       const auto k = static_cast<std::size_t>(t);
-      if (table.weights[k] != 0) add_lines(args, d + 1, line % inner, inner, source * table.in + table.rows[k], weight * table.weights[k], sums);
+      if (table.weights[k] != 0)
+        add_lines(args, d + 1, line % inner, inner, source * table.in + table.rows[k], weight * table.weights[k], sums);
     }
   }
 
@@ -78,7 +82,9 @@ const KernelDef resize = {
     .name = "resize",
     .op = "Resize",
     .refuse = refuse,
-    .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Resize>(problem_of(args.call), args.threads); },
+    .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> {
+      return std::make_unique<Resize>(problem_of(args.call), args.threads);
+    },
 };
 
 }  // namespace tandem::kernels

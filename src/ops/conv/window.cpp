@@ -11,14 +11,17 @@
 namespace tandem::window {
 namespace {
 
-std::int64_t at_or(const std::vector<std::int64_t>& values, std::size_t i, std::int64_t otherwise) { return values.empty() ? otherwise : values.at(i); }
+std::int64_t at_or(const std::vector<std::int64_t>& values, std::size_t i, std::int64_t otherwise) {
+  return values.empty() ? otherwise : values.at(i);
+}
 Dim at_or(const std::vector<Dim>& values, std::size_t i) { return values.empty() ? Dim(0) : values.at(i); }
 
 // Rows from the first to the last tap.
 std::int64_t reach(std::int64_t kernel, std::int64_t dilation) { return checked_add(checked_multiply(kernel - 1, dilation), 1); }
 
 void require_positive(const std::vector<std::int64_t>& values, std::size_t spatial, const char* what) {
-  if (!values.empty() && values.size() != spatial) fail(ErrorCode::invalid_model, "{} {} for {} spatial dimensions", values.size(), what, spatial);
+  if (!values.empty() && values.size() != spatial)
+    fail(ErrorCode::invalid_model, "{} {} for {} spatial dimensions", values.size(), what, spatial);
   for (const std::int64_t v : values)
     if (v < 1 || v > (std::int64_t{1} << 31)) fail(ErrorCode::invalid_model, "{} {} are not positive", what, values);
 }
@@ -40,7 +43,10 @@ std::vector<Field> fields() {
 }
 
 Field layout_field() {
-  return {"layout", FieldKind::text, std::string("channels_first"), {"channels_first", "channels_last"},
+  return {"layout",
+          FieldKind::text,
+          std::string("channels_first"),
+          {"channels_first", "channels_last"},
           "which dimension of images has their channels: 1 or the last"};
 }
 
@@ -73,7 +79,8 @@ std::vector<Dim> result_extents(const OpCall& call, const std::vector<std::int64
   require_positive(kernel, spatial, "window extents");
   require_positive(strides, spatial, "strides");
   require_positive(dilations, spatial, "dilations");
-  if (!pads.empty() && pads.size() != 2 * spatial) fail(ErrorCode::invalid_model, "{} pads for {} spatial dimensions", pads.size(), spatial);
+  if (!pads.empty() && pads.size() != 2 * spatial)
+    fail(ErrorCode::invalid_model, "{} pads for {} spatial dimensions", pads.size(), spatial);
   for (const Dim& p : pads)
     if (p.is_constant() && p.constant() < 0) fail(ErrorCode::invalid_model, "pads {} are negative", to_string(pads));
   std::vector<Dim> extents;
@@ -81,7 +88,8 @@ std::vector<Dim> result_extents(const OpCall& call, const std::vector<std::int64
     const Dim padded = x.dims[i + 2] + at_or(pads, i) + at_or(pads, i + spatial), stride = at_or(strides, i, 1);
     const Dim room = padded - Dim(reach(kernel[i], at_or(dilations, i, 1)));
     if (room.is_constant() && room.constant() < 0)
-      fail(ErrorCode::invalid_model, "a window of {} rows does not fit into {} with padding", reach(kernel[i], at_or(dilations, i, 1)), padded.to_string());
+      fail(ErrorCode::invalid_model, "a window of {} rows does not fit into {} with padding", reach(kernel[i], at_or(dilations, i, 1)),
+           padded.to_string());
     Dim extent = (up ? ceil_div(room, stride) : floor_div(room, stride)) + Dim(1);
     if (up) extent = min(extent, ceil_div(x.dims[i + 2] + at_or(pads, i), stride));
     extents.push_back(extent.bounds({}).min >= 0 ? extent : max(extent, Dim(0)));
@@ -107,7 +115,8 @@ Axes axes_of(const OpCall& call, const std::vector<std::int64_t>& kernel) {
 }
 
 int small(std::int64_t number) {
-  if (number < 0 || number > std::numeric_limits<int>::max()) fail(ErrorCode::unsupported, "an extent of {} is more than this kernel counts", number);
+  if (number < 0 || number > std::numeric_limits<int>::max())
+    fail(ErrorCode::unsupported, "an extent of {} is more than this kernel counts", number);
   return static_cast<int>(number);
 }
 

@@ -1,5 +1,5 @@
-// Windows that slide over the spatial dimensions of [batch, channels, spatial…]: what Conv and the pools share. One to three spatial dimensions.
-// With layout = "channels_last" images are [batch, spatial…, channels]; functions here take calls whose channels are first.
+// Windows that slide over the spatial dimensions of [batch, channels, spatial…]: what Conv and the pools share. One to three spatial
+// dimensions. With layout = "channels_last" images are [batch, spatial…, channels]; functions here take calls whose channels are first.
 #pragma once
 
 #include <algorithm>
@@ -49,8 +49,8 @@ Tensor channels_last(const Tensor& first);
 
 // strides, dilations and pads; a pool also has `kernel` and `ceil`.
 std::vector<Field> fields();
-// Spatial extents of the result of windows of these extents over x. `up`: the last window may hang over the end, as long as it begins inside
-// or in the padding before. Throws Error(invalid_model).
+// Spatial extents of the result of windows of these extents over x. `up`: the last window may hang over the end, as long as it begins
+// inside or in the padding before. Throws Error(invalid_model).
 std::vector<Dim> result_extents(const OpCall& call, const std::vector<std::int64_t>& kernel, bool up);
 // Of a bound call.
 Axes axes_of(const OpCall& call, const std::vector<std::int64_t>& kernel);

@@ -119,8 +119,10 @@ std::unique_ptr<PreparedKernel> prepare_resize(const PrepareArgs& args) { return
 }  // namespace
 
 extern const KernelDef cuda_average_pool, cuda_group_norm, cuda_max_pool, cuda_resize;
-const KernelDef cuda_average_pool = {.name = "cuda_average_pool", .op = "AveragePool", .refuse = refuse, .prepare = prepare_pool, .device = "cuda"};
-const KernelDef cuda_group_norm = {.name = "cuda_group_norm", .op = "GroupNorm", .refuse = refuse, .prepare = prepare_norm, .in_place_operand = 0, .device = "cuda"};
+const KernelDef cuda_average_pool = {
+    .name = "cuda_average_pool", .op = "AveragePool", .refuse = refuse, .prepare = prepare_pool, .device = "cuda"};
+const KernelDef cuda_group_norm = {
+    .name = "cuda_group_norm", .op = "GroupNorm", .refuse = refuse, .prepare = prepare_norm, .in_place_operand = 0, .device = "cuda"};
 const KernelDef cuda_max_pool = {.name = "cuda_max_pool", .op = "MaxPool", .refuse = refuse, .prepare = prepare_pool, .device = "cuda"};
 const KernelDef cuda_resize = {.name = "cuda_resize", .op = "Resize", .refuse = refuse_resize, .prepare = prepare_resize, .device = "cuda"};
 

@@ -24,11 +24,13 @@ __device__ __forceinline__ Taps taps_of(const PoolShape& s, int d, int o) {
 
 // Rows of the grid are images.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) pool(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned positions) {
+__global__ void __launch_bounds__(kThreads)
+    pool(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned positions) {
   const unsigned position = blockIdx.x * kThreads + threadIdx.x;
   if (position >= positions) return;
   const int line = static_cast<int>(position / s.out[2]);
-  const Taps c = taps_of(s, 2, static_cast<int>(position % s.out[2])), b = taps_of(s, 1, line % s.out[1]), a = taps_of(s, 0, line / s.out[1]);
+  const Taps c = taps_of(s, 2, static_cast<int>(position % s.out[2])), b = taps_of(s, 1, line % s.out[1]),
+             a = taps_of(s, 0, line / s.out[1]);
   for (unsigned image = blockIdx.y; image < images; image += gridDim.y) {
     const T* from = x + std::int64_t{image} * s.in[0] * s.in[1] * s.in[2];
     float sum = s.max ? -INFINITY : 0.0f;
@@ -48,8 +50,8 @@ __global__ void __launch_bounds__(kThreads) pool(PoolShape s, const T* __restric
 
 // The same of several channels beside each other; `across` vectors hold those of one row.
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kThreads, 4) pool_last(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned items,
-                                                      unsigned across) {
+__global__ void __launch_bounds__(kThreads, 4)
+    pool_last(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned items, unsigned across) {
   using Some = Vector<T, kVector>;
   const unsigned item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= items) return;
@@ -95,8 +97,8 @@ __device__ float block_sum(float value) {
 
 // A block per group, which is one run of memory: mean, squares around it, result. The second and third pass find it in the cache.
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kNormThreads) group_norm(GroupNormShape s, const T* __restrict__ x, const T* __restrict__ scale, const T* __restrict__ bias,
-                                                           T* __restrict__ y) {
+__global__ void __launch_bounds__(kNormThreads)
+    group_norm(GroupNormShape s, const T* __restrict__ x, const T* __restrict__ scale, const T* __restrict__ bias, T* __restrict__ y) {
   using Some = Vector<T, kVector>;
   const unsigned length = static_cast<unsigned>(s.size) * static_cast<unsigned>(s.image);
   const std::int64_t start = std::int64_t{blockIdx.x} * length;
@@ -129,7 +131,8 @@ __global__ void __launch_bounds__(kNormThreads) group_norm(GroupNormShape s, con
 
 // Rows of the grid are the outer indices.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) resize(ResizeShape s, const T* __restrict__ x, T* __restrict__ y, unsigned outer, unsigned positions) {
+__global__ void __launch_bounds__(kThreads)
+    resize(ResizeShape s, const T* __restrict__ x, T* __restrict__ y, unsigned outer, unsigned positions) {
   const unsigned position = blockIdx.x * kThreads + threadIdx.x;
   if (position >= positions) return;
   unsigned at[kResizeRank], rest = position;
@@ -194,7 +197,8 @@ void launch_group_norm(const GroupNormShape& shape, const void* x, const void* s
     constexpr int kVector = 16 / sizeof(T);
     const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
     const auto launch = [&](auto kernel) {
-      kernel<<<grid, kNormThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<const T*>(scale), static_cast<const T*>(bias), static_cast<T*>(y));
+      kernel<<<grid, kNormThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<const T*>(scale), static_cast<const T*>(bias),
+                                                static_cast<T*>(y));
     };
     if (shape.image % kVector == 0 && aligned(x) && aligned(y)) launch(group_norm<T, kVector>);
     else launch(group_norm<T, 1>);

@@ -26,7 +26,8 @@ std::vector<Type> infer(const OpCall& call) {
   std::vector<CustomType> operands;
   for (const auto& operand : call.operands) operands.push_back(operand ? to_custom(*operand) : CustomType());
   std::vector<Type> results;
-  for (const CustomType& type : op.infer(operands, custom_attributes(call.attributes.text("attributes")))) results.push_back(from_custom(type));
+  for (const CustomType& type : op.infer(operands, custom_attributes(call.attributes.text("attributes"))))
+    results.push_back(from_custom(type));
   if (results.empty()) fail(ErrorCode::invalid_model, "op '{}' infers no result", call.attributes.text("op"));
   return results;
 }
@@ -52,7 +53,8 @@ CustomAttributes read_attributes(const ForeignNode& node) {
 }
 
 std::vector<Value*> import_custom(const ForeignNode& node, GraphBuilder& builder) {
-  return builder.add_all("Custom", node.inputs, {{"op", node.domain + "::" + node.op_type}, {"attributes", to_text(read_attributes(node))}});
+  return builder.add_all("Custom", node.inputs,
+                         {{"op", node.domain + "::" + node.op_type}, {"attributes", to_text(read_attributes(node))}});
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ class CustomKernel final : public PreparedKernel {
 };
 
 // Null if the op is registered with a function for that kind of device.
-std::optional<std::string> custom_refusal(const OpCall& call, std::function<void(const CustomCall&)> CustomOp::*function, std::string_view device);
+std::optional<std::string> custom_refusal(const OpCall& call, std::function<void(const CustomCall&)> CustomOp::*function,
+                                          std::string_view device);
 
 }  // namespace tandem::kernels

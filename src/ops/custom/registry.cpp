@@ -71,7 +71,8 @@ class Reader {
 }  // namespace
 
 void register_op(CustomOp op) {
-  if (op.domain.empty() || op.domain == "ai.onnx" || op.name.empty()) fail(ErrorCode::invalid_argument, "an op needs a name, and a domain that is not ONNX's own");
+  if (op.domain.empty() || op.domain == "ai.onnx" || op.name.empty())
+    fail(ErrorCode::invalid_argument, "an op needs a name, and a domain that is not ONNX's own");
   if (!op.cpu && !op.cuda) fail(ErrorCode::invalid_argument, "op '{}::{}' has code for no device", op.domain, op.name);
   const std::string name = op.domain + "::" + op.name;
   const std::lock_guard lock(registry().mutex);
@@ -87,7 +88,8 @@ const CustomOp* find_custom_op(const std::string& name) {
 const CustomOp& custom_op_of(const OpCall& call) {
   const std::string& name = call.attributes.text("op");
   const CustomOp* op = find_custom_op(name);
-  if (!op) fail(ErrorCode::unsupported, "op '{}' is not registered in this program: call tandem::register_op() before building or loading", name);
+  if (!op)
+    fail(ErrorCode::unsupported, "op '{}' is not registered in this program: call tandem::register_op() before building or loading", name);
   return *op;
 }
 

@@ -13,7 +13,8 @@ BlockMove block_move(DType dtype, std::int64_t inner, std::int64_t rows, std::in
   if (size == 0 || rows == 0) return move;
   move.bytes = static_cast<int>(std::min(most, size & -size));
   const std::int64_t vectors = size / move.bytes;
-  if (rows > kMostItems || vectors > kMostItems) fail(ErrorCode::unsupported, "{} rows of {} bytes are more than one kernel moves", rows, size);
+  if (rows > kMostItems || vectors > kMostItems)
+    fail(ErrorCode::unsupported, "{} rows of {} bytes are more than one kernel moves", rows, size);
   move.vectors = Divisor(vectors);
   move.rows = rows;
   return move;

@@ -100,7 +100,8 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
 
 std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
   Value* table = node.required(0);
-  return {b.add("Gather", {table, node.required(1)}, {{"axis", std::int64_t{normalize_axis(node.integer("axis", 0), table->type.rank())}}})};
+  return {
+      b.add("Gather", {table, node.required(1)}, {{"axis", std::int64_t{normalize_axis(node.integer("axis", 0), table->type.rank())}}})};
 }
 
 }  // namespace
@@ -110,7 +111,9 @@ const OpDef ops::Gather = {
     .doc = "Rows of a table along one axis, chosen by integer indices; negative indices count from the end.",
     .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that is indexed"},
                {.name = "base", .kind = FieldKind::dim, .initial = Dim(0), .doc = "row of the whole table that the part begins with"},
-               {.name = "whole", .kind = FieldKind::dim, .initial = Dim(0),
+               {.name = "whole",
+                .kind = FieldKind::dim,
+                .initial = Dim(0),
                 .doc = "rows of the whole table, whose indices these are; rows that the part lacks give zeros (0: the table is whole)"}},
     .operands = {{"table"}, {"indices", "i32 or i64"}},
     .min_operands = 2,

@@ -15,8 +15,10 @@ class Gather final : public PreparedKernel {
  public:
   explicit Gather(const OpCall& call)
       : view_(shape_of(call.operand(0)), normalize_axis(call.attributes.integer("axis"), call.operand(0).rank())),
-        indices_(element_count(shape_of(call.operand(1)))), index_dtype_(call.operand(1).dtype),
-        row_(bytes(call.operand(0).dtype, view_.inner)), rows_(gather_rows(call, view_.extent)) {}
+        indices_(element_count(shape_of(call.operand(1)))),
+        index_dtype_(call.operand(1).dtype),
+        row_(bytes(call.operand(0).dtype, view_.inner)),
+        rows_(gather_rows(call, view_.extent)) {}
 
   void run(const RunArgs& args) const override {
     const std::int64_t grain = std::max<std::int64_t>(1, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(row_, 1)));
@@ -57,17 +59,20 @@ class GatherND final : public PreparedKernel {
 
   void run(const RunArgs& args) const override {
     const auto length = static_cast<std::int64_t>(extents_.size());
-    args.pool().split(tuples_, std::max<std::int64_t>(64, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(block_, 1))), [&](std::int64_t begin, std::int64_t end, int) {
-      for (std::int64_t n = begin; n < end; ++n) {
-        std::int64_t source = n / per_batch_ * batch_step_;
-        for (std::int64_t k = 0; k < length; ++k)
-          source += checked_index(load_int(index_dtype_, args.operands[1], n * length + k), extents_[static_cast<std::size_t>(k)]) * strides_[static_cast<std::size_t>(k)];
-        const std::byte* from = args.operands[0] + static_cast<std::size_t>(source) * element_;
-        std::byte* to = args.results[0] + static_cast<std::size_t>(n) * block_;
-        if (block_ == 1) *to = *from;
-        else if (block_ != 0) std::memcpy(to, from, block_);
-      }
-    });
+    args.pool().split(tuples_, std::max<std::int64_t>(64, (1 << 15) / static_cast<std::int64_t>(std::max<std::size_t>(block_, 1))),
+                      [&](std::int64_t begin, std::int64_t end, int) {
+                        for (std::int64_t n = begin; n < end; ++n) {
+                          std::int64_t source = n / per_batch_ * batch_step_;
+                          for (std::int64_t k = 0; k < length; ++k)
+                            source += checked_index(load_int(index_dtype_, args.operands[1], n * length + k),
+                                                    extents_[static_cast<std::size_t>(k)]) *
+                                      strides_[static_cast<std::size_t>(k)];
+                          const std::byte* from = args.operands[0] + static_cast<std::size_t>(source) * element_;
+                          std::byte* to = args.results[0] + static_cast<std::size_t>(n) * block_;
+                          if (block_ == 1) *to = *from;
+                          else if (block_ != 0) std::memcpy(to, from, block_);
+                        }
+                      });
   }
 
  private:
@@ -83,7 +88,9 @@ std::optional<std::string> refuse_parts_of_bytes(const OpCall& call) {
 }
 
 template <typename K>
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args.call); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<K>(args.call);
+}
 
 }  // namespace
 

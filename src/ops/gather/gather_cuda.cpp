@@ -4,8 +4,8 @@
 
 #include "core/check.h"
 #include "device/cuda/runtime.h"
-#include "ops/gather/index.h"
 #include "ops/gather/blocks_cuda.h"
+#include "ops/gather/index.h"
 #include "ops/shape_rules.h"
 #include "ops/start_cuda.h"
 
@@ -43,7 +43,8 @@ class Gather final : public PreparedKernel {
 
 class GatherND final : public PreparedKernel {
  public:
-  explicit GatherND(const PrepareArgs& args) : views_(cuda::tuple_views(args.call, static_cast<std::size_t>(args.call.attributes.integer("batch_dims")))) {}
+  explicit GatherND(const PrepareArgs& args)
+      : views_(cuda::tuple_views(args.call, static_cast<std::size_t>(args.call.attributes.integer("batch_dims")))) {}
 
   void run(const RunArgs& args) const override {
     cuda::launch_gather_nd(views_.at({args.operands[0], args.results[0]}), args.operands[0], args.operands[1], args.results[0],
@@ -56,13 +57,24 @@ class GatherND final : public PreparedKernel {
 };
 
 template <typename K>
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<K>(args);
+}
 
 }  // namespace
 
 extern const KernelDef cuda_gather, cuda_gather_nd;
-const KernelDef cuda_gather = {.name = "cuda_gather", .op = "Gather", .refuse = cuda::refuse_parts_of_bytes, .prepare = prepare<Gather>, .device = "cuda", .dependent = true};
-const KernelDef cuda_gather_nd = {
-    .name = "cuda_gather_nd", .op = "GatherND", .refuse = cuda::refuse_tuples, .prepare = prepare<GatherND>, .device = "cuda", .dependent = true};
+const KernelDef cuda_gather = {.name = "cuda_gather",
+                               .op = "Gather",
+                               .refuse = cuda::refuse_parts_of_bytes,
+                               .prepare = prepare<Gather>,
+                               .device = "cuda",
+                               .dependent = true};
+const KernelDef cuda_gather_nd = {.name = "cuda_gather_nd",
+                                  .op = "GatherND",
+                                  .refuse = cuda::refuse_tuples,
+                                  .prepare = prepare<GatherND>,
+                                  .device = "cuda",
+                                  .dependent = true};
 
 }  // namespace tandem::kernels

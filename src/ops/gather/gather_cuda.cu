@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kMoveThreads) gather(GatherView v, const U* ta
 }
 
 template <typename U, typename I, int kItems>
-__global__ void __launch_bounds__(kMoveThreads) gather_nd(const __grid_constant__ TupleView v, const U* data, const I* indices, U* out, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads)
+    gather_nd(const __grid_constant__ TupleView v, const U* data, const I* indices, U* out, Fault* fault) {
   begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
@@ -62,7 +63,8 @@ void launch_gather(const GatherView& view, const void* table, const void* indice
         with_items_per_thread(part.move.items, [&](auto items) {
           using U = typename decltype(moved)::type;
           using I = typename decltype(index)::type;
-          start_kernel(start, gather<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(table), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+          start_kernel(start, gather<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part,
+                       static_cast<const U*>(table), static_cast<const I*>(indices), static_cast<U*>(out), fault);
         });
       });
     });
@@ -76,7 +78,8 @@ void launch_gather_nd(const TupleView& view, const void* data, const void* indic
         with_items_per_thread(part.move.items, [&](auto items) {
           using U = typename decltype(moved)::type;
           using I = typename decltype(index)::type;
-          start_kernel(start, gather_nd<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+          start_kernel(start, gather_nd<U, I, items.value>, grid_for(part.move.items, kMoveThreads * items.value), kMoveThreads, 0, part,
+                       static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
         });
       });
     });

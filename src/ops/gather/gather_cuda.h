@@ -20,11 +20,11 @@ struct BlockMove {
   std::uint32_t items = 0;
 };
 
-// Row (o, k) of the result is row indices[k] of part o of the table; zeros where the table has only rows base … base+extent of `whole` and the
-// index names another. An index outside `whole` goes to `fault`.
+// Row (o, k) of the result is row indices[k] of part o of the table; zeros where the table has only rows base … base+extent of `whole` and
+// the index names another. An index outside `whole` goes to `fault`.
 struct GatherView {
   BlockMove move;
-  Divisor count;                          // indices
+  Divisor count;  // indices
   std::int64_t base = 0, extent = 0, whole = 0;
   DType index_dtype = DType::i64;
 };
@@ -43,7 +43,8 @@ struct TupleView {
 void launch_gather_nd(const TupleView& view, const void* data, const void* indices, void* out, Fault* fault, const Start& start);
 
 // Writes the rows to the blocks; of rows for one block the last stays. `winners`: one word per block, all 0; null where no two rows meet.
-void launch_scatter_nd(const TupleView& view, const void* updates, const void* indices, void* out, std::uint32_t* winners, Fault* fault, cudaStream_t stream);
+void launch_scatter_nd(const TupleView& view, const void* updates, const void* indices, void* out, std::uint32_t* winners, Fault* fault,
+                       cudaStream_t stream);
 
 // Element i of the result is data[walk(i) + indices[i] · step], the walk over the extents, innermost first.
 inline constexpr int kWalkRank = 8;

@@ -54,7 +54,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> x) {
 
 std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
   Value* data = node.required(0);
-  return {b.add("GatherElements", {data, node.required(1)}, {{"axis", std::int64_t{normalize_axis(node.integer("axis", 0), data->type.rank())}}})};
+  return {b.add("GatherElements", {data, node.required(1)},
+                {{"axis", std::int64_t{normalize_axis(node.integer("axis", 0), data->type.rank())}}})};
 }
 
 }  // namespace

@@ -5,8 +5,7 @@ namespace tandem::cuda {
 namespace {
 
 template <typename U, typename I, int kItems>
-__global__ void __launch_bounds__(kMoveThreads)
-    gather_elements(ElementsView v, const U* data, const I* indices, U* out, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads) gather_elements(ElementsView v, const U* data, const I* indices, U* out, Fault* fault) {
   begin_dependent();
   const std::uint32_t begin = blockIdx.x * (kMoveThreads * kItems) + threadIdx.x;
   std::int64_t from[kItems];
@@ -44,7 +43,8 @@ void launch_gather_elements(const ElementsView& view, const void* data, const vo
       with_items_per_thread(view.items, [&](auto items) {
         using U = typename decltype(moved)::type;
         using I = typename decltype(index)::type;
-        start_kernel(start, gather_elements<U, I, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
+        start_kernel(start, gather_elements<U, I, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view,
+                     static_cast<const U*>(data), static_cast<const I*>(indices), static_cast<U*>(out), fault);
       });
     });
   });

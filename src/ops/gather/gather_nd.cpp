@@ -11,7 +11,8 @@ namespace {
 std::int64_t tuple_length(const OpCall& call) {
   const Type &data = call.operand(0), &indices = call.operand(1);
   const std::int64_t batch = call.attributes.integer("batch_dims");
-  if (indices.rank() < 1 || !indices.dims.back().is_constant()) fail(ErrorCode::invalid_model, "indices are {}, expected a known last extent", indices.to_string());
+  if (indices.rank() < 1 || !indices.dims.back().is_constant())
+    fail(ErrorCode::invalid_model, "indices are {}, expected a known last extent", indices.to_string());
   const std::int64_t length = indices.dims.back().constant();
   if (batch < 0 || batch >= indices.rank() || batch > data.rank() || length < 1 || batch + length > data.rank())
     fail(ErrorCode::invalid_model, "indices {} with {} batch dimensions do not fit data {}", indices.to_string(), batch, data.to_string());
@@ -68,7 +69,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> x) {
   for (std::int64_t n = 0; n < batches * tuples; ++n) {
     std::int64_t source = n / tuples * block;
     for (std::size_t k = 0; k < length; ++k)
-      source += checked_index(x[1].int_at(n * static_cast<std::int64_t>(length) + static_cast<std::int64_t>(k)), from[batch + k]) * strides[batch + k];
+      source += checked_index(x[1].int_at(n * static_cast<std::int64_t>(length) + static_cast<std::int64_t>(k)), from[batch + k]) *
+                strides[batch + k];
     for (std::int64_t i = 0; i < inner; ++i) copy_element(out.dtype(), x[0].data(), source + i, to, n * inner + i);
   }
   return {out};
@@ -87,7 +89,10 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::GatherND = {
     .name = "GatherND",
     .doc = "Slices of data at index tuples: the last dimension of indices names a position in the leading dimensions after the batch.",
-    .fields = {{.name = "batch_dims", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "leading dimensions that data and indices share"}},
+    .fields = {{.name = "batch_dims",
+                .kind = FieldKind::integer,
+                .initial = std::int64_t{0},
+                .doc = "leading dimensions that data and indices share"}},
     .operands = {{"data"}, {"indices", "i32 or i64"}},
     .min_operands = 2,
     .max_operands = 2,

@@ -11,9 +11,11 @@ namespace {
 
 std::int64_t tuple_length(const OpCall& call) {
   const Type &data = call.operand(0), &indices = call.operand(1);
-  if (indices.rank() < 1 || !indices.dims.back().is_constant()) fail(ErrorCode::invalid_model, "indices are {}, expected a known last extent", indices.to_string());
+  if (indices.rank() < 1 || !indices.dims.back().is_constant())
+    fail(ErrorCode::invalid_model, "indices are {}, expected a known last extent", indices.to_string());
   const std::int64_t length = indices.dims.back().constant();
-  if (length < 1 || length > data.rank()) fail(ErrorCode::invalid_model, "indices {} do not fit data {}", indices.to_string(), data.to_string());
+  if (length < 1 || length > data.rank())
+    fail(ErrorCode::invalid_model, "indices {} do not fit data {}", indices.to_string(), data.to_string());
   return length;
 }
 

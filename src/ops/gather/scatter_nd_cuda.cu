@@ -5,7 +5,8 @@ namespace {
 
 // The last row for each block, counted from 1.
 template <typename I>
-__global__ void __launch_bounds__(kMoveThreads) find_winners(TupleView v, const I* __restrict__ indices, std::uint32_t* winners, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads)
+    find_winners(TupleView v, const I* __restrict__ indices, std::uint32_t* winners, Fault* fault) {
   const std::uint32_t row = blockIdx.x * kMoveThreads + threadIdx.x;
   if (row >= v.move.rows) return;
   const std::int64_t block = block_of(v, indices, row, false, fault);
@@ -13,8 +14,8 @@ __global__ void __launch_bounds__(kMoveThreads) find_winners(TupleView v, const 
 }
 
 template <typename U, typename I>
-__global__ void __launch_bounds__(kMoveThreads) scatter_nd(TupleView v, const U* __restrict__ updates, const I* __restrict__ indices, U* __restrict__ out,
-                                                           const std::uint32_t* __restrict__ winners, Fault* fault) {
+__global__ void __launch_bounds__(kMoveThreads) scatter_nd(TupleView v, const U* __restrict__ updates, const I* __restrict__ indices,
+                                                           U* __restrict__ out, const std::uint32_t* __restrict__ winners, Fault* fault) {
   const std::uint32_t item = blockIdx.x * kMoveThreads + threadIdx.x;
   if (item >= v.move.items) return;
   std::uint32_t part_row = item;
@@ -26,7 +27,8 @@ __global__ void __launch_bounds__(kMoveThreads) scatter_nd(TupleView v, const U*
 
 }  // namespace
 
-void launch_scatter_nd(const TupleView& view, const void* updates, const void* indices, void* out, std::uint32_t* winners, Fault* fault, cudaStream_t stream) {
+void launch_scatter_nd(const TupleView& view, const void* updates, const void* indices, void* out, std::uint32_t* winners, Fault* fault,
+                       cudaStream_t stream) {
   if (view.move.rows == 0) return;
   with_index_type(view.index_dtype, [&](auto index) {
     using I = typename decltype(index)::type;
@@ -35,7 +37,8 @@ void launch_scatter_nd(const TupleView& view, const void* updates, const void* i
     for_each_part(view, [&](const TupleView& part) {
       with_moved_bytes(part.move.bytes, [&](auto moved) {
         using U = typename decltype(moved)::type;
-        scatter_nd<U, I><<<grid_for(part.move.items, kMoveThreads), kMoveThreads, 0, stream>>>(part, static_cast<const U*>(updates), at, static_cast<U*>(out), winners, fault);
+        scatter_nd<U, I><<<grid_for(part.move.items, kMoveThreads), kMoveThreads, 0, stream>>>(part, static_cast<const U*>(updates), at,
+                                                                                               static_cast<U*>(out), winners, fault);
       });
     });
   });

@@ -28,7 +28,8 @@ ShardingRule rule(const OpCall& call) {
   const int axis = normalize_axis(call.attributes.integer("axis"), to.rank());
   std::vector<ShardingRule::DimFactors> shared;
   for (int d = 0; d < to.rank(); ++d)
-    shared.push_back({rule.add(to.dims[static_cast<std::size_t>(d)], d == axis ? ShardingRule::Role::whole : ShardingRule::Role::parallel)});
+    shared.push_back(
+        {rule.add(to.dims[static_cast<std::size_t>(d)], d == axis ? ShardingRule::Role::whole : ShardingRule::Role::parallel)});
   rule.results.push_back(shared);
   for (std::size_t i = 0; i < call.operands.size(); ++i) {
     rule.operands.push_back(shared);
@@ -97,7 +98,10 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Concat = {
     .name = "Concat",
     .doc = "Joins operands of equal extents elsewhere along one axis.",
-    .fields = {{.name = "axis", .kind = FieldKind::integer, .initial = std::int64_t{0}, .doc = "the dimension that grows; negative: from the end"}},
+    .fields = {{.name = "axis",
+                .kind = FieldKind::integer,
+                .initial = std::int64_t{0},
+                .doc = "the dimension that grows; negative: from the end"}},
     .operands = {{"parts"}},
     .min_operands = 1,
     .max_operands = -1,

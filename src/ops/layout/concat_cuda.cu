@@ -46,7 +46,8 @@ void launch_concat(ConcatView view, void* to, const Start& start) {
     with_moved_bytes(view.bytes, [&](auto tag) {
       using U = typename decltype(tag)::type;
       with_items_per_thread(view.items, [&](auto items) {
-        start_kernel(start, concat<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<U*>(to));
+        start_kernel(start, concat<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view,
+                     static_cast<U*>(to));
       });
     });
   }

@@ -30,8 +30,7 @@ void merge(View& v) {
     if (a.extent == 1) continue;
     if (!merged.empty() && a.from == merged.back().from * merged.back().extent && a.to == merged.back().to * merged.back().extent)
       merged.back().extent *= a.extent;
-    else
-      merged.push_back(a);
+    else merged.push_back(a);
   }
   v.axes = std::move(merged);
 }
@@ -39,7 +38,8 @@ void merge(View& v) {
 // Pairs of elements that lie together on both sides become one element, up to 16 bytes.
 void widen(View& v) {
   const auto even = [](std::int64_t n) { return n % 2 == 0; };
-  while (v.bytes < 16 && !v.axes.empty() && v.axes[0].from == 1 && v.axes[0].to == 1 && even(v.axes[0].extent) && even(v.from_offset) && even(v.to_offset) &&
+  while (v.bytes < 16 && !v.axes.empty() && v.axes[0].from == 1 && v.axes[0].to == 1 && even(v.axes[0].extent) && even(v.from_offset) &&
+         even(v.to_offset) &&
          std::all_of(v.axes.begin() + 1, v.axes.end(), [&](const CopyAxis& a) { return even(a.from) && even(a.to); })) {
     v.bytes *= 2;
     v.axes[0].extent /= 2;
@@ -79,11 +79,14 @@ void plan_tiles(CopyPart& part, const View& v, std::size_t row_axis, bool wide) 
   part.row_to = row.to;
   part.column_from = column.from;
   const std::int64_t side = tile_side(part.bytes), vector = tile_vector(part.bytes);
-  std::vector<CopyAxis> axes = {{(row.extent + side - 1) / side, side, row.to * side}, {(column.extent + side - 1) / side, column.from * side, side}};
+  std::vector<CopyAxis> axes = {{(row.extent + side - 1) / side, side, row.to * side},
+                                {(column.extent + side - 1) / side, column.from * side, side}};
   for (std::size_t d = 1; d < v.axes.size(); ++d)
     if (d != row_axis) axes.push_back(v.axes[d]);
   set_axes(part, axes);
-  const auto divides = [&](std::int64_t CopyAxis::*stride) { return std::all_of(axes.begin(), axes.end(), [&](const CopyAxis& a) { return a.*stride % vector == 0; }); };
+  const auto divides = [&](std::int64_t CopyAxis::*stride) {
+    return std::all_of(axes.begin(), axes.end(), [&](const CopyAxis& a) { return a.*stride % vector == 0; });
+  };
   if (!wide) return;
   part.vector_loads = row.extent % vector == 0 && column.from % vector == 0 && v.from_offset % vector == 0 && divides(&CopyAxis::from);
   part.vector_stores = column.extent % vector == 0 && row.to % vector == 0 && v.to_offset % vector == 0 && divides(&CopyAxis::to);

@@ -65,7 +65,8 @@ __global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* 
   __shared__ U tile[kSide][kPitch];
   std::uint32_t item = blockIdx.x;
   const Offsets at = offsets_of(p, item);
-  const int row_begin = static_cast<int>(take_index(item, p.extents[0])) * kSide, column_begin = static_cast<int>(take_index(item, p.extents[1])) * kSide;
+  const int row_begin = static_cast<int>(take_index(item, p.extents[0])) * kSide,
+            column_begin = static_cast<int>(take_index(item, p.extents[1])) * kSide;
   const std::int64_t rows = min(p.rows - row_begin, std::int64_t{kSide}), columns = min(p.columns - column_begin, std::int64_t{kSide});
 
   constexpr int kLoaders = kSide / kLoad, kLoadStep = kTileThreads / kLoaders, kLoads = kSide / kLoadStep;
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(kTileThreads) copy_tiled(CopyPart p, const U* 
 #pragma unroll
   for (int j = 0; j < kLoads; ++j) {
     const int column = load_line + j * kLoadStep;
-    if (row < rows && column < columns) loaded[j] = *reinterpret_cast<const Vector<U, kLoad>*>(from + at.from + column * p.column_from + row);
+    if (row < rows && column < columns)
+      loaded[j] = *reinterpret_cast<const Vector<U, kLoad>*>(from + at.from + column * p.column_from + row);
   }
 #pragma unroll
   for (int j = 0; j < kLoads; ++j)
@@ -112,13 +114,15 @@ void launch_copy(const CopyPart& part, const void* from, void* to, const Start& 
     return with_moved_bytes(part.bytes, [&](auto tag) {
       using U = typename decltype(tag)::type;
       with_items_per_thread(part.items, [&](auto items) {
-        start_kernel(start, copy_elements<U, items.value>, grid_for(part.items, kMoveThreads * items.value), kMoveThreads, 0, part, static_cast<const U*>(from), static_cast<U*>(to));
+        start_kernel(start, copy_elements<U, items.value>, grid_for(part.items, kMoveThreads * items.value), kMoveThreads, 0, part,
+                     static_cast<const U*>(from), static_cast<U*>(to));
       });
     });
   with_element_bytes(static_cast<std::size_t>(part.bytes), [&](auto tag) {
     using U = typename decltype(tag)::type;
     if (part.kind == CopyPart::Kind::tiled) return launch_tiled(part, static_cast<const U*>(from), static_cast<U*>(to), start);
-    start_kernel(start, copy_gathered<U>, grid_for(part.items, kMoveThreads), kMoveThreads, 0, part, static_cast<const U*>(from), static_cast<Vector<U, 16 / sizeof(U)>*>(to));
+    start_kernel(start, copy_gathered<U>, grid_for(part.items, kMoveThreads), kMoveThreads, 0, part, static_cast<const U*>(from),
+                 static_cast<Vector<U, 16 / sizeof(U)>*>(to));
   });
 }
 

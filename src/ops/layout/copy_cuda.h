@@ -1,5 +1,5 @@
-// Copies between strided views of a GPU's memory: what Transpose, Slice, Expand and parts of other kernels come down to. Planned on the host
-// once per shape; the kernels are in copy_cuda.cu.
+// Copies between strided views of a GPU's memory: what Transpose, Slice, Expand and parts of other kernels come down to. Planned on the
+// host once per shape; the kernels are in copy_cuda.cu.
 #pragma once
 
 #include <cstdint>

@@ -97,7 +97,9 @@ class ShardSlice final : public PreparedKernel {
 };
 
 template <typename K>
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args.call); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<K>(args.call);
+}
 
 }  // namespace
 
@@ -107,6 +109,7 @@ const KernelDef expand = {.name = "expand", .op = "Expand", .refuse = refuse_par
 const KernelDef reshape = {.name = "reshape", .op = "Reshape", .prepare = prepare<Reshape>, .in_place_operand = 0};
 const KernelDef shard_slice = {.name = "shard_slice", .op = "ShardSlice", .refuse = refuse_parts_of_bytes, .prepare = prepare<ShardSlice>};
 const KernelDef slice = {.name = "slice", .op = "Slice", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<slice_view>};
-const KernelDef transpose = {.name = "transpose", .op = "Transpose", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<transpose_view>};
+const KernelDef transpose = {
+    .name = "transpose", .op = "Transpose", .refuse = refuse_parts_of_bytes, .prepare = prepare_view<transpose_view>};
 
 }  // namespace tandem::kernels

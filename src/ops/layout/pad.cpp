@@ -16,10 +16,12 @@ const Dim& after(const OpCall& call, int d) { return call.attributes.dims("pads"
 std::vector<Type> infer(const OpCall& call) {
   Type to = call.operand(0);
   const auto& pads = call.attributes.dims("pads");
-  if (pads.size() != 2 * to.dims.size()) fail(ErrorCode::invalid_model, "{} pads for rank {}, expected {}", pads.size(), to.rank(), 2 * to.rank());
+  if (pads.size() != 2 * to.dims.size())
+    fail(ErrorCode::invalid_model, "{} pads for rank {}, expected {}", pads.size(), to.rank(), 2 * to.rank());
   for (const Dim& p : pads)
     if (p.is_constant() && p.constant() < 0) fail(ErrorCode::invalid_model, "pads {} are negative", to_string(pads));
-  for (int d = 0; d < to.rank(); ++d) to.dims[static_cast<std::size_t>(d)] = to.dims[static_cast<std::size_t>(d)] + before(call, d) + after(call, d);
+  for (int d = 0; d < to.rank(); ++d)
+    to.dims[static_cast<std::size_t>(d)] = to.dims[static_cast<std::size_t>(d)] + before(call, d) + after(call, d);
   return {to};
 }
 
@@ -56,7 +58,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> x) {
   const Shape strides = row_major_strides(from);
   std::vector<Shape> rows;
   for (int d = 0; d < call.operand(0).rank(); ++d)
-    rows.push_back(source_rows(from[static_cast<std::size_t>(d)], before(call, d).constant(), after(call, d).constant(), call.attributes.text("mode")));
+    rows.push_back(source_rows(from[static_cast<std::size_t>(d)], before(call, d).constant(), after(call, d).constant(),
+                               call.attributes.text("mode")));
   Tensor out(x[0].dtype(), shape_of(call.results.at(0)));
   const Shape to = row_major_strides(out.shape());
   std::byte* target = out.mutable_data();
@@ -90,7 +93,8 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
   std::vector<std::int64_t> axes(rank);
   for (std::size_t i = 0; i < rank; ++i) axes[i] = static_cast<std::int64_t>(i);
   if (node.input(3)) axes = b.require_ints(node.input(3), "axes");
-  if (given.size() != 2 * axes.size()) fail(ErrorCode::invalid_model, "{} pads for {} axes, expected {}", given.size(), axes.size(), 2 * axes.size());
+  if (given.size() != 2 * axes.size())
+    fail(ErrorCode::invalid_model, "{} pads for {} axes, expected {}", given.size(), axes.size(), 2 * axes.size());
   std::vector<Dim> pads(2 * rank);
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const int axis = normalize_axis(axes[i], x->type.rank());
@@ -113,7 +117,10 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Pad = {
     .name = "Pad",
     .doc = "Adds rows before and after each dimension: a value, the mirrored rows or the repeated edge.",
-    .fields = {{.name = "pads", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "rows before each dimension, then rows after each"},
+    .fields = {{.name = "pads",
+                .kind = FieldKind::dims,
+                .initial = std::vector<Dim>{},
+                .doc = "rows before each dimension, then rows after each"},
                {.name = "mode",
                 .kind = FieldKind::text,
                 .initial = std::string("constant"),

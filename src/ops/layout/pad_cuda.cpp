@@ -138,12 +138,21 @@ std::optional<std::string> refuse(const OpCall& call) {
 }
 
 template <typename K>
-std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) { return std::make_unique<K>(args.call); }
+std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
+  return std::make_unique<K>(args.call);
+}
 
 }  // namespace
 
 extern const KernelDef cuda_pad, cuda_trilu;
-const KernelDef cuda_pad = {.name = "cuda_pad", .op = "Pad", .refuse = refuse, .prepare = prepare<Pad>, .device = "cuda", .dependent = true};
-const KernelDef cuda_trilu = {.name = "cuda_trilu", .op = "Trilu", .refuse = refuse, .prepare = prepare<Trilu>, .in_place_operand = 0, .device = "cuda", .dependent = true};
+const KernelDef cuda_pad = {
+    .name = "cuda_pad", .op = "Pad", .refuse = refuse, .prepare = prepare<Pad>, .device = "cuda", .dependent = true};
+const KernelDef cuda_trilu = {.name = "cuda_trilu",
+                              .op = "Trilu",
+                              .refuse = refuse,
+                              .prepare = prepare<Trilu>,
+                              .in_place_operand = 0,
+                              .device = "cuda",
+                              .dependent = true};
 
 }  // namespace tandem::kernels

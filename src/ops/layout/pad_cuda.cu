@@ -64,7 +64,8 @@ void launch_pad(const PadView& view, const void* x, void* y, const Start& start)
   with_moved_bytes(view.bytes, [&](auto tag) {
     using U = typename decltype(tag)::type;
     with_items_per_thread(view.items, [&](auto items) {
-      start_kernel(start, pad<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view, static_cast<const U*>(x), static_cast<U*>(y));
+      start_kernel(start, pad<U, items.value>, grid_for(view.items, kMoveThreads * items.value), kMoveThreads, 0, view,
+                   static_cast<const U*>(x), static_cast<U*>(y));
     });
   });
 }
@@ -76,7 +77,8 @@ void launch_trilu(const TriluView& view, const void* x, void* y, const Start& st
     using Wide = Vector<U, 16 / sizeof(U)>;
     using One = Vector<U, 1>;
     const unsigned blocks = grid_for(view.items, kMoveThreads);
-    if (view.vectors) start_kernel(start, trilu<U, 16 / sizeof(U)>, blocks, kMoveThreads, 0, view, static_cast<const Wide*>(x), static_cast<Wide*>(y));
+    if (view.vectors)
+      start_kernel(start, trilu<U, 16 / sizeof(U)>, blocks, kMoveThreads, 0, view, static_cast<const Wide*>(x), static_cast<Wide*>(y));
     else start_kernel(start, trilu<U, 1>, blocks, kMoveThreads, 0, view, static_cast<const One*>(x), static_cast<One*>(y));
   });
 }

@@ -38,7 +38,8 @@ std::vector<Value*> import_reshape(const ForeignNode& node, GraphBuilder& b) {
   int open = -1;
   for (std::size_t i = 0; i < dims.size(); ++i) {
     if (dims[i] == Dim(0) && !keep_zero) {
-      if (i >= from.size()) fail(ErrorCode::invalid_model, "shape {}: 0 at {} copies an extent that {} does not have", to_string(dims), i, x->type.to_string());
+      if (i >= from.size())
+        fail(ErrorCode::invalid_model, "shape {}: 0 at {} copies an extent that {} does not have", to_string(dims), i, x->type.to_string());
       dims[i] = from[i];
     } else if (dims[i] == Dim(-1)) {
       if (open >= 0) fail(ErrorCode::invalid_model, "shape {} has more than one -1", to_string(dims));
@@ -121,7 +122,9 @@ const OpDef ops::Reshape = {
     .infer = infer,
     .rule = [](const OpCall& call) { return reshape_rule(call.operand(0).dims, call.results.at(0).dims); },
     .localize = localize,
-    .evaluate = [](const OpCall& call, std::span<const Tensor> x) -> std::vector<Tensor> { return {x[0].reshaped(shape_of(call.results.at(0)))}; },
+    .evaluate = [](const OpCall& call, std::span<const Tensor> x) -> std::vector<Tensor> {
+      return {x[0].reshaped(shape_of(call.results.at(0)))};
+    },
     .fold = [](const OpCall&, std::span<const std::optional<DimContent>> x) { return x[0]; },
     .onnx = {{.op_type = "Reshape", .since = 5, .import = import_reshape},
              {.op_type = "Flatten", .since = 1, .import = import_flatten},

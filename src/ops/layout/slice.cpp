@@ -30,7 +30,8 @@ std::vector<Cut> cuts_of(const OpCall& call) {
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const int axis = normalize_axis(axes[i], call.operand(0).rank());
     if (steps[i] == 0) fail(ErrorCode::invalid_model, "axis {} has step 0", axis);
-    if (std::ranges::any_of(cuts, [&](const Cut& c) { return c.axis == axis; })) fail(ErrorCode::invalid_model, "axis {} is sliced twice", axis);
+    if (std::ranges::any_of(cuts, [&](const Cut& c) { return c.axis == axis; }))
+      fail(ErrorCode::invalid_model, "axis {} is sliced twice", axis);
     cuts.push_back({axis, starts[i], ends[i], steps[i]});
   }
   return cuts;
@@ -40,7 +41,8 @@ std::vector<Cut> cuts_of(const OpCall& call) {
 void check_inside(const Cut& cut, const Dim& extent) {
   if (!extent.is_constant() || !cut.start.is_constant() || !cut.end.is_constant()) return;
   const std::int64_t start = cut.start.constant(), end = cut.end.constant(), size = extent.constant();
-  const bool inside = cut.step > 0 ? 0 <= start && start <= end && end <= size : -1 <= end && end <= start && start < std::max<std::int64_t>(size, 1);
+  const bool inside =
+      cut.step > 0 ? 0 <= start && start <= end && end <= size : -1 <= end && end <= start && start < std::max<std::int64_t>(size, 1);
   if (!inside || (cut.step < 0 && size == 0 && start != end))
     fail(ErrorCode::invalid_model, "slice {}:{}:{} does not lie inside extent {} of axis {}", start, end, cut.step, size, cut.axis);
 }
@@ -165,7 +167,8 @@ std::vector<Value*> import_slice(const ForeignNode& node, GraphBuilder& b) {
     return DimContent(values.begin(), values.end());
   };
   const auto starts = listed(1, "starts"), ends = listed(2, "ends"), axes = listed(3, "axes"), steps = listed(4, "steps");
-  if (!starts || !ends || starts->size() != ends->size() || (axes && axes->size() != starts->size()) || (steps && steps->size() != starts->size()))
+  if (!starts || !ends || starts->size() != ends->size() || (axes && axes->size() != starts->size()) ||
+      (steps && steps->size() != starts->size()))
     fail(ErrorCode::invalid_model, "starts, ends, axes and steps are missing or differ in length");
   std::vector<Cut> cuts;
   for (std::size_t i = 0; i < starts->size(); ++i) {
@@ -212,7 +215,9 @@ Value* slice_axis(GraphBuilder& b, Value* x, int axis, const Dim& start, const D
 
 const OpDef ops::Slice = {
     .name = "Slice",
-    .doc = "Elements start, start+step, … before end along each listed axis; bounds lie inside the extent, an end of -1 is before the first element.",
+    .doc =
+        "Elements start, start+step, … before end along each listed axis; bounds lie inside the extent, an end of -1 is before the first "
+        "element.",
     .fields = {{.name = "starts", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the first index along each listed axis"},
                {.name = "ends", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "the index after the last"},
                {.name = "axes", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "the dimensions that are cut"},

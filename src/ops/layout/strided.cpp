@@ -19,9 +19,8 @@ void copy_element(DType dtype, const std::byte* from, std::int64_t i, std::byte*
 Tensor take_strided(const Tensor& source, const Shape& shape, const Shape& strides, std::int64_t offset) {
   Tensor out(source.dtype(), shape);
   std::byte* to = out.mutable_data();
-  for_each_offset<1>(shape, {strides}, [&](std::int64_t i, const auto& offsets) {
-    copy_element(source.dtype(), source.data(), offset + offsets[0], to, i);
-  });
+  for_each_offset<1>(shape, {strides},
+                     [&](std::int64_t i, const auto& offsets) { copy_element(source.dtype(), source.data(), offset + offsets[0], to, i); });
   return out;
 }
 

@@ -18,7 +18,8 @@ Tensor take_strided(const Tensor& source, const Shape& shape, const Shape& strid
 // The extents as numbers if they are known and hold few enough elements to be followed as Dims.
 std::optional<Shape> content_shape(const std::vector<Dim>& dims);
 // The same for contents; nothing if the result is no content or an index lies outside `source`.
-std::optional<DimContent> take_strided(const DimContent& source, const std::vector<Dim>& dims, const Shape& strides, std::int64_t offset = 0);
+std::optional<DimContent> take_strided(const DimContent& source, const std::vector<Dim>& dims, const Shape& strides,
+                                       std::int64_t offset = 0);
 
 // The smaller or larger of two Dims, decided by the graph's profiles where those say more than "not negative".
 Dim min_in(const GraphBuilder& builder, const Dim& a, const Dim& b);

@@ -63,7 +63,10 @@ std::vector<Value*> import(const ForeignNode& node, GraphBuilder& b) {
 const OpDef ops::Transpose = {
     .name = "Transpose",
     .doc = "Reorders dimensions: dimension i of the result is dimension permutation[i] of the operand.",
-    .fields = {{.name = "permutation", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "one number per dimension of the result"}},
+    .fields = {{.name = "permutation",
+                .kind = FieldKind::integers,
+                .initial = std::vector<std::int64_t>{},
+                .doc = "one number per dimension of the result"}},
     .operands = {{"x"}},
     .min_operands = 1,
     .max_operands = 1,

@@ -16,7 +16,8 @@ OperandView transpose_view(const OpCall& call);
 OperandView slice_view(const OpCall& call);
 OperandView expand_view(const OpCall& call);
 
-// Of ShardSlice: [outer, extent, inner] blocks of x, from whose row `begin` on `copied` rows are taken; the other `length` − `copied` are zeros.
+// Of ShardSlice: [outer, extent, inner] blocks of x, from whose row `begin` on `copied` rows are taken; the other `length` − `copied` are
+// zeros.
 struct ShardRows {
   std::int64_t outer, extent, inner, begin, length, copied;
 };

@@ -39,7 +39,9 @@ HWY_AFTER_NAMESPACE();
 namespace tandem {
 HWY_EXPORT(activate_all);
 
-void activate_floats(Activation activation, float* values, std::int64_t count) { HWY_DYNAMIC_DISPATCH(activate_all)(activation, values, count); }
+void activate_floats(Activation activation, float* values, std::int64_t count) {
+  HWY_DYNAMIC_DISPATCH(activate_all)(activation, values, count);
+}
 
 }  // namespace tandem
 #endif

@@ -64,8 +64,9 @@ cudaDataType cuda_type(DType dtype) {
 
 LtLayout make_layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t count, std::int64_t stride) {
   cublasLtMatrixLayout_t layout = nullptr;
-  check_cublas(cublaslt().make_layout(&layout, cuda_type(dtype), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows),
-               "describing a matrix");
+  check_cublas(
+      cublaslt().make_layout(&layout, cuda_type(dtype), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows),
+      "describing a matrix");
   LtLayout owned(layout);
   const auto batch = static_cast<std::int32_t>(count);
   check_cublas(cublaslt().set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "describing a matrix");
@@ -115,8 +116,9 @@ std::vector<LtAlgorithm> find_algorithms(const LtProduct& product, int most) {
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, product.result_alignment);
   std::vector<LtAlgorithm> found(static_cast<std::size_t>(most));
   int count = 0;
-  const cublasStatus_t status = cublaslt().heuristic(product.handle, product.desc.get(), product.first.get(), product.second.get(), product.result.get(),
-                                                     product.result.get(), preference.get(), most, found.data(), &count);
+  const cublasStatus_t status =
+      cublaslt().heuristic(product.handle, product.desc.get(), product.first.get(), product.second.get(), product.result.get(),
+                           product.result.get(), preference.get(), most, found.data(), &count);
   found.resize(status == CUBLAS_STATUS_SUCCESS ? static_cast<std::size_t>(count) : 0);
   std::erase_if(found, [](const LtAlgorithm& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
   return found;

@@ -55,8 +55,8 @@ class CublasLtMatMul final : public PreparedKernel {
       std::byte* c = args.results[0] + at(first.c);
       const std::byte* add = residual_inside_ ? args.operands[kMatMulResidual] + at(first.c) : c;
       check_cublas(cublaslt().matmul(handle_, desc_.get(), wide ? static_cast<const void*>(&wide_one) : &one, b, b_.get(), a, a_.get(),
-                                     wide ? static_cast<const void*>(&wide_added) : &added, add, c_.get(), c, c_.get(), &chosen.algo, args.workspace,
-                                     chosen.workspaceSize, stream),
+                                     wide ? static_cast<const void*>(&wide_added) : &added, add, c_.get(), c, c_.get(), &chosen.algo,
+                                     args.workspace, chosen.workspaceSize, stream),
                    "a product");
     }
     if (finish_ == Activation::none && !bias_after_ && !residual_after_) return;
@@ -98,7 +98,9 @@ class CublasLtMatMul final : public PreparedKernel {
     // The bias is known by the alignment of an address; run() puts the real one in its place.
     if (bias_inside_) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(alignment));
     auto a = static_cast<std::uint32_t>(alignment), b = a, c = a;
-    const auto within = [this](std::uint32_t so_far, std::int64_t elements) { return static_cast<std::uint32_t>(std::gcd(std::size_t{so_far}, bytes(p_.dtype, elements))); };
+    const auto within = [this](std::uint32_t so_far, std::int64_t elements) {
+      return static_cast<std::uint32_t>(std::gcd(std::size_t{so_far}, bytes(p_.dtype, elements)));
+    };
     for (const MatMulProblem::Offsets& first : batches_.first) a = within(a, first.a), b = within(b, first.b), c = within(c, first.c);
     return {handle_, desc_, b_, a_, c_, b, a, c, most_workspace_};
   }
@@ -119,7 +121,8 @@ std::optional<std::string> refuse(const OpCall& call) {
   std::string why;
   if (!find_library(Which::cublaslt, &why)) return "cuBLASLt cannot be used: " + why;
   const DType dtype = call.results.at(0).dtype;
-  if (dtype != DType::f16 && dtype != DType::bf16 && dtype != DType::f32 && dtype != DType::f64) return "it multiplies f16, bf16, f32 and f64 only";
+  if (dtype != DType::f16 && dtype != DType::bf16 && dtype != DType::f32 && dtype != DType::f64)
+    return "it multiplies f16, bf16, f32 and f64 only";
   return std::nullopt;
 }
 

@@ -41,7 +41,8 @@ Equation read(std::string text, std::size_t operands) {
     all += letters;
   }
   std::ranges::sort(all);
-  equation.result = arrow == std::string::npos ? only(all, [&](char c) { return std::ranges::count(all, c) == 1; }) : text.substr(arrow + 2);
+  equation.result =
+      arrow == std::string::npos ? only(all, [&](char c) { return std::ranges::count(all, c) == 1; }) : text.substr(arrow + 2);
   for (const char c : equation.result)
     if (!has(all, c) || std::ranges::count(equation.result, c) > 1) fail(ErrorCode::unsupported, "equation '{}' is not supported", text);
   return equation;
@@ -76,7 +77,9 @@ std::vector<Dim> dims_of(const std::map<char, Dim>& extents, const Letters& lett
   return dims;
 }
 
-Value* reshape(GraphBuilder& b, Value* x, const std::vector<Dim>& dims) { return x->type.dims == dims ? x : b.add("Reshape", {x}, {{"shape", dims}}); }
+Value* reshape(GraphBuilder& b, Value* x, const std::vector<Dim>& dims) {
+  return x->type.dims == dims ? x : b.add("Reshape", {x}, {{"shape", dims}});
+}
 
 // [shared, rows, summed] times [shared, summed, columns].
 Named multiplied(GraphBuilder& b, const Named& x, const Named& y, const Letters& result) {
@@ -89,7 +92,8 @@ Named multiplied(GraphBuilder& b, const Named& x, const Named& y, const Letters&
     }
   const Letters shared = only(x.letters, [&](char c) { return has(y.letters, c) && has(result, c); });
   const Letters inner = only(x.letters, [&](char c) { return has(y.letters, c) && !has(result, c); });
-  const Letters rows = only(x.letters, [&](char c) { return !has(y.letters, c); }), columns = only(y.letters, [&](char c) { return !has(x.letters, c); });
+  const Letters rows = only(x.letters, [&](char c) { return !has(y.letters, c); }),
+                columns = only(y.letters, [&](char c) { return !has(x.letters, c); });
   const std::vector<Dim> batch = dims_of(extents, shared);
   const Dim m = product(dims_of(extents, rows)), k = product(dims_of(extents, inner)), n = product(dims_of(extents, columns));
   const auto matrix = [&](const Named& operand, const Letters& order, const Dim& a, const Dim& c) {
@@ -111,7 +115,8 @@ std::vector<Value*> import_einsum(const ForeignNode& node, GraphBuilder& builder
   std::vector<Named> operands;
   for (std::size_t i = 0; i < count; ++i) {
     const Named x{node.required(i), equation.operands[i]};
-    if (x.value->type.rank() != static_cast<int>(x.letters.size())) fail(ErrorCode::invalid_model, "'{}' names the dimensions of {}", x.letters, x.value->type.to_string());
+    if (x.value->type.rank() != static_cast<int>(x.letters.size()))
+      fail(ErrorCode::invalid_model, "'{}' names the dimensions of {}", x.letters, x.value->type.to_string());
     operands.push_back(summed(builder, x, equation.result + (count == 2 ? equation.operands[1 - i] : "")));
   }
   if (count == 1) return {transposed(builder, operands[0], equation.result).value};

@@ -47,7 +47,8 @@ __device__ __forceinline__ A activate(Activation activation, A x) {
       case Activation::gelu:
         if constexpr (sizeof(A) == 8) return A{0.5} * x * erfc(-x * A{0.70710678118654752440});
         else return A{0.5f} * x * erfcf(-x * A{0.70710678118654752440f});
-      case Activation::gelu_tanh: return x * sigmoid_of(A(1.5957691216057307118) * (x + A(0.044715) * x * x * x));  // (1 + tanh u)/2 = sigmoid 2u
+      case Activation::gelu_tanh:
+        return x * sigmoid_of(A(1.5957691216057307118) * (x + A(0.044715) * x * x * x));  // (1 + tanh u)/2 = sigmoid 2u
       case Activation::silu: return x * sigmoid_of(x);
       case Activation::relu: return x < A{0} ? A{0} : x;
       case Activation::tanh:

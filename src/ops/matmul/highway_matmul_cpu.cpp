@@ -90,8 +90,7 @@ HWY_EXPORT(multiply_panel);
 
 class HighwayMatMul final : public PreparedKernel {
  public:
-  explicit HighwayMatMul(const PrepareArgs& args)
-      : p_(matmul_problem(args.call)), threads_(args.threads), half_(p_.dtype != DType::f32) {
+  explicit HighwayMatMul(const PrepareArgs& args) : p_(matmul_problem(args.call)), threads_(args.threads), half_(p_.dtype != DType::f32) {
     rows_ = std::clamp<std::int64_t>(p_.m, 1, 24);
     if (!half_) return;
     b_at_ = round_up(p_.k * p_.n, 16);

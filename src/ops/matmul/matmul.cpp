@@ -56,10 +56,8 @@ std::vector<std::int64_t> matrix_offsets(const Shape& operand, const Shape& resu
 
 template <typename T>
 T load(const Tensor& t, std::int64_t i) {
-  if constexpr (std::is_same_v<T, double>)
-    return t.at(i);
-  else
-    return t.int_at(i);
+  if constexpr (std::is_same_v<T, double>) return t.at(i);
+  else return t.int_at(i);
 }
 
 template <typename T>
@@ -79,10 +77,8 @@ Tensor product_of(const OpCall& call, std::span<const Tensor> in) {
     if (call.has_operand(kBias)) sum = scalar::plus(sum, load<T>(in[kBias], column));
     if constexpr (std::is_same_v<T, double>) sum = activate(sum);
     if (call.has_operand(kResidual)) sum = scalar::plus(sum, load<T>(in[kResidual], i));
-    if constexpr (std::is_same_v<T, double>)
-      store_element(out.dtype(), data, i, sum);
-    else
-      store_int(out.dtype(), data, i, sum);
+    if constexpr (std::is_same_v<T, double>) store_element(out.dtype(), data, i, sum);
+    else store_int(out.dtype(), data, i, sum);
   }
   return out;
 }
@@ -147,7 +143,10 @@ const OpDef MatMul = {
     .infer = infer,
     .rule = rule,
     .evaluate = evaluate,
-    .onnx = {{"MatMul", 1, import_matmul}, {"Gemm", 7, import_gemm}, {"MatMulInteger", 10, import_matmul_integer}, {"Einsum", 12, import_einsum}},
+    .onnx = {{"MatMul", 1, import_matmul},
+             {"Gemm", 7, import_gemm},
+             {"MatMulInteger", 10, import_matmul_integer},
+             {"Einsum", 12, import_einsum}},
 };
 
 }  // namespace tandem::ops

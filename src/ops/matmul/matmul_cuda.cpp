@@ -25,8 +25,9 @@ class CudaMatMul final : public PreparedKernel {
     const cuda::MatMulShape shape = {p_.m, p_.n, p_.k, batches_.count, batches_.a_stride, batches_.b_stride};
     for (const MatMulProblem::Offsets& first : batches_.first)
       cuda::launch_matmul(p_.dtype, p_.activation, shape, args.operands[kMatMulA] + at(first.a), args.operands[kMatMulB] + at(first.b),
-                          p_.bias ? args.operands[kMatMulBias] : nullptr, p_.residual ? args.operands[kMatMulResidual] + at(first.c) : nullptr,
-                          args.results[0] + at(first.c), cuda::start_of(args));
+                          p_.bias ? args.operands[kMatMulBias] : nullptr,
+                          p_.residual ? args.operands[kMatMulResidual] + at(first.c) : nullptr, args.results[0] + at(first.c),
+                          cuda::start_of(args));
     cuda::check_launch("a product");
   }
 
@@ -37,7 +38,8 @@ class CudaMatMul final : public PreparedKernel {
 
 std::optional<std::string> refuse(const OpCall& call) {
   const DType dtype = call.results.at(0).dtype;
-  if (dtype == DType::f8e4m3 || dtype == DType::f8e5m2 || bits(dtype) < 8) return "it does not multiply numbers of less than 16 bits but i8 and u8";
+  if (dtype == DType::f8e4m3 || dtype == DType::f8e5m2 || bits(dtype) < 8)
+    return "it does not multiply numbers of less than 16 bits but i8 and u8";
   return std::nullopt;
 }
 

@@ -18,7 +18,8 @@ struct MatMulArgs {
 
 // Rows first … of a [rows, columns] matrix, columns from `from` on, into a tile; zeros outside. kAcross: the tile is stored transposed.
 template <bool kAcross, typename T, typename A, int kRows, int kColumns, int kWidth>
-__device__ __forceinline__ void load_tile(const T* matrix, std::int64_t rows, std::int64_t columns, std::int64_t first, std::int64_t from, A (&tile)[kWidth][kTile + 1]) {
+__device__ __forceinline__ void load_tile(const T* matrix, std::int64_t rows, std::int64_t columns, std::int64_t first, std::int64_t from,
+                                          A (&tile)[kWidth][kTile + 1]) {
 #pragma unroll
   for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
     const int row = i / kColumns, column = i % kColumns;
@@ -73,15 +74,20 @@ __global__ void __launch_bounds__(kThreads) matmul(MatMulArgs<T> p, std::int64_t
 
 }  // namespace
 
-void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias, const void* residual, void* c,
-                   const Start& start) {
+void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias,
+                   const void* residual, void* c, const Start& start) {
   if (shape.m == 0 || shape.n == 0) return;
   const unsigned row_tiles = grid_for(shape.m, kTile);
   const unsigned tiles = grid_for(std::int64_t{row_tiles} * grid_for(shape.n, kTile), 1);
   with_number_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const MatMulArgs<T> args = {static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(bias), static_cast<const T*>(residual),
-                                static_cast<T*>(c), shape, activation};
+    const MatMulArgs<T> args = {static_cast<const T*>(a),
+                                static_cast<const T*>(b),
+                                static_cast<const T*>(bias),
+                                static_cast<const T*>(residual),
+                                static_cast<T*>(c),
+                                shape,
+                                activation};
     for (std::int64_t first = 0; first < shape.batch; first += kMostBatches) {
       const auto batches = static_cast<unsigned>(std::min<std::int64_t>(kMostBatches, shape.batch - first));
       start_kernel(start, matmul<T>, dim3(tiles, batches), kThreads, 0, args, first, row_tiles);

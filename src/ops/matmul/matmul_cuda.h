@@ -24,8 +24,8 @@ struct MatMulShape {
 };
 
 // c = activation(a·b + bias) + residual; bias and residual may be null. Any type of whole bytes but bool.
-void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias, const void* residual, void* c,
-                   const Start& start);
+void launch_matmul(DType dtype, Activation activation, const MatMulShape& shape, const void* a, const void* b, const void* bias,
+                   const void* residual, void* c, const Start& start);
 
 }  // namespace cuda
 }  // namespace tandem

@@ -21,7 +21,8 @@ class CudaMatVec final : public PreparedKernel {
     const std::int64_t column_blocks = ceil_divide(p_.n * size(), cuda::kMatVecColumns);
     const std::int64_t at_once = std::int64_t{cuda::matvec_blocks_at_once(p_.dtype, p_.m)} * device.multiprocessors();
     // One wave of blocks, or several of blocks that read long enough for their start not to matter.
-    const std::int64_t wanted = std::max({at_once / column_blocks, std::min(ceil_divide(4 * at_once, column_blocks), p_.k / 512), std::int64_t{1}});
+    const std::int64_t wanted =
+        std::max({at_once / column_blocks, std::min(ceil_divide(4 * at_once, column_blocks), p_.k / 512), std::int64_t{1}});
     depth_ = round_up(ceil_divide(p_.k, wanted), cuda::kMatVecDepth);
     splits_ = ceil_divide(p_.k, depth_);
     if (splits_ == 1) return;
@@ -30,12 +31,15 @@ class CudaMatVec final : public PreparedKernel {
     cuda::finish(cudaStreamPerThread, "clearing counters");
   }
 
-  std::size_t workspace_bytes() const override { return splits_ == 1 ? 0 : static_cast<std::size_t>(splits_ * p_.m * p_.n) * sizeof(float); }
+  std::size_t workspace_bytes() const override {
+    return splits_ == 1 ? 0 : static_cast<std::size_t>(splits_ * p_.m * p_.n) * sizeof(float);
+  }
 
   void run(const RunArgs& args) const override {
     const cuda::Start start = cuda::start_of(args);
     const std::byte *a = args.operands[kMatMulA], *b = args.operands[kMatMulB];
-    const std::byte *bias = p_.bias ? args.operands[kMatMulBias] : nullptr, *residual = p_.residual ? args.operands[kMatMulResidual] : nullptr;
+    const std::byte *bias = p_.bias ? args.operands[kMatMulBias] : nullptr,
+                    *residual = p_.residual ? args.operands[kMatMulResidual] : nullptr;
     if (reinterpret_cast<std::uintptr_t>(b) % 16 != 0) {
       cuda::launch_matmul(p_.dtype, p_.activation, {p_.m, p_.n, p_.k, 1, 0, 0}, a, b, bias, residual, args.results[0], start);
     } else {

@@ -11,7 +11,8 @@ constexpr int kFlight = 4;  // rows that a thread has under way; by way of share
 
 // A warp takes every kWarps-th row of b; its lanes take neighbouring columns. A thread reads only what it copied itself.
 template <typename T, int kRows, int kVector>
-__device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, Vector<T, kVector> (&ring)[kFlight][kThreads], float (&sums)[kRows][kVector]) {
+__device__ __forceinline__ void add_rows(const MatVec& p, std::int64_t column, Vector<T, kVector> (&ring)[kFlight][kThreads],
+                                         float (&sums)[kRows][kVector]) {
   const std::int64_t first = blockIdx.y * p.depth, end = first + p.depth < p.k ? first + p.depth : p.k;
   const std::int64_t row0 = first + threadIdx.x / 32, step = kWarps * p.n;
   const int count = row0 < end ? static_cast<int>((end - row0 + kWarps - 1) / kWarps) : 0;
@@ -50,7 +51,8 @@ __device__ __forceinline__ void finish(const MatVec& p, std::int64_t row, std::i
 
 // Adds what the warps of a block have for each column and gives it to `use`.
 template <int kRows, int kVector, typename Use>
-__device__ __forceinline__ void across_warps(float (&shared)[kRows][kWarps][32 * kVector], const float (&sums)[kRows][kVector], int columns, const Use& use) {
+__device__ __forceinline__ void across_warps(float (&shared)[kRows][kWarps][32 * kVector], const float (&sums)[kRows][kVector], int columns,
+                                             const Use& use) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
@@ -130,7 +132,8 @@ void launch_matvec(DType dtype, const MatVec& p, const Start& start) {
 int matvec_blocks_at_once(DType dtype, std::int64_t rows) {
   int blocks = 0;
   with_float_type(dtype, [&](auto tag) {
-    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel_of<typename decltype(tag)::type>(rows), kThreads, 0) != cudaSuccess) blocks = 1;
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel_of<typename decltype(tag)::type>(rows), kThreads, 0) != cudaSuccess)
+      blocks = 1;
   });
   return blocks;
 }

@@ -18,13 +18,11 @@ using dnnl::memory;
 using onednn::engine;
 using onednn::keep_single_threaded;
 
-constexpr std::int64_t kColumnBlock = 64;  // oneDNN packs weights in panels of this many columns
+constexpr std::int64_t kColumnBlock = 64;         // oneDNN packs weights in panels of this many columns
 constexpr std::int64_t kTileRows = 256;           // more leave the second-level cache, which costs a sixth on some processors
 constexpr std::int64_t kTileFloats = 192 * 1024;  // of a result that is finished while it is in the cache
 
-bool has_native_bf16() {
-  return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;
-}
+bool has_native_bf16() { return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16; }
 
 // What oneDNN computes in: f16, and bf16 on CPUs without such instructions, are converted to f32 tile by tile.
 DType compute_type(const OpCall& call) {
@@ -175,9 +173,7 @@ class OneDnnMatMul final : public PreparedKernel {
 
   bool residual_inside() const { return p_.residual && direct_ && !finishes_; }
 
-  int residual_argument() const {
-    return DNNL_ARG_ATTR_MULTIPLE_POST_OP(p_.activation == Activation::none ? 0 : 1) | DNNL_ARG_SRC_1;
-  }
+  int residual_argument() const { return DNNL_ARG_ATTR_MULTIPLE_POST_OP(p_.activation == Activation::none ? 0 : 1) | DNNL_ARG_SRC_1; }
 
   // Per thread: scratchpad, f32 copies of a, b and bias, the tile of the result.
   void lay_out_workspace() {
@@ -230,7 +226,8 @@ class OneDnnMatMul final : public PreparedKernel {
     auto* c = reinterpret_cast<float*>(direct_ ? args.results[0] + c_offset : work + c_at_);
     if (finishes_ && p_.activation != Activation::none) activate_floats(p_.activation, c, count);
     if (rectifies_) rectify_bf16(direct_ ? args.results[0] + c_offset : work + c_at_, count);
-    if (finishes_ && direct_ && p_.residual) from_floats_plus(DType::f32, c, args.operands[kMatMulResidual] + c_offset, reinterpret_cast<std::byte*>(c), count);
+    if (finishes_ && direct_ && p_.residual)
+      from_floats_plus(DType::f32, c, args.operands[kMatMulResidual] + c_offset, reinterpret_cast<std::byte*>(c), count);
     if (!direct_) write_back(args, kind, c_offset, work + c_at_);
   }
 
@@ -240,10 +237,8 @@ class OneDnnMatMul final : public PreparedKernel {
       const std::size_t at = c_offset + static_cast<std::size_t>(i) * stride;
       const std::byte* add = p_.residual ? args.operands[kMatMulResidual] + at : nullptr;
       const std::byte* from = c + static_cast<std::size_t>(i) * line;
-      if (type_ == DType::f32)
-        from_floats_plus(p_.dtype, reinterpret_cast<const float*>(from), add, args.results[0] + at, kind.columns);
-      else
-        add_bf16(from, add, args.results[0] + at, kind.columns);
+      if (type_ == DType::f32) from_floats_plus(p_.dtype, reinterpret_cast<const float*>(from), add, args.results[0] + at, kind.columns);
+      else add_bf16(from, add, args.results[0] + at, kind.columns);
     }
   }
 

@@ -71,16 +71,19 @@ std::optional<std::string> refuse(const OpCall& call) {
   const Type &a = call.operand(kMatMulA), &b = call.operand(kMatMulB);
   if (a.dtype != DType::f16 && a.dtype != DType::bf16) return "it multiplies f16 and bf16 only";
   if (!is_one_row(a)) return "its first operand is not known to be one row";
-  if (!is_single_matrix(b) || !b.dims.back().is_constant() || !a.dims.back().is_constant()) return "its second operand is not one matrix of known extents";
+  if (!is_single_matrix(b) || !b.dims.back().is_constant() || !a.dims.back().is_constant())
+    return "its second operand is not one matrix of known extents";
   const std::int64_t k = a.dims.back().constant(), n = b.dims.back().constant();
-  if (k == 0 || k % 8 != 0 || n == 0 || k > cuda::kPackedMatVecMost || n > cuda::kPackedMatVecMost) return "its columns are not of a multiple of 8 elements";
+  if (k == 0 || k % 8 != 0 || n == 0 || k > cuda::kPackedMatVecMost || n > cuda::kPackedMatVecMost)
+    return "its columns are not of a multiple of 8 elements";
   return std::nullopt;
 }
 
 // A second copy is worth its memory for weights alone.
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
   if (weights.size() <= kMatMulB || !weights[kMatMulB]) return nullptr;
-  return std::make_unique<PackedColumns>(weights[kMatMulB], call.operand(kMatMulA).dims.back().constant(), call.operand(kMatMulB).dims.back().constant());
+  return std::make_unique<PackedColumns>(weights[kMatMulB], call.operand(kMatMulA).dims.back().constant(),
+                                         call.operand(kMatMulB).dims.back().constant());
 }
 
 bool packs_operand(const OpCall&, std::size_t operand) { return operand == kMatMulB; }

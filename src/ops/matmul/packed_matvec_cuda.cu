@@ -1,5 +1,5 @@
-// One row times a matrix that is stored by columns, at the speed of memory. A column is shared by several warps, so that all loads of a warp
-// go out at once; they go out before the kernel waits for the one before it, so that reading goes on from kernel to kernel.
+// One row times a matrix that is stored by columns, at the speed of memory. A column is shared by several warps, so that all loads of a
+// warp go out at once; they go out before the kernel waits for the one before it, so that reading goes on from kernel to kernel.
 #include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/packed_matvec_cuda.h"
@@ -15,7 +15,9 @@ using Words = Vector<unsigned, 4>;  // eight elements
 // Words that are read once.
 __device__ __forceinline__ Words stream_load(const Words* from) {
   Words w;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3]) : "l"(from));
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3])
+               : "l"(from));
   return w;
 }
 
@@ -39,7 +41,9 @@ __device__ __forceinline__ float2 pair_of<__half>(unsigned word) {
   return __half22float2(pair);
 }
 template <>
-__device__ __forceinline__ float2 pair_of<__nv_bfloat16>(unsigned word) { return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)}; }
+__device__ __forceinline__ float2 pair_of<__nv_bfloat16>(unsigned word) {
+  return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+}
 
 template <typename T>
 __device__ __forceinline__ float product(const Words& a, const Words& b, float sum) {
@@ -102,7 +106,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) packed_matvec(const __grid_
   static_cast<T*>(p.y)[at] = from_float<T>(sum);
 }
 
-__global__ void __launch_bounds__(kThreads) pack_columns(const std::uint16_t* b, std::uint16_t* packed, std::int64_t k, std::int64_t n, std::int64_t row_tiles) {
+__global__ void __launch_bounds__(kThreads)
+    pack_columns(const std::uint16_t* b, std::uint16_t* packed, std::int64_t k, std::int64_t n, std::int64_t row_tiles) {
   __shared__ std::uint16_t tile[kTile][kTile + 2];
   const std::int64_t row0 = blockIdx.x % row_tiles * kTile, column0 = blockIdx.x / row_tiles * kTile;
   const int x = threadIdx.x % kTile;
@@ -136,8 +141,8 @@ void launch_packed_matvec(DType dtype, const PackedMatVec& p, const Start& start
 
 void launch_pack_columns(const void* b, void* packed, std::int64_t k, std::int64_t n, cudaStream_t stream) {
   const std::int64_t row_tiles = (k + kTile - 1) / kTile, column_tiles = (n + kTile - 1) / kTile;
-  pack_columns<<<grid_for(row_tiles * column_tiles, 1), kThreads, 0, stream>>>(static_cast<const std::uint16_t*>(b), static_cast<std::uint16_t*>(packed), k, n,
-                                                                               row_tiles);
+  pack_columns<<<grid_for(row_tiles * column_tiles, 1), kThreads, 0, stream>>>(static_cast<const std::uint16_t*>(b),
+                                                                               static_cast<std::uint16_t*>(packed), k, n, row_tiles);
 }
 
 }  // namespace tandem::cuda

@@ -16,12 +16,12 @@ Shape batch_of(const Shape& shape) { return shape.size() <= 2 ? Shape{} : Shape(
 
 Activation activation_of(const std::string& word) {
   constexpr std::array<std::pair<std::string_view, Activation>, 7> words = {{{"none", Activation::none},
-                                                                            {"gelu", Activation::gelu},
-                                                                            {"gelu_tanh", Activation::gelu_tanh},
-                                                                            {"silu", Activation::silu},
-                                                                            {"relu", Activation::relu},
-                                                                            {"tanh", Activation::tanh},
-                                                                            {"sigmoid", Activation::sigmoid}}};
+                                                                             {"gelu", Activation::gelu},
+                                                                             {"gelu_tanh", Activation::gelu_tanh},
+                                                                             {"silu", Activation::silu},
+                                                                             {"relu", Activation::relu},
+                                                                             {"tanh", Activation::tanh},
+                                                                             {"sigmoid", Activation::sigmoid}}};
   for (const auto& [name, activation] : words)
     if (name == word) return activation;
   fail(ErrorCode::internal, "there is no activation {}", word);

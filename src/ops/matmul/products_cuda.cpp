@@ -19,7 +19,8 @@ std::int64_t even_run(const std::vector<Offsets>& p) {
 // Whether each `length` of them are as far apart as the first two are.
 bool all_even(const std::vector<Offsets>& p, std::int64_t length) {
   for (std::size_t i = 1; i < p.size(); ++i)
-    if (i % static_cast<std::size_t>(length) != 0 && (p[i].a - p[i - 1].a != p[1].a - p[0].a || p[i].b - p[i - 1].b != p[1].b - p[0].b)) return false;
+    if (i % static_cast<std::size_t>(length) != 0 && (p[i].a - p[i - 1].a != p[1].a - p[0].a || p[i].b - p[i - 1].b != p[1].b - p[0].b))
+      return false;
   return true;
 }
 

@@ -140,8 +140,9 @@ std::vector<Value*> import_rms_norm(const ForeignNode& node, GraphBuilder& build
 
 }  // namespace
 
-const OpDef AddLayerNorm = Norm<true, true>::define(
-    "AddLayerNorm", "Layer normalization of the sum of x, a residual and an optional offset, with scale and optional bias; results: the norm, and the sum.");
+const OpDef AddLayerNorm = Norm<true, true>::define("AddLayerNorm",
+                                                    "Layer normalization of the sum of x, a residual and an optional offset, with scale "
+                                                    "and optional bias; results: the norm, and the sum.");
 const OpDef AddRmsNorm = Norm<false, true>::define(
     "AddRmsNorm", "RMS normalization of the sum of x, a residual and an optional offset, with scale; results: the norm, and the sum.");
 const OpDef LayerNorm =

@@ -18,9 +18,9 @@ struct NormRows {
   const std::byte* residual;  // null: x is normalized as it is
   const std::byte* offset;    // [length], added to every row of x; null: none
   const std::byte* scale;
-  const std::byte* bias;      // null: none
+  const std::byte* bias;  // null: none
   std::byte* y;
-  std::byte* sum;             // x + offset + residual
+  std::byte* sum;  // x + offset + residual
   std::int64_t length;
   float epsilon;
   bool centers;
@@ -46,7 +46,9 @@ void normalize_row(const NormRows& rows, std::int64_t row) {
   const F32 d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const std::int64_t n = rows.length;
-  const auto line = [&](auto* base) { return reinterpret_cast<std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(base)>>, const T, T>*>(base) + row * n; };
+  const auto line = [&](auto* base) {
+    return reinterpret_cast<std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(base)>>, const T, T>*>(base) + row * n;
+  };
   const T* x = line(rows.x);
   V32 total = hn::Zero(d);
   if (rows.residual) {
@@ -78,8 +80,7 @@ void normalize_row(const NormRows& rows, std::int64_t row) {
   T* y = line(rows.y);
   each_vector(n, lanes, [&](std::int64_t i, std::size_t part) {
     const V32 v = hn::Mul(hn::Sub(at(i, part), center), factor);
-    if (part == 0)
-      return store(d, hn::MulAdd(v, load(d, scale + i), bias ? load(d, bias + i) : hn::Zero(d)), y + i);
+    if (part == 0) return store(d, hn::MulAdd(v, load(d, scale + i), bias ? load(d, bias + i) : hn::Zero(d)), y + i);
     const V32 shift = bias ? load_part(d, bias + i, part) : hn::Zero(d);
     store_part(d, hn::MulAdd(v, load_part(d, scale + i, part), shift), y + i, part);
   });
@@ -125,7 +126,9 @@ class Norm final : public PreparedKernel {
                            .centers = kind_.centers,
                            .type = dtype_};
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(length_, 1));
-    args.pool().split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(normalize_rows)(rows, begin, end); });
+    args.pool().split(rows_, grain, [&](std::int64_t begin, std::int64_t end, int) {
+      HWY_DYNAMIC_DISPATCH(normalize_rows)(rows, begin, end);
+    });
   }
 
  private:

@@ -18,7 +18,7 @@ struct NormRows {
   void* sum;             // x + offset + residual, rounded to the type; the norm sees it so
   std::int64_t rows, length;
   float epsilon;
-  bool centers;          // LayerNorm, not RmsNorm
+  bool centers;  // LayerNorm, not RmsNorm
   DType type;
 };
 

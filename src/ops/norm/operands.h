@@ -25,7 +25,8 @@ inline std::optional<std::string> norm_refusal(const OpCall& call) {
   const int axis = normalize_axis(call.attributes.integer("axis"), x.rank());
   const std::vector<Dim> normalized(x.dims.begin() + axis, x.dims.end());
   for (std::size_t i = norm_operands(call).scale(); i < call.operands.size(); ++i)
-    if (call.has_operand(i) && call.operand(i).dims != normalized) return "scale, bias or offset is not shaped as the normalized dimensions";
+    if (call.has_operand(i) && call.operand(i).dims != normalized)
+      return "scale, bias or offset is not shaped as the normalized dimensions";
   return std::nullopt;
 }
 

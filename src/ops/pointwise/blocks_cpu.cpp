@@ -74,9 +74,11 @@ bool is_block_type(DType type) {
 void run_ints(Function function, const std::int64_t* const* x, std::int64_t* y, std::int64_t count) {
   // The frequent ones as loops that vectorise.
   if (function == Function::Add)
-    for (std::int64_t i = 0; i < count; ++i) y[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(x[0][i]) + static_cast<std::uint64_t>(x[1][i]));
+    for (std::int64_t i = 0; i < count; ++i)
+      y[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(x[0][i]) + static_cast<std::uint64_t>(x[1][i]));
   else if (function == Function::Mul)
-    for (std::int64_t i = 0; i < count; ++i) y[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(x[0][i]) * static_cast<std::uint64_t>(x[1][i]));
+    for (std::int64_t i = 0; i < count; ++i)
+      y[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(x[0][i]) * static_cast<std::uint64_t>(x[1][i]));
   else {
     const auto n = static_cast<std::size_t>(arity(function));
     std::array<std::int64_t, 3> in{};

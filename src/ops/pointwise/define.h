@@ -29,10 +29,8 @@ inline constexpr Takes kAnything{[](DType) { return true; }, "any type"};
 
 template <auto F>
 auto formula(const Attributes& attributes) {
-  if constexpr (std::is_invocable_v<decltype(F), const Attributes&>)
-    return F(attributes);
-  else
-    return F;
+  if constexpr (std::is_invocable_v<decltype(F), const Attributes&>) return F(attributes);
+  else return F;
 }
 
 // A formula that gives integers for integers runs on them without passing through double.
@@ -62,10 +60,8 @@ std::vector<Tensor> evaluate_binary(const OpCall& call, std::span<const Tensor> 
   const auto f = formula<F>(call.attributes);
   const bool floats = is_float(in[0].dtype());
   for_each_offset<2>(shape, {strides_over(in[0].shape(), shape), strides_over(in[1].shape(), shape)}, [&](std::int64_t i, const auto& at) {
-    if (floats)
-      store_element(out.dtype(), data, i, f(in[0].at(at[0]), in[1].at(at[1])));
-    else
-      store_int(out.dtype(), data, i, f(in[0].int_at(at[0]), in[1].int_at(at[1])));
+    if (floats) store_element(out.dtype(), data, i, f(in[0].at(at[0]), in[1].at(at[1])));
+    else store_int(out.dtype(), data, i, f(in[0].int_at(at[0]), in[1].int_at(at[1])));
   });
   return {out};
 }

@@ -73,7 +73,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
       for (std::size_t a = 0; a < s.arguments.size(); ++a) {
         const Argument& argument = s.arguments[a];
         const auto index = static_cast<std::size_t>(argument.index);
-        if (argument.kind == Argument::Kind::number) x[a] = {argument.number, static_cast<std::int64_t>(is_float(value) ? 0 : argument.number)};
+        if (argument.kind == Argument::Kind::number)
+          x[a] = {argument.number, static_cast<std::int64_t>(is_float(value) ? 0 : argument.number)};
         if (argument.kind == Argument::Kind::temporary) x[a] = temporaries[index];
         if (argument.kind != Argument::Kind::operand) continue;
         std::int64_t at = 0;
@@ -95,7 +96,11 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 const OpDef Pointwise = {
     .name = "Pointwise",
     .doc = "A chain of element-wise functions of broadcast operands, such as t0=Add(a0,a1);Gelu(t0).",
-    .fields = {{"program", FieldKind::text, std::string("Abs(a0)"), {}, "statements separated by ';', operands a0, a1, …; src/ops/pointwise/program.h"}},
+    .fields = {{"program",
+                FieldKind::text,
+                std::string("Abs(a0)"),
+                {},
+                "statements separated by ';', operands a0, a1, …; src/ops/pointwise/program.h"}},
     .operands = {{"operands", "a0, a1, …"}},
     .min_operands = 1,
     .max_operands = -1,

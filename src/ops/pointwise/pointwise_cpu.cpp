@@ -128,7 +128,8 @@ class PointwiseKernel final : public PreparedKernel {
         if (a.kind == Argument::Kind::temporary) last[static_cast<std::size_t>(a.index)] = i;
     for (std::size_t i = 0; i < types.size(); ++i) {
       const Statement& s = program.statements[i];
-      Step step{.function = s.function, .value = program.number_type(i, operands, types), .result = types[i], .arguments = s.arguments.size()};
+      Step step{
+          .function = s.function, .value = program.number_type(i, operands, types), .result = types[i], .arguments = s.arguments.size()};
       if (free.empty()) free.push_back(slots_++);
       step.out = slot[i] = free.back();
       free.pop_back();
@@ -199,7 +200,8 @@ std::optional<std::string> refuse(const OpCall& call) {
   std::vector<DType> types = program->types(operands);
   std::size_t slots = operands.size() + types.size();
   for (const Statement& s : program->statements)
-    slots += static_cast<std::size_t>(std::ranges::count_if(s.arguments, [](const Argument& a) { return a.kind == Argument::Kind::number; }));
+    slots +=
+        static_cast<std::size_t>(std::ranges::count_if(s.arguments, [](const Argument& a) { return a.kind == Argument::Kind::number; }));
   types.insert(types.end(), operands.begin(), operands.end());
   for (const DType type : types)
     if (!is_block_type(type)) return fmt::format("blocks hold no {}", to_string(type));

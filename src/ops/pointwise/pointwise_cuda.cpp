@@ -28,7 +28,9 @@ struct Viewed {
   std::vector<Source> sources;
 };
 
-std::string text_of(const PointwiseView& view) { return pointwise_conversions() + pointwise_prelude() + pointwise_kernel(view.form, kName); }
+std::string text_of(const PointwiseView& view) {
+  return pointwise_conversions() + pointwise_prelude() + pointwise_kernel(view.form, kName);
+}
 
 class CudaPointwise final : public PreparedKernel {
  public:
@@ -49,8 +51,11 @@ class CudaPointwise final : public PreparedKernel {
     p.fault = cuda::fault_word_of(args.stream, cuda::FaultKind::division);
     p.aligned = aligned ? 1 : 0;
     void* parameters[] = {&p};
-    const auto start = [&](const cudaLaunchConfig_t* configuration) { return cudaLaunchKernelExC(configuration, reinterpret_cast<const void*>(kernel_), parameters); };
-    cuda::check(cuda::with_configuration(cuda::start_of(args), dim3(view_.blocks), dim3(kPointwiseThreads), 0, start), "a pointwise kernel");
+    const auto start = [&](const cudaLaunchConfig_t* configuration) {
+      return cudaLaunchKernelExC(configuration, reinterpret_cast<const void*>(kernel_), parameters);
+    };
+    cuda::check(cuda::with_configuration(cuda::start_of(args), dim3(view_.blocks), dim3(kPointwiseThreads), 0, start),
+                "a pointwise kernel");
   }
 
  private:

@@ -90,7 +90,7 @@ bool is_16_bit_float(DType type) { return type == DType::f16 || type == DType::b
 
 // Those that the prelude has a second time, exact enough for 16 bits.
 bool has_quick(Function function) {
-  constexpr Function kQuick[] = {Function::Div,  Function::Exp,      Function::Gelu, Function::GeluTanh, Function::HardSwish,
+  constexpr Function kQuick[] = {Function::Div,        Function::Exp,     Function::Gelu, Function::GeluTanh, Function::HardSwish,
                                  Function::Reciprocal, Function::Sigmoid, Function::Silu, Function::Sqrt,     Function::Tanh};
   return std::ranges::find(kQuick, function) != std::end(kQuick);
 }
@@ -126,7 +126,8 @@ class Writer {
     line("  {} y;", pack(f_.result));
     line("#pragma unroll");
     line("  for (int j = 0; j < {}; ++j) {{", f_.vector);
-    for (std::size_t n = 0; n < f_.dtypes.size(); ++n) line("    const {} a{} = {};", computed(f_.dtypes[n]), n, loaded(f_.dtypes[n], element(n)));
+    for (std::size_t n = 0; n < f_.dtypes.size(); ++n)
+      line("    const {} a{} = {};", computed(f_.dtypes[n]), n, loaded(f_.dtypes[n], element(n)));
     for (std::size_t n = 0; n < types_.size(); ++n) line("    const {} t{} = {};", computed(types_[n]), n, statement(n));
     line("    y.at[j] = {};", stored_as(f_.result, fmt::format("t{}", types_.size() - 1)));
     line("  }}");
@@ -157,7 +158,11 @@ class Writer {
     }
     for (int d = f_.dims; d-- > 0;) {
       if (d == 0) line("  index = outer;");
-      else line("  index = outer; outer = divide_index(outer, p.extents[{0}], p.multipliers[{0}], p.shifts[{0}]); index -= outer * (Index)p.extents[{0}];", d);
+      else
+        line(
+            "  index = outer; outer = divide_index(outer, p.extents[{0}], p.multipliers[{0}], p.shifts[{0}]); index -= outer * "
+            "(Index)p.extents[{0}];",
+            d);
       for (std::size_t n = 0; n < f_.ways.size(); ++n)
         if (has_place(n)) line("  o{} += (i64)index * p.strides[{}][{}];", n, n, d);
     }

@@ -27,19 +27,19 @@ struct PointwiseForm {
   std::vector<DType> dtypes;  // of operands
   std::vector<Way> ways;
   DType result = DType::f32;
-  int vector = 1;             // elements a thread makes: 1, 2, 4 or 8
-  int dims = 0;               // outer dimensions that places depend on
-  bool wide = false;          // whether indices take 64 bits
+  int vector = 1;     // elements a thread makes: 1, 2, 4 or 8
+  int dims = 0;       // outer dimensions that places depend on
+  bool wide = false;  // whether indices take 64 bits
 };
 
 // The kernel's one argument.
 struct PointwiseArgs {
   const void* in[kMostOperands];
   void* out;
-  void* fault;                   // a Fault: division of an integer by zero
-  std::uint64_t count, vectors;  // elements of the result, and threads that make them
-  std::uint64_t inner;           // vectors along the innermost dimension
-  std::uint64_t extents[kMostDims];               // of the outer dimensions, outermost first
+  void* fault;                                         // a Fault: division of an integer by zero
+  std::uint64_t count, vectors;                        // elements of the result, and threads that make them
+  std::uint64_t inner;                                 // vectors along the innermost dimension
+  std::uint64_t extents[kMostDims];                    // of the outer dimensions, outermost first
   std::int64_t strides[kMostOperands][kMostDims + 1];  // of operands in elements; last: along the innermost dimension
   // i / extent = (umulhi(i, multiplier) + i) >> shift for i < 2^31: of the innermost and of the outer dimensions.
   std::uint32_t inner_multiplier, inner_shift, multipliers[kMostDims], shifts[kMostDims];

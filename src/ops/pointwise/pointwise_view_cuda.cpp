@@ -57,7 +57,9 @@ int vector_of(const PointwiseForm& form, const Walk& w) {
     if (!placed) return true;
     if (w.extents.back() % vector != 0) return false;
     for (std::size_t n = 0; n < form.ways.size(); ++n)
-      if (form.ways[n] == Way::rows && std::any_of(w.strides[n].begin(), w.strides[n].end() - 1, [&](std::int64_t s) { return s % vector != 0; })) return false;
+      if (form.ways[n] == Way::rows &&
+          std::any_of(w.strides[n].begin(), w.strides[n].end() - 1, [&](std::int64_t s) { return s % vector != 0; }))
+        return false;
     return true;
   };
   while (!fits()) vector /= 2;
@@ -67,12 +69,15 @@ int vector_of(const PointwiseForm& form, const Walk& w) {
 void set_divisor(std::int64_t extent, std::uint32_t& multiplier, std::uint32_t& shift) {
   shift = 0;
   while ((std::int64_t{1} << shift) < extent) ++shift;
-  multiplier = static_cast<std::uint32_t>(((std::uint64_t{1} << 32) * ((std::uint64_t{1} << shift) - static_cast<std::uint64_t>(extent))) / static_cast<std::uint64_t>(extent) + 1);
+  multiplier = static_cast<std::uint32_t>(((std::uint64_t{1} << 32) * ((std::uint64_t{1} << shift) - static_cast<std::uint64_t>(extent))) /
+                                              static_cast<std::uint64_t>(extent) +
+                                          1);
 }
 
 }  // namespace
 
-PointwiseView pointwise_view(Program program, std::vector<DType> dtypes, const std::vector<Shape>& strides, DType result, const Shape& shape) {
+PointwiseView pointwise_view(Program program, std::vector<DType> dtypes, const std::vector<Shape>& strides, DType result,
+                             const Shape& shape) {
   PointwiseView view{.form = {.program = std::move(program), .dtypes = std::move(dtypes), .result = result}};
   const std::int64_t count = element_count(shape);
   if (count == 0) return view;
@@ -98,7 +103,8 @@ PointwiseView pointwise_view(Program program, std::vector<DType> dtypes, const s
     for (std::size_t d = 0; d < w.extents.size(); ++d) args.strides[n][d + 1 == w.extents.size() ? kMostDims : d] = w.strides[n][d];
 
   const auto blocks = ceil_divide(static_cast<std::int64_t>(args.vectors), kPointwiseThreads);
-  if (blocks > std::numeric_limits<std::int32_t>::max()) fail(ErrorCode::unsupported, "{} elements are more than one kernel can be given", count);
+  if (blocks > std::numeric_limits<std::int32_t>::max())
+    fail(ErrorCode::unsupported, "{} elements are more than one kernel can be given", count);
   view.blocks = static_cast<unsigned>(blocks);
   const auto pack = [&](DType type) { return std::min<std::size_t>(16, static_cast<std::size_t>(form.vector) * bytes(type, 1)); };
   for (std::size_t n = 0; n < form.ways.size(); ++n) view.alignments.push_back(is_moved(form.ways[n]) ? pack(form.dtypes[n]) : 1);

@@ -16,6 +16,7 @@ struct PointwiseView {
 };
 
 // `strides`: of each operand over the dimensions of `shape`, the result's.
-PointwiseView pointwise_view(Program program, std::vector<DType> dtypes, const std::vector<Shape>& strides, DType result, const Shape& shape);
+PointwiseView pointwise_view(Program program, std::vector<DType> dtypes, const std::vector<Shape>& strides, DType result,
+                             const Shape& shape);
 
 }  // namespace tandem::pointwise

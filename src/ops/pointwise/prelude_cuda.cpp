@@ -158,9 +158,10 @@ TEST(Not, T x) { return x == 0; }
 template <typename T> __device__ __forceinline__ T Where(bool condition, T a, T b) { return condition ? a : b; }
 )";
 
-// For programs whose numbers all are 16-bit floats: within a tenth of a unit of those, special values as above; a number below 2^-126 on the
-// way may be taken for zero. CoarseTanh is for bf16, where 2^-11 is an eighth of a unit. The coefficients are least relative errors: tanh x = x p(x²) / q(x²) within 4e-6 up to 5.5, and the normal
-// distribution's tail = t p(t) exp(−x²/2) within 5e-6, t = 1 / (1 + 0.31 |x|).
+// For programs whose numbers all are 16-bit floats: within a tenth of a unit of those, special values as above; a number below 2^-126 on
+// the way may be taken for zero. CoarseTanh is for bf16, where 2^-11 is an eighth of a unit. The coefficients are least relative errors:
+// tanh x = x p(x²) / q(x²) within 4e-6 up to 5.5, and the normal distribution's tail = t p(t) exp(−x²/2) within 5e-6, t = 1 / (1 + 0.31
+// |x|).
 constexpr const char* kQuick = R"(
 #define QUICK(name, ...) __device__ __forceinline__ float Quick##name(__VA_ARGS__)
 QUICK(Div, float a, float b) { return near_quotient(a, b); }

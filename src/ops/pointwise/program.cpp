@@ -158,8 +158,10 @@ std::vector<DType> Program::types(std::span<const DType> operands) const {
       if (a.kind == Argument::Kind::temporary) have = types[static_cast<std::size_t>(a.index)];
       const DType want = kind == Kind::where && j == 0 ? DType::boolean : value;
       const bool whole = a.kind != Argument::Kind::number || is_float(have) || std::trunc(a.number) == a.number;
-      if (have != want || !whole || (want == value && !fits(kind, have)) || (kind == Kind::where && j == 0 && a.kind == Argument::Kind::number))
-        fail(ErrorCode::invalid_model, "statement {}: {} cannot take {} as argument {}", i, pointwise::to_string(s.function), tandem::to_string(have), j);
+      if (have != want || !whole || (want == value && !fits(kind, have)) ||
+          (kind == Kind::where && j == 0 && a.kind == Argument::Kind::number))
+        fail(ErrorCode::invalid_model, "statement {}: {} cannot take {} as argument {}", i, pointwise::to_string(s.function),
+             tandem::to_string(have), j);
     }
     const bool boolean = kind == Kind::test || kind == Kind::compare || kind == Kind::logic;
     types.push_back(boolean ? DType::boolean : kind == Kind::cast ? s.to : value);

@@ -32,7 +32,7 @@ int arity(Function function);
 struct Argument {
   enum class Kind : std::uint8_t { operand, temporary, number };
   Kind kind = Kind::operand;
-  int index = 0;      // of the operand or temporary
+  int index = 0;  // of the operand or temporary
   double number = 0;
   static Argument operand(int index) { return {Kind::operand, index, 0}; }
   static Argument temporary(int index) { return {Kind::temporary, index, 0}; }

@@ -52,7 +52,9 @@ void pow_block(const float* const* x, float* y, std::int64_t count) {
 }
 
 template <typename M>
-HWY_INLINE V32 truth(F32 d, M mask) { return hn::IfThenElseZero(mask, hn::Set(d, 1.0f)); }
+HWY_INLINE V32 truth(F32 d, M mask) {
+  return hn::IfThenElseZero(mask, hn::Set(d, 1.0f));
+}
 HWY_INLINE auto holds(F32 d, V32 v) { return hn::Ne(v, hn::Zero(d)); }
 // NaN if either is.
 HWY_INLINE V32 larger(V32 a, V32 b) { return hn::IfThenElse(hn::Or(hn::IsNaN(a), hn::Gt(a, b)), a, b); }

@@ -103,13 +103,16 @@ const OpDef HardSigmoid = with_fields(
         return scalar::larger(0.0, scalar::smaller(1.0, alpha * x + beta));
       };
     }>("HardSigmoid", "y = max(0, min(1, alpha·x + beta))."),
-    {{"alpha", FieldKind::real, 0.2, {}, "slope"}, {"beta", FieldKind::real, 0.5, {}, "value at 0"}}, [](const ForeignNode& n, GraphBuilder& b) {
+    {{"alpha", FieldKind::real, 0.2, {}, "slope"}, {"beta", FieldKind::real, 0.5, {}, "value at 0"}},
+    [](const ForeignNode& n, GraphBuilder& b) {
       return std::vector{b.add("HardSigmoid", {n.required(0)}, {{"alpha", n.real("alpha", 0.2)}, {"beta", n.real("beta", 0.5)}})};
     });
 const OpDef HardSwish = unary<[](double x) { return x * scalar::larger(0.0, scalar::smaller(1.0, x / 6 + 0.5)); }>(
     "HardSwish", "y = x·max(0, min(1, x/6 + 1/2)).");
-const OpDef IsInf = with_fields(unary<infinite, kFloats, true>("IsInf", "y = whether x is infinite, of a sign that is asked for."),
-                                {{"negative", FieldKind::boolean, true, {}, "whether −∞ counts"}, {"positive", FieldKind::boolean, true, {}, "whether +∞ counts"}}, import_is_inf);
+const OpDef IsInf = with_fields(
+    unary<infinite, kFloats, true>("IsInf", "y = whether x is infinite, of a sign that is asked for."),
+    {{"negative", FieldKind::boolean, true, {}, "whether −∞ counts"}, {"positive", FieldKind::boolean, true, {}, "whether +∞ counts"}},
+    import_is_inf);
 const OpDef IsNaN = unary<[](double x) { return std::isnan(x); }, kFloats, true>("IsNaN", "y = whether x is not a number.");
 const OpDef LeakyRelu =
     with_fields(unary<[](const Attributes& a) { return [alpha = a.real("alpha")](double x) { return x < 0 ? alpha * x : x; }; }>(

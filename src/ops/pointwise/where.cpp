@@ -21,10 +21,8 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   for (std::size_t n = 0; n < 3; ++n) strides[n] = strides_over(in[n].shape(), shape);
   for_each_offset<3>(shape, strides, [&](std::int64_t i, const auto& at) {
     const std::size_t chosen = in[0].int_at(at[0]) != 0 ? 1 : 2;
-    if (is_float(out.dtype()))
-      store_element(out.dtype(), data, i, in[chosen].at(at[chosen]));
-    else
-      store_int(out.dtype(), data, i, in[chosen].int_at(at[chosen]));
+    if (is_float(out.dtype())) store_element(out.dtype(), data, i, in[chosen].at(at[chosen]));
+    else store_int(out.dtype(), data, i, in[chosen].int_at(at[chosen]));
   });
   return {out};
 }

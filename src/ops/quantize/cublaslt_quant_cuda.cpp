@@ -62,7 +62,8 @@ class TransposedCodes final : public Packed {
 class CublasLtQuantMatMul final : public PreparedKernel {
  public:
   explicit CublasLtQuantMatMul(const PrepareArgs& args)
-      : p_(dequant_problem(args.call)), b_data_(static_cast<const TransposedCodes&>(*args.packed).data()),
+      : p_(dequant_problem(args.call)),
+        b_data_(static_cast<const TransposedCodes&>(*args.packed).data()),
         sums_(is_integer(p_.a) ? DType::i32 : DType::f32) {
     const auto& device = static_cast<const CudaDevice&>(*args.device);
     handle_ = cublaslt_handle(device.ordinal());

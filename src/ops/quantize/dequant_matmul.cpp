@@ -87,8 +87,9 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 
 const OpDef DequantMatMul = {
     .name = "DequantMatMul",
-    .doc = "y[…,m,n] = activation(Σₖ a[…,m,k]·(b[k,n] - zero_point)·scale + bias[n]) + residual[…,m,n], b being quantised; "
-           "made by a pass from DequantizeLinear and MatMul.",
+    .doc =
+        "y[…,m,n] = activation(Σₖ a[…,m,k]·(b[k,n] - zero_point)·scale + bias[n]) + residual[…,m,n], b being quantised; "
+        "made by a pass from DequantizeLinear and MatMul.",
     .fields = {{"activation",
                 FieldKind::text,
                 std::string("none"),

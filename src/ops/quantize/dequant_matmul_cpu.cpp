@@ -1,5 +1,5 @@
-// DequantMatMul and QuantMatMul on CPUs, by strips of columns: for few rows b is dequantised in registers, for more a strip of it at a time in
-// the cache.
+// DequantMatMul and QuantMatMul on CPUs, by strips of columns: for few rows b is dequantised in registers, for more a strip of it at a time
+// in the cache.
 #include <algorithm>
 #include <cstring>
 

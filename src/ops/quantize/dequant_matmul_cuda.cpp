@@ -1,5 +1,5 @@
-// DequantMatMul on GPUs: few rows stream the codes and dequantise in registers; for many the matrix is dequantised into memory and multiplied
-// by whatever multiplies such matrices best.
+// DequantMatMul on GPUs: few rows stream the codes and dequantise in registers; for many the matrix is dequantised into memory and
+// multiplied by whatever multiplies such matrices best.
 #include <algorithm>
 
 #include "core/check.h"

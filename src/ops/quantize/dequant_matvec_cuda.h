@@ -14,9 +14,9 @@ inline constexpr std::int64_t kDequantWarps = 8;  // of a block; each reads rows
 
 // c = activation(a·((b - zero)·scale) + bias) + residual with a [m,k] of f16, bf16 or f32, b [k,n] of codes of 4 or 8 bits,
 // m ≤ kDequantRows; rows of b and b itself begin at multiples of 16 bytes. The scale of row i and column j is
-// (i / block)·scale_row + j·scale_column; zero points, which may be null, lie alike. `splits` blocks share the k of one column block, `depth`
-// each, a multiple of kDequantWarps, and meet in `partials` [splits, m, n] and the zeroed words `arrived`, one per column block, which
-// are zero again afterwards.
+// (i / block)·scale_row + j·scale_column; zero points, which may be null, lie alike. `splits` blocks share the k of one column block,
+// `depth` each, a multiple of kDequantWarps, and meet in `partials` [splits, m, n] and the zeroed words `arrived`, one per column block,
+// which are zero again afterwards.
 struct DequantMatVec {
   const void *a, *b, *scale, *zero, *bias, *residual;  // bias and residual may be null
   void* c;

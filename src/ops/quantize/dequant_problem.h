@@ -15,9 +15,9 @@ struct DequantProblem {
   DType type = DType::f32, b = DType::i8, scale = DType::f32;  // of bias, residual and result; of b and zero points; of scales
   DType a = DType::f32, scale_a = DType::f32;                  // of a, which is `type` unless a is quantised too; of its one scale
   std::int64_t m = 0, k = 0, n = 0;
-  std::int64_t block = 1;                          // rows of b that share scales
-  std::int64_t scale_row = 0, scale_column = 0;    // scale of block i and column j: i·scale_row + j·scale_column
-  bool both = false;  // a is quantised too
+  std::int64_t block = 1;                        // rows of b that share scales
+  std::int64_t scale_row = 0, scale_column = 0;  // scale of block i and column j: i·scale_row + j·scale_column
+  bool both = false;                             // a is quantised too
   bool zero = false, bias = false, residual = false;
   Activation activation = Activation::none;
 

@@ -70,8 +70,9 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
 
 const OpDef QuantMatMul = {
     .name = "QuantMatMul",
-    .doc = "y[…,m,n] = activation(Σₖ a[…,m,k]·b[k,n]·a_scale·scale[n] + bias[n]) + residual[…,m,n], a and b being quantised, both i8 or "
-           "both 8-bit floats; made by a pass from DequantizeLinear and MatMul.",
+    .doc =
+        "y[…,m,n] = activation(Σₖ a[…,m,k]·b[k,n]·a_scale·scale[n] + bias[n]) + residual[…,m,n], a and b being quantised, both i8 or "
+        "both 8-bit floats; made by a pass from DequantizeLinear and MatMul.",
     .fields = {{"activation",
                 FieldKind::text,
                 std::string("none"),

@@ -51,8 +51,7 @@ void launch_finish_of(const CodeSums& f, cudaStream_t stream) {
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % alignof(Vector<T, kWide>) == 0; };
   if (aligned(f.bias) && aligned(f.residual) && aligned(f.y))
     finish_codes<S, T, kWide><<<grid_for(f.count / kWide, kThreads), kThreads, 0, stream>>>(f);
-  else
-    finish_codes<S, T, 1><<<grid_for(f.count, kThreads), kThreads, 0, stream>>>(f);
+  else finish_codes<S, T, 1><<<grid_for(f.count, kThreads), kThreads, 0, stream>>>(f);
 }
 
 }  // namespace

@@ -136,10 +136,12 @@ constexpr std::string_view kScale = "one, one per index of the axis, or one per 
 
 const OpDef QuantizeLinear = {
     .name = "QuantizeLinear",
-    .doc = "y = saturate(round(x / scale) + zero_point): the quotient rounded in the scale's dtype, then to nearest even; NaN counts as 0. "
-           "For 8-bit floats y = x / scale rounded to them, NaN kept.",
-    .fields = with({{"to", FieldKind::dtype, DType::u8, {}, "dtype of the result"},
-                    {"saturate", FieldKind::boolean, true, {}, "of 8-bit floats: the largest number for what is larger, not infinity or NaN"}}),
+    .doc =
+        "y = saturate(round(x / scale) + zero_point): the quotient rounded in the scale's dtype, then to nearest even; NaN counts as 0. "
+        "For 8-bit floats y = x / scale rounded to them, NaN kept.",
+    .fields =
+        with({{"to", FieldKind::dtype, DType::u8, {}, "dtype of the result"},
+              {"saturate", FieldKind::boolean, true, {}, "of 8-bit floats: the largest number for what is larger, not infinity or NaN"}}),
     .operands = {{"x"}, {"scale", kScale}, {"zero_point", kZero}},
     .min_operands = 2,
     .max_operands = 3,

@@ -70,8 +70,11 @@ HWY_EXPORT(scale_run);
 class Quantizing : public PreparedKernel {
  public:
   explicit Quantizing(const OpCall& call)
-      : from_(call.operand(kQuantizeX).dtype), to_(call.results.at(0).dtype), scale_(call.operand(kQuantizeScale).dtype),
-        zero_(call.has_operand(kQuantizeZero)), runs_(call) {}
+      : from_(call.operand(kQuantizeX).dtype),
+        to_(call.results.at(0).dtype),
+        scale_(call.operand(kQuantizeScale).dtype),
+        zero_(call.has_operand(kQuantizeZero)),
+        runs_(call) {}
 
   void run(const RunArgs& args) const override {
     const std::int64_t pieces = runs_.pieces();

@@ -20,8 +20,8 @@ void check_block_scales(const Type& x, const Type& scale, std::int64_t axis, std
   bool fits = scale.rank() == x.rank();
   for (std::size_t i = 0; fits && i < expected.size(); ++i) fits = may_be_equal(scale.dims[i], expected[i]);
   if (!fits)
-    fail(ErrorCode::invalid_model, "scales {} do not fit {} in blocks of {} along axis {}: expected {}", scale.to_string(), x.to_string(), block,
-         axis, to_string(expected));
+    fail(ErrorCode::invalid_model, "scales {} do not fit {} in blocks of {} along axis {}: expected {}", scale.to_string(), x.to_string(),
+         block, axis, to_string(expected));
 }
 
 }  // namespace

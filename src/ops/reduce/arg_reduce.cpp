@@ -14,10 +14,8 @@ std::vector<Type> infer(const OpCall& call) {
   Type y{DType::i64, call.operand(0).dims};
   const int axis = axis_of(call);
   if (y.dims[static_cast<std::size_t>(axis)] == Dim(0)) fail(ErrorCode::invalid_model, "axis {} has no element to point at", axis);
-  if (call.attributes.boolean("keepdims"))
-    y.dims[static_cast<std::size_t>(axis)] = 1;
-  else
-    y.dims.erase(y.dims.begin() + axis);
+  if (call.attributes.boolean("keepdims")) y.dims[static_cast<std::size_t>(axis)] = 1;
+  else y.dims.erase(y.dims.begin() + axis);
   return {y};
 }
 
@@ -28,10 +26,8 @@ ShardingRule rule(const OpCall& call) {
   for (int d = 0; d < call.operand(0).rank(); ++d) {
     const int factor = rule.add(call.operand(0).dims[static_cast<std::size_t>(d)], d == axis ? Role::whole : Role::parallel);
     rule.operands[0].push_back({factor});
-    if (d != axis)
-      rule.results[0].push_back({factor});
-    else if (call.attributes.boolean("keepdims"))
-      rule.results[0].emplace_back();
+    if (d != axis) rule.results[0].push_back({factor});
+    else if (call.attributes.boolean("keepdims")) rule.results[0].emplace_back();
   }
   return rule;
 }

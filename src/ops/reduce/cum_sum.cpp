@@ -44,10 +44,8 @@ void accumulate(const OpCall& call, const Tensor& x, Tensor& y) {
 
 std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
   Tensor y(in[0].dtype(), in[0].shape());
-  if (is_float(y.dtype()))
-    accumulate<double>(call, in[0], y);
-  else
-    accumulate<std::int64_t>(call, in[0], y);
+  if (is_float(y.dtype())) accumulate<double>(call, in[0], y);
+  else accumulate<std::int64_t>(call, in[0], y);
   return {y};
 }
 

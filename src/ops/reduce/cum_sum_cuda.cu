@@ -120,7 +120,8 @@ void launch(const CumSumView& v, const void* from, void* to, cudaStream_t stream
 void launch_cum_sum(const CumSumView& view, const void* x, void* y, cudaStream_t stream) {
   if (view.lines == 0 || view.extent == 0) return;
   if (view.dtype == DType::f64) return launch<double>(view, x, y, stream);
-  if (is_kernel_float(view.dtype)) return with_float_type(view.dtype, [&](auto tag) { launch<typename decltype(tag)::type>(view, x, y, stream); });
+  if (is_kernel_float(view.dtype))
+    return with_float_type(view.dtype, [&](auto tag) { launch<typename decltype(tag)::type>(view, x, y, stream); });
   with_integer_type(view.dtype, [&](auto tag) { launch<typename decltype(tag)::type>(view, x, y, stream); });
 }
 

@@ -8,7 +8,8 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr std::int64_t kBlocks = 1056;  // eight for each multiprocessor of an H200; a number of its own, so that results do not depend on the GPU
+constexpr std::int64_t kBlocks =
+    1056;  // eight for each multiprocessor of an H200; a number of its own, so that results do not depend on the GPU
 constexpr std::int64_t kMostSplits = 1024, kLoadsAtOnce = 4, kMostLoads = 32;
 
 struct Axis {
@@ -33,7 +34,8 @@ std::int64_t count(const std::vector<Axis>& axes, bool lost) {
   std::int64_t all = 1;
   for (const Axis& a : axes)
     if (a.lost == lost) all *= a.extent;
-  if (all > kMostItems) fail(ErrorCode::unsupported, "{} {} are more than one kernel counts", all, lost ? "elements of one result" : "results");
+  if (all > kMostItems)
+    fail(ErrorCode::unsupported, "{} {} are more than one kernel counts", all, lost ? "elements of one result" : "results");
   return all;
 }
 
@@ -49,17 +51,20 @@ std::int64_t ceil_of(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 void share_rows(ReducePlan& plan) {
   const std::int64_t items = plan.items, outputs = plan.outputs;
   const auto is_small = [&](std::int64_t team) {
-    return (team < 32 && team * kLoadsAtOnce < items) || team * kMostLoads < items || (team < items && 2 * outputs * team < kBlocks * kReduceThreads);
+    return (team < 32 && team * kLoadsAtOnce < items) || team * kMostLoads < items ||
+           (team < items && 2 * outputs * team < kBlocks * kReduceThreads);
   };
   while (plan.team < kReduceThreads && is_small(plan.team)) plan.team *= 2;
   if (plan.team == kReduceThreads && outputs < kBlocks)
-    plan.splits = Divisor(std::clamp<std::int64_t>(items / (kReduceThreads * 2 * kLoadsAtOnce), 1, std::min(kMostSplits, ceil_of(kBlocks, outputs))));
+    plan.splits =
+        Divisor(std::clamp<std::int64_t>(items / (kReduceThreads * 2 * kLoadsAtOnce), 1, std::min(kMostSplits, ceil_of(kBlocks, outputs))));
 }
 
 void share_columns(ReducePlan& plan) {
   const std::int64_t blocks = ceil_of(plan.groups, kColumnLanes);
   if (blocks < kBlocks)
-    plan.splits = Divisor(std::clamp<std::int64_t>(plan.items / (kColumnLines * 2 * kLoadsAtOnce), 1, std::min(kMostSplits, ceil_of(kBlocks, blocks))));
+    plan.splits = Divisor(
+        std::clamp<std::int64_t>(plan.items / (kColumnLines * 2 * kLoadsAtOnce), 1, std::min(kMostSplits, ceil_of(kBlocks, blocks))));
 }
 
 }  // namespace

@@ -26,13 +26,13 @@ struct ReduceAxes {
 struct ReducePlan {
   ReduceAxes kept, lost;  // counted in vectors where these lie
   bool rows = true;
-  int vector = 1;              // elements that one load takes
-  std::uint32_t outputs = 0;   // of the result
-  std::uint32_t groups = 0;    // outputs, or vectors of them
+  int vector = 1;             // elements that one load takes
+  std::uint32_t outputs = 0;  // of the result
+  std::uint32_t groups = 0;   // outputs, or vectors of them
   std::uint32_t items = 0, chunk = 0;
   Divisor splits;
-  int team = 1;                // threads of a row, a power of two up to kReduceThreads
-  std::int64_t extent = 0;     // elements of one output
+  int team = 1;             // threads of a row, a power of two up to kReduceThreads
+  std::int64_t extent = 0;  // elements of one output
 };
 
 // Of a dense tensor; `vector`: elements of 16 bytes, of which a load may take several. Rank at most kReduceRank. Error(unsupported) where

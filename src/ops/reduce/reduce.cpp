@@ -23,10 +23,8 @@ std::vector<Type> infer(const OpCall& call) {
   const std::vector<int> axes = axes_of(call);
   Type y{x.dtype, {}};
   for (int d = 0; d < x.rank(); ++d) {
-    if (!contains(axes, d))
-      y.dims.push_back(x.dims[static_cast<std::size_t>(d)]);
-    else if (call.attributes.boolean("keepdims"))
-      y.dims.emplace_back(1);
+    if (!contains(axes, d)) y.dims.push_back(x.dims[static_cast<std::size_t>(d)]);
+    else if (call.attributes.boolean("keepdims")) y.dims.emplace_back(1);
   }
   return {y};
 }
@@ -54,10 +52,8 @@ ShardingRule rule(const OpCall& call) {
                                            : Role::whole,
                                 combined.value_or(Reduction::sum));
     rule.operands[0].push_back({factor});
-    if (!reduced)
-      rule.results[0].push_back({factor});
-    else if (call.attributes.boolean("keepdims"))
-      rule.results[0].emplace_back();
+    if (!reduced) rule.results[0].push_back({factor});
+    else if (call.attributes.boolean("keepdims")) rule.results[0].emplace_back();
   }
   return rule;
 }
@@ -118,15 +114,11 @@ std::vector<Tensor> evaluate(const OpCall& call, std::span<const Tensor> in) {
     std::vector<double> values;
     std::vector<std::int64_t> ints;
     for_each_offset<1>(lost, {lost_strides}, [&](std::int64_t, const auto& at) {
-      if (exact)
-        ints.push_back(x.int_at(start[0] + at[0]));
-      else
-        values.push_back(x.at(start[0] + at[0]));
+      if (exact) ints.push_back(x.int_at(start[0] + at[0]));
+      else values.push_back(x.at(start[0] + at[0]));
     });
-    if (exact)
-      store_int(y.dtype(), y.mutable_data(), i, reduced(kind, ints));
-    else
-      store_element(y.dtype(), y.mutable_data(), i, reduced(kind, values));
+    if (exact) store_int(y.dtype(), y.mutable_data(), i, reduced(kind, ints));
+    else store_element(y.dtype(), y.mutable_data(), i, reduced(kind, values));
   });
   return {y};
 }
@@ -140,14 +132,10 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
   Dim result = contents[0]->front();
   for (std::size_t i = 1; i < contents[0]->size(); ++i) {
     const Dim& next = (*contents[0])[i];
-    if (kind == "sum")
-      result = result + next;
-    else if (kind == "prod")
-      result = result * next;
-    else if (kind == "max")
-      result = max(result, next);
-    else
-      result = min(result, next);
+    if (kind == "sum") result = result + next;
+    else if (kind == "prod") result = result * next;
+    else if (kind == "max") result = max(result, next);
+    else result = min(result, next);
   }
   return DimContent{result};
 }
@@ -156,10 +144,8 @@ std::optional<DimContent> fold(const OpCall& call, std::span<const std::optional
 std::vector<Value*> import_reduce(const char* kind, const ForeignNode& node, GraphBuilder& builder) {
   Value* x = node.required(0);
   std::vector<std::int64_t> axes;
-  if (Value* given = node.input(1))
-    axes = builder.require_ints(given, "axes");
-  else
-    axes = node.integers("axes", {});
+  if (Value* given = node.input(1)) axes = builder.require_ints(given, "axes");
+  else axes = node.integers("axes", {});
   if (axes.empty()) {
     if (node.integer("noop_with_empty_axes", 0) != 0) return {x};
     for (int d = 0; d < x->type.rank(); ++d) axes.push_back(d);

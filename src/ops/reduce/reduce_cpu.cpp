@@ -155,13 +155,13 @@ HWY_EXPORT(reduce_blocks);
 
 std::optional<ReduceKind> kind_of(const std::string& word) {
   constexpr std::array<std::pair<std::string_view, ReduceKind>, 8> words = {{{"sum", ReduceKind::sum},
-                                                                            {"mean", ReduceKind::mean},
-                                                                            {"max", ReduceKind::max},
-                                                                            {"min", ReduceKind::min},
-                                                                            {"prod", ReduceKind::prod},
-                                                                            {"l1", ReduceKind::l1},
-                                                                            {"l2", ReduceKind::l2},
-                                                                            {"sum_square", ReduceKind::sum_square}}};
+                                                                             {"mean", ReduceKind::mean},
+                                                                             {"max", ReduceKind::max},
+                                                                             {"min", ReduceKind::min},
+                                                                             {"prod", ReduceKind::prod},
+                                                                             {"l1", ReduceKind::l1},
+                                                                             {"l2", ReduceKind::l2},
+                                                                             {"sum_square", ReduceKind::sum_square}}};
   for (const auto& [name, kind] : words)
     if (name == word) return kind;
   return std::nullopt;
@@ -182,7 +182,9 @@ class Reduce final : public PreparedKernel {
     v.x = args.operands[0];
     v.y = args.results[0];
     const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(v.extent * v.inner, 1));
-    args.pool().split(v.outer, grain, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(reduce_blocks)(v, begin, end); });
+    args.pool().split(v.outer, grain, [&](std::int64_t begin, std::int64_t end, int) {
+      HWY_DYNAMIC_DISPATCH(reduce_blocks)(v, begin, end);
+    });
   }
 
  private:

@@ -15,7 +15,8 @@ using cuda::ReduceKind;
 
 ReduceKind kind_of(const OpCall& call) {
   // In the order of ReduceKind.
-  constexpr std::array<std::string_view, 10> words = {"sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum", "log_sum_exp"};
+  constexpr std::array<std::string_view, 10> words = {"sum", "mean", "max",        "min",     "prod",
+                                                      "l1",  "l2",   "sum_square", "log_sum", "log_sum_exp"};
   const auto found = std::ranges::find(words, call.attributes.text("kind"));
   check(found != words.end(), "a kind of reduction");
   return static_cast<ReduceKind>(found - words.begin());
@@ -53,7 +54,8 @@ std::optional<std::string> refuse(const OpCall& call) {
   if (is_reduced_float(x.dtype)) return std::nullopt;
   if (!is_integer(x.dtype) || bits(x.dtype) < 8) return fmt::format("it reduces no {}", to_string(x.dtype));
   const ReduceKind kind = kind_of(call);
-  if (kind == ReduceKind::l2 || kind == ReduceKind::log_sum || kind == ReduceKind::log_sum_exp) return "it takes no roots or logarithms of integers";
+  if (kind == ReduceKind::l2 || kind == ReduceKind::log_sum || kind == ReduceKind::log_sum_exp)
+    return "it takes no roots or logarithms of integers";
   return std::nullopt;
 }
 

@@ -31,7 +31,9 @@ __device__ __forceinline__ A extreme(A best, A x) {
 }
 
 template <typename A>
-__device__ __forceinline__ A infinity() { return static_cast<A>(__builtin_huge_val()); }
+__device__ __forceinline__ A infinity() {
+  return static_cast<A>(__builtin_huge_val());
+}
 
 template <typename T, Combine kCombine>
 struct FloatReduce {

@@ -1,7 +1,8 @@
 // The kernels of reductions, for any operation that has
 //   Element, Result, Acc (trivial, at most 16 bytes)
 //   Acc start();  void update(Acc&, Element, std::uint32_t index);  void join(Acc&, Acc);  Result finish(Acc);
-// join() does not depend on the order of its operands; index: of the element among those that meet in one result, where one dimension is lost.
+// join() does not depend on the order of its operands; index: of the element among those that meet in one result, where one dimension is
+// lost.
 #pragma once
 
 #include "ops/move_cuda.cuh"
@@ -9,7 +10,8 @@
 
 namespace tandem::cuda {
 
-// That a thread has under way. What lies past the end is read as the last element again, and not counted, so that no load waits for a branch.
+// That a thread has under way. What lies past the end is read as the last element again, and not counted, so that no load waits for a
+// branch.
 inline constexpr int kReduceLoads = 4;
 
 __device__ __forceinline__ std::int64_t walk(const ReduceAxes& axes, std::uint32_t n) {
@@ -46,7 +48,8 @@ __device__ __forceinline__ typename Op::Acc join_team(const Op& op, typename Op:
 
 template <typename Op, int kVector>
 __global__ void __launch_bounds__(kReduceThreads)
-    reduce_rows(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
+    reduce_rows(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x,
+                typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;
   using Loaded = Vector<typename Op::Element, kVector>;
   const std::uint32_t lane = threadIdx.x % p.team, unit = blockIdx.x * (kReduceThreads / p.team) + threadIdx.x / p.team;
@@ -77,7 +80,8 @@ __global__ void __launch_bounds__(kReduceThreads)
 
 template <typename Op, int kVector>
 __global__ void __launch_bounds__(kReduceThreads)
-    reduce_columns(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x, typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
+    reduce_columns(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x,
+                   typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;
   using Loaded = Vector<typename Op::Element, kVector>;
   const std::uint32_t lane = threadIdx.x % kColumnLanes, line = threadIdx.x / kColumnLanes, group = blockIdx.x * kColumnLanes + lane;
@@ -89,7 +93,8 @@ __global__ void __launch_bounds__(kReduceThreads)
   for (std::uint32_t j = begin + line; j < end; j += kColumnLines * kReduceLoads) {
     Loaded loaded[kReduceLoads];
 #pragma unroll
-    for (int k = 0; k < kReduceLoads; ++k) loaded[k] = *reinterpret_cast<const Loaded*>(column + walk(p.lost, min(j + k * kColumnLines, end - 1)));
+    for (int k = 0; k < kReduceLoads; ++k)
+      loaded[k] = *reinterpret_cast<const Loaded*>(column + walk(p.lost, min(j + k * kColumnLines, end - 1)));
 #pragma unroll
     for (int k = 0; k < kReduceLoads; ++k)
       if (j + k * kColumnLines < end)
@@ -114,7 +119,8 @@ __global__ void __launch_bounds__(kReduceThreads)
 // A warp for each result.
 template <typename Op>
 __global__ void __launch_bounds__(kReduceThreads)
-    join_parts(Op op, std::uint32_t outputs, std::uint32_t splits, const typename Op::Acc* __restrict__ parts, typename Op::Result* __restrict__ y) {
+    join_parts(Op op, std::uint32_t outputs, std::uint32_t splits, const typename Op::Acc* __restrict__ parts,
+               typename Op::Result* __restrict__ y) {
   const std::uint32_t output = blockIdx.x * (kReduceThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   typename Op::Acc acc = op.start();
   if (output < outputs)
@@ -130,9 +136,9 @@ void launch_planned(const Op& op, const ReducePlan& p, const void* from, void* t
   auto* parts = static_cast<typename Op::Acc*>(workspace);
   if (p.outputs == 0) return;
   if (p.rows)
-    reduce_rows<Op, kVector><<<grid_for(std::int64_t{p.groups} * p.splits.by, kReduceThreads / p.team), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
-  else
-    reduce_columns<Op, kVector><<<dim3(grid_for(p.groups, kColumnLanes), p.splits.by), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
+    reduce_rows<Op, kVector>
+        <<<grid_for(std::int64_t{p.groups} * p.splits.by, kReduceThreads / p.team), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
+  else reduce_columns<Op, kVector><<<dim3(grid_for(p.groups, kColumnLanes), p.splits.by), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
   if (p.splits.by > 1)
     join_parts<Op><<<grid_for(p.outputs, kReduceThreads / 32), kReduceThreads, 0, stream>>>(op, p.outputs, p.splits.by, parts, y);
 }

@@ -13,7 +13,8 @@ enum class ReduceKind : std::uint8_t { sum, mean, max, min, prod, l1, l2, sum_sq
 void launch_reduce(const ReducePlan& plan, ReduceKind kind, DType dtype, const void* x, void* y, void* parts, cudaStream_t stream);
 // Integers, as 64-bit ones that wrap; not l2, log_sum, log_sum_exp.
 void launch_reduce_integers(const ReducePlan& plan, ReduceKind kind, DType dtype, const void* x, void* y, void* parts, cudaStream_t stream);
-// The i64 index of the largest (or smallest) element of each row or column of the plan; NaN counts as such. Of equal ones the first, or `last`.
+// The i64 index of the largest (or smallest) element of each row or column of the plan; NaN counts as such. Of equal ones the first, or
+// `last`.
 void launch_arg_reduce(const ReducePlan& plan, bool max, bool last, DType dtype, const void* x, void* y, void* parts, cudaStream_t stream);
 
 }  // namespace tandem::cuda

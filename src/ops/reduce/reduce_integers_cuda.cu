@@ -39,7 +39,8 @@ struct IntegerReduce {
 
 }  // namespace
 
-void launch_reduce_integers(const ReducePlan& plan, ReduceKind kind, DType dtype, const void* x, void* y, void* parts, cudaStream_t stream) {
+void launch_reduce_integers(const ReducePlan& plan, ReduceKind kind, DType dtype, const void* x, void* y, void* parts,
+                            cudaStream_t stream) {
   with_integer_type(dtype, [&](auto tag) {
     using Op = IntegerReduce<typename decltype(tag)::type>;
     launch_planned<Op, 1>(Op{kind, plan.extent}, plan, x, y, parts, stream);

@@ -33,19 +33,24 @@ std::vector<Value*> import_shape(const ForeignNode& node, GraphBuilder& b) {
   return {b.dim_value({dims.begin() + start, dims.begin() + end}, {end - start})};
 }
 
-std::vector<Value*> import_size(const ForeignNode& node, GraphBuilder& b) { return {b.dim_value({product(node.required(0)->type.dims)}, {})}; }
+std::vector<Value*> import_size(const ForeignNode& node, GraphBuilder& b) {
+  return {b.dim_value({product(node.required(0)->type.dims)}, {})};
+}
 
 }  // namespace
 
 const OpDef ops::DimValue = {
     .name = "DimValue",
     .doc = "Integers that follow from the input shapes, such as a product of extents.",
-    .fields = {{.name = "values", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "row-major"},
-               {.name = "shape", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "of the result; [] is a scalar"},
-               {.name = "dtype", .kind = FieldKind::dtype, .initial = DType::i64, .doc = "of the result"}},
+    .fields =
+        {{.name = "values", .kind = FieldKind::dims, .initial = std::vector<Dim>{}, .doc = "row-major"},
+         {.name = "shape", .kind = FieldKind::integers, .initial = std::vector<std::int64_t>{}, .doc = "of the result; [] is a scalar"},
+         {.name = "dtype", .kind = FieldKind::dtype, .initial = DType::i64, .doc = "of the result"}},
     .infer = infer,
     .evaluate = evaluate,
-    .fold = [](const OpCall& call, std::span<const std::optional<DimContent>>) -> std::optional<DimContent> { return call.attributes.dims("values"); },
+    .fold = [](const OpCall& call, std::span<const std::optional<DimContent>>) -> std::optional<DimContent> {
+      return call.attributes.dims("values");
+    },
     .onnx = {{.op_type = "Shape", .since = 1, .import = import_shape}, {.op_type = "Size", .since = 1, .import = import_size}},
 };
 

@@ -59,7 +59,8 @@ Value* float_range(const ForeignNode& node, GraphBuilder& b) {
   }
   const auto [start, limit, delta] = bounds;
   const double steps = std::ceil((limit - start) / delta);
-  if (!(steps <= static_cast<double>(kRangeLimit))) fail(ErrorCode::unsupported, "a range from {} to {} by {} is too long", start, limit, delta);
+  if (!(steps <= static_cast<double>(kRangeLimit)))
+    fail(ErrorCode::unsupported, "a range from {} to {} by {} is too long", start, limit, delta);
   std::vector<double> values;
   for (double i = 0; i < steps; ++i) values.push_back(start + i * delta);
   return b.constant(Tensor::of(node.required(0)->type.dtype, {static_cast<std::int64_t>(values.size())}, values));
@@ -76,7 +77,8 @@ std::vector<Value*> import_range(const ForeignNode& node, GraphBuilder& b) {
   const DType dtype = node.required(0)->type.dtype;
   if (is_float(dtype)) return {float_range(node, b)};
   const Dim start = bound_of(node, b, 0, "start"), limit = bound_of(node, b, 1, "limit"), delta = bound_of(node, b, 2, "delta");
-  if (!delta.is_constant() || delta.constant() == 0) fail(ErrorCode::unsupported, "delta is {}, expected a constant other than 0", delta.to_string());
+  if (!delta.is_constant() || delta.constant() == 0)
+    fail(ErrorCode::unsupported, "delta is {}, expected a constant other than 0", delta.to_string());
   const std::int64_t step = delta.constant();
   const Dim count = max_in(b, step > 0 ? ceil_div(limit - start, step) : ceil_div(start - limit, -step), 0);
   if (step == 1) return {iota(b, start, count, dtype)};

@@ -8,7 +8,9 @@ namespace {
 class Iota final : public PreparedKernel {
  public:
   explicit Iota(const OpCall& call)
-      : dtype_(call.results.at(0).dtype), count_(element_count(shape_of(call.results[0]))), offset_(call.attributes.dim("offset").constant()) {}
+      : dtype_(call.results.at(0).dtype),
+        count_(element_count(shape_of(call.results[0]))),
+        offset_(call.attributes.dim("offset").constant()) {}
 
   void run(const RunArgs& args) const override {
     if (dtype_ == DType::i64)

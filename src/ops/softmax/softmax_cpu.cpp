@@ -115,7 +115,9 @@ constexpr KernelDef define(std::string_view name, std::string_view op) {
       .name = name,
       .op = op,
       .refuse = refuse,
-      .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<Softmax>(args.call, args.threads); },
+      .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> {
+        return std::make_unique<Softmax>(args.call, args.threads);
+      },
       .in_place_operand = 0,
   };
 }

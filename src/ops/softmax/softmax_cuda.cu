@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(kLongThreads) softmax_long(const T* x, T* y, s
 
 // An axis that is not the last: neighbouring threads take neighbouring columns, and kParts of them share a column's extent.
 template <typename T, bool kLogarithm>
-__global__ void __launch_bounds__(kColumns * kParts) softmax_columns(const T* x, T* y, std::int64_t columns, std::int64_t extent,
-                                                                            std::int64_t inner) {
+__global__ void __launch_bounds__(kColumns* kParts)
+    softmax_columns(const T* x, T* y, std::int64_t columns, std::int64_t extent, std::int64_t inner) {
   begin_dependent();
   __shared__ float tops[kParts][kColumns], totals[kParts][kColumns];
   const std::int64_t index = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
@@ -127,7 +127,8 @@ void launch_rows(const T* x, T* y, std::int64_t rows, std::int64_t length, int m
   }
   with_per<kMostPer>(launch.per, [&](auto per) {
     if constexpr (per() <= kMostPer)
-      start_kernel(start, softmax<T, kWidth, per(), kLogarithm>, grid_for(rows, launch.y), dim3(launch.x, launch.y), 0, x, y, rows, static_cast<int>(length));
+      start_kernel(start, softmax<T, kWidth, per(), kLogarithm>, grid_for(rows, launch.y), dim3(launch.x, launch.y), 0, x, y, rows,
+                   static_cast<int>(length));
   });
 }
 
@@ -138,7 +139,8 @@ void launch_form(const SoftmaxRows& r, int multiprocessors, const Start& start) 
   T* y = static_cast<T*>(r.y);
   if (r.inner != 1) {
     const std::int64_t columns = r.outer * r.inner;
-    start_kernel(start, softmax_columns<T, kLogarithm>, grid_for(columns, kColumns), dim3(kColumns, kParts), 0, x, y, columns, r.extent, r.inner);
+    start_kernel(start, softmax_columns<T, kLogarithm>, grid_for(columns, kColumns), dim3(kColumns, kParts), 0, x, y, columns, r.extent,
+                 r.inner);
   } else if (r.extent % kWide == 0 && aligned_16(x) && aligned_16(y)) {
     launch_rows<T, kWide, kLogarithm>(x, y, r.outer, r.extent, multiprocessors, start);
   } else {
