@@ -6,14 +6,7 @@ import tandem
 
 HEADS, SIZE, WIDTH, HIDDEN = 4, 8, 32, 128
 random = np.random.default_rng(0)
-shapes = {
-    "q": (WIDTH, WIDTH),
-    "k": (WIDTH, WIDTH),
-    "v": (WIDTH, WIDTH),
-    "o": (WIDTH, WIDTH),
-    "up": (WIDTH, HIDDEN),
-    "down": (HIDDEN, WIDTH),
-}
+shapes = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "o": (WIDTH, WIDTH), "up": (WIDTH, HIDDEN), "down": (HIDDEN, WIDTH)}
 weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
 ones = np.ones(WIDTH, np.float32)
 

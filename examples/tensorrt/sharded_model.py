@@ -13,9 +13,7 @@ from ranks import bind, nccl_comm, num_gpus, rank, stream
 
 HEADS, SIZE, ROWS = 4, 16, int(sys.argv[1]) if len(sys.argv) > 1 else 64
 WIDTH = HEADS * SIZE
-weights = {
-    name: np.random.default_rng(i).standard_normal((WIDTH, WIDTH), dtype=np.float32) / 8 for i, name in enumerate(("wq", "wk", "wv", "wo"))
-}
+weights = {name: np.random.default_rng(i).standard_normal((WIDTH, WIDTH), dtype=np.float32) / 8 for i, name in enumerate(("wq", "wk", "wv", "wo"))}
 
 
 def make_model() -> bytes:
