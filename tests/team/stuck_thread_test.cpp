@@ -120,24 +120,30 @@ INSTANTIATE_TEST_SUITE_P(Ranks, StuckThread, ::testing::Values("", "tp=2", "tp=4
 // Weights that do not come before `come` is true. Who is told how far that is may give up, which does not wait for the ranks' drain
 // deadline.
 TEST(StuckLoading, EndsWhenWhoIsToldGivesUp) {
-  const Built built = build_mlp("tp=2");
+  std::weak_ptr<const Plan> plan;
   const auto come = std::make_shared<std::atomic<bool>>(false), left = std::make_shared<std::atomic<bool>>(false);
-  const WeightSource slow = [come, left, weights = built.weights()](const PlanWeight& weight, int rank) {
-    while (!*come) std::this_thread::sleep_for(5ms);
-    if (rank == 1) *left = true;
-    return weights(weight, rank);
-  };
-  TeamSettings settings;
-  settings.drain_deadline = 1h;
-  settings.stop_deadline = 50ms;
-  settings.progress = [](double done) {
-    EXPECT_EQ(done, 0);
-    throw std::runtime_error("enough");
-  };
-  EXPECT_THROW(Team({built.plan}, slow, settings), std::runtime_error);
+  {
+    const Built built = build_mlp("tp=2");
+    plan = built.plan;
+    const WeightSource slow = [come, left, weights = built.weights()](const PlanWeight& weight, int rank) {
+      while (!*come) std::this_thread::sleep_for(5ms);
+      if (rank == 1) *left = true;
+      return weights(weight, rank);
+    };
+    TeamSettings settings;
+    settings.drain_deadline = 1h;
+    settings.stop_deadline = 50ms;
+    settings.progress = [](double done) {
+      EXPECT_EQ(done, 0);
+      throw std::runtime_error("enough");
+    };
+    EXPECT_THROW(Team({built.plan}, slow, settings), std::runtime_error);
+  }
   EXPECT_FALSE(*left);
+  EXPECT_FALSE(plan.expired());
   *come = true;
-  EXPECT_TRUE(comes_true([&] { return left->load(); })) << "the thread did not go on when it could";
+  EXPECT_TRUE(comes_true([&] { return plan.expired(); })) << "the threads did not end when they could";
+  EXPECT_TRUE(*left);
 }
 
 }  // namespace
