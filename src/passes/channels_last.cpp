@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/numeric.h"
+#include "ops/conv/window.h"
 #include "passes/image_nodes.h"
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -164,7 +165,7 @@ class Rewriting {
   void set_convolved(Node& node, std::vector<Value*>& operands) {
     Value *&x = operands[kX], *&w = operands[kWeight];
     const std::int64_t channels = is_dense_conv(node) ? x->type.dims[1].value().value_or(0) : 0;
-    const std::int64_t wide = round_up(channels, kChannelMultiple);
+    const std::int64_t wide = round_up(channels, window::kChannelMultiple);
     if (wide != channels) w = widened(w, 1, wide, node);
     if (wide != channels && !last_.contains(x)) x = widened(x, 1, wide, node);
     x = to_last(x, node);

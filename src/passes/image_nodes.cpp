@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "ops/conv/window.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::passes {
@@ -79,7 +80,7 @@ bool is_dense_conv(const Node& node) {
 bool suits_channels_last(const Node& conv) {
   const Dim& channels = conv.operand(kWeight)->type.dims[0];
   if (bits(conv.result()->type.dtype) != 16) return false;
-  return !is_dense_conv(conv) || (channels.is_constant() && channels.constant() % kChannelMultiple == 0);
+  return !is_dense_conv(conv) || (channels.is_constant() && channels.constant() % window::kChannelMultiple == 0);
 }
 
 bool is_channel_column(const Type& type) { return type.rank() == 3 && is_one(type.dims[1]) && is_one(type.dims[2]); }

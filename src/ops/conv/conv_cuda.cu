@@ -17,6 +17,23 @@ __device__ __forceinline__ T finished(float sum, const ConvFinish& finish, std::
   return from_float<T>(activate_for<T>(finish.activation, sum));
 }
 
+// Calls use(p, q, r, number of the tap), a place in x, for the taps of the window of y at [a, b, c] that lie inside.
+template <typename Use>
+__device__ __forceinline__ void each_tap(const ConvShape& s, int a, int b, int c, const Use& use) {
+  for (int u = 0; u < s.kernel[0]; ++u) {
+    const int p = a * s.stride[0] + u * s.dilation[0] - s.before[0];
+    if (p < 0 || p >= s.in[0]) continue;
+    for (int v = 0; v < s.kernel[1]; ++v) {
+      const int q = b * s.stride[1] + v * s.dilation[1] - s.before[1];
+      if (q < 0 || q >= s.in[1]) continue;
+      for (int t = 0; t < s.kernel[2]; ++t) {
+        const int r = c * s.stride[2] + t * s.dilation[2] - s.before[2];
+        if (r >= 0 && r < s.in[2]) use(p, q, r, (u * s.kernel[1] + v) * s.kernel[2] + t);
+      }
+    }
+  }
+}
+
 // Rows of the grid are images of one channel, which `rows` counts over the batch.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) conv(ConvShape s, ConvFinish finish, const T* __restrict__ x, const T* __restrict__ w,
@@ -32,21 +49,11 @@ __global__ void __launch_bounds__(kThreads, 2) conv(ConvShape s, ConvFinish fini
     const T* from = x + (std::int64_t{n} * s.groups + channel / s.group_out) * s.group_in * image;
     const T* tap = w + std::int64_t{channel} * s.group_in * taps;
     float sum = 0;
-    for (int u = 0; u < s.kernel[0]; ++u) {
-      const int p = a * s.stride[0] + u * s.dilation[0] - s.before[0];
-      if (p < 0 || p >= s.in[0]) continue;
-      for (int v = 0; v < s.kernel[1]; ++v) {
-        const int q = b * s.stride[1] + v * s.dilation[1] - s.before[1];
-        if (q < 0 || q >= s.in[1]) continue;
-        for (int t = 0; t < s.kernel[2]; ++t) {
-          const int r = c * s.stride[2] + t * s.dilation[2] - s.before[2];
-          if (r < 0 || r >= s.in[2]) continue;
-          const T* at = from + p * area + std::int64_t{q} * s.in[2] + r;
-          const T* factor = tap + (u * s.kernel[1] + v) * s.kernel[2] + t;
-          for (int j = 0; j < s.group_in; ++j) sum = fmaf(to_float(at[j * image]), to_float(factor[std::int64_t{j} * taps]), sum);
-        }
-      }
-    }
+    each_tap(s, a, b, c, [&](int p, int q, int r, int tap_index) {
+      const T* at = from + p * area + std::int64_t{q} * s.in[2] + r;
+      const T* factor = tap + tap_index;
+      for (int j = 0; j < s.group_in; ++j) sum = fmaf(to_float(at[j * image]), to_float(factor[std::int64_t{j} * taps]), sum);
+    });
     const std::int64_t i = std::int64_t{row} * positions + position;
     y[i] = finished<T>(sum, finish, channel, i);
   }
@@ -67,21 +74,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int c = static_cast<int>(row % s.out[2]), b = static_cast<int>(line % s.out[1]), a = static_cast<int>(plane % s.out[0]);
     const std::int64_t image = std::int64_t{plane / s.out[0]} * s.in[0];
     float sum = 0;
-    for (int u = 0; u < s.kernel[0]; ++u) {
-      const int p = a * s.stride[0] + u * s.dilation[0] - s.before[0];
-      if (p < 0 || p >= s.in[0]) continue;
-      for (int v = 0; v < s.kernel[1]; ++v) {
-        const int q = b * s.stride[1] + v * s.dilation[1] - s.before[1];
-        if (q < 0 || q >= s.in[1]) continue;
-        for (int t = 0; t < s.kernel[2]; ++t) {
-          const int r = c * s.stride[2] + t * s.dilation[2] - s.before[2];
-          if (r < 0 || r >= s.in[2]) continue;
-          const T* at = from + (((image + p) * s.in[1] + q) * s.in[2] + r) * width;
-          const T* tap = taps + std::int64_t{(u * s.kernel[1] + v) * s.kernel[2] + t} * s.group_in;
-          for (int j = 0; j < s.group_in; ++j) sum = fmaf(to_float(at[j]), to_float(tap[j]), sum);
-        }
-      }
-    }
+    each_tap(s, a, b, c, [&](int p, int q, int r, int tap_index) {
+      const T* at = from + (((image + p) * s.in[1] + q) * s.in[2] + r) * width;
+      const T* tap = taps + std::int64_t{tap_index} * s.group_in;
+      for (int j = 0; j < s.group_in; ++j) sum = fmaf(to_float(at[j]), to_float(tap[j]), sum);
+    });
     const std::int64_t i = std::int64_t{row} * channels + channel;
     y[i] = finished<T>(sum, finish, channel, i);
   }

@@ -23,12 +23,12 @@ namespace {
 
 using namespace conv;
 
-constexpr std::int64_t kChannelMultiple = 8;
-
 bool goes_channels_last(DType dtype) { return dtype != DType::f32; }
 
 // Channels as they are stored channels last: padding counts as zeros.
-std::int64_t stored(std::int64_t channels, const Problem& p) { return p.groups == 1 ? round_up(channels, kChannelMultiple) : channels; }
+std::int64_t stored(std::int64_t channels, const Problem& p) {
+  return p.groups == 1 ? round_up(channels, window::kChannelMultiple) : channels;
+}
 
 // [rows, channels, positions] to [rows, positions, stored channels].
 struct ToChannelsLast {
@@ -193,7 +193,9 @@ class CudnnLast final : public PreparedKernel {
   cuda::CudnnConv conv_;
 };
 
-bool is_in_eights(const Problem& p) { return p.groups == 1 && p.group_in % kChannelMultiple == 0 && p.group_out % kChannelMultiple == 0; }
+bool is_in_eights(const Problem& p) {
+  return p.groups == 1 && p.group_in % window::kChannelMultiple == 0 && p.group_out % window::kChannelMultiple == 0;
+}
 
 std::unique_ptr<PreparedKernel> prepare_last(const PrepareArgs& args, const Problem& p) {
   if (!goes_channels_last(p.dtype) || !is_in_eights(p)) return cuda_conv.prepare(args);

@@ -29,6 +29,9 @@ struct Axis {
 // Always three of them: those that are missing come first and have one row.
 using Axes = std::array<Axis, kMaxSpatial>;
 
+// Of the channels that kernels of 16-bit floats read and write at once where these are last.
+inline constexpr std::int64_t kChannelMultiple = 8;
+
 Field layout_field();
 bool is_channels_last(const Attributes& attributes);
 // What is said per dimension, in the order of the other layout.
