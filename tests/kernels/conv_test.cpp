@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "kernels/kernel_case.h"
 #include "ops/shape_rules.h"
@@ -66,12 +68,17 @@ Tensor first_channels(const Tensor& last) {
   return permuted(last, order);
 }
 
-// The same case with layout = "channels_last" gives what the evaluator gives for this one.
-void expect_same_with_channels_last(const KernelCase& first, double tolerance) {
+KernelCase with_channels_last(const KernelCase& first) {
   KernelCase last = first;
   last.attributes.emplace_back("layout", std::string("channels_last"));
   for (const std::size_t i : {0u, 1u, 3u})
     if (i < last.operands.size() && last.operands[i]) last.operands[i] = last_channels(*last.operands[i]);
+  return last;
+}
+
+// The same case with layout = "channels_last" gives what the evaluator gives for this one.
+void expect_same_with_channels_last(const KernelCase& first, double tolerance) {
+  const KernelCase last = with_channels_last(first);
   const Tensor wanted = evaluate(first)[0];
   expect_close(first_channels(evaluate(last)[0]), wanted, 0, "evaluator, channels last");
   expect_close(first_channels(run_kernel(last)[0]), wanted, tolerance, "kernel, channels last");
@@ -115,6 +122,46 @@ TEST(Conv, BiasResidualActivation) {
           expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
           expect_same_with_channels_last(c, 2 * tolerance_of(dtype));
         }
+}
+
+// Each of them gives what the op says; one that the library does not know is as none. How many there were.
+std::size_t expect_every_algorithm(KernelCase c, double tolerance) {
+  if (refusal_of(c)) return 0;
+  std::vector<std::string> algorithms = algorithms_of(c);
+  const std::size_t count = algorithms.size();
+  EXPECT_EQ(std::set<std::string>(algorithms.begin(), algorithms.end()).size(), count);
+  if (count > 0) algorithms.insert(algorithms.end(), {"eng1234567_k2=1 of another version", "apart eng1234567"});
+  for (const std::string& algorithm : algorithms) {
+    SCOPED_TRACE(algorithm);
+    c.algorithm = algorithm;
+    expect_kernel_matches_op(c, tolerance);
+  }
+  return count;
+}
+
+// Whichever is the fastest is taken, so each must be right.
+TEST(Conv, EveryAlgorithmOfTheLibrary) {
+  std::size_t most = 0;
+  for (const KernelDef* kernel : on_cuda() ? cuda_kernels() : cpu_kernels()) {
+    if (kernel->op != "Conv") continue;
+    for (const Row& row : {kRows[1], kRows[3], Row{{2, 8, 40, 40}, {64, 8, 7, 7}, {2, 2}, {}, {3, 3, 3, 3}}})
+      for (const DType dtype : kFloats)
+        for (const bool finished : {false, true}) {
+          KernelCase c = conv(row, dtype);
+          c.kernel = kernel->name;
+          c.weights = {1};
+          if (finished) {
+            c.attributes.emplace_back("activation", std::string("relu"));
+            const Shape y = known_shape(call_of(c).results.at(0).dims).value();
+            c.operands.insert(c.operands.end(), {random_tensor(dtype, {y[1]}, 3), random_tensor(dtype, y, 4)});
+          }
+          const std::size_t first = expect_every_algorithm(c, 2 * tolerance_of(dtype));
+          most = std::max({most, first, expect_every_algorithm(with_channels_last(c), 2 * tolerance_of(dtype))});
+        }
+  }
+  if (most == 0) GTEST_SKIP() << "no kernel here has several algorithms";
+  EXPECT_GT(most, 1u);
+  EXPECT_LE(most, 6u);
 }
 
 // Written out, so that kernel and evaluator have an oracle that is neither.

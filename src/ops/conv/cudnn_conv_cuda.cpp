@@ -23,6 +23,10 @@ namespace {
 
 using namespace conv;
 
+constexpr std::size_t kMostPlans = 6;          // to choose from where times are taken
+constexpr std::size_t kMostApart = 2;          // of them, where cuDNN could finish the sums
+constexpr std::string_view kApart = "apart ";  // before the name of a plan: the sums are finished by a kernel of ours
+
 bool goes_channels_last(DType dtype) { return dtype != DType::f32; }
 
 // Channels as they are stored channels last: padding counts as zeros.
@@ -84,12 +88,14 @@ cuda::CudnnConvShape shape_of(const Problem& p) {
   return s;
 }
 
+int ordinal_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device).ordinal(); }
+
 class Cudnn final : public PreparedKernel {
  public:
   // `own`: our kernel for the same call, for memory that does not begin at 16 bytes.
   Cudnn(const PrepareArgs& args, const Problem& p, std::unique_ptr<PreparedKernel> own)
       : p_(p),
-        conv_(shape_of(p), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()),
+        conv_(shape_of(p), ordinal_of(args), args.algorithm),
         own_(std::move(own)),
         activation_(activation_of(args.call.attributes.text("activation"))),
         biased_(args.call.has_operand(kBias)),
@@ -148,67 +154,90 @@ class Cudnn final : public PreparedKernel {
   std::size_t bytes_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, conv_at_ = 0;
 };
 
+// What is left to do with the sums of a call.
+struct Finish {
+  explicit Finish(const OpCall& call)
+      : activation(activation_of(call.attributes.text("activation"))),
+        biased(call.has_operand(kBias)),
+        added(call.has_operand(kResidual)) {}
+  bool is_nothing() const { return !biased && !added && activation == Activation::none; }
+  // Whether cuDNN can do it.
+  bool is_plain() const { return activation == Activation::none || activation == Activation::relu; }
+  cuda::CudnnConvShape within(cuda::CudnnConvShape shape) const {
+    shape.biased = biased, shape.added = added, shape.relu = activation == Activation::relu;
+    return shape;
+  }
+
+  Activation activation;
+  bool biased, added;
+};
+
 // A call whose channels are last, and in eights.
 class CudnnLast final : public PreparedKernel {
  public:
-  // `finishes`: cuDNN adds bias and residual and applies the activation, which is none but max(·, 0); else we do, in place.
-  CudnnLast(const PrepareArgs& args, const Problem& p, bool finishes)
+  // `within`: cuDNN finishes the sums; else we do, in place.
+  CudnnLast(const PrepareArgs& args, const Problem& p, bool within, std::string_view plan)
       : own_(cuda_conv.prepare(args)),
-        finishes_(finishes),
-        activation_(activation_of(args.call.attributes.text("activation"))),
-        biased_(args.call.has_operand(kBias)),
-        added_(args.call.has_operand(kResidual)),
+        within_(within),
+        finish_(args.call),
         dtype_(p.dtype),
         positions_(p.batch * p.out_count()),
         channels_(p.groups * p.group_out),
-        conv_(finished_shape(shape_of(p)), static_cast<const cuda::CudaDevice&>(*args.device).ordinal()) {}
+        conv_(within ? finish_.within(shape_of(p)) : shape_of(p), ordinal_of(args), plan) {}
 
   std::size_t workspace_bytes() const override { return std::max(conv_.workspace_bytes(), own_->workspace_bytes()); }
 
   void run(const RunArgs& args) const override {
     const cudaStream_t stream = cuda::handle_of(args.stream);
     const std::byte *x = args.operands[kX], *w = args.operands[kWeight];
-    const std::byte *bias = biased_ ? args.operands[kBias] : nullptr, *residual = added_ ? args.operands[kResidual] : nullptr;
+    const std::byte* bias = finish_.biased ? args.operands[kBias] : nullptr;
+    const std::byte* residual = finish_.added ? args.operands[kResidual] : nullptr;
     if (!cuda::all_aligned_16({x, w, bias, residual, args.results[0]})) return own_->run(args);
-    if (finishes_) return conv_.run(x, w, bias, residual, args.results[0], args.workspace, stream);
+    if (within_) return conv_.run(x, w, bias, residual, args.results[0], args.workspace, stream);
     conv_.run(x, w, nullptr, nullptr, args.results[0], args.workspace, stream);
-    if (!bias && !residual && activation_ == Activation::none) return;
-    cuda::launch_conv_finish_last(dtype_, {bias, residual, activation_}, args.results[0], positions_, channels_, stream);
+    if (finish_.is_nothing()) return;
+    cuda::launch_conv_finish_last(dtype_, {bias, residual, finish_.activation}, args.results[0], positions_, channels_, stream);
     cuda::check_launch("conv");
   }
 
  private:
-  cuda::CudnnConvShape finished_shape(cuda::CudnnConvShape shape) const {
-    if (!finishes_) return shape;
-    shape.biased = biased_, shape.added = added_, shape.relu = activation_ == Activation::relu;
-    return shape;
-  }
-
   std::unique_ptr<PreparedKernel> own_;
-  bool finishes_;
-  Activation activation_;
-  bool biased_, added_;
+  bool within_;
+  Finish finish_;
   DType dtype_;
   std::int64_t positions_, channels_;
   cuda::CudnnConv conv_;
 };
 
-bool is_in_eights(const Problem& p) {
-  return p.groups == 1 && p.group_in % window::kChannelMultiple == 0 && p.group_out % window::kChannelMultiple == 0;
+// Whether cuDNN is asked at all.
+bool suits(const Problem& p) {
+  if (p.is_empty() || p.group_in * p.in_count() == 0) return false;
+  if (!p.channels_last)
+    // In bf16, cuDNN 9.14 gave wrong numbers for 32 groups of one channel in and two out.
+    return p.groups == 1 || !goes_channels_last(p.dtype);
+  const auto is_in_eights = [](std::int64_t channels) { return channels % window::kChannelMultiple == 0; };
+  return goes_channels_last(p.dtype) && p.groups == 1 && is_in_eights(p.group_in) && is_in_eights(p.group_out);
 }
 
 std::unique_ptr<PreparedKernel> prepare_last(const PrepareArgs& args, const Problem& p) {
-  if (!goes_channels_last(p.dtype) || !is_in_eights(p)) return cuda_conv.prepare(args);
-  const Activation activation = activation_of(args.call.attributes.text("activation"));
-  for (const bool finishes : {true, false}) {
-    if (finishes && activation != Activation::none && activation != Activation::relu) continue;
-    try {
-      return std::make_unique<CudnnLast>(args, p, finishes);
+  const bool apart = args.algorithm.starts_with(kApart);
+  const std::string_view plan = apart ? args.algorithm.substr(kApart.size()) : args.algorithm;
+  if (!apart && Finish(args.call).is_plain()) try {
+      return std::make_unique<CudnnLast>(args, p, true, plan);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::unsupported) throw;
     }
-  }
-  return cuda_conv.prepare(args);
+  return std::make_unique<CudnnLast>(args, p, false, plan);
+}
+
+std::vector<std::string> plans_last(const Problem& p, const Finish& finish, int ordinal) {
+  std::vector<std::string> words;
+  if (finish.is_plain())
+    words = cuda::cudnn_conv_plans(finish.within(shape_of(p)), ordinal, finish.is_nothing() ? kMostPlans : kMostPlans - kMostApart);
+  if (finish.is_nothing()) return words;
+  for (const std::string& name : cuda::cudnn_conv_plans(shape_of(p), ordinal, kMostPlans - words.size()))
+    words.push_back(std::string(kApart) + name);
+  return words;
 }
 
 std::optional<std::string> refuse(const OpCall& call) {
@@ -219,16 +248,21 @@ std::optional<std::string> refuse(const OpCall& call) {
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   const Problem p = problem_of(args.call);
-  if (p.is_empty() || p.group_in * p.in_count() == 0) return cuda_conv.prepare(args);
-  if (p.channels_last) return prepare_last(args, p);
-  // In bf16, cuDNN 9.14 gave wrong numbers for 32 groups of one channel in and two out.
-  if (p.groups > 1 && goes_channels_last(p.dtype)) return cuda_conv.prepare(args);
+  if (!suits(p)) return cuda_conv.prepare(args);
   try {
+    if (p.channels_last) return prepare_last(args, p);
     return std::make_unique<Cudnn>(args, p, cuda_conv.prepare(args));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;
     return cuda_conv.prepare(args);
   }
+}
+
+std::vector<std::string> algorithms(const PrepareArgs& args) {
+  const Problem p = problem_of(args.call);
+  if (!suits(p)) return {};
+  return p.channels_last ? plans_last(p, Finish(args.call), ordinal_of(args))
+                         : cuda::cudnn_conv_plans(shape_of(p), ordinal_of(args), kMostPlans);
 }
 
 // Channels last. The plain weight stays too, for our own kernel.
@@ -259,6 +293,7 @@ const KernelDef cudnn_conv = {.name = "cudnn_conv",
                               .rank = -1,
                               .library = "cudnn",
                               .weaker = "an infinite weight gives NaN where it meets padding",
-                              .device = "cuda"};
+                              .device = "cuda",
+                              .algorithms = algorithms};
 
 }  // namespace tandem::kernels
