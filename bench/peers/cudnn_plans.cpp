@@ -32,7 +32,7 @@ enum Id : std::int64_t { kX = 1, kWeight, kResult, kBias, kResidual };
 void require(cudaError_t status) {
   if (status != cudaSuccess) fail(ErrorCode::internal, "CUDA: {}", cudaGetErrorString(status));
 }
-void require(const fe::error_t& status) {
+void require(fe::error_t status) {
   if (status.is_bad()) fail(ErrorCode::unsupported, "cuDNN: {}", status.get_message());
 }
 

@@ -170,7 +170,7 @@ class ConvGraph : public fe::graph::Graph {
                              .set_dilation(s.dilations);
     auto y = conv_fprop(with(kX, "x", s.x), with(kWeight, "w", s.w), options);
     const auto step = [](fe::PointwiseMode_t mode) { return fe::graph::Pointwise_attributes().set_mode(mode); };
-    // The residual before the bias: this order cuDNN has kernels for that need no compiler.
+    // The order of cudnnConvolutionBiasActivationForward, for which not only engines that are compiled may be had.
     if (s.added) y = pointwise(y, with(kResidual, "residual", s.y), step(fe::PointwiseMode_t::ADD));
     if (s.biased) {
       std::vector<std::int64_t> bias(s.y.size(), 1);
