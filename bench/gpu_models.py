@@ -16,7 +16,7 @@ from pathlib import Path
 
 NAMES = [f"{model} f16 batch {batch}" for model in ("BERT-large 384", "ResNet-50 224", "ResNet-50 224 channels-last") for batch in (1, 32)]
 
-if "--list" in sys.argv:
+if __name__ == "__main__" and "--list" in sys.argv:
     print("\n".join(NAMES))
     sys.exit()
 

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 from=build/cuda/bin to=build/gpu contents=(bin lib)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench gpu_engine gpu_cublaslt)
+programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench gpu_engine gpu_cublaslt gpu_cudnn_plans)
 
 rm -rf "$to"
 mkdir -p "$to" "$work/bin" "$work/lib"
