@@ -163,7 +163,7 @@ void answer_all(const std::string& line, cudnnHandle_t handle, cudaStream_t stre
       try {
         if (!seen.insert(name).second) answer["again"] = true;
         else answer.update(measure(plans, place, c, handle, stream));
-      } catch (const Error& error) {  // one that is offered, but does not run
+      } catch (const std::exception& error) {  // one that is offered, but does not run
         answer["failed"] = error.what();
       }
       std::cout << answer.dump() << std::endl;
@@ -181,7 +181,11 @@ int main() {
     require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     if (fe::detail::create_handle(&handle) != CUDNN_STATUS_SUCCESS || fe::detail::set_stream(handle, stream) != CUDNN_STATUS_SUCCESS)
       fail(ErrorCode::internal, "cuDNN does not start");
-    for (std::string line; std::getline(std::cin, line);) answer_all(line, handle, stream);
+    for (std::string line; std::getline(std::cin, line);) try {
+        answer_all(line, handle, stream);
+      } catch (const std::exception& error) {
+        std::cout << nlohmann::json{{"conv", line}, {"failed", error.what()}}.dump() << std::endl;
+      }
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;
