@@ -5,7 +5,9 @@
 
 #include <set>
 
+#include "core/check.h"
 #include "ops/attention/operands.h"
+#include "ops/kernel.h"
 #include "ops/ops.h"
 
 namespace tandem {
@@ -53,6 +55,29 @@ TEST(TrialOperands, AttentionHasWorkToDo) {
     different.insert(q.at(i) - k.at(i));
   }
   EXPECT_GT(different.size(), 100u);
+}
+
+// Of a library that proposes what it then cannot run.
+class Proposed final : public PreparedKernel {
+ public:
+  explicit Proposed(bool able) : able_(able) {}
+  void run(const RunArgs&) const override {
+    if (!able_) fail(ErrorCode::unsupported, "the library cannot run it");
+  }
+
+ private:
+  bool able_;
+};
+std::unique_ptr<PreparedKernel> prepare_proposed(const PrepareArgs& args) { return std::make_unique<Proposed>(args.algorithm == "able"); }
+
+TEST(Trials, AlgorithmsThatCannotRunAreLeftOut) {
+  const OpCall call = call_of(*all_ops().find("Relu"), {Type{DType::f32, {4}}});
+  const Measure measure = make_measure("cpu", 1);
+  KernelDef kernel = {.name = "proposed", .op = "Relu", .prepare = prepare_proposed};
+  kernel.algorithms = [](const PrepareArgs&) { return std::vector<std::string>{"unable", "able", "unable too"}; };
+  EXPECT_EQ(measure({kernel, call, {false}}).algorithm, "able");
+  kernel.algorithms = [](const PrepareArgs&) { return std::vector<std::string>{"unable", "unable too"}; };
+  EXPECT_THROW(measure({kernel, call, {false}}), Error);
 }
 
 }  // namespace
