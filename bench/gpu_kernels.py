@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Where the time of a whole model goes on a GPU: kernels of our engine and of torch.compile with CUDA graphs, as CUPTI saw them.
 
-gpu_kernels.py NAME…   names as in gpu_models.py --list; for each side a line per kernel: microseconds a call, launches a call, its name
+gpu_kernels.py NAME…   names as in gpu_models.py --list; for each side a line per kernel: microseconds a call, launches a call,
+the longest, its name
 """
 
 import sys
@@ -34,7 +35,7 @@ def print_kernels(title: str, call) -> None:
     launches = sum(map(len, times.values())) / CALLS
     print(f"{title}: {alone:.1f} us a call; {launches:.0f} kernels, {total:.1f} us of them", flush=True)
     for name, each in sorted(times.items(), key=lambda item: -sum(item[1]))[:KERNELS]:
-        print(f"  {sum(each) / CALLS:9.1f} {len(each) / CALLS:6.1f}  {name[:150]}", flush=True)
+        print(f"  {sum(each) / CALLS:9.1f} {len(each) / CALLS:6.1f} {max(each):8.1f}  {name[:150]}", flush=True)
 
 
 def main() -> None:

@@ -33,7 +33,8 @@ struct BuildOptions {
   // per 64 or 32 rows of a column. Activations stay as they are. Empty: as the file says.
   std::string weights;
   // Images between convolutions have their channels last, as kernels of 16-bit floats on GPUs want them: "auto", where that saves bringing
-  // them there and back; "all", wherever it can be done. Results change by rounding only. Empty: nowhere.
+  // them there and back; "all", wherever it can be done; "none", nowhere. Results change by rounding only. Empty: "auto" for GPUs, "none"
+  // for CPUs.
   std::string channels_last;
   bool refittable = false;           // compute nothing with the contents of weights, so that a refit reaches all of them
   bool exact = false;                // no kernel with weaker rounding or NaN rules; CPU ranks have none

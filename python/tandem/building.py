@@ -52,7 +52,7 @@ def build(
     profiles: Iterable[Mapping[str, str]] | None = None,
     dtype: Literal["", "f16", "bf16"] = "",
     weights: Literal["", "int8", "int4", "fp8"] = "",
-    channels_last: Literal["", "auto", "all"] = "",
+    channels_last: Literal["", "auto", "all", "none"] = "",
     refittable: bool = False,
     timed: bool = False,
     timing_cache: str | os.PathLike[str] = "",
@@ -78,8 +78,8 @@ def build(
             for each, with kernels chosen for its typical shapes, and the weights once. They may overlap.
         dtype: compute f32 products and what lies between them in this type; norms, softmax, inputs and outputs stay.
         weights: quantise the matrices of products: int8 and fp8 with a scale per column, int4 with one per 64 or 32 rows of a column.
-        channels_last: keep the channels of images last between convolutions: "auto", where 16-bit floats gain by it on GPUs; "all", where
-        possible.
+        channels_last: keep the channels of images last between convolutions: "auto", where 16-bit floats gain by it; "all", where possible;
+            "none". By default "auto" for GPUs and "none" for CPUs.
         refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
         timed: choose among kernels by running them; else by rule, the same on every machine.
         timing_cache: a file of measured times, read and added to.
@@ -121,8 +121,8 @@ def build(
         raise InvalidArgumentError(f"dtype is {dtype!r}, expected 'f16' or 'bf16'")
     if weights not in ("", "int8", "int4", "fp8"):
         raise InvalidArgumentError(f"weights are {weights!r}, expected 'int8', 'int4' or 'fp8'")
-    if channels_last not in ("", "auto", "all"):
-        raise InvalidArgumentError(f"channels_last is {channels_last!r}, expected 'auto' or 'all'")
+    if channels_last not in ("", "auto", "all", "none"):
+        raise InvalidArgumentError(f"channels_last is {channels_last!r}, expected 'auto', 'all' or 'none'")
     if isinstance(model, Network):
         return model._build(options, progress)
     return _core._build(model, options, progress)

@@ -60,8 +60,9 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--dtype", build.dtype, "compute in this type; norms, softmax, inputs and outputs stay f32")
       ->check(CLI::IsMember({"f16", "bf16"}));
   app.add_option("--weights", build.weights, "quantise the matrices of products")->check(CLI::IsMember({"int8", "int4", "fp8"}));
-  app.add_option("--channels-last", build.channels_last, "images have their channels last: where 16-bit floats gain by it, or all")
-      ->check(CLI::IsMember({"auto", "all"}));
+  app.add_option("--channels-last", build.channels_last,
+                 "images have their channels last: where 16-bit floats gain by it (default on GPUs), all, or none")
+      ->check(CLI::IsMember({"auto", "all", "none"}));
   app.add_flag("--exact", build.exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
   app.add_option("--kernel", build.kernels, "a kernel to take wherever it can run, like attention_ring");

@@ -139,6 +139,20 @@ std::size_t expect_every_algorithm(KernelCase c, double tolerance) {
   return count;
 }
 
+// Numbers that are none in the images and in what is added to the sums; weights are finite.
+KernelCase beside_no_numbers(DType dtype, const std::string& activation) {
+  std::vector<double> values(16 * 6 * 6, 0.5), residual(16 * 6 * 6, -1);
+  values[5 * 36 + 14] = NAN;
+  values[7 * 36 + 30] = INFINITY;
+  residual[40] = NAN, residual[41] = INFINITY, residual[42] = -INFINITY;
+  KernelCase c = {
+      .kernel = "onednn_conv", .op = "Conv", .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", activation}}};
+  c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), random_tensor(dtype, {16, 16, 3, 3}, 2, 0.1), random_tensor(dtype, {16}, 3),
+                Tensor::of(dtype, {1, 16, 6, 6}, residual)};
+  c.weights = {1};
+  return c;
+}
+
 // Whichever is the fastest is taken, so each must be right.
 TEST(Conv, EveryAlgorithmOfTheLibrary) {
   std::size_t most = 0;
@@ -158,6 +172,13 @@ TEST(Conv, EveryAlgorithmOfTheLibrary) {
           const std::size_t first = expect_every_algorithm(c, 2 * tolerance_of(dtype));
           most = std::max({most, first, expect_every_algorithm(with_channels_last(c), 2 * tolerance_of(dtype))});
         }
+    for (const DType dtype : kFloats)
+      for (const char* activation : {"none", "relu"}) {
+        KernelCase c = beside_no_numbers(dtype, activation);
+        c.kernel = kernel->name;
+        expect_every_algorithm(c, 2 * tolerance_of(dtype));
+        expect_every_algorithm(with_channels_last(c), 2 * tolerance_of(dtype));
+      }
   }
   if (most == 0) GTEST_SKIP() << "no kernel here has several algorithms";
   EXPECT_GT(most, 1u);
@@ -219,16 +240,7 @@ TEST(Conv, NaNAndInfinities) {
 TEST(Conv, NaNAndInfinitiesAreActivated) {
   for (const DType dtype : kFloats)
     for (const char* activation : {"none", "relu", "silu"}) {
-      std::vector<double> values(16 * 6 * 6, 0.5), residual(16 * 6 * 6, -1);
-      values[5 * 36 + 14] = NAN;
-      values[7 * 36 + 30] = INFINITY;
-      residual[40] = NAN, residual[41] = INFINITY, residual[42] = -INFINITY;
-      KernelCase c = {.kernel = "onednn_conv",
-                      .op = "Conv",
-                      .attributes = {{"pads", std::vector<Dim>{1, 1, 1, 1}}, {"activation", std::string(activation)}}};
-      c.operands = {Tensor::of(dtype, {1, 16, 6, 6}, values), random_tensor(dtype, {16, 16, 3, 3}, 2, 0.1), random_tensor(dtype, {16}, 3),
-                    Tensor::of(dtype, {1, 16, 6, 6}, residual)};
-      c.weights = {1};
+      const KernelCase c = beside_no_numbers(dtype, activation);
       expect_kernel_matches_op(c, 2 * tolerance_of(dtype));
       expect_same_with_channels_last(c, 2 * tolerance_of(dtype));
     }

@@ -32,11 +32,12 @@ DType quantized_type(const std::string& word) {
   fail(ErrorCode::invalid_argument, "'{}' is no type of quantised weights; int8, int4 and fp8 are possible", word);
 }
 
-ChannelsLast channels_last(const std::string& word) {
-  if (word.empty()) return ChannelsLast::off;
+ChannelsLast channels_last(const std::string& word, const std::string& device) {
+  if (word.empty()) return device == "cuda" ? ChannelsLast::where_it_saves : ChannelsLast::off;
+  if (word == "none") return ChannelsLast::off;
   if (word == "auto") return ChannelsLast::where_it_saves;
   if (word == "all") return ChannelsLast::everywhere;
-  fail(ErrorCode::invalid_argument, "convolutions with channels last: '{}' is neither auto nor all", word);
+  fail(ErrorCode::invalid_argument, "convolutions with channels last: '{}' is none of auto, all and none", word);
 }
 
 // Says of inputs and outputs how they lie over the ranks that `draft.world` names.
@@ -76,8 +77,8 @@ void compile(Draft& draft, const BuildOptions& options, bool same_program) {
   pipeline.pass.io.insert(draft.module->placements.begin(), draft.module->placements.end());  // what was asked for by hand stays
   if (!options.dtype.empty()) pipeline.pass.dtype = half_type(options.dtype);
   if (!options.weights.empty()) pipeline.pass.weights = quantized_type(options.weights);
-  pipeline.pass.channels_last = channels_last(options.channels_last);
   if (!options.device.empty()) pipeline.pass.device = options.device;
+  pipeline.pass.channels_last = channels_last(options.channels_last, pipeline.pass.device);
   pipeline.disabled.insert(options.disabled_passes.begin(), options.disabled_passes.end());
   pipeline.dump = options.dump;
   if (draft.world) {

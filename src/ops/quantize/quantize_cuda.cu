@@ -1,3 +1,4 @@
+#include "ops/move_cuda.cuh"
 #include "ops/quantize/codes_cuda.cuh"
 #include "ops/quantize/quantize_cuda.h"
 
@@ -6,7 +7,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// A division of 64 bits takes as long as all else that is done to an element.
 __device__ __forceinline__ std::int64_t scale_index(const Quantizing& q, std::int64_t index) {
+  if (q.count <= kMostItems) {
+    std::uint32_t rest = static_cast<std::uint32_t>(index);
+    const std::uint32_t i = take_index(rest, q.by_inner), e = take_index(rest, q.by_extent);
+    return rest * q.outer_step + quotient(e, q.by_block) * q.axis_step + i * q.inner_step;
+  }
   const std::int64_t line = index / q.inner, i = index - line * q.inner, o = line / q.extent, e = line - o * q.extent;
   return o * q.outer_step + e / q.block * q.axis_step + i * q.inner_step;
 }
@@ -28,6 +35,25 @@ __device__ __forceinline__ void each(const Quantizing& q, std::int64_t first, co
 // Bytes of kVector codes, moved at once.
 template <typename T, int kVector>
 using CodeBytes = Vector<std::conditional_t<sizeof(T) == 1, std::uint8_t, T>, kVector / kPerByte<T>>;
+
+// Those that `bytes` hold.
+template <typename T, int kVector>
+__device__ __forceinline__ void decode_all(const CodeBytes<T, kVector>& bytes, float (&codes)[kVector]) {
+  if constexpr (sizeof(T) == 1) {
+    constexpr int kPerWord = 4 * kPerByte<T>;
+    static_assert(kVector % kPerWord == 0);
+#pragma unroll
+    for (int w = 0; w < kVector / kPerWord; ++w) {
+      float some[kPerWord];
+      decode<T>(reinterpret_cast<const std::uint32_t*>(&bytes)[w], some);
+#pragma unroll
+      for (int j = 0; j < kPerWord; ++j) codes[w * kPerWord + j] = some[j];
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) codes[j] = code_at<T>(&bytes, j);
+  }
+}
 
 template <typename T>
 __device__ __forceinline__ T encode(float v) {
@@ -52,7 +78,9 @@ __global__ void __launch_bounds__(kThreads) dequantize(const __grid_constant__ Q
   } else if (first + kVector <= q.count) {
     Vector<T, kVector> out;
     const auto bytes = reinterpret_cast<const CodeBytes<F, kVector>*>(q.x)[first / kVector];
-    each<kVector>(q, first, [&](int j, std::int64_t at) { out.at[j] = value(code_at<F>(&bytes, j), at); });
+    float codes[kVector];
+    decode_all<F, kVector>(bytes, codes);
+    each<kVector>(q, first, [&](int j, std::int64_t at) { out.at[j] = value(codes[j], at); });
     *reinterpret_cast<Vector<T, kVector>*>(y) = out;
   } else {
     for (int j = 0; first + j < q.count; ++j) y[j] = value(code_at<F>(q.x, first + j), scale_index(q, first + j));

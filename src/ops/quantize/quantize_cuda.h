@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "ops/divisor_cuda.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -15,7 +16,8 @@ struct Quantizing {
   void* y;
   std::int64_t count, extent, inner, block, outer_step, axis_step, inner_step;
   DType from, to, scale_type;
-  float least, most;  // of the quantised type
+  float least, most;                      // of the quantised type
+  Divisor by_inner, by_extent, by_block;  // of tensors of up to kMostItems elements
 };
 
 // f32, f16, bf16 to integers of 4, 8 and 16 bits, and to 8-bit floats that saturate.

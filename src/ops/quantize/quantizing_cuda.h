@@ -1,6 +1,8 @@
 // How scales lie, as launch functions take it.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/quantize/quantize_cuda.h"
 #include "ops/quantize/scales.h"
 
@@ -15,6 +17,10 @@ inline Quantizing quantizing(const ScaleLayout& layout) {
   q.outer_step = layout.outer_step;
   q.axis_step = layout.axis_step;
   q.inner_step = layout.inner_step;
+  const auto divisor = [](std::int64_t by) { return Divisor(std::clamp<std::int64_t>(by, 1, kMostItems)); };
+  q.by_inner = divisor(layout.inner);
+  q.by_extent = divisor(layout.extent);
+  q.by_block = divisor(layout.block);
   return q;
 }
 
