@@ -292,7 +292,7 @@ const KernelDef cudnn_conv = {.name = "cudnn_conv",
                               .pack = pack,
                               .rank = -1,
                               .library = "cudnn",
-                              .weaker = "an infinite weight gives NaN where it meets padding",
+                              .weaker = "an infinite weight gives NaN where it meets padding, and a sum that is -infinity 0",
                               .device = "cuda",
                               .algorithms = algorithms};
 
