@@ -43,11 +43,11 @@ struct Memory {
 
 class Bench {
  public:
-  Bench(Group& control, Device& device, std::string filter)
+  Bench(Group& control, std::shared_ptr<Device> device, std::string filter)
       : control_(control),
-        device_(device),
+        device_(std::move(device)),
         filter_(std::move(filter)),
-        stream_(device.make_stream(1)),
+        stream_(device_->make_stream(1)),
         handle_(cuda::handle_of(*stream_)),
         numbers_(64) {
     cuda::check(cudaMemset(numbers_.data, 0, 64), "clearing");
@@ -61,7 +61,7 @@ class Bench {
       const Memory in(bytes * kInputs), out(bytes), residual(bytes), scale(kLength * 2), y(bytes),
           all(bytes * static_cast<std::size_t>(group.size()));
       cuda::check(cudaMemset(residual.data, 0, bytes), "clearing");
-      for (int i = 0; i < kInputs; ++i) fill(in, i, count);
+      for (int i = 0; i < kInputs; ++i) fill(in.as<__nv_bfloat16>(), i, count);
       testing::fill(scale.as<__nv_bfloat16>(), kLength, 0, turn(0), handle_);
       const auto input = [&](int call) { return in.as<__nv_bfloat16>() + call % kInputs * count; };
       const Shape shape = {count};
@@ -78,7 +78,7 @@ class Bench {
       const auto norm = [&](const void* x, void* sum) {
         cuda::launch_norm(
             {x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1e-5f, false, DType::bf16},
-            static_cast<cuda::CudaDevice&>(device_).multiprocessors(), handle_);
+            static_cast<cuda::CudaDevice&>(*device_).multiprocessors(), handle_);
       };
       const auto is_sum = [&](const Memory& got) {
         testing::compare_sum(got.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_);
@@ -127,13 +127,46 @@ class Bench {
     }
   }
 
+  // The same calls on memory that the group knows and on memory that it does not.
+  void run_registered(GpuGroup& group, const std::string& backend) {
+    for (const std::size_t bytes : {64u << 10, 1u << 20, 16u << 20})
+      for (const bool registered : {false, true}) {
+        const auto count = static_cast<std::int64_t>(bytes / 2);
+        const std::size_t total = bytes * (kInputs + 1 + static_cast<std::size_t>(group.size()));
+        const auto memory = registered ? std::make_shared<DeviceMemory>(device_, group.allocator(), stream_, total)
+                                       : std::make_shared<DeviceMemory>(device_, total);
+        std::shared_ptr<Registration> known;
+        if (registered) known = group.register_memory(memory, nullptr, Deadline::after(kLimit));
+        const std::string how = backend + (known ? fmt::format(", registered {}", known->kind()) : ", not registered");
+        auto* const in = reinterpret_cast<__nv_bfloat16*>(memory->data());
+        auto *const out = in + kInputs * count, *const all = out + count;
+        for (int i = 0; i < kInputs; ++i) fill(in, i, count);
+        const Shape shape = {count};
+        CollectiveCall call{.dtype = DType::bf16, .dims = shape, .stream = handle_, .deadline = Deadline::after(kLimit)};
+        const auto give = [&](Collective kind, __nv_bfloat16* to, int number) {
+          call.kind = kind;
+          call.reduction = info(kind).reduces ? std::optional(Reduction::sum) : std::nullopt;
+          call.in = in + number % kInputs * count;
+          call.out = to;
+          call.deadline = Deadline::after(kLimit);
+          group.run(call);
+        };
+        time(
+            "registration: all_reduce", bytes, how, [&](int number) { give(Collective::all_reduce, out, number); },
+            [&] { testing::compare_sum(out, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
+        time(
+            "registration: all_gather", bytes, how, [&](int number) { give(Collective::all_gather, all, number); },
+            [&] { testing::compare_gathered(all, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
+      }
+  }
+
  private:
   std::uint32_t* turn(int i) const { return numbers_.as<std::uint32_t>() + 2 + i; }
   unsigned long long* errors() const { return numbers_.as<unsigned long long>(); }
-  void fill(const Memory& in, int i, std::int64_t count) {
+  void fill(__nv_bfloat16* in, int i, std::int64_t count) {
     const auto number = static_cast<std::uint32_t>(i + 1);
     cuda::check(cudaMemcpy(turn(i), &number, sizeof number, cudaMemcpyDefault), "copying");
-    testing::fill(in.as<__nv_bfloat16>() + i * count, count, control_.rank(), turn(i), handle_);
+    testing::fill(in + i * count, count, control_.rank(), turn(i), handle_);
   }
 
   template <typename Call, typename Check>
@@ -182,9 +215,9 @@ class Bench {
   }
 
   Group& control_;
-  Device& device_;
+  std::shared_ptr<Device> device_;
   std::string filter_;
-  std::unique_ptr<Stream> stream_;
+  std::shared_ptr<Stream> stream_;
   cudaStream_t handle_;
   Memory numbers_;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
@@ -193,7 +226,7 @@ class Bench {
 void run_rank(Group& control, const std::string& filter) {
   const auto device = open_device("cuda", control.rank());
   const OnDevice current(*device);
-  Bench bench(control, *device, filter);
+  Bench bench(control, device, filter);
   for (const GpuBackend& backend : gpu_backends()) {
     std::unique_ptr<GpuGroup> group;
     try {
@@ -204,6 +237,7 @@ void run_rank(Group& control, const std::string& filter) {
       continue;
     }
     bench.run(*group, std::string(backend.name));
+    if (group->allocator()) bench.run_registered(*group, std::string(backend.name));
   }
 }
 

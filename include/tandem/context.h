@@ -118,7 +118,8 @@ class Context {
   // time; null: in the context's own again. It stays valid until it is replaced or the context is gone, the work given is done, and graphs
   // of the caller's that recorded it are gone. Throws Error(invalid_argument) unless it is aligned to kDeviceAlignment,
   // Error(out_of_memory) with the bytes needed if it is too small for the shapes prepared last; shapes set later are checked when they
-  // run. What run() and prepare() stage on a GPU is not part of it.
+  // run. What run() and prepare() stage on a GPU is not part of it. Where the context's own memory is registered with NCCL (docs/gpu.md)
+  // all ranks call this, between the same runs, and the run that follows is collective as a first one is.
   void set_device_memory(void* memory, std::size_t bytes);
   // Outputs that the last run had to copy.
   int last_copies() const;

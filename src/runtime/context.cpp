@@ -32,10 +32,6 @@ bool is_set(const char* name) {
   return value && *value && std::string_view(value) != "0";
 }
 
-[[noreturn]] void too_small(std::size_t needed, std::size_t given) {
-  fail(ErrorCode::out_of_memory, "{} bytes are needed for activations and workspace, the memory that was given has {}", needed, given);
-}
-
 }  // namespace
 
 RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOptions options)
@@ -251,32 +247,11 @@ std::size_t RankContext::largest_memory_bytes(std::size_t profile) {
   return prepare_bound(symbols)->needed_bytes();
 }
 
-void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
-  const Turn turn(*this);
-  if (reinterpret_cast<std::uintptr_t>(memory) % kAlignment != 0)
-    fail(ErrorCode::invalid_argument, "the memory for activations is at {}, which is not aligned to {} bytes",
-         static_cast<const void*>(memory), kAlignment);
-  const std::size_t needed = bounds_.empty() ? 0 : bounds_.front()->needed_bytes();
-  if (memory && needed > bytes) too_small(needed, bytes);
-  wait_until_done();
-  arena_ = std::make_shared<DeviceMemory>(memory ? DeviceMemory::borrowed(memory, bytes) : DeviceMemory());
-  lent_ = memory != nullptr;
-}
-
 void RankContext::set_inputs_consumed_event(void* event) {
   const Turn turn(*this);
   if (event && device_.is_host())
     fail(ErrorCode::unsupported, "ranks of the CPU have no events: their inputs are read when the call returns");
   consumed_ = event;
-}
-
-// Makes the arena large enough, or says why it cannot be.
-void RankContext::reserve(std::size_t needed) {
-  if (needed <= arena_->bytes()) return;
-  if (lent_) too_small(needed, arena_->bytes());
-  if (arena_->bytes() > 0) wait_until_done();
-  *arena_ = {};
-  arena_ = std::make_shared<DeviceMemory>(make_memory(needed));
 }
 
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {

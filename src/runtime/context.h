@@ -82,6 +82,8 @@ class RankContext {
   int copied_outputs() const { return copied_outputs_; }
   // Why collectives of GPUs go through the host, once they are prepared; empty where they do not.
   std::string through_host() const { return joined_ ? joined_->through_host : ""; }
+  // How memory of activations is registered with the communicator of all ranks ("windows", "buffers"); empty where it is not.
+  std::string registered() const;
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_->bytes(); }
   // Bytes of them that the bound shapes need. Prepares the shapes as prepare() does, but runs nothing.
@@ -90,7 +92,8 @@ class RankContext {
   std::size_t largest_memory_bytes(std::size_t profile);
   // From now on activations and workspace lie in memory of the caller's, which stays valid until it is replaced or the context is gone, and
   // the work is done; null: in the context's own again. Throws Error(invalid_argument) where it is not aligned to kDeviceAlignment,
-  // Error(out_of_memory) with the bytes needed where it is too small for the shapes prepared last; others are checked when they run.
+  // Error(out_of_memory) with the bytes needed where it is too small for the shapes prepared last; others are checked when they run. Where
+  // the memory before is registered, all ranks call it, between the same runs, and the next run is collective as a first one is.
   void set_memory(std::byte* memory, std::size_t bytes);
 
  private:
@@ -105,6 +108,10 @@ class RankContext {
   std::shared_ptr<Bound> prepare_bound(const SymbolValues& symbols);
   void reserve(std::size_t needed);
   DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
+  DeviceMemory make_arena(std::size_t bytes);
+  void register_arena(Group& group);
+  bool unregister_arena();
+  void forget_recordings();
   void set_edge(Bound& bound, const Step& step) const;
   bool is_as_timed(std::size_t step, const OpCall& call, const SymbolValues& typical) const;
   void join_group();
@@ -170,6 +177,7 @@ class RankContext {
     shm::CallLog calls{nullptr};                          // of whole programs, given to a device
   };
   std::shared_ptr<Joined> joined_;
+  std::map<Group*, std::shared_ptr<Registration>> registered_;  // the arena, with each group that works on it; recordings hold them too
   Group* group_ = nullptr;  // the one in use: that of GPUs, the own one or the bound one; null before the collective point
   int last_read_ = -1;      // the last step that reads an input; -1: none does; the number of steps: copies at the end do
   void* consumed_ = nullptr;

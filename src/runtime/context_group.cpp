@@ -175,7 +175,10 @@ void RankContext::agree_on_collectives(Bound& bound) {
                                        call.has_operand(0) ? call.operand(0).to_string() : "",
                                        use.root < 0 ? "" : fmt::format(" root {}", use.root)));
   }
-  for (const auto& [group, calls] : lists) require_same_calls(*group, calls, Deadline::after(options_.rendezvous_deadline));
+  for (const auto& [group, calls] : lists) {
+    require_same_calls(*group, calls, Deadline::after(options_.rendezvous_deadline));
+    register_arena(*group);
+  }
   bound.agreed = true;
 }
 
@@ -191,6 +194,7 @@ void RankContext::leave_group() {
     }
   }
   bounds_.clear();
+  registered_.clear();
   joined_.reset();
   group_ = nullptr;
 }

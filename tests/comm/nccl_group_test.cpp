@@ -241,6 +241,75 @@ TEST(NcclGroup, AnAbortThatDoesNotReturnIsLeftBehind) {
   });
 }
 
+std::shared_ptr<const DeviceMemory> memory_of(GpuGroup& group, std::size_t bytes) {
+  return std::make_shared<DeviceMemory>(cpu_device(), group.allocator(), cpu_device()->make_stream(1), bytes);
+}
+std::shared_ptr<const DeviceMemory> memory_of_the_device(std::size_t bytes) { return std::make_shared<DeviceMemory>(cpu_device(), bytes); }
+
+void check_registered(int windows, int buffers) {
+  check(stub().windows == windows && stub().buffers == buffers,
+        fmt::format("{} windows and {} buffers are registered", stub().windows.load(), stub().buffers.load()));
+}
+
+// What is registered where the ranks' memory is alike, and where it is not.
+TEST(NcclGroup, MemoryIsRegisteredOnAllRanksOrNone) {
+  stub();
+  run_rank_processes(2, [](Group& control) {
+    const bool second = control.rank() == 1;
+    std::unique_ptr<GpuGroup> group = make_group(control);
+    const Deadline limit = Deadline::after(20s);
+    const auto window = memory_of(*group, 4096), other = memory_of(*group, second ? 8192 : 4096), plain = memory_of_the_device(4096);
+    std::shared_ptr<Registration> known = group->register_memory(window, nullptr, limit);
+    check(known && known->kind() == "windows", "memory of the group becomes a window");
+    const Registration* const first = known.get();
+    known = group->register_memory(window, known, limit);
+    check(known.get() == first, "the same memory stays as it is");
+    check_registered(1, 0);
+    known = group->register_memory(second ? window : plain, std::move(known), limit);
+    check(!known, "one rank has other memory");
+    check_registered(0, 0);
+    known = group->register_memory(plain, nullptr, limit);
+    check(known && known->kind() == "buffers", "memory of the device becomes a buffer");
+    known = group->register_memory(other, std::move(known), limit);
+    check(known && known->kind() == "buffers", "memory of unequal size becomes a buffer");
+    check_registered(0, 1);
+    known.reset();
+    stub().deaf = second;
+    check(!group->register_memory(window, nullptr, limit) && !group->register_memory(plain, nullptr, limit), "what NCCL does not take");
+    check_registered(0, 0);
+    group.reset();
+    check_all_given_back(0, 1);
+  });
+}
+
+TEST(NcclGroup, MemoryGoesBeforeItsCommunicatorInWhateverOrder) {
+  stub();
+  run_rank_processes(2, [](Group& control) {
+    int groups = 0;
+    for (const bool group_first : {true, false})
+      for (const bool aborted : {false, true}) {
+        std::unique_ptr<GpuGroup> group = nullptr;
+        // Not the group itself: an abort would end the world.
+        const std::shared_ptr<nccl::Communicator> comm = nccl::Communicator::create(control, Deadline::after(20s));
+        group = std::make_unique<nccl::NcclGroup>(control, comm);
+        auto window = group->register_memory(memory_of(*group, 4096), nullptr, Deadline::after(20s));
+        auto buffer = group->register_memory(memory_of_the_device(4096), nullptr, Deadline::after(20s));
+        check(window && buffer, "both are registered");
+        control.exchange({});
+        if (aborted) comm->family()->abort();
+        if (group_first) group.reset();
+        window.reset(), buffer.reset();
+        group.reset();
+        check(comm->family()->has_given_back(), "nothing holds it");
+        check(stub().misuses == 0, "none is touched once it is aborted, and nothing is registered when it goes");
+        check(stub().allocated == 0, "memory is given back");
+        control.exchange({});
+        ++groups;
+      }
+    check(groups == 4, "all of them");
+  });
+}
+
 TEST(NcclGroup, AnAbortedOneIsNeverAskedAgainWhileAnotherThreadAborts) {
   stub();
   run_rank_processes(2, [](Group& control) {

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -196,6 +197,34 @@ TEST_F(LentCommunicators, OneOfTheCallersServesAgainAndIsLeftAlone) {
       check_calls(rank, 8);
     }
     nccl::check(nccl::api().ncclCommDestroy(comm), "its own end");
+  });
+}
+
+// With activations that are registered, in memory of the context's and of the caller's.
+TEST_F(LentCommunicators, RegisteredActivationsGiveTheSameBits) {
+  run_rank_processes(2, [](Group& group) {
+    setenv("TANDEM_GPU_GROUP", "nccl", 1);
+    std::map<std::int64_t, std::vector<float>> wanted;
+    for (const char* how : {"none", "buffers", "windows"}) {
+      setenv("TANDEM_NCCL_REGISTER", how, 1);
+      Rank rank(group, 0);
+      const auto run_some = [&] {
+        for (const std::int64_t rows : {8, 64, 8, 33, 64, 8, 33})
+          for (int call = 0; call < 2; ++call) {
+            rank.run_rows(rows);
+            const auto [known, first] = wanted.emplace(rows, rank.out);
+            check(known->second == rank.out, fmt::format("{} rows, {}", rows, how));
+          }
+      };
+      run_some();
+      const DeviceMemory lent(open_device("cuda", group.rank()), std::size_t{8} << 20);
+      for (int round = 0; round < 2; ++round) {
+        rank.context->set_device_memory(lent.data(), lent.bytes());
+        run_some();
+        rank.context->set_device_memory(nullptr, 0);
+        run_some();
+      }
+    }
   });
 }
 

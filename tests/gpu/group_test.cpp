@@ -1,9 +1,11 @@
 // Collectives of GPUs: every one × reduction × dtype × axis × group, given to a stream and recorded, ranks as threads and as processes.
 // Needs two GPUs: with fewer every test is skipped and says so.
+#include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "comm/oracle.h"
 #include "core/check.h"
 #include "gpu/gpu_ranks.h"
 
@@ -54,6 +56,70 @@ void every_reduction(GpuRank& rank, Group& group, const Shape& shape, Collective
       for (const Reduction reduction : kReductions)
         run_and_check_op(rank, group, {.kind = kind, .reduction = reduction, .dtype = dtype, .axis = axis, .root = axis % group.size()},
                          shape, ++seed);
+}
+
+std::size_t free_bytes(GpuRank& rank) {
+  rank.stream->wait(Deadline::after(std::chrono::seconds(20)));
+  std::size_t free = 0, total = 0;
+  check(cudaDeviceSynchronize() == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
+  return free;
+}
+
+void reduce_in_place(GpuRank& rank, std::byte* memory, std::int64_t count) {
+  const Shape dims = {count};
+  rank.group->run({.kind = Collective::all_reduce,
+                   .reduction = Reduction::sum,
+                   .dims = dims,
+                   .stream = rank.stream->native(),
+                   .in = memory,
+                   .out = memory});
+  rank.stream->wait(Deadline::after(std::chrono::seconds(20)));
+}
+
+// The result of a call whose operands lie in `memory`, which is registered as `kind` says, or not; at once, or by the second launch of a
+// recording.
+std::vector<std::byte> result_in(GpuRank& rank, const std::shared_ptr<DeviceMemory>& memory, std::string_view kind, bool recorded,
+                                 CollectiveCall call, const Tensor& input, std::size_t out_bytes) {
+  std::shared_ptr<Registration> known;
+  if (!kind.empty()) {
+    known = rank.group->register_memory(memory, nullptr, Deadline::after(std::chrono::seconds(20)));
+    check(known != nullptr && known->kind() == kind, fmt::format("NCCL registers {}", kind));
+  }
+  call.stream = rank.stream->native();
+  call.in = memory->data();
+  std::byte* const out = memory->data() + aligned_size(input.size_bytes());
+  call.out = out;
+  rank.device->copy(memory->data(), input.data(), input.size_bytes(), *rank.stream);
+  rank.device->clear(out, out_bytes, *rank.stream);
+  rank.group->run(call);
+  if (recorded) {
+    const auto recording = rank.device->record(*rank.stream, [&] { rank.group->run(call); });
+    for (int launch = 0; launch < 2; ++launch) {
+      rank.device->clear(out, out_bytes, *rank.stream);
+      recording->launch(*rank.stream);
+    }
+    rank.stream->wait(Deadline::after(std::chrono::seconds(20)));
+  }
+  std::vector<std::byte> result(out_bytes);
+  rank.device->copy(result.data(), out, out_bytes, *rank.stream);
+  rank.stream->wait(Deadline::after(std::chrono::seconds(20)));
+  return result;
+}
+
+void compare_registered(GpuRank& rank, Collective kind, DType dtype, const Shape& shape) {
+  CollectiveCall call{.kind = kind, .dtype = dtype, .dims = shape};
+  if (info(kind).reduces) call.reduction = Reduction::sum;
+  const Tensor input = random_input(dtype, shape, rank.group->rank(), 77);
+  const std::size_t out_bytes = bytes(dtype, element_count(collective_output_dims(call, rank.group->size())));
+  const std::size_t total = aligned_size(input.size_bytes()) + aligned_size(out_bytes);
+  const auto plain = std::make_shared<DeviceMemory>(rank.device, total);
+  const auto window =
+      std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(), std::shared_ptr<Stream>(rank.device->make_stream(1)), total);
+  const auto wanted = result_in(rank, plain, "", false, call, input, out_bytes);
+  for (const bool recorded : {false, true}) {
+    check(result_in(rank, plain, "buffers", recorded, call, input, out_bytes) == wanted, to_string(call) + " in buffers");
+    check(result_in(rank, window, "windows", recorded, call, input, out_bytes) == wanted, to_string(call) + " in windows");
+  }
 }
 
 TEST_P(GpuGroups, AllReduce) {
@@ -140,6 +206,64 @@ TEST_P(GpuGroups, PartsOfTheRanks) {
       run_and_check_op(rank, *part, {.kind = Collective::all_gather, .axis = 1}, {3, 5}, 8);
       run_and_check_norm(rank, *part, {DType::bf16, 5, 512, true, true}, 10);
       run_and_check_op(rank, *part, {.kind = Collective::all_to_all, .split_axis = 1, .concat_axis = 0}, {3, 5 * size}, 9);
+    }
+  });
+}
+
+// Calls on memory that is registered give the same bits as on memory that is not, at once and recorded, in windows and in buffers.
+class RegisteredMemory : public testing::TestWithParam<Isolation> {
+ protected:
+  void SetUp() override {
+    if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(By, RegisteredMemory, testing::Values(Isolation::threads, Isolation::processes),
+                         [](const auto& info) { return info.param == Isolation::threads ? "threads" : "processes"; });
+
+TEST_P(RegisteredMemory, GivesTheSameBits) {
+  run_gpu_ranks(GetParam(), 2, "nccl", [](GpuRank& rank) {
+    for (const std::int64_t count : {8, 4096, 1 << 20})
+      for (const DType dtype : {DType::bf16, DType::f32})
+        for (const Collective kind : {Collective::all_reduce, Collective::all_gather, Collective::reduce_scatter, Collective::all_to_all})
+          compare_registered(rank, kind, dtype, {count});
+  });
+}
+
+TEST_P(RegisteredMemory, IsGivenBack) {
+  run_gpu_ranks(GetParam(), 2, "nccl", [](GpuRank& rank) {
+    constexpr std::size_t kBytes = std::size_t{32} << 20;
+    std::size_t before = 0;
+    for (int cycle = 0; cycle < 210; ++cycle) {
+      if (cycle == 10) before = free_bytes(rank);  // what NCCL makes once has been made
+      const bool window = cycle % 2 == 0;
+      const auto memory = window ? std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(),
+                                                                  std::shared_ptr<Stream>(rank.device->make_stream(1)), kBytes)
+                                 : std::make_shared<DeviceMemory>(rank.device, kBytes);
+      const auto known = rank.group->register_memory(memory, nullptr, Deadline::after(std::chrono::seconds(20)));
+      check(known != nullptr, "NCCL registers it");
+      reduce_in_place(rank, memory->data(), 1 << 18);
+    }
+    const std::size_t after = free_bytes(rank);
+    check(after + kBytes > before, fmt::format("{} MiB were free before, {} are after", before >> 20, after >> 20));
+  });
+}
+
+// Whichever goes first, the group or the registration; and parts of the ranks with communicators of their own.
+TEST_P(RegisteredMemory, GoesInWhateverOrder) {
+  run_gpu_ranks(GetParam(), 2, "nccl", [](GpuRank& rank) {
+    for (const bool part_first : {true, false}) {
+      const auto memory = std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(),
+                                                         std::shared_ptr<Stream>(rank.device->make_stream(1)), 4 << 20);
+      std::unique_ptr<Group> part = rank.group->split({{1, 0}});
+      const Deadline limit = Deadline::after(std::chrono::seconds(20));
+      auto known = dynamic_cast<GpuGroup&>(*part).register_memory(memory, nullptr, limit);
+      auto whole = rank.group->register_memory(memory, nullptr, limit);
+      check(known && whole, "NCCL registers it");
+      reduce_in_place(rank, memory->data(), 1 << 18);
+      if (part_first) part.reset();
+      known.reset();
+      part.reset();
+      reduce_in_place(rank, memory->data(), 1 << 18);
     }
   });
 }

@@ -1,5 +1,7 @@
 #include "comm/nccl/api.h"
 
+#include <dlfcn.h>
+
 #include "core/check.h"
 #include "device/cuda/library.h"
 
@@ -14,6 +16,9 @@ Api open() {
 #define TANDEM_NCCL_FIND(name) api.name = library.function<decltype(::name)>(#name);
   TANDEM_NCCL_FUNCTIONS(TANDEM_NCCL_FIND)
 #undef TANDEM_NCCL_FIND
+#define TANDEM_NCCL_LOOK(name) api.name = reinterpret_cast<decltype(api.name)>(dlsym(library.handle(), #name));
+  TANDEM_NCCL_NEWER(TANDEM_NCCL_LOOK)
+#undef TANDEM_NCCL_LOOK
   int version = 0;
   api.ncclGetVersion(&version);
   if (version < kOldest)

@@ -14,7 +14,8 @@ namespace {
 
 // What a destructor waits. NCCL waits for the other ranks of the host there, and one that leaves for trouble of its own has yet to say so.
 constexpr std::chrono::nanoseconds kTakeApart = std::chrono::milliseconds(300);
-constexpr std::chrono::nanoseconds kGiveBack = std::chrono::seconds(4);  // after an abort, which takes NCCL about one
+constexpr std::chrono::nanoseconds kGiveBack = std::chrono::seconds(4);          // after an abort, which takes NCCL about one
+constexpr std::chrono::nanoseconds kEndBeside = std::chrono::milliseconds(300);  // of work on a communicator that is to be aborted
 // A process's connections break a moment before it counts as ended.
 constexpr std::chrono::nanoseconds kObituary = std::chrono::milliseconds(500);
 
@@ -39,11 +40,23 @@ bool Family::remove(ncclComm_t comm) {
 void Family::abort() {
   const std::lock_guard lock(mutex_);
   if (aborted_.exchange(true) || comms_.empty()) return;
-  abort_ = Aside::begin([comms = comms_] {
+  abort_ = Aside::begin([comms = comms_, beside = std::move(beside_)] {
+    for (const auto& work : beside) work->wait(kEndBeside);
     api().ncclGroupStart();
     for (const ncclComm_t comm : comms) api().ncclCommAbort(comm);
     api().ncclGroupEnd();
   });
+}
+
+bool Family::beside(std::function<void()> work, std::chrono::nanoseconds limit) {
+  std::shared_ptr<Aside> begun;
+  {
+    const std::lock_guard lock(mutex_);
+    if (aborted_) return false;
+    std::erase_if(beside_, [](const auto& other) { return other->wait({}); });
+    beside_.push_back(begun = Aside::begin(std::move(work)));
+  }
+  return begun->wait(limit);
 }
 
 bool Family::has_given_back() {

@@ -30,6 +30,9 @@ class Family {
   // After abort(), when no graph holds their kernels any more: whether NCCL has given them back. Waits for it, a few seconds at most for
   // all calls together; true as well where nothing is to be given back.
   bool has_given_back();
+  // Calls `work` on one of them in a thread of its own and waits for it; false where they are aborted, for then none is to be touched, or
+  // where it does not end within the limit. abort() gives such work a moment to end before it begins.
+  bool beside(std::function<void()> work, std::chrono::nanoseconds limit);
   // What NCCL says of one of them; null once they are aborted, for then it is not to be asked.
   std::optional<ncclResult_t> state_of(ncclComm_t comm);
 
@@ -41,6 +44,7 @@ class Family {
   std::mutex mutex_;
   std::vector<ncclComm_t> comms_;
   std::atomic<bool> aborted_{false};
+  std::vector<std::shared_ptr<Aside>> beside_;
   std::shared_ptr<Aside> abort_;          // under way or done
   std::optional<Deadline> give_back_by_;  // from the first time that somebody waited
 };
@@ -62,6 +66,9 @@ class Communicator {
   Communicator(const Communicator&) = delete;
 
   ncclComm_t handle() const { return comm_; }
+  bool borrowed() const { return borrowed_; }
+  // Windows that this rank has registered with it.
+  std::atomic<int>& windows() { return windows_; }
   const std::shared_ptr<Family>& family() const { return family_; }
   // After a call of NCCL on this communicator: until NCCL has done it. What goes wrong there ends the world, with an error that names a
   // rank whose process is gone if that is the reason.
@@ -76,6 +83,7 @@ class Communicator {
   ncclComm_t comm_ = nullptr;
   std::shared_ptr<Family> family_;
   bool borrowed_ = false;
+  std::atomic<int> windows_{0};
 };
 
 }  // namespace tandem::nccl

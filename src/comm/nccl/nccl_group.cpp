@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "comm/nccl/lent_control.h"
+#include "comm/nccl/registered.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 
@@ -207,6 +208,13 @@ std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lis
   std::shared_ptr<Communicator> comm = comm_ ? comm_->split(control(), color, key, limit) : nullptr;
   if (!part) return nullptr;
   return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));
+}
+
+std::shared_ptr<DeviceAllocator> NcclGroup::allocator() const { return comm_ && !comm_->borrowed() ? window_allocator() : nullptr; }
+
+std::shared_ptr<Registration> NcclGroup::register_memory(std::shared_ptr<const DeviceMemory> memory, std::shared_ptr<Registration> before,
+                                                         Deadline deadline) {
+  return comm_ ? register_on_all(*this, comm_, std::move(memory), std::move(before), deadline) : nullptr;
 }
 
 void NcclGroup::throw_if_failed() {

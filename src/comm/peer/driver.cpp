@@ -50,6 +50,7 @@ const Driver* find_driver(std::string* why) {
     need("cuMemMap", driver.map);
     need("cuMemUnmap", driver.unmap);
     need("cuMemSetAccess", driver.set_access);
+    need("cuPointerGetAttribute", driver.pointer_attribute);
   });
   if (missing && why) *why = fmt::format("the NVIDIA driver has no {}", missing);
   return missing ? nullptr : &driver;

@@ -20,6 +20,7 @@ struct Driver {
   decltype(&cuMemMap) map = nullptr;
   decltype(&cuMemUnmap) unmap = nullptr;
   decltype(&cuMemSetAccess) set_access = nullptr;
+  decltype(&cuPointerGetAttribute) pointer_attribute = nullptr;
 
   // Throws Error(out_of_memory | unsupported) saying what was tried and what the driver says.
   void check(CUresult status, const char* what) const;

@@ -130,6 +130,12 @@ const std::array<LibrarySpec, 4>& specs() {
          int version = 0;
          l.function<int(int*)>("ncclGetVersion")(&version);
          return three_parts(static_cast<std::size_t>(version), 10000, 100);
+       },
+       {},
+       [](const Library& l) -> std::string {
+         const auto has = [&](const char* name) { return dlsym(l.handle(), name) != nullptr; };
+         if (has("ncclCommWindowRegister") && has("ncclMemAlloc")) return "memory is registered, as windows";
+         return has("ncclCommRegister") ? "memory is registered, as buffers" : "memory is not registered";
        }},
   }};
   return list;

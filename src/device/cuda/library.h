@@ -15,7 +15,8 @@ struct LibrarySpec {
   std::vector<std::string> sonames;  // the first that is found in a place is taken
   std::string_view how_to_get;
   std::string (*version)(const Library& library) = nullptr;
-  std::string_view companion = {};  // files of the same folder that start so are loaded first, by full path
+  std::string_view companion = {};                          // files of the same folder that start so are loaded first, by full path
+  std::string (*extras)(const Library& library) = nullptr;  // what this one can do beyond the oldest that serves, in words for reports
 };
 
 // An open library. It stays open until the process ends. Thread-safe.

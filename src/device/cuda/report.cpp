@@ -20,8 +20,12 @@ CudaReport report_cuda() {
     const LibrarySpec& spec = spec_of(which);
     CudaReport::Library entry{std::string(spec.name), std::string(spec.purpose), {}, {}, {}};
     std::string why;
-    if (const Library* found = find_library(which, &why)) entry.path = found->path(), entry.version = found->version();
-    else entry.how_to_get = why.find(" be used: ") == std::string::npos ? std::string(spec.how_to_get) : why;
+    if (const Library* found = find_library(which, &why)) {
+      entry.path = found->path(), entry.version = found->version();
+      if (spec.extras) entry.purpose += "; " + spec.extras(*found);
+    } else {
+      entry.how_to_get = why.find(" be used: ") == std::string::npos ? std::string(spec.how_to_get) : why;
+    }
     report.libraries.push_back(std::move(entry));
   }
   report.looked_in = places();
