@@ -1,7 +1,8 @@
 // Several GPUs, a process each: time of one call on the slowest rank. A server for tools/gpu_check.py, which asks for rows here and at a
 // peer in turn.
 //
-//   gpu_ranks_bench --list            the names of the rows
+//   gpu_ranks_bench --list            the names of the rows that peers have too
+//   gpu_ranks_bench --forms           the names of further rows: attention by each of its kernels
 //   gpu_ranks_bench RANKS             reads names from stdin, a line each; answers each with a line of JSON
 //
 // Calls are engines that are enqueued on each rank's own stream, replayed from its recording. The first time that a row is asked for, some
@@ -39,6 +40,8 @@ struct Work {
   bool attention = false, causal = false;
   std::int64_t length = 0;  // of the sequence; or rows of the reduction
   bool apart = false;       // the reduction and the norm as kernels of their own
+  std::string form = {};    // of attention, as its kernels' names end; empty: the build's choice
+  std::int64_t kv_heads = kHeads;
 };
 
 std::vector<Work> all_work() {
@@ -46,6 +49,12 @@ std::vector<Work> all_work() {
   for (const std::int64_t k : {8, 32, 128})
     for (const bool causal : {false, true})
       list.push_back({fmt::format("Attention over ranks {}K{}", k, causal ? " causal" : ""), true, causal, k * 1024});
+  for (const std::int64_t k : {8, 32})
+    for (const std::int64_t kv_heads : {kHeads, kHeads / 3})
+      for (const bool causal : {false, true})
+        for (const char* form : {"all_to_all", "all_gather", "all_gather_groups", "ring"})
+          list.push_back({fmt::format("Attention over ranks by {} {}K, {} kv heads{}", form, k, kv_heads, causal ? " causal" : ""), true,
+                          causal, k * 1024, false, form, kv_heads});
   for (const std::int64_t kb : {8, 64, 512, 4096, 16384})
     for (const bool apart : {false, true})
       list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false,
@@ -78,12 +87,19 @@ Network network_of(const Work& work, int ranks) {
   Network network(fmt::format("cp={}", ranks));
   if (work.attention) {
     const std::int64_t local = work.length / ranks;
-    const Network::Value qkv = network.input("qkv", DType::bf16, {1, work.length, 3, kHeads, kSize}, "1:cp");
+    const bool alike = work.kv_heads == kHeads;
+    const Shape heads = alike ? Shape{3, kHeads} : Shape{kHeads + 2 * work.kv_heads};
+    Shape shape = {1, work.length};
+    shape.insert(shape.end(), heads.begin(), heads.end());
+    shape.push_back(kSize);
+    const Network::Value qkv = network.input("qkv", DType::bf16, Extents(shape.begin(), shape.end()), "1:cp");
     std::vector<Network::Value> operands;
-    for (std::int64_t i = 0; i < 3; ++i) {
-      Network::Value part =
-          network.add("Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{i}}, {"ends", Extents{i + 1}}});
-      part = network.add("Reshape", {part}, {{"shape", Extents{1, local, kHeads, kSize}}});
+    for (std::int64_t i = 0, begin = 0; i < 3; ++i) {
+      const std::int64_t count = alike ? 1 : i == 0 ? kHeads : work.kv_heads;
+      Network::Value part = network.add(
+          "Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{begin}}, {"ends", Extents{begin + count}}});
+      begin += count;
+      if (alike) part = network.add("Reshape", {part}, {{"shape", Extents{1, local, kHeads, kSize}}});
       operands.push_back(network.add("Transpose", {part}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}));
     }
     AttentionOptions options{.causal = work.causal ? "upper_left" : "none", .axis = "cp"};
@@ -163,6 +179,7 @@ class Row {
     if (world.rank() == 0) {
       BuildOptions options;
       options.device = "cuda";
+      if (!work.form.empty()) options.kernels = {"cuda_attention_" + work.form, "cuda_flat_attention_" + work.form};
       if (work.apart) options.disabled_passes = {"fuse_reduce_norm"};
       const Array bytes = build(network_of(work, world.size()), options).to_bytes();
       file.assign(bytes.data.get(), bytes.data.get() + bytes.size_bytes());
@@ -191,13 +208,15 @@ class Row {
     return mine;
   }
 
-  // Inputs lie [row, 3, head, size] over all ranks, results [row, head, size] on each.
+  // Inputs lie [row, heads of q, k and v, size] over all ranks, results [row, head, size] on each.
   template <typename Compare>
   void compare_attention(const Compare& compare) const {
     const std::int64_t local = work_.length / world_.size();
     const Numbers& in = numbers_[0];
+    const std::int64_t ratio = kHeads / work_.kv_heads, all = kHeads + 2 * work_.kv_heads;
     const auto element = [&](std::int64_t row, std::int64_t part, std::int64_t head, std::int64_t d) {
-      return in.at(((row * 3 + part) * kHeads + head) * kSize + d);
+      const std::int64_t at = part == 0 ? head : kHeads + (part - 1) * work_.kv_heads + head / ratio;
+      return in.at((row * all + at) * kSize + d);
     };
     for (const std::int64_t mine : {std::int64_t{0}, local / 3, local - 1}) {
       const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % kHeads,
@@ -299,8 +318,10 @@ void serve(int rank, int ranks, const std::string& address) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || std::string_view(argv[1]) == "--list") {
-    for (const Work& work : all_work()) fmt::print("{}\n", work.name);
+  const std::string_view word = argc < 2 ? "--list" : argv[1];
+  if (word == "--list" || word == "--forms") {
+    for (const Work& work : all_work())
+      if (work.form.empty() == (word == "--list")) fmt::print("{}\n", work.name);
     return 0;
   }
   const int ranks = std::atoi(argv[1]);

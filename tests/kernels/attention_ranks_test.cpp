@@ -198,10 +198,27 @@ TEST_P(AttentionRanks, PackedRows) {
           }
     std::vector<Spreading> list;
     for (const char* layout : {"contiguous", "zigzag"})
-      for (const char* way : {"all_to_all", "all_gather", "ring"})
+      for (const char* way : {"all_to_all", "all_gather", "all_gather_groups", "ring"})
         list.push_back({fmt::format("cuda_flat_attention_{}", way), layout, "qkv", n, 1, true});
     expect_right(cases, list);
   }
+}
+
+// Every so many rows against loops in double, and the same bits when run again.
+void expect_some_rows(const Whole& w, const Spreading& s, std::int64_t step) {
+  const auto first = run({w}, s)[0], second = run({w}, s)[0];
+  for (std::size_t r = 0; r < first.size(); ++r)
+    EXPECT_TRUE(same_bits(first[r], second[r])) << text_of(w, s) << ": runs differ on rank " << r;
+  const Tensor whole = join(w, s, first, text_of(w, s));
+  const Numbers in_double = numbers_of(w);
+  std::vector<double> got, expected;
+  for (std::int64_t line = 0; line < w.batch * w.heads * w.rows; line += step) {
+    const std::vector<double> row = row_of(w, in_double, line / (w.heads * w.rows), line / w.rows % w.heads, line % w.rows);
+    expected.insert(expected.end(), row.begin(), row.end());
+    for (std::int64_t d = 0; d < w.value_size; ++d) got.push_back(whole.at(line * w.value_size + d));
+  }
+  const auto count = static_cast<std::int64_t>(got.size());
+  expect_close(Tensor::of(w.dtype, {count}, got), Tensor::of(w.dtype, {count}, expected), tolerance_of(w.dtype), text_of(w, s));
 }
 
 // Long enough that GPUs exchange the heads in groups, one beside the attention of another; some rows against loops in double.
@@ -225,19 +242,39 @@ TEST_P(AttentionRanks, LongSequencesInGroupsOfHeads) {
       w.fill(static_cast<unsigned>(rows));
       if (packed && rows != columns) continue;
       const Spreading s = {packed ? "cuda_flat_attention_all_to_all" : "attention_all_to_all", layout, "qkv", n, 1, packed};
-      const auto first = run({w}, s)[0], second = run({w}, s)[0];
-      for (std::size_t r = 0; r < first.size(); ++r)
-        EXPECT_TRUE(same_bits(first[r], second[r])) << text_of(w, s) << ": runs differ on rank " << r;
-      const Tensor whole = join(w, s, first, text_of(w, s));
-      const Numbers in_double = numbers_of(w);
-      std::vector<double> got, expected;
-      for (std::int64_t line = 0; line < w.batch * w.heads * w.rows; line += 211) {
-        const std::vector<double> row = row_of(w, in_double, line / (w.heads * w.rows), line / w.rows % w.heads, line % w.rows);
-        expected.insert(expected.end(), row.begin(), row.end());
-        for (std::int64_t d = 0; d < w.value_size; ++d) got.push_back(whole.at(line * w.value_size + d));
-      }
-      const auto count = static_cast<std::int64_t>(got.size());
-      expect_close(Tensor::of(dtype, {count}, got), Tensor::of(dtype, {count}, expected), tolerance_of(dtype), text_of(w, s));
+      expect_some_rows(w, s, 211);
+    }
+}
+
+// The same by keys: groups of kv heads travel beside the attention to others. Causal, grouped and uneven, entries of a batch, masks that
+// differ by head. Over NCCL only the longest go in groups.
+TEST_P(AttentionRanks, LongSequencesInGroupsOfKeys) {
+  if (!on_cuda()) GTEST_SKIP() << "on the CPU sequences of all lengths go the same way";
+  const int n = GetParam();
+  struct Row {
+    DType dtype;
+    std::int64_t kv_heads, group, batch, rows, columns;
+    const char* form;
+  };
+  for (const auto& [layout, packed] : {std::pair{"contiguous", false}, {"zigzag", false}, {"contiguous", true}})
+    for (const Row& row : {Row{DType::bf16, 24, 1, 1, 2561, 2561, "full"}, Row{DType::bf16, 8, 4, 1, 4003, 4003, "upper_left"},
+                           Row{DType::f16, 6, 2, 3, 3000, 4500, "lower_right"}, Row{DType::bf16, 5, 3, 2, 4000, 4000, "by head"},
+                           Row{DType::bf16, 12, 2, 2, 8191, 8191, "upper_left"}, Row{DType::bf16, 1, 6, 1, 4000, 4000, "full"}}) {
+      if (packed && row.rows != row.columns) continue;
+      Whole w{.dtype = row.dtype,
+              .batch = row.batch,
+              .heads = row.kv_heads * row.group,
+              .kv_heads = row.kv_heads,
+              .rows = row.rows,
+              .columns = row.columns,
+              .size = 128,
+              .value_size = row.batch == 3 ? 96 : 128};
+      const std::string form = row.form;
+      if (form == "by head") w.mask = random_tensor(DType::f32, {w.batch, w.heads, 1, w.columns}, 9, 2);
+      else if (form != "full") w.causal = form;
+      w.fill(static_cast<unsigned>(row.rows));
+      const std::string kernel = packed ? "cuda_flat_attention_all_gather" : "cuda_attention_all_gather";
+      expect_some_rows(w, {row.kv_heads > 1 ? kernel + "_groups" : kernel, layout, "qkv", n, 1, packed}, 1511);
     }
 }
 

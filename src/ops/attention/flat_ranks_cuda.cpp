@@ -4,11 +4,12 @@
 #include "ops/attention/flat.h"
 #include "ops/attention/moves_cuda.h"
 #include "ops/attention/pushed_cuda.h"
+#include "ops/attention/pushed_keys_cuda.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::kernels {
 
-extern const KernelDef cuda_attention_all_to_all, cuda_attention_all_gather, cuda_attention_ring;
+extern const KernelDef cuda_attention_all_to_all, cuda_attention_all_gather, cuda_attention_all_gather_groups, cuda_attention_ring;
 
 namespace {
 
@@ -87,6 +88,8 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   const PrepareArgs inner{flat.call, args.weights, nullptr, args.threads, args.group, args.device};
   if (&kInner == &cuda_attention_all_to_all)
     if (auto pushed = prepare_pushed_attention(inner, flat.problem, flat.begins)) return pushed;
+  if (&kInner == &cuda_attention_all_gather_groups)
+    if (auto pushed = prepare_pushed_keys(inner, flat.problem, flat.begins)) return pushed;
   return std::make_unique<Copied>(inner, flat, kInner);
 }
 
@@ -103,9 +106,12 @@ constexpr KernelDef flat_kernel(std::string_view name, int rank) {
 
 }  // namespace
 
-extern const KernelDef cuda_flat_attention_all_to_all, cuda_flat_attention_all_gather, cuda_flat_attention_ring;
+extern const KernelDef cuda_flat_attention_all_to_all, cuda_flat_attention_all_gather, cuda_flat_attention_all_gather_groups,
+    cuda_flat_attention_ring;
 const KernelDef cuda_flat_attention_all_to_all = flat_kernel<cuda_attention_all_to_all>("cuda_flat_attention_all_to_all", 1);
-const KernelDef cuda_flat_attention_all_gather = flat_kernel<cuda_attention_all_gather>("cuda_flat_attention_all_gather", 2);
-const KernelDef cuda_flat_attention_ring = flat_kernel<cuda_attention_ring>("cuda_flat_attention_ring", 3);
+const KernelDef cuda_flat_attention_all_gather = flat_kernel<cuda_attention_all_gather>("cuda_flat_attention_all_gather", 3);
+const KernelDef cuda_flat_attention_all_gather_groups =
+    flat_kernel<cuda_attention_all_gather_groups>("cuda_flat_attention_all_gather_groups", 2);
+const KernelDef cuda_flat_attention_ring = flat_kernel<cuda_attention_ring>("cuda_flat_attention_ring", 4);
 
 }  // namespace tandem::kernels

@@ -3,8 +3,11 @@
 #include <algorithm>
 
 #include "core/tensor.h"
+#include "ops/attention/beside_cuda.h"
+#include "ops/attention/key_groups_cuda.h"
 #include "ops/attention/moves_cuda.h"
 #include "ops/attention/pushed_cuda.h"
+#include "ops/attention/pushed_keys_cuda.h"
 #include "ops/attention/share_cuda.h"
 #include "ops/shape_rules.h"
 
@@ -19,6 +22,7 @@ using cuda::Layout;
 using cuda::Moves;
 
 constexpr std::size_t kHeads = 1, kRows = 2;
+constexpr int kMostGroups = 16;  // of kv heads, by collectives
 
 // All rows of this rank's heads.
 class ByHeads final : public PreparedKernel {
@@ -101,16 +105,15 @@ class ByHeads final : public PreparedKernel {
   std::int64_t own_mask_offset_ = 0;
 };
 
-// All keys and values for this rank's rows.
+// All keys and values for this rank's rows; in groups of kv heads, those of the next one travel beside the attention to one.
 class ByKeys final : public PreparedKernel {
  public:
-  explicit ByKeys(const PrepareArgs& args) : spread_(args) {
-    for (const std::size_t i : {kK, kV})
-      moves_[i - kK].emplace(Moves::Kind::all, bits(args.call.operand(i).dtype) / 8, shape_of(args.call.operand(i)), spread_.columns);
-    at_[0] = layout_.add(moves_[0]->whole_bytes());
-    at_[1] = layout_.add(moves_[1]->whole_bytes());
-    at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));
+  explicit ByKeys(const PrepareArgs& args, int groups = 1) : spread_(args), groups_(groups) {
     AttentionProblem p = spread_.problem;
+    p.heads /= groups_;
+    p.kv_heads /= groups_;
+    heads_ = p.heads;
+    for (const std::size_t i : {kK, kV}) add_moves(args.call.operand(i), i - kK);
     p.k_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.size);
     p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
     std::size_t workspace = 0;
@@ -119,32 +122,89 @@ class ByKeys final : public PreparedKernel {
           make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<const cuda::CudaDevice&>(*args.device)));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
+    at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));
     at_rest_ = layout_.add(workspace);
+    if (groups_ > 1) beside_.emplace();
     out_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.results[0])));
   }
 
   std::size_t workspace_bytes() const override { return layout_.total(); }
 
+  // What travels uses the staging one group after the other, in its own stream, which begins where the kernel's stands; each group has its
+  // own place for what came.
   void run(const RunArgs& args) const override {
-    const cuda::Exchange exchange = {*spread_.group, cuda::handle_of(args.stream), args.deadline};
-    std::byte *memory = args.workspace, *staging = memory + at_staging_;
-    for (const std::size_t i : {kK, kV}) moves_[i - kK]->collect(exchange, args.operands[i], staging, memory + at_[i - kK]);
+    const cudaStream_t main = cuda::handle_of(args.stream), beside = beside_ ? beside_->begin(main) : main;
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
-      cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, exchange.stream), "clearing padding");
-    for (const Share& share : shares_) share.run(args, memory + at_[0], memory + at_[1], args.results, memory + at_rest_);
+      cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, main), "clearing padding");
+    for (int g = 0; g < groups_; ++g) {
+      for (const std::size_t i : {kK, kV}) collect({*spread_.group, beside, args.deadline}, args, i, g);
+      if (beside_) arrived_.order(beside, main);  // the last one is where the streams join
+      const HeadsFrom from(args, spread_, g * heads_);
+      for (const Share& share : shares_)
+        share.run(from.run_args(args), come(args, 0, g), come(args, 1, g), from.results, args.workspace + at_rest_);
+    }
   }
 
  private:
+  void add_moves(const Type& type, std::size_t which) {
+    const int element = bits(type.dtype) / 8;
+    Shape dims = shape_of(type);
+    const std::int64_t all = dims[1], head = dims[2] * dims[3];
+    dims[1] /= groups_;
+    moves_[which].emplace(Moves::Kind::all, element, dims, spread_.columns);
+    group_bytes_[which] = static_cast<std::size_t>(dims[1] * head) * static_cast<std::size_t>(element);
+    at_[which] = layout_.add(static_cast<std::size_t>(groups_) * aligned_size(moves_[which]->whole_bytes()));
+    if (groups_ == 1 || dims[0] == 1) return;
+    packs_[which].emplace(element, std::vector<cuda::CopyAxis>{{dims[0], all * head, dims[1] * head}, {dims[1] * head, 1, 1}});
+    at_packed_[which] = layout_.add(static_cast<std::size_t>(dims[0]) * group_bytes_[which]);
+  }
+
+  // A group of heads of one operand, of all ranks.
+  void collect(const cuda::Exchange& exchange, const RunArgs& args, std::size_t i, int g) const {
+    const std::size_t which = i - kK;
+    const std::byte* from = args.operands[i] + static_cast<std::size_t>(g) * group_bytes_[which];
+    if (packs_[which]) {
+      std::byte* const packed = args.workspace + at_packed_[which];
+      packs_[which]->launch(from, packed, exchange.stream);
+      from = packed;
+    }
+    moves_[which]->collect(exchange, from, args.workspace + at_staging_, come(args, which, g));
+  }
+
+  std::byte* come(const RunArgs& args, std::size_t which, int g) const {
+    return args.workspace + at_[which] + static_cast<std::size_t>(g) * aligned_size(moves_[which]->whole_bytes());
+  }
+
   Spread spread_;
-  std::optional<Moves> moves_[2];  // keys, values
+  int groups_;
+  std::int64_t heads_ = 0;                     // of a group
+  std::optional<Moves> moves_[2];              // keys, values
+  std::optional<cuda::StridedCopy> packs_[2];  // the heads of a group, where they do not lie together
   std::vector<Share> shares_;
   Layout layout_;
-  std::size_t at_[2] = {}, at_staging_ = 0, at_rest_ = 0, out_bytes_ = 0;
+  std::size_t at_[2] = {}, at_packed_[2] = {}, group_bytes_[2] = {}, at_staging_ = 0, at_rest_ = 0, out_bytes_ = 0;
+  std::optional<cuda::Beside> beside_;
+  cuda::Moment arrived_;
 };
+
+// Seconds that one more group costs where it goes by collectives: two of them, and two copies.
+constexpr double kGroupSeconds = 40e-6;
+
+std::unique_ptr<PreparedKernel> prepare_in_groups(const PrepareArgs& args) {
+  if (!args.group || args.group->backend() == "shm") return prepare_on_gpus<ByKeys>(args);
+  const int multiprocessors = static_cast<const cuda::CudaDevice&>(*args.device).multiprocessors();
+  return std::make_unique<ByKeys>(args, key_groups_of(Spread(args), kGroupSeconds, multiprocessors, kMostGroups).count);
+}
+
+std::optional<std::string> refuse_by_keys(const OpCall& call) {
+  if (auto reason = attention_all_gather.refuse(call)) return reason;
+  if (call.has_operand(kQueryLengths)) return "lengths of queries are counted over the whole sequence";
+  return own_attention_refusal(call);
+}
 
 }  // namespace
 
-extern const KernelDef cuda_attention_all_to_all, cuda_attention_all_gather;
+extern const KernelDef cuda_attention_all_to_all, cuda_attention_all_gather, cuda_attention_all_gather_groups;
 const KernelDef cuda_attention_all_to_all = {
     .name = "cuda_attention_all_to_all",
     .op = "Attention",
@@ -165,12 +225,26 @@ const KernelDef cuda_attention_all_to_all = {
 const KernelDef cuda_attention_all_gather = {
     .name = "cuda_attention_all_gather",
     .op = "Attention",
-    .refuse = [](const OpCall& call) -> std::optional<std::string> {
-      if (auto reason = attention_all_gather.refuse(call)) return reason;
-      if (call.has_operand(kQueryLengths)) return "lengths of queries are counted over the whole sequence";
-      return own_attention_refusal(call);
-    },
+    .refuse = refuse_by_keys,
     .prepare = [](const PrepareArgs& args) { return prepare_on_gpus<ByKeys>(args); },
+    .rank = 3,
+    .sent_bytes = [](const OpCall& call) { return attention_all_gather.sent_bytes(call); },
+    .device = "cuda",
+};
+const KernelDef cuda_attention_all_gather_groups = {
+    .name = "cuda_attention_all_gather_groups",
+    .op = "Attention",
+    .refuse = [](const OpCall& call) -> std::optional<std::string> {
+      if (auto reason = refuse_by_keys(call)) return reason;
+      const Dim& heads = call.operand(kK).dims[1];
+      if (heads.is_constant() && heads.constant() < 2) return "one kv head makes no groups";
+      return std::nullopt;
+    },
+    .prepare =
+        [](const PrepareArgs& args) {
+          if (auto pushed = prepare_pushed_keys(args, problem_of(args.call), {})) return pushed;
+          return prepare_in_groups(args);
+        },
     .rank = 2,
     .sent_bytes = [](const OpCall& call) { return attention_all_gather.sent_bytes(call); },
     .device = "cuda",

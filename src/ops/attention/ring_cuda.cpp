@@ -215,7 +215,7 @@ const KernelDef cuda_attention_ring = {
     .op = "Attention",
     .refuse = [](const OpCall& call) { return refuse(call, attention_ring); },
     .prepare = [](const PrepareArgs& args) { return prepare_on_gpus<Ring>(args); },
-    .rank = 3,
+    .rank = 4,
     .sent_bytes = [](const OpCall& call) { return attention_ring.sent_bytes(call); },
     .device = "cuda",
 };

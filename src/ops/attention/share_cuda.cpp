@@ -77,12 +77,22 @@ Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, 
     place_mask(p, mask.dims);
     share.mask_begin = bytes(p.mask_dtype, rows.local * p.mask_steps.row + columns.position * p.mask_column_step);
     Shape means = mask.dims;
+    if (means[kHeads] != 1) means[kHeads] = p.heads;
     if (means[kRows] != 1) means[kRows] = p.rows;
     if (means[kColumns] != 1) means[kColumns] = p.columns;
     call.operands[kMask]->dims = {means.begin(), means.end()};
   }
   share.attention = prepare_attention(device, call, p, lse);
   return share;
+}
+
+HeadsFrom::HeadsFrom(const RunArgs& args, const Spread& spread, std::int64_t first)
+    : operands(args.operands.begin(), args.operands.end()), results(args.results.begin(), args.results.end()) {
+  const AttentionProblem& p = spread.problem;
+  operands[kQ] += bytes(p.dtype, first * p.q_steps.head);
+  results[0] += bytes(p.dtype, first * p.out_steps.head);
+  const MaskShape mask(spread);
+  if (mask.per_head) operands[kMask] += bytes(p.mask_dtype, first * row_major_strides(mask.dims)[kHeads]);
 }
 
 void Share::run(const RunArgs& args, const std::byte* k, const std::byte* v, std::span<std::byte* const> results,

@@ -31,9 +31,19 @@ struct Share {
 };
 
 // Rows of this rank's block against neighbouring columns; `problem` says how operands lie, `columns.local` where the columns begin there.
-// With `lse`, results[1] is theirs.
+// With `lse`, results[1] is theirs. Where `problem` has fewer heads than the call, these are one group of them, whose run() is given
+// HeadsFrom.
 Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse,
                  const cuda::CudaDevice& device);
+
+// What a run is given, from the head `first` on: q, a mask that differs by head, and the result. Keys and values stay as they are.
+struct HeadsFrom {
+  HeadsFrom(const RunArgs& args, const Spread& spread, std::int64_t first);
+  RunArgs run_args(const RunArgs& args) const { return {operands, results, args.workspace, args.stream, args.deadline}; }
+
+  std::vector<const std::byte*> operands;
+  std::vector<std::byte*> results;
+};
 
 // Where the group does not reach memory of GPUs, or has several ranks on one, everything goes through the host.
 template <typename Kernel>
