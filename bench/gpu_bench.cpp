@@ -80,6 +80,8 @@ std::vector<Work> all_work() {
       {"Transpose heads", "Transpose", {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}, DType::bf16, {{16, 2048, 32, 128}}, {}});
   list.push_back({"Reduce rows", "Reduce", {{"axes", std::vector<std::int64_t>{1}}}, DType::bf16, {{kRows, 8192}}, {{4, 8192}}});
   list.push_back({"Reduce columns", "Reduce", {{"axes", std::vector<std::int64_t>{0}}}, DType::bf16, {{kRows, 8192}}, {{kRows, 4}}});
+  for (const auto& [name, dtype] : {std::pair("TopK 64x32000 k 50 f32", DType::f32), std::pair("TopK 64x32000 k 50 bf16", DType::bf16)})
+    list.push_back({name, "TopK", {{"k", Dim(50)}}, dtype, {{64, 32000}}, {{4, 32000}}});
   const auto matmul = [&](const char* name, DType dtype, std::int64_t m, std::int64_t k, std::int64_t n) {
     list.push_back({name,
                     "MatMul",

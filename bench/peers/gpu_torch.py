@@ -24,6 +24,10 @@ def matmul(m, k, n, dtype=BF16):
     return lambda: (random(m, k, dtype=dtype), random(k, n, dtype=dtype)), torch.matmul
 
 
+def top_k(rows, length, k, dtype):
+    return lambda: (random(rows, length, dtype=dtype),), lambda x: torch.topk(x, k)
+
+
 def attention(heads, kv_heads, rows, columns, causal=False):
     def work(q, k, v):
         backends = (
@@ -62,6 +66,8 @@ PEERS = {
     "Transpose heads": (lambda: (random(16, 2048, 32, 128),), lambda x: x.transpose(1, 2).contiguous()),
     "Reduce rows": (lambda: (random(ROWS, 8192),), lambda x: x.sum(1)),
     "Reduce columns": (lambda: (random(ROWS, 8192),), lambda x: x.sum(0)),
+    "TopK 64x32000 k 50 f32": top_k(64, 32000, 50, torch.float32),
+    "TopK 64x32000 k 50 bf16": top_k(64, 32000, 50, BF16),
     "MatMul 8192 bf16": matmul(8192, 8192, 8192),
     "MatMul 2048x14336x4096 bf16": matmul(2048, 14336, 4096),
     "MatMul 16x4096x4096 bf16": matmul(16, 4096, 4096),

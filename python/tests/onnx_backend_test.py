@@ -25,7 +25,7 @@ MODULES = (
     "gelu gemm globalaveragepool globalmaxpool greater greater_or_equal groupnormalization hardsigmoid hardswish identity instance_normalization isinf isnan layernormalization leakyrelu less less_or_equal log logsoftmax matmul max maxpool "
     "min mod mul neg not_ or_ pad pow reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax reducemean reducemin reduceprod reducesum "
     "reducesumsquare relu reshape resize rmsnormalization rotaryembedding round scatternd shape sigmoid sign sin size slice softmax softplus split sqrt squeeze sub "
-    "sum swish tanh tile transpose trilu unsqueeze upsample where xor"
+    "sum swish tanh tile topk transpose trilu unsqueeze upsample where xor"
 ).split()
 # The reference rounds to bf16 after every step, tandem once: one step of bf16 apart, which ONNX's tolerance of 1e-3 does not know.
 BF16_TOLERANCE = 1.6e-2
@@ -97,6 +97,28 @@ def test_node_cases(module, ranks):
         LIST.write_text(head + "".join(f"{k}: {' '.join(every[k])}\n" for k in sorted(every) if every[k]), encoding="utf-8")
         return
     assert names == listed().get(key, [])
+
+
+def with_constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> onnx.ModelProto:
+    """The model with one of its inputs given."""
+    given = onnx.ModelProto()
+    given.CopyFrom(model)
+    kept = [i for i in model.graph.input if i.name != name]
+    del given.graph.input[:]
+    given.graph.input.extend(kept)
+    given.graph.initializer.append(numpy_helper.from_array(value, name))
+    return given
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_top_k_of_a_known_k(ranks):
+    """Refused above, where K is an input; files of models have it as a constant."""
+    for case in cases_of("topk"):
+        for (x, k), outputs in case.data_sets:
+            prepared = onnx_backend.prepare(with_constant(case.model, "k", as_array(k)), ranks=ranks, threads=1)
+            with prepared.model:
+                for got, want in zip(prepared.run([as_array(x)]), outputs, strict=True):
+                    compare(case, np.asarray(got), np.asarray(as_array(want)))
 
 
 def test_run_node_and_run_model():

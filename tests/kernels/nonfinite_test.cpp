@@ -86,6 +86,14 @@ TEST(NonFinite, ArgReduceAndCumSum) {
   for (const std::int64_t axis : {0, 1}) expect_all("CumSum", {{"axis", axis}}, {spiked(DType::f32, {14, 300})}, 1e-5);
 }
 
+TEST(NonFinite, TopK) {
+  for (const DType dtype : kFloats)
+    for (const bool largest : {true, false})
+      for (const std::int64_t axis : {0, 1})
+        for (const std::int64_t columns : {300, 3000})
+          expect_all("TopK", {{"axis", axis}, {"k", Dim(14)}, {"largest", largest}}, {spiked(dtype, {14, columns})}, 0);
+}
+
 TEST(NonFinite, Products) {
   for (const DType dtype : kFloats)
     for (const std::int64_t m : {1, 4, 14, 40}) {

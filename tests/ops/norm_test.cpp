@@ -176,6 +176,65 @@ TEST(ArgReduce, ValuesTiesAndNan) {
   expect_error(ErrorCode::invalid_model, "no element", [] { infer(ops::ArgMin, {type_of(DType::f32, "0")}); });
 }
 
+TEST(TopK, ValuesTiesAndNan) {
+  const Tensor x = numbers({2, 4}, {1, 5, 5, 2, kNan, 0, 9, -0.0});
+  const auto top = [&](std::int64_t along, std::int64_t k, bool largest) {
+    return evaluate_all(ops::TopK, {x}, {{"axis", along}, {"k", Dim(k)}, {"largest", largest}});
+  };
+  EXPECT_EQ(top(1, 3, true)[1].to_ints(), (std::vector<std::int64_t>{1, 2, 3, 0, 2, 1}));
+  EXPECT_EQ(top(-1, 4, false)[1].to_ints(), (std::vector<std::int64_t>{0, 3, 1, 2, 1, 3, 2, 0}));
+  expect_near(top(1, 2, true)[0], {5, 5, kNan, 9});
+  expect_near(top(0, 1, false)[0], {1, 0, 5, -0.0});
+  const Tensor wide = ints({3}, {1, -1, 0}, DType::u64);  // -1 is the largest of them
+  EXPECT_EQ(evaluate_all(ops::TopK, {wide}, {{"k", Dim(3)}})[1].to_ints(), (std::vector<std::int64_t>{1, 0, 2}));
+}
+
+TEST(TopK, TypesAndRule) {
+  const NamedAttributes first_k = {{"axis", std::int64_t{1}}, {"k", Dim::symbol("K")}};
+  EXPECT_EQ(infer(ops::TopK, {type_of(DType::bf16, "B,S,4")}, first_k),
+            (std::vector<Type>{type_of(DType::bf16, "B,K,4"), type_of(DType::i64, "B,K,4")}));
+  EXPECT_EQ(rule_text(ops::TopK, {type_of(DType::f32, "B,S,4")}, first_k), "a b! d -> a c! d, a c! d");
+  expect_error(ErrorCode::invalid_model, "k is 5", [] { infer(ops::TopK, {type_of(DType::f32, "B,4")}, {{"k", Dim(5)}}); });
+  expect_error(ErrorCode::invalid_model, "k is -1", [] { infer(ops::TopK, {type_of(DType::f32, "B,4")}, {{"k", Dim(-1)}}); });
+  expect_error(ErrorCode::invalid_model, "a number type", [] { infer(ops::TopK, {type_of(DType::boolean, "B,4")}); });
+  const OpCall call = call_of(ops::TopK, {type_of(DType::f32, "B,S")}, first_k).bound({{"B", 1}, {"S", 2}, {"K", 3}});
+  expect_error(ErrorCode::invalid_argument, "k is 3, expected 0 to 2", [&] {
+    ops::TopK.evaluate(call, std::vector<Tensor>{numbers({1, 2}, {1, 2})});
+  });
+}
+
+TEST(TopKImport, KOfEveryOpset) {
+  const Tensor x = numbers({2, 3}, {1, 2, 3, 6, 5, 4});
+  Imported attribute("TopK", 9);
+  attribute.node.outputs = {"values", "indices"};
+  expect_near(attribute.input(x).with("k", std::int64_t{2}).evaluate(), {3, 2, 6, 5});
+  Imported tenth("TopK", 10);
+  tenth.node.outputs = {"values", "indices"};
+  expect_near(tenth.input(x).constant(ints({1}, {1})).with("axis", std::int64_t{0}).evaluate(), {6, 5, 4});
+  Imported smallest("TopK", 24);
+  smallest.node.outputs = {"values", "indices"};
+  smallest.input(x).constant(ints({1}, {2})).with("largest", std::int64_t{0}).with("sorted", std::int64_t{0});
+  EXPECT_EQ(smallest.evaluate(1).to_ints(), (std::vector<std::int64_t>{0, 1, 2, 1}));
+  Imported missing("TopK", 9);
+  missing.input(x);
+  expect_error(ErrorCode::invalid_model, "attribute k is missing", [&] { missing.run_rule(); });
+  Imported two("TopK", 11);
+  two.input(x).constant(ints({2}, {1, 2}));
+  expect_error(ErrorCode::invalid_model, "k holds 2 numbers", [&] { two.run_rule(); });
+  Imported late("TopK", 11);
+  late.input(x).input(Type{DType::i64, {1}});
+  expect_error(ErrorCode::unsupported, "depends on data", [&] { late.run_rule(); });
+}
+
+TEST(TopKImport, KFromAShape) {
+  Imported program("TopK", 17);
+  program.node.outputs = {"values", "indices"};
+  program.input(type_of(DType::f32, "B,S"));
+  program.node.inputs.push_back(program.builder.dim_value({min(Dim::symbol("S"), Dim(3))}, {1}));
+  program.run_rule();
+  EXPECT_EQ(program.results.at(0)->type.to_string(), (Type{DType::f32, {Dim::symbol("B"), min(Dim::symbol("S"), Dim(3))}}.to_string()));
+}
+
 TEST(CumSum, Values) {
   const Tensor x = numbers({2, 3}, {1, 2, 3, 4, 5, 6});
   const auto sums = [&](bool exclusive, bool reverse) {

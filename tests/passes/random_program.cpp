@@ -84,7 +84,7 @@ class Grower {
     Value* x = any();
     const auto dims = x->type.dims;
     const std::int64_t last = dims[2].constant();
-    switch (pick(13)) {
+    switch (pick(14)) {
       case 0: return add(linear(x, 4 * (1 + pick(3))));
       case 1: return add(op("Tanh", {x}));
       case 2: return add(op("Add", {x, weight({last})}));
@@ -116,6 +116,12 @@ class Grower {
         Value* sum = op("Add", {x, linear(op("Tanh", {linear(x, 12)}), last)});
         add(sum);
         return add(op(pick(2) ? "LayerNorm" : "RmsNorm", {sum, weight({last})}, {{"epsilon", 0.1}}));
+      }
+      case 12: {
+        const int axis = pick(3);
+        const Dim k = axis == 2 ? Dim(1 + pick(static_cast<int>(last))) : dims[static_cast<std::size_t>(axis)];
+        const NamedAttributes attributes = {{"axis", std::int64_t{axis}}, {"k", k}, {"largest", pick(2) == 0}};
+        return add(graph_.add(module_.op("TopK"), {x}, attributes)->result(0));
       }
       default: return add(op("Mul", {x, op("Sigmoid", {x})}));
     }

@@ -114,7 +114,7 @@ def sanitizer(check: Check) -> Iterator[Row]:
 
     names = names_of(check, check.program("kernels_test"))
     sharing = [
-        name for name in names if re.match(r"(Attention|Norm|LayerNorm|RmsNorm|Softmax|Reduce|Transpose|MatMul|CumSum|ArgMax)", name)
+        name for name in names if re.match(r"(Attention|Norm|LayerNorm|RmsNorm|Softmax|Reduce|Transpose|MatMul|CumSum|ArgMax|TopK)", name)
     ]
     jobs = [("memcheck", name) for name in names] + [(kind, name) for kind in ("racecheck", "synccheck") for name in sharing]
     with ThreadPoolExecutor(WORKERS) as pool:
