@@ -745,6 +745,18 @@ class NetworkOps(_core._Network):
         """
         return self._add("Reduce", [x], {"kind": kind, "axes": axes, "keepdims": keepdims}, name)
 
+    def top_k(self, x: Operand, axis: int = -1, *, k: Dim = 1, largest: bool = True, name: str = "") -> tuple[Value, Value]:
+        """The k largest (or smallest) elements along `axis`, sorted, and their indices (i64); of equal elements the one with the lower
+        index comes first, and NaN is larger than any number, as numpy sorts: first among the largest, last among the smallest.
+
+        Args:
+            axis: the dimension searched.
+            k: how many elements, at most the extent.
+            largest: whether the largest, else the smallest.
+        """
+        r0, r1 = self._add_all("TopK", [x], {"axis": axis, "k": k, "largest": largest}, name)
+        return r0, r1
+
     def concat(self, parts: Sequence[Operand], axis: int = 0, *, name: str = "") -> Value:
         """Joins operands of equal extents elsewhere along one axis.
 
