@@ -119,7 +119,7 @@ class Grower {
       }
       case 12: {
         const int axis = pick(3);
-        const Dim k = axis == 2 ? Dim(1 + pick(static_cast<int>(last))) : dims[static_cast<std::size_t>(axis)];
+        const Dim k = axis == 2 ? Dim(last > 4 ? last - pick(3) : last) : dims[static_cast<std::size_t>(axis)];
         const NamedAttributes attributes = {{"axis", std::int64_t{axis}}, {"k", k}, {"largest", pick(2) == 0}};
         return add(graph_.add(module_.op("TopK"), {x}, attributes)->result(0));
       }
