@@ -1,36 +1,40 @@
 #!/usr/bin/env python3
-"""Runs what tools/gpu_pack.sh packed, on a machine with GPUs: what is there, tests of every kernel, recorded models, benchmarks.
+"""Runs what tools/gpu_pack.sh packed, on a machine with GPUs: what is there, tests of every kernel, recorded models, a soak, benchmarks.
 
-    gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume FILE] [--pack build/gpu]
+    gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume [FILE]] [--pack build/gpu]
 
 Stages run in their order, each with a limit of its own; one line of JSON per row goes to DIR/rows.jsonl as the row ends, and a table of at
-most 100 lines is printed last. --resume FILE leaves out the rows that the same programs have passed before, as an earlier rows.jsonl says.
+most 100 lines is printed last. --resume leaves out the rows that the same programs have passed before, as DIR/rows.jsonl or FILE says.
 Exit status 1 if a row failed.
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
-from gpu_checks import tests, timings
-from gpu_checks.rows import ROOT, Check, Row
+from gpu_checks import sanitizer, tests, timings
+from gpu_checks.rows import PACK, ROOT, Check, Row
 
+# What each runs, and the seconds that it may take of the budget.
 STAGES = {
-    "probe": tests.probe,
-    "kernels": tests.kernels,
-    "contexts": tests.contexts,
-    "groups": tests.groups,
-    "models": tests.models,
-    "python": tests.python,
-    "bench": timings.bench,
-    "engines": timings.engines,
-    "ranks": timings.ranks,
-    "sanitizer": tests.sanitizer,
+    "probe": (tests.probe, 200),
+    "kernels": (tests.kernels, 400),
+    "contexts": (tests.contexts, 400),
+    "groups": (tests.groups, 500),
+    "models": (tests.models, 500),
+    "python": (tests.python, 400),
+    "soak": (tests.soak, 200),
+    "bench": (timings.bench, 500),
+    "engines": (timings.engines, 900),
+    "ranks": (timings.ranks, 600),
+    "sanitizer": (sanitizer.sanitizer, 900),
 }
 
 
 def table(rows: list[Row], limit: int = 100) -> str:
     lines = []
+    rows = [row for row in rows if not row.is_end()]
     for stage in STAGES:
         of = [row for row in rows if row.stage == stage]
         if of:
@@ -47,22 +51,32 @@ def table(rows: list[Row], limit: int = 100) -> str:
     return "\n".join("\n".join(lines).splitlines()[:limit])
 
 
+def run_stage(check: Check, stage: str) -> None:
+    work, seconds = STAGES[stage]
+    check.begin(seconds)
+    with contextlib.closing(work(check)) as rows:  # ends what the stage has started
+        for row in rows:
+            check.add(row)
+            if check.left() <= 0:
+                told = "the time was used up here" if check.is_over() else f"the stage's {seconds} s were used up here"
+                check.add(Row(stage, "budget" if check.is_over() else "limit", "failed", 0, told + "; --resume goes on"))
+                return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="STAGE", help=", ".join(STAGES) + " (default: all)")
     parser.add_argument("--budget", type=float, default=540, help="seconds for all of it")
-    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu_check")
-    parser.add_argument("--resume", type=Path)
-    parser.add_argument("--pack", type=Path, default=ROOT / "build/gpu")
+    parser.add_argument("--out", type=Path, default=(ROOT if PACK == ROOT else ROOT / "build") / "gpu_check")
+    parser.add_argument("--resume", type=Path, nargs="?", const=Path(), metavar="FILE", help="default: rows.jsonl of --out")
+    parser.add_argument("--pack", type=Path, default=PACK)
     args = parser.parse_args()
+    if args.resume == Path():
+        args.resume = args.out / "rows.jsonl"
     check = Check(args)
     for stage in args.stages or STAGES:
-        for row in STAGES[stage](check):
-            check.add(row)
-            if check.left() <= 0:
-                break
-        if check.left() <= 0:
-            check.add(Row(stage, "budget", "failed", 0, "the time was used up here; --resume goes on"))
+        run_stage(check, stage)
+        if check.is_over():
             break
     print(table(check.rows))
     return 1 if any(row.status == "failed" for row in check.rows) else 0

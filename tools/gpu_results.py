@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
 PAGE = ROOT / "docs/gpu.md"
+DESIGN_COPY, DESIGN_PRODUCT = 4.24, 676  # TB/s and TFLOP/s of an H200; bars count in runs where both are within 5 %
 BEGIN, END = "<!-- results: made by tools/gpu_results.py -->\n", "<!-- end of results -->\n"
 
 
@@ -82,8 +83,8 @@ def page_of(result: dict) -> str:
         )
         + ".",
         "",
-        f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device, "
-        f"{product:.0f} TFLOP/s for a bf16 product of 8192.",
+        f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device ({copy / DESIGN_COPY:.2f} of "
+        f"the figure that bars go by), {product:.0f} TFLOP/s for a bf16 product of 8192 ({product / DESIGN_PRODUCT:.2f}).",
         "",
         "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -140,9 +141,11 @@ def main() -> int:
     if any(row["programs"] != manifest["programs"] for row in rows):
         sys.exit("the rows are of other programs than the pack's")
     device = device_of(rows)
+    groups = {row.get("group") for row in rows}  # a row of that name says that all of them were run, and tells nothing else
     for row in rows:
         row.pop("programs")
         row["text"] = re.sub(r"/(?:tmp|work|root|home)/\S*?([^/\s]+)(?=[\s,]|$)", r"\1", row["text"])  # places of one machine tell nothing
+    rows = [row for row in rows if not row.pop("group", "") or row["status"] != "passed" or row["name"] not in groups]
     name = f"{args.date}-{manifest['commit']}-{device.replace(' ', '-')}.json"
     result = {"file": name, "date": args.date, "commit": manifest["commit"], "device": device, "rows": rows}
     RESULTS.mkdir(exist_ok=True)

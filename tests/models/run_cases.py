@@ -123,11 +123,11 @@ def run(job: Job, timeout: float) -> list[Cell]:
 
 
 def read_refused(path: Path) -> dict[tuple[str, str], str]:
-    """MODEL MESH WORDS, one cell a line; '#' starts a comment."""
+    """MODEL MESH WORDS, one cell a line; '#' starts a comment, `host` a line about rows of tests/kernels on GPUs."""
     listed = {}
     models = {p.stem for p in FOLDER.glob("*.safetensors")}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.startswith(("#", "host ")):
             continue
         words = line.split(maxsplit=2)
         if len(words) != 3 or words[0] not in models or words[1] not in MESHES or (words[0], words[1]) in listed:

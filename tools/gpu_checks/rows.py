@@ -11,7 +11,9 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+# The repository, or the folder that tools/gpu_pack.sh has filled.
 ROOT = Path(__file__).resolve().parent.parent.parent
+PACK = ROOT if (ROOT / "manifest.json").exists() else ROOT / "build/gpu"
 
 
 @dataclass
@@ -22,26 +24,34 @@ class Row:
     seconds: float = 0
     text: str = ""
     values: dict = field(default_factory=dict)
+    group: str = ""  # the command that gave it, where one gives many; a row of that name says that it came to its end
     programs: str = ""  # the digest of the pack
+
+    def is_end(self) -> bool:
+        """Not of anything that was run, but of a group that came to its end."""
+        return self.group != "" and self.name == self.group
 
 
 class Check:
+    """What an earlier run of the same programs has passed is kept from the beginning, and is not run again: rows are `known` by stage and
+    name, groups of rows by group_is_known()."""
+
     def __init__(self, args: argparse.Namespace) -> None:
-        self.end = time.monotonic() + args.budget
+        self.end = self.stage_end = time.monotonic() + args.budget
         self.pack = args.pack.resolve()
         self.manifest = json.loads((self.pack / "manifest.json").read_text())
+        before = self.rows_of(args.resume) if args.resume else []
+        self.groups = {(row.stage, row.group) for row in before if row.is_end() and row.status == "passed"}
+        self.known = {(row.stage, row.name): row for row in before if row.status == "passed" or (row.stage, row.group) in self.groups}
         args.out.mkdir(parents=True, exist_ok=True)
-        self.file = (args.out / "rows.jsonl").open("w")
+        self.file = (args.out / "rows.jsonl").open("w")  # which may be the file that --resume names
         self.rows: list[Row] = []
-        self.known: dict[tuple[str, str], Row] = {}
-        if args.resume:
-            for line in args.resume.read_text().splitlines():
-                row = Row(**json.loads(line))
-                if row.status == "passed" and row.programs == self.manifest["programs"]:
-                    self.known[row.stage, row.name] = row
+        for row in self.known.values():
+            self.keep(row)
         self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
         with tarfile.open(self.pack / "pack.tar.xz") as pack:
-            pack.extractall(self.unpacked, filter="data")
+            pack.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 has none
+            pack.extractall(self.unpacked)
         self.environment = {
             **os.environ,
             "LD_LIBRARY_PATH": f"{self.unpacked / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
@@ -49,10 +59,28 @@ class Check:
             "TANDEM_TEST_MODELS": str(ROOT / "tests/models"),
         }
 
+    def group_is_known(self, stage: str, group: str) -> bool:
+        return (stage, group) in self.groups
+
+    def rows_of(self, file: Path) -> list[Row]:
+        rows = [Row(**json.loads(line)) for line in file.read_text().splitlines()]
+        return [row for row in rows if row.programs == self.manifest["programs"]]
+
+    def begin(self, seconds: float) -> None:
+        """A stage, which has that long, and not longer than all of it."""
+        self.stage_end = min(self.end, time.monotonic() + seconds)
+
     def left(self) -> float:
-        return self.end - time.monotonic()
+        return self.stage_end - time.monotonic()
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.end
 
     def add(self, row: Row) -> None:
+        if (row.stage, row.name) not in self.known:
+            self.keep(row)
+
+    def keep(self, row: Row) -> None:
         row.programs = self.manifest["programs"]
         self.rows.append(row)
         self.file.write(json.dumps(asdict(row)) + "\n")
@@ -60,7 +88,7 @@ class Check:
         os.fsync(self.file.fileno())
 
     def call(self, command: list[str], limit: float) -> tuple[int, str, float]:
-        """Exit status, output and seconds; 124 where it took longer than `limit` or the budget."""
+        """Exit status, output and seconds; 124 where it took longer than `limit` or the budget, 127 where there is no such program."""
         begin = time.monotonic()
         limit = max(1.0, min(limit, self.left()))
         try:
@@ -69,6 +97,8 @@ class Check:
         except subprocess.TimeoutExpired as late:
             text = (late.stdout or b"").decode(errors="replace") if isinstance(late.stdout, bytes) else (late.stdout or "")
             return 124, text + f"\nno end after {limit:.0f} s", time.monotonic() - begin
+        except OSError as error:
+            return 127, str(error), time.monotonic() - begin
 
     def program(self, name: str) -> str:
         return str(self.unpacked / "bin" / name)

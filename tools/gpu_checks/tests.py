@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,21 +20,51 @@ def probe(check: Check) -> Iterator[Row]:
         ("doctor", [check.program("tandem"), "doctor"]),
         ("ceilings", [sys.executable, "bench/peers/gpu_ceilings.py"]),
     ]:
+        if ("probe", name) in check.known:
+            continue
         status, text, seconds = check.call(command, 90)
         yield Row("probe", name, "passed" if status == 0 else "failed", seconds, text.strip()[-1500:])
 
 
 def kernels(check: Check) -> Iterator[Row]:
     """One process per test, so that a kernel that broke its context breaks no other row."""
-    yield from tests(check, "kernels", check.program("kernels_test"))
+    rows = []
+    for row in tests(check, "kernels", check.program("kernels_test")):
+        rows.append(row)
+        yield row
+    yield through_host(rows, (ROOT / "tests/refused.txt").read_text(encoding="utf-8"))
+
+
+MOST_THROUGH_HOST = 0.03  # of the rows
+
+
+def through_host(rows: list[Row], refused: str) -> Row:
+    """Each row of the tests that no kernel of a GPU takes must have its line in tests/refused.txt."""
+    listed = [line.split(maxsplit=3)[1:] for line in refused.splitlines() if line.startswith("host ")]
+    total, host, unlisted = sum(sum(row.values.values()) for row in rows), 0, set()
+    for count, op, dtype, why in re.findall(
+        r"^(\d+) through the host: (\w+) (\w+): (.*)$", "\n".join(row.text for row in rows), re.MULTILINE
+    ):
+        host += int(count)
+        if not any((op, dtype) == (line[0], line[1]) and line[2] in why for line in listed):
+            unlisted.add(f"{op} {dtype}: {why}")
+    text = f"{host} of {total} rows went through the host, at most {MOST_THROUGH_HOST:.0%} may"
+    if unlisted:
+        text += "; not in refused.txt: " + "; ".join(sorted(unlisted))
+    return Row("kernels", "rows through the host", "failed" if unlisted or host > MOST_THROUGH_HOST * total else "passed", 0, text)
 
 
 def contexts(check: Check) -> Iterator[Row]:
     program = check.program("gpu_tests")
-    yield from tests(check, "contexts", program, wanted=lambda name: not name.startswith("GpuTrouble."))
+    yield from tests(check, "contexts", program, wanted=lambda name: not name.startswith(("GpuTrouble.", "GpuSoak.")))
     yield from tests(
         check, "contexts", program, workers=1, wanted=lambda name: name.startswith("GpuTrouble."), limit=150
     )  # these break GPUs and count their memory
+
+
+def soak(check: Check) -> Iterator[Row]:
+    """Thousands of replays, with everything compared; several GPUs have theirs among the tests of groups."""
+    yield from tests(check, "soak", check.program("gpu_tests"), workers=1, wanted=lambda name: name.startswith("GpuSoak."), limit=150)
 
 
 def groups(check: Check) -> Iterator[Row]:
@@ -58,67 +87,33 @@ def names_of(check: Check, program: str) -> list[str]:
     return names if status == 0 else []
 
 
+def counts_of(text: str) -> tuple[dict[str, int], str]:
+    """How many rows ran on which kernel, and a line for each kind of row that went through the host, with the reason."""
+    counts: dict[str, int] = {}
+    host = []
+    for count, kernel, op, why in re.findall(r"\[ cuda \] (\d+) rows on (\w+)(?: \((\w+ \w+)\): (.*))?", text):
+        name = f"{kernel} ({op})" if op else kernel
+        counts[name] = counts.get(name, 0) + int(count)
+        host += [f"{count} through the host: {op}: {why}"] if op else []
+    return counts, "\n".join(host)
+
+
 def tests(check: Check, stage: str, program: str, workers: int = WORKERS, wanted=lambda name: True, limit: float = 60) -> Iterator[Row]:
     def run(name: str) -> Row:
         if (stage, name) in check.known:
             return check.known[stage, name]
         status, text, seconds = check.call([program, "--gtest_filter=" + name, "--gtest_brief=1"], limit)
-        counts = {kernel: int(count) for count, kernel in re.findall(r"\[ cuda \] (\d+) rows on (.*)", text)}
+        counts, host = counts_of(text)
         verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
         if status < 0:
             text = f"ended by signal {-status}\n{text}"
-        return Row(stage, name, verdict, seconds, "" if verdict == "passed" else text.strip()[:1200], counts)
+        return Row(stage, name, verdict, seconds, host if verdict == "passed" else text.strip()[:1200], counts)
 
     names = [name for name in names_of(check, program) if wanted(name)]
     if not names:
         yield Row(stage, "list", "failed", 0, "the program lists no tests")
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(run, names)
-
-
-def sanitizer(check: Check) -> Iterator[Row]:
-    """NVIDIA's compute-sanitizer over the tests of kernels: memory for all of them, then races and barriers for those that share memory."""
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not Path(tool).exists():
-        yield Row("sanitizer", "all", "skipped", 0, "there is no compute-sanitizer")
-        return
-
-    def run(job: tuple[str, str]) -> Row:
-        kind, name = job
-        if ("sanitizer", f"{kind} {name}") in check.known:
-            return check.known["sanitizer", f"{kind} {name}"]
-        command = [
-            tool,
-            "--tool",
-            kind,
-            "--error-exitcode",
-            "9",
-            check.program("kernels_test"),
-            "--gtest_filter=" + name,
-            "--gtest_brief=1",
-        ]
-        status, text, seconds = check.call(command, 90)
-        verdict = (
-            "passed"
-            if status == 0 and "ERROR SUMMARY: 0 errors" in text or "hazards displayed (0 errors" in text and status == 0
-            else "failed"
-        )
-        kernels = re.findall(r"(?:Read|Write) access at (\w+)", text)
-        if status == 124:
-            verdict, text = "skipped", "took longer than its limit"
-        elif "before first instrumented API call" in text:
-            verdict, text = "skipped", "it uses no GPU"
-        elif verdict == "failed" and kernels and all(kernel.startswith("cudnn_") for kernel in kernels):
-            verdict, text = "skipped", "hazards are told of in cuDNN's own kernels only"
-        return Row("sanitizer", f"{kind} {name}", verdict, seconds, "" if verdict == "passed" else text.strip()[:1500])
-
-    names = names_of(check, check.program("kernels_test"))
-    sharing = [
-        name for name in names if re.match(r"(Attention|Norm|LayerNorm|RmsNorm|Softmax|Reduce|Transpose|MatMul|CumSum|ArgMax|TopK)", name)
-    ]
-    jobs = [("memcheck", name) for name in names] + [(kind, name) for kind in ("racecheck", "synccheck") for name in sharing]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield from pool.map(run, jobs)
 
 
 def models(check: Check) -> Iterator[Row]:
@@ -148,18 +143,22 @@ def cases(check: Check, meshes: str, backend: str, jobs: int) -> Iterator[Row]:
         "--timeout",
         "60",
     ]
+    by = f" by {backend}" if backend else ""
+    group = f"all on {meshes}{by}"
+    if check.group_is_known("models", group):
+        return
     before = dict(check.environment)
     check.environment |= {"TANDEM_GPU_GROUP": backend} if backend else {}
     status, text, seconds = check.call(command, 240)
     check.environment = before
-    by = f" by {backend}" if backend else ""
     for line in text.splitlines():
         match = re.match(r"(passed|refused|unsupported|failed) +(\S+) (\S+)  ?(.*)", line)
         if match:
             verdict, model, mesh, why = match.groups()
-            yield Row("models", f"{model} {mesh}{by}", {"refused": "skipped", "unsupported": "skipped"}.get(verdict, verdict), 0, why[:600])
-    if status not in (0, 1):
-        yield Row("models", f"all on {meshes}{by}", "failed", seconds, text[-800:])
+            verdict = {"refused": "skipped", "unsupported": "skipped"}.get(verdict, verdict)
+            yield Row("models", f"{model} {mesh}{by}", verdict, 0, why[:600], group=group)
+    if status != 1:
+        yield Row("models", group, "passed" if status == 0 else "failed", seconds, "" if status == 0 else text[-800:], group=group)
 
 
 def python(check: Check) -> Iterator[Row]:
@@ -168,25 +167,29 @@ def python(check: Check) -> Iterator[Row]:
     if not list(package.glob("tandem/_core*.so")):
         yield Row("python", "all", "skipped", 0, "the pack holds no Python package")
         return
-    report = check.unpacked / "python.xml"
     folder = ROOT / "python/tests"
-    files = [str(path) for path in [*sorted(folder.glob("gpu_*_test.py")), folder / "torch_test.py", folder / "arrays_test.py"]]
+    for file in [*sorted(folder.glob("gpu_*_test.py")), folder / "torch_test.py", folder / "arrays_test.py"]:
+        if not check.group_is_known("python", file.stem):
+            yield from python_file(check, package, file)
+
+
+def python_file(check: Check, package: Path, file: Path) -> Iterator[Row]:
+    report = check.unpacked / f"{file.stem}.xml"
     before = dict(check.environment)
     check.environment |= {"PYTHONPATH": f"{package}:{os.environ.get('PYTHONPATH', '')}", "PYTHONDONTWRITEBYTECODE": "1"}
     del check.environment["TANDEM_TEST_DEVICE"]
-    status, text, seconds = check.call(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files], 300
-    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(file)]
+    status, text, seconds = check.call(command, 300)
     check.environment = before
-    cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
-    for case in cases:
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else []:
         ended = {child.tag: child for child in case}
         found = next((tag for tag in ("failure", "error", "skipped") if tag in ended), "")
         told = (ended[found].get("message", "") + "\n" + (ended[found].text or ""))[-1500:] if found else ""
-        name = f"{case.get('classname', '').split('.')[-1]} {case.get('name')}"
-        yield Row("python", name, {"": "passed", "skipped": "skipped"}.get(found, "failed"), float(case.get("time", 0)), told)
-    if not cases or status not in (0, 1):
-        yield Row("python", "all", "failed", seconds, end_of_process(text))
+        verdict = {"": "passed", "skipped": "skipped"}.get(found, "failed")
+        yield Row("python", f"{file.stem} {case.get('name')}", verdict, float(case.get("time", 0)), told, group=file.stem)
+    if status != 1 or not report.exists():
+        told = "" if status == 0 else end_of_process(text)
+        yield Row("python", file.stem, "passed" if status == 0 else "failed", seconds, told, group=file.stem)
 
 
 def end_of_process(text: str) -> str:

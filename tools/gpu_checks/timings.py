@@ -1,5 +1,6 @@
 """Stages that take times, ours and a peer's in turn."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,9 +25,17 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT
         )
 
-    def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(20)
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Also where the stage ends early: a program that measures must not run beside another."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
     def ask(self, name: str, limit: float = 60) -> dict:
         late = threading.Timer(limit, self.process.kill)
@@ -48,82 +57,98 @@ PAIRS, RANK_PAIRS = 5, 3
 def bench(check: Check) -> Iterator[Row]:
     """Ours and the peer in turn; times are medians, `ratio` the peer's time over ours: above 1 we are faster."""
     status, text, _ = check.call([check.program("gpu_bench"), "--list"], 30)
-    ours, peer = Server(check, [check.program("gpu_bench")]), Server(check, [sys.executable, "bench/peers/gpu_torch.py"])
+    names = [name for name in text.splitlines() if ("bench", name) not in check.known]
+    if not names:
+        return
     alone_program = check.program("gpu_cublaslt")
-    library = Server(check, [alone_program]) if Path(alone_program).exists() else None
-    for name in text.splitlines():
-        begin, mine, theirs, alone, values = time.monotonic(), [], [], [], {}
-        for i in range(PAIRS):
-            answer = ours.ask(name)
-            values = answer if i == 0 else values
-            if "failed" in answer:
-                break
-            mine.append(answer["us"])
-            other = peer.ask(name)
-            if "us" in other:
-                theirs.append(other["us"])
-            else:
-                values["peer"] = other["failed"]
-            if library and name.startswith("MatMul"):
-                alone += [answer["us"] for answer in [library.ask(name)] if "us" in answer]
-        values.pop("name", None)
-        if not mine:
-            yield Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))
-            continue
-        scale = values["us"] / statistics.median(mine)
+    with (
+        Server(check, [check.program("gpu_bench")]) as ours,
+        Server(check, [sys.executable, "bench/peers/gpu_torch.py"]) as peer,
+        Server(check, [alone_program]) if Path(alone_program).exists() else contextlib.nullcontext() as library,
+    ):
+        for name in names:
+            yield bench_row(name, ours, peer, library)
+
+
+def bench_row(name: str, ours: Server, peer: Server, library: Server | None) -> Row:
+    begin, mine, theirs, alone, values = time.monotonic(), [], [], [], {}
+    for i in range(PAIRS):
+        answer = ours.ask(name)
+        values = answer if i == 0 else values
+        if "failed" in answer:
+            break
+        mine.append(answer["us"])
+        other = peer.ask(name)
+        if "us" in other:
+            theirs.append(other["us"])
+        else:
+            values["peer"] = other["failed"]
+        if library and name.startswith("MatMul"):
+            alone += [answer["us"] for answer in [library.ask(name)] if "us" in answer]
+    values.pop("name", None)
+    if not mine:
+        return Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))
+    scale = values["us"] / statistics.median(mine)
+    values.update(
+        {key: round(values[key] * scale, 2) for key in ("gb_s", "tflop_s") if key in values}, us=round(statistics.median(mine), 2)
+    )
+    if theirs:
+        values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
+    if alone:
         values.update(
-            {key: round(values[key] * scale, 2) for key in ("gb_s", "tflop_s") if key in values}, us=round(statistics.median(mine), 2)
+            library_us=round(statistics.median(alone), 2), library_ratio=round(statistics.median(alone) / statistics.median(mine), 3)
         )
-        if theirs:
-            values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
-        if alone:
-            values.update(
-                library_us=round(statistics.median(alone), 2), library_ratio=round(statistics.median(alone) / statistics.median(mine), 3)
-            )
-        yield Row("bench", name, "passed" if values.get("error", -1) < 0.03 else "failed", time.monotonic() - begin, "", values)
-    for server in (ours, peer, *([library] if library else [])):
-        server.end()
+    return Row("bench", name, "passed" if values.get("error", -1) < 0.03 else "failed", time.monotonic() - begin, "", values)
 
 
 def whole_models(check: Check) -> Iterator[Row]:
     """Engines of whole models through the Python package, and torch.compile with CUDA graphs, in turn. One side at a time has its model."""
     environment = {**check.environment, "PYTHONPATH": f"{check.unpacked / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
     status, text, _ = check.call([sys.executable, "bench/gpu_models.py", "--list"], 30)
-    ours = Server(check, [sys.executable, "bench/gpu_models.py"], environment)
-    peer = Server(check, [sys.executable, "bench/peers/gpu_models_torch.py"])
-    for name in text.splitlines() if status == 0 else []:
-        begin, mine, theirs, values = time.monotonic(), [], [], {}
-        for i in range(PAIRS):
-            answer = ours.ask(name, 200)
-            values = answer if i == 0 else values
-            if "us" not in answer:
-                break
-            mine.append(answer["us"])
-            other = peer.ask(name, 240)
-            theirs += [other["us"]] if "us" in other else []
-            if "us" not in other:
-                values["peer"] = other["failed"]
-        values.pop("name", None)
-        if not mine:
-            yield Row(
-                "engines",
-                name,
-                "skipped" if "refused" in values else "failed",
-                time.monotonic() - begin,
-                values.get("refused", values.get("failed", "")),
-            )
-            continue
-        values.update(us=round(statistics.median(mine), 2))
-        if theirs:
-            values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
-        yield Row("engines", name, "passed" if values.get("error", 1) < 0.05 else "failed", time.monotonic() - begin, "", values)
-    for server in (ours, peer):
-        server.end()
+    names = [name for name in text.splitlines() if ("engines", name) not in check.known] if status == 0 else []
+    if not names:
+        return
+    with (
+        Server(check, [sys.executable, "bench/gpu_models.py"], environment) as ours,
+        Server(check, [sys.executable, "bench/peers/gpu_models_torch.py"]) as peer,
+    ):
+        for name in names:
+            yield model_row(name, ours, peer)
+
+
+def model_row(name: str, ours: Server, peer: Server) -> Row:
+    begin, mine, theirs, values = time.monotonic(), [], [], {}
+    for i in range(PAIRS):
+        answer = ours.ask(name, 200)
+        values = answer if i == 0 else values
+        if "us" not in answer:
+            break
+        mine.append(answer["us"])
+        other = peer.ask(name, 240)
+        theirs += [other["us"]] if "us" in other else []
+        if "us" not in other:
+            values["peer"] = other["failed"]
+    values.pop("name", None)
+    if not mine:
+        return Row(
+            "engines",
+            name,
+            "skipped" if "refused" in values else "failed",
+            time.monotonic() - begin,
+            values.get("refused", values.get("failed", "")),
+        )
+    values.update(us=round(statistics.median(mine), 2))
+    if theirs:
+        values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
+    return Row("engines", name, "passed" if values.get("error", 1) < 0.05 else "failed", time.monotonic() - begin, "", values)
+
+
+FIRST_OUTPUT = "first output of a 15 GB engine"
 
 
 def first_output(check: Check) -> Row:
     """Process start to first output of an engine of 15 GB that was just written, so that the page cache holds it."""
-    name, gigabytes = "first output of a 15 GB engine", 15
+    name, gigabytes = FIRST_OUTPUT, 15
     folders = [
         folder
         for folder in ("/dev/shm", tempfile.gettempdir())
@@ -157,23 +182,24 @@ def first_output(check: Check) -> Row:
 
 def engines(check: Check) -> Iterator[Row]:
     for part, bar in (("enqueue", "20 / 60 us"), ("memory", "200 MB")):
-        status, text, seconds = check.call([check.program("gpu_engine"), part], 120)
-        for line in text.splitlines():
-            values = json.loads(line) if line.startswith("{") else {}
-            if "name" in values:
-                yield Row(
-                    "engines",
-                    values.pop("name"),
-                    "passed",
-                    seconds,
-                    "",
-                    {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()}
-                    | ({} if "us" in values else {"bar": bar}),
-                )
-        if status != 0:
-            yield Row("engines", part, "failed", seconds, text.strip()[-600:])
-    yield first_output(check)
+        if not check.group_is_known("engines", part):
+            yield from engine_part(check, part, bar)
+    if ("engines", FIRST_OUTPUT) not in check.known:
+        yield first_output(check)
     yield from whole_models(check)
+
+
+def engine_part(check: Check, part: str, bar: str) -> Iterator[Row]:
+    status, text, seconds = check.call([check.program("gpu_engine"), part], 120)
+    for line in text.splitlines():
+        values = json.loads(line) if line.startswith("{") else {}
+        if "name" not in values:
+            continue
+        name = values.pop("name")
+        values = {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()} | ({} if "us" in values else {"bar": bar})
+        yield Row("engines", name, "passed", seconds, "", values, group=part)
+    told = "" if status == 0 else text.strip()[-600:]
+    yield Row("engines", part, "passed" if status == 0 else "failed", seconds, told, group=part)
 
 
 def ranks(check: Check) -> Iterator[Row]:
@@ -183,24 +209,28 @@ def ranks(check: Check) -> Iterator[Row]:
         return
     command = [check.program("gpu_ranks_bench"), str(gpus())]
     status, text, _ = check.call([command[0], "--list"], 30)
-    ours, peer = Server(check, command), Server(check, [sys.executable, "bench/peers/gpu_ranks_torch.py", str(gpus())])
-    for name in text.splitlines():
-        begin, alone = time.monotonic(), name.endswith(", once")
-        answers = [(ours.ask(name, 200), {})] if alone else [(ours.ask(name), peer.ask(name)) for _ in range(RANK_PAIRS)]
-        values = {key: value for key, value in answers[0][0].items() if key != "name"}
-        mine, theirs = ([answer["us"] for answer in side if "us" in answer] for side in zip(*answers, strict=True))
-        if len(mine) < len(answers):
-            yield Row("ranks", name, "failed", time.monotonic() - begin, str([answer for answer, _ in answers])[:1000])
-            continue
-        values["us"] = round(statistics.median(mine), 2)
-        if theirs:
-            values |= {
-                "peer_us": round(statistics.median(theirs), 2),
-                "ratio": round(statistics.median(theirs) / statistics.median(mine), 3),
-                "peer": answers[0][1].get("ways"),
-            }
-        yield Row(
-            "ranks", name, "passed" if values.get("error", 1) < values.pop("limit", 0) else "failed", time.monotonic() - begin, "", values
-        )
-    for server in (ours, peer):
-        server.end()
+    names = [name for name in text.splitlines() if ("ranks", name) not in check.known]
+    if not names:
+        return
+    with Server(check, command) as ours, Server(check, [sys.executable, "bench/peers/gpu_ranks_torch.py", str(gpus())]) as peer:
+        for name in names:
+            yield rank_row(name, ours, peer)
+
+
+def rank_row(name: str, ours: Server, peer: Server) -> Row:
+    begin, alone = time.monotonic(), name.endswith(", once")
+    answers = [(ours.ask(name, 200), {})] if alone else [(ours.ask(name), peer.ask(name)) for _ in range(RANK_PAIRS)]
+    values = {key: value for key, value in answers[0][0].items() if key != "name"}
+    mine, theirs = ([answer["us"] for answer in side if "us" in answer] for side in zip(*answers, strict=True))
+    if len(mine) < len(answers):
+        return Row("ranks", name, "failed", time.monotonic() - begin, str([answer for answer, _ in answers])[:1000])
+    values["us"] = round(statistics.median(mine), 2)
+    if theirs:
+        values |= {
+            "peer_us": round(statistics.median(theirs), 2),
+            "ratio": round(statistics.median(theirs) / statistics.median(mine), 3),
+            "peer": answers[0][1].get("ways"),
+        }
+    return Row(
+        "ranks", name, "passed" if values.get("error", 1) < values.pop("limit", 0) else "failed", time.monotonic() - begin, "", values
+    )

@@ -1,0 +1,226 @@
+"""tools/gpu_check.py and tools/gpu_results.py with a pack whose programs are scripts: no GPU is needed."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import unittest
+from argparse import Namespace
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import gpu_check  # noqa: E402
+from gpu_checks import sanitizer  # noqa: E402
+from gpu_checks.rows import Check, Row  # noqa: E402
+from gpu_checks.tests import counts_of, through_host  # noqa: E402
+
+# Lists three tests; each says which rows it ran, and leaves its name in a log. Bad fails while there is a file `bad`.
+PROGRAM = """#!/bin/sh
+case "$1" in
+  --gtest_list_tests) printf 'Suite.\\n  Good\\n  Host\\n  Bad\\n'; exit 0;;
+esac
+name=${1#--gtest_filter=Suite.}
+echo "$name" >> @LOG@
+case "$name" in
+  Good) echo '[ cuda ] 99 rows on cuda_matmul'; echo '[ cuda ] 8 rows on cuda_reduce';;
+  Host) echo '[ cuda ] 1 rows on cuda_host (Reduce i32): it takes no roots or logarithms of integers; and (much) more';;
+  Bad) [ ! -e @BAD@ ] || exit 1; echo '[ cuda ] 2 rows on cuda_matmul';;
+esac
+"""
+
+
+class Case(unittest.TestCase):
+    def setUp(self) -> None:
+        held = tempfile.TemporaryDirectory()
+        self.addCleanup(held.cleanup)
+        self.folder = Path(held.name)
+        self.log, self.bad, self.out = self.folder / "log", self.folder / "bad", self.folder / "out"
+        self.pack("programs of the first pack")
+
+    def pack(self, programs: str, dirty: bool = False) -> None:
+        binary = self.folder / "bin"
+        binary.mkdir(exist_ok=True)
+        program = binary / "kernels_test"
+        program.write_text(PROGRAM.replace("@LOG@", str(self.log)).replace("@BAD@", str(self.bad)))
+        program.chmod(0o755)
+        with tarfile.open(self.folder / "pack.tar.xz", "w:xz") as pack:
+            pack.add(binary, "bin")
+        manifest = {"commit": "abc1234", "dirty": dirty, "programs": programs}
+        (self.folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def check(self, *words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(TOOLS / "gpu_check.py"), *words, "--pack", str(self.folder), "--out", str(self.out)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    def rows(self) -> dict[str, str]:
+        """Status by name; no row is there twice."""
+        rows = [json.loads(line) for line in (self.out / "rows.jsonl").read_text().splitlines()]
+        self.assertEqual(len(rows), len({(row["stage"], row["name"]) for row in rows}))
+        return {row["name"]: row["status"] for row in rows}
+
+    def ran(self) -> list[str]:
+        names = sorted(self.log.read_text().split()) if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return names
+
+
+class Runs(Case):
+    def test_a_row_for_each_test_and_a_table(self) -> None:
+        done = self.check("kernels", "--budget", "50")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        expected = {"Suite.Good": "passed", "Suite.Host": "passed", "Suite.Bad": "passed", "rows through the host": "passed"}
+        self.assertEqual(self.rows(), expected)
+        for words in ("kernels: 4 passed, 0 failed, 0 skipped", "101 rows on cuda_matmul", "1 rows on cuda_host (Reduce i32)"):
+            self.assertIn(words, done.stdout)
+
+    def test_resume_runs_what_has_not_passed_and_keeps_the_rest(self) -> None:
+        self.bad.touch()
+        self.assertEqual(self.check("kernels").returncode, 1)
+        self.assertEqual(self.rows()["Suite.Bad"], "failed")
+        self.assertEqual(self.ran(), ["Bad", "Good", "Host"])
+        self.bad.unlink()
+        self.assertEqual(self.check("kernels", "--resume").returncode, 0)  # of the file that is written anew
+        self.assertEqual(self.ran(), ["Bad"])
+        self.assertEqual(set(self.rows().values()), {"passed"})
+        self.assertEqual(len(self.rows()), 4)
+        self.check("kernels", "--resume", str(self.out / "rows.jsonl"))
+        self.assertEqual(self.ran(), [])
+        self.assertEqual(len(self.rows()), 4)
+
+    def test_resume_takes_nothing_of_other_programs(self) -> None:
+        self.check("kernels")
+        self.ran()
+        self.pack("programs of the second pack")
+        self.assertEqual(self.check("kernels", "--resume").returncode, 0)
+        self.assertEqual(self.ran(), ["Bad", "Good", "Host"])
+
+    def test_stages_that_are_not_asked_for_keep_their_rows(self) -> None:
+        self.check("kernels")
+        self.check("soak", "--resume")  # the pack has no such program
+        rows = self.rows()
+        self.assertEqual((rows["Suite.Good"], rows["list"]), ("passed", "failed"))
+
+
+class Stages(Case):
+    def stage(self, check: Check, work, seconds: float) -> None:
+        stages, gpu_check.STAGES = gpu_check.STAGES, {"slow": (work, seconds)}
+        self.addCleanup(setattr, gpu_check, "STAGES", stages)
+        gpu_check.run_stage(check, "slow")
+
+    def new_check(self, budget: float) -> Check:
+        return self.opened(Namespace(budget=budget, pack=self.folder, out=self.out, resume=None))
+
+    def opened(self, arguments: Namespace) -> Check:
+        check = Check(arguments)
+        self.addCleanup(check.file.close)
+        return check
+
+    def test_each_has_a_limit_and_is_ended_there(self) -> None:
+        ended = []
+
+        def slow(check: Check):
+            try:
+                for i in range(1000):
+                    time.sleep(0.05)
+                    yield Row("slow", f"row {i}", "passed")
+            finally:
+                ended.append(True)
+
+        check = self.new_check(60)
+        self.stage(check, slow, 0.2)
+        self.assertEqual((check.rows[-1].name, check.rows[-1].status, ended), ("limit", "failed", [True]))
+        self.assertLess(len(check.rows), 10)
+        self.assertFalse(check.is_over())
+        check = self.new_check(0.2)
+        self.stage(check, slow, 60)
+        self.assertEqual(check.rows[-1].name, "budget")
+        self.assertTrue(check.is_over())
+
+    def test_groups_of_rows_count_once_they_are_whole(self) -> None:
+        check = self.new_check(60)
+        check.add(Row("models", "a one", "skipped", group="all on one"))
+        check.add(Row("models", "b two", "passed", group="all on two"))
+        check.add(Row("models", "all on one", "passed", group="all on one"))
+        again = self.opened(Namespace(budget=60, pack=self.folder, out=self.folder / "again", resume=self.out / "rows.jsonl"))
+        self.assertTrue(again.group_is_known("models", "all on one"))
+        self.assertFalse(again.group_is_known("models", "all on two"))
+        self.assertEqual([row.name for row in again.rows], ["a one", "b two", "all on one"])
+        self.assertIn("models: 1 passed, 0 failed, 1 skipped", gpu_check.table(again.rows))
+
+    def test_the_table_has_at_most_a_hundred_lines(self) -> None:
+        rows = [Row("kernels", f"row {i}", "failed", 0, "why\n" * 9) for i in range(500)]
+        self.assertEqual(len(gpu_check.table(rows).splitlines()), 100)
+
+
+class ThroughTheHost(unittest.TestCase):
+    LISTED = "# a comment\nmlp cp=2 nothing\nhost Reduce i32 no roots\n"
+
+    def row(self, text: str) -> Row:
+        counts, told = counts_of(text)
+        return Row("kernels", "row", "passed", 0, told, counts)
+
+    def test_only_what_is_listed_with_its_reason(self) -> None:
+        many = "[ cuda ] 1000 rows on cuda_matmul\n"
+        good = self.row(many + "[ cuda ] 3 rows on cuda_host (Reduce i32): it takes no roots (yet)\n")
+        self.assertEqual(good.values, {"cuda_matmul": 1000, "cuda_host (Reduce i32)": 3})
+        verdict = through_host([good, good], self.LISTED)
+        self.assertEqual((verdict.status, verdict.text), ("passed", "6 of 2006 rows went through the host, at most 3% may"))
+        for line in (
+            "cuda_host (Reduce i32): it is too long",
+            "cuda_host (Reduce i64): it takes no roots",
+            "cuda_host (Iota f32): it does not",
+        ):
+            verdict = through_host([self.row(many + "[ cuda ] 1 rows on " + line)], self.LISTED)
+            self.assertEqual(verdict.status, "failed")
+            self.assertIn(line.partition(": ")[2], verdict.text)
+
+    def test_at_most_three_in_a_hundred(self) -> None:
+        rows = [self.row("[ cuda ] 96 rows on cuda_matmul\n[ cuda ] 4 rows on cuda_host (Reduce i32): it takes no roots\n")]
+        self.assertEqual(through_host(rows, self.LISTED).status, "failed")
+
+
+class Sanitizer(unittest.TestCase):
+    def test_verdicts(self) -> None:
+        clean, race = "========= ERROR SUMMARY: 0 errors\n", "Race reported between Write access at {}_kernel+0x1\n"
+        for status, text, verdict in (
+            (0, clean, "passed"),
+            (0, "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", "passed"),
+            (0, clean + "[  SKIPPED ] 1 test", "skipped"),
+            (9, "========= ERROR SUMMARY: 2 errors\n", "failed"),
+            (0, "", "failed"),
+            (9, race.format("softmax"), "failed"),
+            (9, race.format("cudnn_attention"), "skipped"),
+            (9, race.format("cudnn_attention") + race.format("softmax"), "failed"),
+            (124, "no end after 90 s", "skipped"),
+            (9, "Target application terminated before first instrumented API call", "skipped"),
+        ):
+            self.assertEqual(sanitizer.verdict_of(status, text)[0], verdict, text)
+
+
+class Results(Case):
+    def keep(self, rows: list[Row]) -> subprocess.CompletedProcess:
+        file = self.folder / "rows.jsonl"
+        file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+        command = [sys.executable, str(TOOLS / "gpu_results.py"), str(file), "--manifest", str(self.folder / "manifest.json")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+
+    def test_a_tree_with_changes_is_refused(self) -> None:
+        self.pack("first", dirty=True)
+        done = self.keep([Row("probe", "gpu", "passed", programs="first")])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("changes that were not committed", done.stderr)
+
+    def test_rows_of_other_programs_are_refused(self) -> None:
+        self.pack("second")
+        done = self.keep([Row("probe", "gpu", "passed", programs="first")])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("rows are of other programs", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
