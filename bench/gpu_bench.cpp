@@ -141,23 +141,26 @@ std::vector<Work> all_work() {
     quant(fmt::format("QuantMatMul 2048x14336x4096 {}", word), codes, 2048, 14336, 4096);
     quant(fmt::format("QuantMatMul 16x4096x4096 {}", word), codes, 16, 4096, 4096);
   }
-  const auto attention = [&](std::string name, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns,
-                             bool causal) {
+  const auto attention = [&](std::string name, std::int64_t batch, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows,
+                             std::int64_t columns, bool causal) {
     Work work{std::move(name),
               "Attention",
               {},
               DType::bf16,
-              {{1, heads, rows, 128}, {1, kv_heads, columns, 128}, {1, kv_heads, columns, 128}},
+              {{batch, heads, rows, 128}, {batch, kv_heads, columns, 128}, {batch, kv_heads, columns, 128}},
               {{1, 1, std::min<std::int64_t>(rows, 4), 128}, {1, 1, columns, 128}, {1, 1, columns, 128}},
-              4.0 * static_cast<double>(heads * rows * columns * 128) / (causal ? 2 : 1)};
+              4.0 * static_cast<double>(batch * heads * rows * columns * 128) / (causal ? 2 : 1)};
     work.attributes = {{"scale", 1 / std::sqrt(128.0)}};
     if (causal) work.attributes.emplace_back("causal", std::string("upper_left"));
     list.push_back(work);
   };
-  attention("Attention 8K", 24, 24, 8192, 8192, false);
-  attention("Attention 8K causal", 24, 24, 8192, 8192, true);
-  attention("Attention 32K", 24, 24, 32768, 32768, false);
-  for (const std::int64_t columns : {1024, 8192, 32768}) attention(fmt::format("Attention decode {}", columns), 32, 8, 1, columns, false);
+  attention("Attention 8K", 1, 24, 24, 8192, 8192, false);
+  attention("Attention 8K causal", 1, 24, 24, 8192, 8192, true);
+  attention("Attention 32K", 1, 24, 24, 32768, 32768, false);
+  attention("Attention 131K", 1, 24, 24, 131072, 131072, false);
+  for (const std::int64_t batch : {1, 16})
+    for (const std::int64_t columns : {1024, 8192, 32768})
+      attention(fmt::format("Attention decode {}{}", columns, batch == 1 ? "" : ", batch 16"), batch, 32, 8, 1, columns, false);
   // As in ResNet-50, batch 32; the weight is brought into the kernel's layout by each call, which an engine does once.
   const auto conv = [&](const char* name, DType dtype, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window,
                         std::int64_t stride) {

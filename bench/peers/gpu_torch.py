@@ -28,7 +28,7 @@ def top_k(rows, length, k, dtype):
     return lambda: (random(rows, length, dtype=dtype),), lambda x: torch.topk(x, k)
 
 
-def attention(heads, kv_heads, rows, columns, causal=False):
+def attention(heads, kv_heads, rows, columns, causal=False, batch=1):
     def work(q, k, v):
         backends = (
             [SDPBackend.CUDNN_ATTENTION] if rows > 1 else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -36,7 +36,7 @@ def attention(heads, kv_heads, rows, columns, causal=False):
         with sdpa_kernel(backends):
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=heads != kv_heads)
 
-    return lambda: (random(1, heads, rows, 128), random(1, kv_heads, columns, 128), random(1, kv_heads, columns, 128)), work
+    return lambda: (random(batch, heads, rows, 128), random(batch, kv_heads, columns, 128), random(batch, kv_heads, columns, 128)), work
 
 
 def add_rms_norm(x, y, w):
@@ -78,7 +78,9 @@ PEERS = {
     "Attention 8K": attention(24, 24, 8192, 8192),
     "Attention 8K causal": attention(24, 24, 8192, 8192, True),
     "Attention 32K": attention(24, 24, 32768, 32768),
+    "Attention 131K": attention(24, 24, 131072, 131072),
     **{f"Attention decode {n}": attention(32, 8, 1, n) for n in (1024, 8192, 32768)},
+    **{f"Attention decode {n}, batch 16": attention(32, 8, 1, n, batch=16) for n in (1024, 8192, 32768)},
 }
 
 
