@@ -37,26 +37,27 @@ int current_sm() {
   return major * 10 + minor;
 }
 
-// b as [n, k].
+// b as [n, k]. Other streams of the device may be recorded meanwhile, so only this thread's own is waited for.
 class TransposedCodes final : public Packed {
  public:
-  TransposedCodes(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n)) {
-    cuda::check(cudaDeviceSynchronize(), "placing a weight");  // by whatever stream
-    cuda::check(cudaMalloc(&data_, bytes_), "memory for a transposed weight");
-    launch_transpose_codes(b, data_, k, n, cudaStreamPerThread);
-    const cudaError_t status = cudaStreamSynchronize(cudaStreamPerThread);
-    if (status != cudaSuccess) cudaFree(data_);
-    cuda::check(status, "transposing a weight");
+  TransposedCodes(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n)), data_(bytes_) {
+    launch_transpose_codes(b, data_.address, k, n, cudaStreamPerThread);
+    cuda::check_launch("transposing a weight");
+    cuda::finish(cudaStreamPerThread, "transposing a weight");
   }
-  ~TransposedCodes() override { cudaFree(data_); }
   TransposedCodes(const TransposedCodes&) = delete;
 
   std::size_t size_bytes() const override { return bytes_; }
-  const void* data() const { return data_; }
+  const void* data() const { return data_.address; }
 
  private:
+  struct Memory {
+    explicit Memory(std::size_t bytes) { cuda::check(cudaMalloc(&address, bytes), "memory for a transposed weight"); }
+    ~Memory() { cuda::free_device(address); }
+    void* address = nullptr;
+  };
   std::size_t bytes_;
-  void* data_ = nullptr;
+  Memory data_;
 };
 
 class CublasLtQuantMatMul final : public PreparedKernel {

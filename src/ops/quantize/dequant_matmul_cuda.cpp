@@ -91,7 +91,7 @@ class FewRows final : public PreparedKernel {
     if (splits_ == 1) return;
     arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
     cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
-    cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "clearing counters");
+    cuda::finish(cudaStreamPerThread, "clearing counters");
   }
 
   static bool is_able(const DequantProblem& p) {
