@@ -67,6 +67,7 @@ FENCED = [
     (r"(oneapi/)?dnnl", r"src/ops/(.*_cpu\.(cpp|h)|(.*/)?onednn_[a-z_]+\.h)$", "src/ops: *_cpu.{cpp,h} and onednn_*.h"),
     (r"google/protobuf/|.*\.pb\.h$", r"src/import/onnx/|src/serve/", "src/import/onnx and src/serve"),
     (r"nccl", r"src/comm/nccl/", "src/comm/nccl"),
+    (r"cudnn_frontend", r"src/ops/cudnn_graph_cuda\.cpp$", "src/ops/cudnn_graph_cuda.cpp"),
     (r"(cuda|cublas|cudnn|cutlass|cute/|cub/|thrust/|nvrtc|driver_types\.h)", CUDA_PLACES, "device/cuda, comm/peer, comm/nccl, *_cuda.*"),
 ]
 
@@ -218,6 +219,8 @@ SELF_TEST = [
     ("src/device/cuda/a.cpp", "#include <cuda_runtime.h>\n", None),
     ("src/device/a.cpp", "#include <cuda_runtime.h>\n", "allowed only in device/cuda"),
     ("src/comm/peer/a.cpp", "#include <nccl.h>\n", "allowed only in src/comm/nccl"),
+    ("src/ops/cudnn_graph_cuda.cpp", "#include <cudnn_frontend.h>\n", None),
+    ("src/ops/conv/a_cuda.cpp", "#include <cudnn_frontend.h>\n", "allowed only in src/ops/cudnn_graph_cuda.cpp"),
     ("src/api/run/a.cpp", '#include "team/team.h"\n#include "tandem/engine.h"\n', None),
     ("src/api/run/a.cpp", '#include "passes/pipeline.h"\n', "passes, which api/run may not"),
     ("src/api/run/a.cpp", '#include "api/build/build.h"\n', "api/build, which api/run may not"),
