@@ -1,3 +1,4 @@
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -114,6 +115,40 @@ TEST(CudaLibrary, FirstSonameAndExplicitFolderGoFirst) {
   LibrarySpec both = spec("libtandem_new.so.2");
   both.sonames.emplace_back("libtandem_old.so.1");
   EXPECT_EQ(Library(both).path(), two / "libtandem_new.so.2");
+}
+
+// As NVRTC opens its builtins: by a name that the loader finds only where a library of that name is loaded already.
+TEST(CudaLibrary, CompanionsAreLoadedFromTheSameFolder) {
+  const fs::path folder = fresh_folder("tandem_companion");
+  fs::copy_file(kSmall, folder / "libtandem_main.so.1");
+  fs::copy_file(kSmall, folder / "libtandem_main-builtins.so.1.2");
+  const Setting setting("TANDEM_CUDA_LIBRARIES", folder);
+  const auto is_loaded = [&](const char* name) {
+    void* found = dlopen((folder / name).c_str(), RTLD_NOW | RTLD_NOLOAD);
+    return found && dlclose(found) == 0;
+  };
+  EXPECT_FALSE(is_loaded("libtandem_main-builtins.so.1.2"));
+  LibrarySpec main = spec("libtandem_main.so.1");
+  main.companion = "libtandem_main-builtins.so";
+  EXPECT_EQ(Library(main).path(), folder / "libtandem_main.so.1");
+  EXPECT_TRUE(is_loaded("libtandem_main-builtins.so.1.2"));
+}
+
+TEST(CudaLibrary, NamesThatAreLookedFor) {
+  EXPECT_EQ(spec_of(Which::nccl).sonames, (std::vector<std::string>{"libnccl.so.2", "libnccl.so"}));
+  EXPECT_EQ(spec_of(Which::cudnn).sonames, std::vector<std::string>{"libcudnn.so.9"});
+  EXPECT_EQ(spec_of(Which::nvrtc).companion, "libnvrtc-builtins.so");
+}
+
+// A second name is taken only where no place has the first.
+TEST(CudaLibrary, SecondNamesServeWhereTheFirstIsMissing) {
+  const fs::path folder = fresh_folder("tandem_second_name"), packages = folder / "lib/python3.11/site-packages/nvidia/small/lib";
+  fs::create_directories(packages);
+  fs::copy_file(kSmall, packages / "libtandem_plain.so");
+  const Setting python("VIRTUAL_ENV", folder);
+  LibrarySpec both = spec("libtandem_plain.so.2");
+  both.sonames.emplace_back("libtandem_plain.so");
+  EXPECT_EQ(Library(both).path(), packages / "libtandem_plain.so");
 }
 
 TEST(CudaLibrary, LacksAFunction) {

@@ -1,6 +1,8 @@
 // What goes wrong around a context on a GPU: what is said. What breaks a process runs in one of its own.
 #include "gpu/trouble.h"
+#include "import/model_builder.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -157,6 +159,48 @@ TEST_F(GpuTrouble, WithoutALibraryOthersServe) {
     SCOPED_TRACE(soname);
     run_without(soname, "bert_dynamo", file);
   }
+}
+
+// x·y with y [n] beside x [batch, n]: the vectors of the kernel that is compiled depend on n.
+std::string product_of_rows(const std::string& file) {
+  OnnxModel model;
+  model.input("x", {"batch", "n"});
+  model.input("y", {"n"});
+  model.node("Mul", {"x", "y"}, {"z"}, "product");
+  model.output("z");
+  const fs::path folder = ::testing::TempDir(), path = folder / "tandem_rows.onnx";
+  std::ofstream(path, std::ios::binary) << model.proto.SerializeAsString();
+  BuildOptions options;
+  options.device = "cuda";
+  options.shapes = {{"x", "1x8:2x64:4x128"}, {"y", "8:64:128"}};
+  build(path.string(), options).save((folder / file).string());
+  return (folder / file).string();
+}
+
+TEST_F(GpuTrouble, AShapeWhoseKernelCannotBeCompiledIsToldOf) {
+  const std::string file =
+      in_child() ? (fs::path(::testing::TempDir()) / "tandem_rows.tandem").string() : product_of_rows("tandem_rows.tandem");
+  if (!in_child() && load_engine(file).describe().find("\"code\"") == std::string::npos) GTEST_SKIP() << "there is no NVRTC here";
+  const std::string folder = folder_with_broken("libnvrtc.so.13");
+  const auto life = [&] {
+    setenv("TANDEM_CUDA_LIBRARIES", folder.c_str(), 1);
+    Context context(load_engine(file));
+    const auto run = [&](std::int64_t n) {
+      const std::vector<float> x(static_cast<std::size_t>(2 * n), 3), y(static_cast<std::size_t>(n), 2);
+      std::vector<float> z(x.size());
+      const void* const from[] = {x.data(), y.data()};
+      void* const to[] = {z.data()};
+      context.set_input_shape(0, {2, n});
+      context.set_input_shape(1, {n});
+      context.run(from, to);
+      return std::ranges::all_of(z, [](float value) { return value == 6; });
+    };
+    const bool before = run(64);
+    const Error error = thrown([&] { run(9); });
+    end_with(std::string(before && run(64) ? "right: " : "wrong: ") + (error.code() == ErrorCode::unsupported ? "" : "another code: ") +
+             error.what());
+  };
+  EXPECT_EXIT(life(), ::testing::ExitedWithCode(0), "right: .*product.*cannot be compiled here: NVRTC cannot be used");
 }
 
 TEST_F(GpuTrouble, AnEngineOfAMachineWithCudnnIsChosenAgainWithoutIt) {

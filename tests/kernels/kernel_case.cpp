@@ -1,5 +1,6 @@
 #include "kernels/kernel_case.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -50,6 +51,15 @@ struct Counts final : testing::Environment {
   }
 };
 
+// "cuda_host (Reduce i32): ", and why no kernel for the op takes it.
+std::string through_host(const KernelDef& host, const OpCall& call, bool exact) {
+  std::vector<std::string> reasons;
+  for (const KernelDef* kernel : kernels_of(call.op->name, "cuda"))
+    if (const auto reason = kernel->op.empty() ? std::nullopt : refusal(*kernel, call, exact)) reasons.push_back(*reason);
+  if (reasons.empty()) reasons.emplace_back("there is no kernel for it");
+  return fmt::format("{} ({} {}): {}", host.name, call.op->name, to_string(call.results.at(0).dtype), fmt::join(reasons, "; "));
+}
+
 // What a GPU takes for a row that names a kernel of the CPU.
 const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call, bool exact) {
   static Counts* counts = on_cuda() ? static_cast<Counts*>(testing::AddGlobalTestEnvironment(new Counts)) : nullptr;
@@ -60,8 +70,7 @@ const KernelDef* on_test_device(const KernelDef* kernel, const OpCall& call, boo
   for (const KernelDef* other : others)
     if (!refusal(*other, call, exact)) {
       const std::lock_guard lock(counts->mutex);
-      ++counts->rows[other->through_host ? fmt::format("{} ({} {})", other->name, call.op->name, to_string(call.results.at(0).dtype))
-                                         : std::string(other->name)];
+      ++counts->rows[other->through_host ? through_host(*other, call, exact) : std::string(other->name)];
       return other;
     }
   return kernel;

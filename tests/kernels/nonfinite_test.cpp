@@ -83,7 +83,8 @@ TEST(NonFinite, ArgReduceAndCumSum) {
   for (const DType dtype : kFloats)
     for (const char* op : {"ArgMax", "ArgMin"})
       for (const std::int64_t axis : {0, 1}) expect_all(op, {{"axis", axis}}, {spiked(dtype, {14, 300})}, 0);
-  for (const std::int64_t axis : {0, 1}) expect_all("CumSum", {{"axis", axis}}, {spiked(DType::f32, {14, 300})}, 1e-5);
+  for (const DType dtype : kFloats)
+    for (const std::int64_t axis : {0, 1}) expect_all("CumSum", {{"axis", axis}}, {spiked(dtype, {14, 300})}, tolerance_of(dtype));
 }
 
 TEST(NonFinite, TopK) {
@@ -119,6 +120,14 @@ TEST(NonFinite, RotaryEmbedding) {
                  2 * tolerance_of(dtype));
 }
 
+// A row that has no weight in a mixture is not seen.
+TEST(NonFinite, Resized) {
+  for (const DType dtype : kFloats)
+    for (const std::string mode : {"nearest", "linear", "cubic"})
+      expect_all("Resize", {{"sizes", std::vector<Dim>{9, 30}}, {"mode", mode}}, {spiked(dtype, {14, 24}).reshaped({1, 2, 7, 24})},
+                 2 * tolerance_of(dtype));
+}
+
 // What is not selected must not be seen, so a mask by multiplication would show.
 TEST(NonFinite, MovedAndSelected) {
   const auto dims = [](const Ints& values) {
@@ -139,6 +148,9 @@ TEST(NonFinite, MovedAndSelected) {
     expect_all("Pad", {{"pads", dims({1, 2, 3, 4})}, {"mode", std::string("constant")}, {"value", -INFINITY}}, {x}, 0);
     expect_all("Where", {}, {mask, x, random_tensor(dtype, {14, 24}, 2)}, 0);
     expect_all("ScatterND", {}, {x, Tensor::of_ints(DType::i64, {2, 1}, Ints{2, 9}), spiked(dtype, {2, 24}, 4)}, 0);
+    expect_all("Slice", {{"starts", dims({2})}, {"ends", dims({20})}, {"axes", Ints{1}}, {"steps", Ints{3}}}, {x}, 0);
+    expect_all("ShardSlice", {{"dim", std::int64_t{0}}, {"begin", Dim(10)}, {"length", Dim(6)}}, {x}, 0);
+    expect_all("GatherND", {}, {x, Tensor::of_ints(DType::i64, {3, 1}, Ints{13, 2, 6})}, 0);
     expect_all("GatherElements", {{"axis", std::int64_t{1}}}, {x, Tensor::of_ints(DType::i64, {14, 2}, Ints(28, 23))}, 0);
   }
 }
