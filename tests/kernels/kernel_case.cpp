@@ -53,11 +53,11 @@ struct Counts final : testing::Environment {
 
 // "cuda_host (Reduce i32): ", and why no kernel for the op takes it.
 std::string through_host(const KernelDef& host, const OpCall& call, bool exact) {
-  std::vector<std::string> reasons;
+  std::vector<std::string> own, others;  // of kernels for this op, and for any
   for (const KernelDef* kernel : kernels_of(call.op->name, "cuda"))
-    if (const auto reason = kernel->op.empty() ? std::nullopt : refusal(*kernel, call, exact)) reasons.push_back(*reason);
-  if (reasons.empty()) reasons.emplace_back("there is no kernel for it");
-  return fmt::format("{} ({} {}): {}", host.name, call.op->name, to_string(call.results.at(0).dtype), fmt::join(reasons, "; "));
+    if (const auto reason = refusal(*kernel, call, exact)) (kernel->op.empty() ? others : own).push_back(*reason);
+  return fmt::format("{} ({} {}): {}", host.name, call.op->name, to_string(call.results.at(0).dtype),
+                     fmt::join(own.empty() ? others : own, "; "));
 }
 
 // What a GPU takes for a row that names a kernel of the CPU.
