@@ -66,6 +66,52 @@ TEST_F(GpuTrouble, ARecordingOfAnotherStreamIsNotDisturbed) {
   }
 }
 
+// Of all outputs, on arrays of the host.
+std::vector<std::string> run_bytes(const Engine& engine, int calls) {
+  Context context(engine);
+  const Arrays arrays = engine.random_inputs(3);
+  const std::vector<Port> in = engine.inputs(), out = engine.outputs();
+  std::vector<const void*> from;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    context.set_input_shape(i, arrays.at(in[i].name).shape);
+    from.push_back(arrays.at(in[i].name).data.get());
+  }
+  std::vector<std::string> bytes;
+  std::vector<void*> to;
+  for (std::size_t i = 0; i < out.size(); ++i) bytes.emplace_back(Array{out[i].dtype, context.output_shape(i), nullptr}.size_bytes(), '\0');
+  for (std::string& output : bytes) to.push_back(output.data());
+  for (int call = 0; call < calls; ++call) context.run(from, to);
+  return bytes;
+}
+
+// Weights are uploaded and packed, libraries are asked, kernels compiled, steps run and recorded, all beside the recording.
+TEST_F(GpuTrouble, ARecordingIsNotDisturbedByLoadingAnything) {
+  struct Case {
+    const char *model, *weights;
+  };
+  for (const Case& c : {Case{"unet_legacy", ""},
+                        {"resnet_legacy", ""},
+                        {"llama_dynamo_f16", ""},
+                        {"bert_legacy", "int8"},
+                        {"bert_legacy", "int4"},
+                        {"bert_legacy", "fp8"}}) {
+    SCOPED_TRACE(std::string(c.model) + " " + c.weights);
+    BuildOptions options;
+    options.device = "cuda";
+    options.weights = c.weights;
+    const Engine engine = engine_of(c.model, options);
+    const std::vector<std::string> alone = run_bytes(engine_of(c.model, options), 3);
+    cudaStream_t other = nullptr;
+    cudaGraph_t graph = nullptr;
+    cuda(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+    cuda(cudaStreamBeginCapture(other, cudaStreamCaptureModeGlobal));
+    EXPECT_EQ(run_bytes(engine, 3), alone);
+    cuda(cudaStreamEndCapture(other, &graph));
+    cuda(cudaGraphDestroy(graph));
+    cuda(cudaStreamDestroy(other));
+  }
+}
+
 TEST_F(GpuTrouble, ARecordedStreamNeedsPreparedShapes) {
   Mlp mlp;
   Buffer in(mlp.input.size_bytes()), out(mlp.wanted.size() * sizeof(float));
