@@ -140,6 +140,16 @@ TEST(CudaLibrary, NamesThatAreLookedFor) {
   EXPECT_EQ(spec_of(Which::nvrtc).companion, "libnvrtc-builtins.so");
 }
 
+// Whatever the setting says: a communicator of one NCCL is nothing to another.
+TEST(CudaLibrary, ThereIsOneNcclInAProcess) {
+  const fs::path loaded = fs::path(TANDEM_NCCL_STUB_FOLDER) / "libnccl.so.2", other = fresh_folder("tandem_other_nccl");
+  fs::copy_file(loaded, other / "libnccl.so.2");
+  const Setting setting("TANDEM_CUDA_LIBRARIES", other);
+  void* handle = dlopen(loaded.c_str(), RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(handle, nullptr) << dlerror();
+  EXPECT_EQ(Library(spec_of(Which::nccl)).path(), loaded);
+}
+
 // A second name is taken only where no place has the first.
 TEST(CudaLibrary, SecondNamesServeWhereTheFirstIsMissing) {
   const fs::path folder = fresh_folder("tandem_second_name"), packages = folder / "lib/python3.11/site-packages/nvidia/small/lib";

@@ -34,12 +34,18 @@ std::string path_of(void* handle) {
   return dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name ? map->l_name : "";
 }
 
+// Communicators of NCCL pass between those who use it in a process, as PyTorch does, so there is one: whichever is loaded already.
+bool is_one_in_process(const LibrarySpec& spec) { return spec.sonames.front() == "libnccl.so.2"; }
+
 // One search for one library, with what it met on the way.
 class Search {
  public:
   explicit Search(const LibrarySpec& spec) : spec_(spec) {}
 
   void* run() {
+    if (is_one_in_process(spec_))
+      for (const std::string& soname : spec_.sonames)
+        if (void* handle = by_name(soname, RTLD_NOLOAD)) return handle;
     for (const std::string& folder : set_folders()) {
       if (void* handle = in_folder(folder)) return handle;
       if (!trouble_.empty())

@@ -25,6 +25,7 @@ class Library {
   // Looks in this order: the folders of the environment's TANDEM_CUDA_LIBRARIES (separated by ':'), what the process has loaded already,
   // the loader's own path, the CUDA toolkit, the nvidia-* packages of Python. Throws Error(unsupported) saying where it looked, what
   // could not be used and how to get one; a file in a folder of TANDEM_CUDA_LIBRARIES that cannot be used ends the search.
+  // Of NCCL the one that the process has loaded goes before all others.
   explicit Library(const LibrarySpec& spec);
 
   // F is a function type. Throws Error(unsupported) if the library lacks it.
