@@ -14,10 +14,11 @@ import re
 import sys
 from pathlib import Path
 
+from gpu_checks.bars import DESIGN_COPY, DESIGN_PRODUCT, is_valid, verdicts
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
 PAGE = ROOT / "docs/gpu.md"
-DESIGN_COPY, DESIGN_PRODUCT = 4.24, 676  # TB/s and TFLOP/s of an H200; bars count in runs where both are within 5 %
 BEGIN, END = "<!-- results: made by tools/gpu_results.py -->\n", "<!-- end of results -->\n"
 
 
@@ -53,6 +54,20 @@ def engine_lines(rows: list[dict]) -> list[str]:
             against = f"torch.compile {v['peer_us']:.0f} µs, {v['ratio']:.2f} of ours" if "peer_us" in v else ""
         lines.append(f"| {row['name']} | {got} | {against} | {number(v.get('error'), 4)} |")
     return ["", "| whole engines | measured | against | error |", "|---|---|---|---|", *lines] if lines else []
+
+
+def bar_lines(rows: list[dict], copy: float, product: float) -> list[str]:
+    of = verdicts(rows, copy)
+    counts = ", ".join(f"{sum(verdict == word for _, _, verdict in of)} {word}" for word in ("met", "missed", "not measured"))
+    beside = "are" if is_valid(copy, product) else "are not"
+    return [
+        "",
+        f"Bars: {counts}. The run's ceilings {beside} within 5 % of those that the bars were set beside.",
+        "",
+        "| bar | | wanted | measured | |",
+        "|---|---|---|---|---|",
+        *(f"| {bar.row} | {bar.what} | {bar.words()} | {number(value)} | {verdict} |" for bar, value, verdict in of),
+    ]
 
 
 def page_of(result: dict) -> str:
@@ -100,7 +115,7 @@ def page_of(result: dict) -> str:
             f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('library_ratio'))} "
             f"| {'not compared' if error < 0 else f'{error:.1e}'} |"
         )
-    return "\n".join(lines + engine_lines(rows)) + "\n"
+    return "\n".join(lines + engine_lines(rows) + bar_lines(rows, copy, product)) + "\n"
 
 
 def write_page(result: dict, check: bool) -> int:

@@ -15,7 +15,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import gpu_check  # noqa: E402
-from gpu_checks import sanitizer  # noqa: E402
+from gpu_checks import bars, sanitizer  # noqa: E402
 from gpu_checks.rows import Check, Row  # noqa: E402
 from gpu_checks.tests import counts_of, through_host  # noqa: E402
 
@@ -200,6 +200,35 @@ class Sanitizer(unittest.TestCase):
             (9, "Target application terminated before first instrumented API call", "skipped"),
         ):
             self.assertEqual(sanitizer.verdict_of(status, text)[0], verdict, text)
+
+
+class Bars(unittest.TestCase):
+    def test_verdicts(self) -> None:
+        rows = [
+            {"stage": "bench", "name": "MatMul 8192 bf16", "values": {"library_ratio": 0.97}},
+            {"stage": "bench", "name": "LayerNorm", "values": {"gb_s": 3600}},
+            {"stage": "bench", "name": "Attention 8K", "values": {"us": 1}},  # the peer gave no answer
+            {"stage": "engines", "name": "enqueue of 200 kernels, replayed", "values": {"p50_us": 20, "p99_us": 61}},
+            {"stage": "kernels", "name": "RmsNorm", "values": {"gb_s": 9999}},
+        ]
+        found = {(bar.row, bar.what): verdict for bar, _, verdict in bars.verdicts(rows, 4.0)}
+        self.assertEqual(found["MatMul 8192 bf16", "cuBLASLt alone / ours"], "missed")
+        self.assertEqual(found["LayerNorm", "of a copy of the same bytes"], "met")
+        self.assertEqual(found["Attention 8K", "cuDNN through PyTorch / ours"], "not measured")
+        self.assertEqual(found["RmsNorm", "of a copy of the same bytes"], "not measured")
+        self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, median"], "met")
+        self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, 99 of 100"], "missed")
+        self.assertTrue(bars.is_valid(4.1, 690))
+        self.assertFalse(bars.is_valid(4.24, 779))
+
+    def test_rows_are_those_of_the_benchmarks(self) -> None:
+        text = "".join(
+            (TOOLS.parent / "bench" / file).read_text(encoding="utf-8")
+            for file in ("peers/gpu_torch.py", "gpu_models.py", "gpu_engine.cpp")
+        ) + (TOOLS / "gpu_checks/timings.py").read_text(encoding="utf-8")
+        for bar in bars.BARS:
+            start = bar.row.partition(" batch ")[0].partition(",")[0].removesuffix(" f16").rpartition(" ")[0] or bar.row
+            self.assertIn(start, text, bar.row)
 
 
 class Results(Case):

@@ -1,0 +1,68 @@
+"""What one H200 should reach, and whether the rows of a run say so."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+DESIGN_COPY, DESIGN_PRODUCT = 4.24, 676  # TB/s and TFLOP/s: the ceilings that bars were set beside; they count where both are within 5 %
+MOST_OFF = 0.05
+
+
+@dataclass
+class Bar:
+    row: str
+    what: str
+    value: Callable[[dict, float], float | None]  # of the row's values and the run's copy in TB/s
+    bound: float
+    least: bool = True  # whether the value should be at least the bound, or at most
+
+    def words(self) -> str:
+        return f"{'≥' if self.least else '≤'} {self.bound:g}"
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bound if self.least else value <= self.bound
+
+
+def key(name: str) -> Callable[[dict, float], float | None]:
+    return lambda values, _: values.get(name)
+
+
+def of_copy(values: dict, copy: float) -> float | None:
+    return values["gb_s"] / copy / 1e3 if "gb_s" in values else None
+
+
+def terabytes(values: dict, _: float) -> float | None:
+    return values["gb_s"] / 1e3 if "gb_s" in values else None
+
+
+PRODUCTS = ("MatMul 8192 bf16", "MatMul 2048x14336x4096 bf16", "MatMul 16x4096x4096 bf16")
+ATTENTION = ("Attention 8K", "Attention 32K", "Attention 131K")
+STREAMS = ("LayerNorm", "RmsNorm", "Softmax 4096", "Softmax 512", "RotaryEmbedding", "Pointwise of six")
+VECTORS = (("MatMul 1x4096x28672 bf16", 4.2), ("MatMul 1x4096x7168 bf16", 3.9), ("MatMul 1x4096x1536 bf16", 2.9))
+DECODE = ("Attention decode 32768", *(f"Attention decode {n}, batch 16" for n in (1024, 8192, 32768)))  # those of 64 MB and more
+MODELS = tuple(f"{model} f16 batch {batch}" for model in ("BERT-large 384", "ResNet-50 224") for batch in (1, 32))
+BARS = [
+    *(Bar(row, "cuBLASLt alone / ours", key("library_ratio"), 0.98) for row in PRODUCTS),
+    *(Bar(row, "cuDNN through PyTorch / ours", key("ratio"), 0.98) for row in ATTENTION),
+    *(Bar(row, "of a copy of the same bytes", of_copy, 0.88) for row in STREAMS),
+    *(Bar(row, "TB/s", terabytes, bound) for row, bound in VECTORS),
+    *(Bar(row, "of 4.24 TB/s", lambda values, _: of_copy(values, DESIGN_COPY), 0.75) for row in DECODE),
+    *(Bar(row, "torch.compile / ours", key("ratio"), 1.0) for row in MODELS),
+    Bar("enqueue of 200 kernels, replayed", "µs of the host, median", key("p50_us"), 20, False),
+    Bar("enqueue of 200 kernels, replayed", "µs of the host, 99 of 100", key("p99_us"), 60, False),
+    Bar("memory beyond weights, arena and workspace", "MB", key("mb"), 200, False),
+    Bar("first output of a 15 GB engine", "s", key("seconds"), 6, False),
+]
+
+
+def is_valid(copy: float, product: float) -> bool:
+    return abs(copy / DESIGN_COPY - 1) <= MOST_OFF and abs(product / DESIGN_PRODUCT - 1) <= MOST_OFF
+
+
+def verdicts(rows: Iterable[dict], copy: float) -> list[tuple[Bar, float | None, str]]:
+    """Of each bar what was measured, and: met, missed or not measured."""
+    by_name = {row["name"]: row["values"] for row in rows if row["stage"] in ("bench", "engines")}
+    found = []
+    for bar in BARS:
+        value = bar.value(by_name.get(bar.row, {}), copy)
+        found.append((bar, value, "not measured" if value is None else "met" if bar.holds(value) else "missed"))
+    return found
