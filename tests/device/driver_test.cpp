@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "device/cuda/driver.h"
 #include "device/device.h"
 #include "support/thrown.h"
 #include "tandem/error.h"
@@ -42,6 +43,15 @@ TEST(Driver, AMissingOneIsSaid) {
   EXPECT_NE(error.message().find("the NVIDIA driver is missing"), std::string::npos) << error.what();
   EXPECT_EQ(cuda_device_count(), 0);
   EXPECT_EQ(open_device("cpu", 0)->kind(), "cpu");
+}
+
+TEST(Driver, AGpuWithoutKernelsIsNamedWithWhatThereIs) {
+  for (const auto& [sm, rest] : {std::pair(75, "GPUs before compute capability 8.0 are not supported"),
+                                 std::pair(100, "build it with -DTANDEM_CUDA_ARCHITECTURES=100-real")}) {
+    const std::string said = cuda::kernels_problem(sm);
+    EXPECT_TRUE(said.starts_with("the GPU is sm_" + std::to_string(sm) + ", this program was built for ")) << said;
+    EXPECT_TRUE(said.ends_with(rest)) << said;
+  }
 }
 
 }  // namespace

@@ -45,6 +45,10 @@ int attribute(cudaDeviceAttr which, int ordinal) {
   return value;
 }
 
+int sm_of(int ordinal) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) + attribute(cudaDevAttrComputeCapabilityMinor, ordinal);
+}
+
 // As FaultKind has them.
 constexpr const char* kFaultingOps[kFaultKinds] = {"Gather", "GatherND", "GatherElements", "ScatterND", "division"};
 
@@ -93,12 +97,12 @@ void finish(cudaStream_t stream, const char* what) {
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // forgets what is not sticky
-  const ErrorCode code = status == cudaErrorMemoryAllocation         ? ErrorCode::out_of_memory
-                         : status == cudaErrorNoKernelImageForDevice ? ErrorCode::unsupported
-                                                                     : ErrorCode::internal;
+  int ordinal = 0;
+  if (status == cudaErrorNoKernelImageForDevice && cudaGetDevice(&ordinal) == cudaSuccess)
+    fail(ErrorCode::unsupported, "{}: {}", what, kernels_problem(sm_of(ordinal)));
+  const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory : ErrorCode::internal;
   const Error error(code, fmt::format("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status)));
   if (!breaks_context(status)) throw error;
-  int ordinal = 0;
   cudaGetDevice(&ordinal);
   lose(ordinal, error);
   throw_if_lost(ordinal);
@@ -161,7 +165,7 @@ void CudaStream::wait(Deadline deadline) {
 }
 
 CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
-  sm_ = 10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) + attribute(cudaDevAttrComputeCapabilityMinor, ordinal);
+  sm_ = sm_of(ordinal);
   multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal);
   shared_bytes_ = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
   cudaDeviceProp properties;

@@ -6,6 +6,8 @@
 namespace tandem::cuda {
 namespace {
 
+constexpr int kFirstSm = 80;
+
 std::string words(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
 }  // namespace
@@ -18,6 +20,12 @@ std::string driver_problem(int needed) {
   if (auto* ask = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDriverGetVersion"))) ask(&version);
   return fmt::format("the NVIDIA driver is too old: it supports CUDA up to {}, this program needs {}; install a newer driver",
                      words(version), words(needed / 1000 * 1000));
+}
+
+std::string kernels_problem(int sm) {
+  return fmt::format("the GPU is sm_{}, this program was built for {}; {}", sm, TANDEM_KERNELS_FOR,
+                     sm < kFirstSm ? "GPUs before compute capability 8.0 are not supported"
+                                   : fmt::format("build it with -DTANDEM_CUDA_ARCHITECTURES={}-real", sm));
 }
 
 }  // namespace tandem::cuda

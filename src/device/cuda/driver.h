@@ -1,4 +1,4 @@
-// The NVIDIA driver of this machine, as far as a program that lacks it can tell.
+// The NVIDIA driver and the GPUs of this machine, where this program cannot use them.
 #pragma once
 
 #include <string>
@@ -8,5 +8,8 @@ namespace tandem::cuda {
 // Why the runtime that this program was built with cannot use the driver: there is none, or it is older than `needed`, a CUDA version as
 // CUDART_VERSION has it.
 std::string driver_problem(int needed);
+
+// Why no kernel of this program runs on a GPU of compute capability sm / 10.
+std::string kernels_problem(int sm);
 
 }  // namespace tandem::cuda
