@@ -44,6 +44,8 @@ KernelCase reduce(const char* op, DType dtype, Shape shape, std::int64_t axis) {
   return of(op, {random(dtype, std::move(shape))}, is_reduce ? Attributes{{"axes", Ints{axis}}} : Attributes{{"axis", axis}});
 }
 
+KernelCase top_k(std::int64_t length, std::int64_t k) { return of("TopK", {random(f32, {3, length})}, {{"k", Dim(k)}}); }
+
 KernelCase transpose(DType dtype, Shape shape) { return of("Transpose", {random(dtype, std::move(shape))}, {{"permutation", Ints{1, 0}}}); }
 
 // With everything that follows the sums.
@@ -148,7 +150,7 @@ std::vector<SmallShape> small_shapes() {
       {"LogSoftmaxLong", "cuda_log_softmax", of("LogSoftmax", {random(f32, {2, 9001})})},
       {"LogSoftmaxColumns", "cuda_log_softmax", of("LogSoftmax", {random(f32, {20, 40})}, {{"axis", std::int64_t{0}}})},
 
-      // Rows by a part of a warp, by several warps, in parts that are joined; columns at once and in parts.
+      // Rows by a part of a warp, by several warps, in parts that are joined; columns at once and in parts; what is sorted where.
       {"ReduceShortRows", "cuda_reduce", reduce("Reduce", f32, {40, 30}, 1)},
       {"ReduceRows", "cuda_reduce", reduce("Reduce", f16, {2, 5000}, 1)},
       {"ReduceLongRow", "cuda_reduce", reduce("Reduce", f32, {1, 40000}, 1)},
@@ -158,6 +160,9 @@ std::vector<SmallShape> small_shapes() {
       {"ArgMax", "cuda_arg_max", reduce("ArgMax", f16, {3, 5000}, 1)},
       {"ArgMaxLong", "cuda_arg_max", reduce("ArgMax", f32, {1, 40000}, 1)},
       {"ArgMin", "cuda_arg_min", reduce("ArgMin", f32, {900, 3}, 0)},
+      {"TopKSortsAll", "cuda_top_k", top_k(300, 7)},
+      {"TopKInShared", "cuda_top_k", top_k(5000, 20)},
+      {"TopKInWorkspace", "cuda_top_k", top_k(5000, 2500)},
       {"CumSumLines", "cuda_cum_sum", reduce("CumSum", f32, {6, 30}, 1)},
       {"CumSumTiles", "cuda_cum_sum", reduce("CumSum", f32, {3, 5000}, 1)},
 
