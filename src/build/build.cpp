@@ -5,9 +5,9 @@
 #include <set>
 
 #include "build/choose.h"
+#include "build/code.h"
+#include "build/edges.h"
 #include "core/check.h"
-#include "core/digest.h"
-#include "device/code.h"
 
 namespace tandem {
 namespace {
@@ -47,7 +47,7 @@ class ProgramBuilder {
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
     find_lifetimes();
     share_memory();
-    find_edges();
+    if (options_.dependent_launch) find_edges(program_);
     return std::move(program_);
   }
 
@@ -106,17 +106,13 @@ class ProgramBuilder {
     step.microseconds = choice.microseconds;
     step.algorithm = std::move(choice.algorithm);
     step.candidates = std::move(choice.candidates);
-    add_code(*choice.kernel, node.call());
+    if (options_.sm != 0) add_code(plan_, program_.profiles, *choice.kernel, node.call(), options_.sm);
     step.op = node.op().name;
     step.node = node.name().empty() ? node.result()->name() : node.name();
     step.attributes = node.attributes;
     step.note = node.note;
     step.communicates = communicates(node);
     for (const Value* operand : node.operands()) step.operands.push_back(operand ? index_.at(operand) : -1);
-    for (std::size_t i = 0; choice.kernel->reads_early && i < step.operands.size(); ++i)
-      if (step.operands[i] >= 0 && root_value(step.operands[i]).kind == PlanValue::Kind::weight &&
-          choice.kernel->reads_early(node.call(), i))
-        step.resident.push_back(static_cast<int>(i));
     for (const auto& result : node.results()) {
       index_[result.get()] = add_value(*result, PlanValue::Kind::temporary);
       step.results.push_back(index_[result.get()]);
@@ -129,30 +125,6 @@ class ProgramBuilder {
       plan_.collectives.push_back(std::move(use));
     }
     program_.steps.push_back(std::move(step));
-  }
-
-  // What the kernel compiles at the least, typical and largest shapes; others are compiled when they are bound.
-  void add_code(const KernelDef& kernel, const OpCall& call) {
-    if (options_.sm == 0 || !kernel.texts || !can_compile_cuda()) return;
-    for (const auto extent : {&SymbolRange::min, &SymbolRange::opt, &SymbolRange::max}) {
-      SymbolValues symbols = coordinates(plan_.mesh, 0);
-      for (const Profile& profile : program_.profiles)
-        for (const auto& [name, range] : profile) symbols[name] = range.*extent;
-      for (const std::string& text : texts_of(kernel, call, symbols)) {
-        std::string key = text_key(text);
-        const auto same = [&](const StoredCode& code) { return code.text == key && code.sm == options_.sm; };
-        if (std::ranges::none_of(plan_.code, same))
-          plan_.code.push_back(stored_code(std::move(key), options_.sm, compile_cuda(text, options_.sm)));
-      }
-    }
-  }
-
-  static std::vector<std::string> texts_of(const KernelDef& kernel, const OpCall& call, const SymbolValues& symbols) {
-    try {
-      return kernel.texts(call.bound(symbols));
-    } catch (const Error&) {
-      return {};  // a symbol without a typical value
-    }
   }
 
   int root(int value) const {
@@ -190,16 +162,6 @@ class ProgramBuilder {
       if (std::ranges::any_of(step.operands, same_root)) continue;
       from.last_step = result.last_step;
       result.alias_of = operand;
-    }
-  }
-
-  // A step starts early where its kernel and the one before keep to the rules of dependent launches.
-  void find_edges() {
-    const auto keeps_rules = [&](const Step& step) { return options_.dependent_launch && find_kernel(step.kernel)->dependent; };
-    for (std::size_t s = 0; s < program_.steps.size(); ++s) {
-      Step& step = program_.steps[s];
-      step.starts_early = s > 0 && keeps_rules(program_.steps[s - 1]) && keeps_rules(step);
-      if (!step.starts_early) step.resident.clear();
     }
   }
 

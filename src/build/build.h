@@ -48,5 +48,7 @@ Plan build_plan(Module& module, const PlanOptions& options = {});
 // What a communicating node sends, as `inspect` prints it.
 CollectiveUse collective_use(const Node& node, const Mesh& mesh);
 bool communicates(const Node& node);
+// How many of the mesh's ranks take part.
+int ranks_of(const CollectiveUse& use, const Mesh& mesh);
 
 }  // namespace tandem

@@ -3,43 +3,23 @@
 #include <algorithm>
 
 #include "core/check.h"
-#include "graph/text_values.h"
-#include "ops/libraries_cpu.h"
 #include "ops/rule_cpu.h"
 
 namespace tandem {
 namespace {
 
-// Everything a time depends on but the machine, which the Measure adds.
-std::string key_of(const Trial& trial) {
-  std::string key = fmt::format("{} ranks={}", trial.kernel.name, trial.ranks);
-  if (!trial.kernel.library.empty()) {
-    const auto versions = library_versions(std::string(trial.kernel.device));
-    const auto version = versions.find(std::string(trial.kernel.library));
-    if (version != versions.end()) key += fmt::format(" {}={}", version->first, version->second);
-  }
-  const auto& fields = trial.call.attributes.fields();
-  for (std::size_t i = 0; i < fields.size(); ++i)
-    key += fmt::format(" {}={}", fields[i].name, print_value(trial.call.attributes.values()[i]));
-  for (std::size_t i = 0; i < trial.call.operands.size(); ++i)
-    key += trial.call.has_operand(i) ? fmt::format(" {}{}", trial.weights[i] ? "w:" : "", trial.call.operand(i).to_string()) : " -";
-  return key;
-}
-
-int ranks_of(const Node& node, const Mesh& mesh) {
-  if (!communicates(node)) return 1;
-  const CollectiveUse use = collective_use(node, mesh);
-  return !use.axis.empty() ? mesh.size(use.axis) : !use.groups.empty() ? static_cast<int>(use.groups[0].size()) : mesh.size();
-}
+// In the plan a constant is a weight too.
+bool is_weight(const Value& value) { return value.weight() || (value.producer() && value.producer()->is("Constant")); }
 
 }  // namespace
 
 KernelChooser::KernelChooser(const Graph& graph, std::size_t profile, const Mesh& mesh, const PlanOptions& options)
-    : mesh_(mesh), options_(options), symbols_(coordinates(mesh, 0)) {
+    : mesh_(mesh),
+      options_(options),
+      symbols_(trial_symbols(graph.profiles.empty() ? Profile() : graph.profiles[profile], mesh)),
+      timer_(options) {
   for (const std::string& name : options.kernels)
     if (!find_kernel(name)) fail(ErrorCode::invalid_argument, "no kernel is called '{}'", name);
-  if (graph.profiles.empty()) return;
-  for (const auto& [name, range] : graph.profiles[profile]) symbols_[name] = range.opt;
 }
 
 Choice KernelChooser::choose(const Node& node) {
@@ -80,32 +60,8 @@ void KernelChooser::time(const Node& node, const std::vector<const KernelDef*>& 
     return;  // a symbol without a typical value: the order of the kernels decides
   }
   std::vector<bool> weights;
-  for (const Value* operand : node.operands()) weights.push_back(operand && operand->weight());
-  for (const KernelDef* kernel : kernels) {
-    Candidate& candidate = *std::ranges::find(choice.candidates, kernel->name, &Candidate::kernel);
-    Timing timing;
-    try {
-      timing = time_one({*kernel, call, weights, ranks_of(node, mesh_)});
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::interrupted) throw;
-      candidate.reason = "timing it failed: " + error.message();
-      continue;
-    }
-    candidate.microseconds = timing.microseconds;
-    if (choice.microseconds > 0 && choice.microseconds <= timing.microseconds) continue;
-    choice.microseconds = timing.microseconds;
-    choice.algorithm = timing.algorithm;
-    choice.kernel = kernel;
-  }
-}
-
-Timing KernelChooser::time_one(const Trial& trial) {
-  TimingCache& cache = options_.cache ? *options_.cache : memory_;
-  const std::string key = options_.machine + " " + key_of(trial);
-  if (const auto known = cache.find(key)) return *known;
-  Timing timing = options_.measure(trial);
-  cache.add(key, timing);
-  return timing;
+  for (const Value* operand : node.operands()) weights.push_back(operand && is_weight(*operand));
+  timer_.time(call, weights, communicates(node) ? ranks_of(collective_use(node, mesh_), mesh_) : 1, kernels, choice);
 }
 
 }  // namespace tandem

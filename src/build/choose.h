@@ -2,18 +2,9 @@
 // Measure is given it also decides between the algorithms of the kernel's library.
 #pragma once
 
-#include "build/build.h"
-#include "build/timing_cache.h"
-#include "ops/kernel.h"
+#include "build/step_timer.h"
 
 namespace tandem {
-
-struct Choice {
-  const KernelDef* kernel = nullptr;
-  double microseconds = 0;            // 0: by rule
-  std::string algorithm;              // of those of the kernel's library; empty: it decides
-  std::vector<Candidate> candidates;  // the kernels that were considered, where there was more than one
-};
 
 class KernelChooser {
  public:
@@ -24,12 +15,11 @@ class KernelChooser {
 
  private:
   void time(const Node& node, const std::vector<const KernelDef*>& kernels, Choice& choice);
-  Timing time_one(const Trial& trial);
 
   const Mesh& mesh_;
   const PlanOptions& options_;
   SymbolValues symbols_;  // opt values of the profile, and coordinates of rank 0
-  TimingCache memory_;    // where no cache is given
+  StepTimer timer_;
 };
 
 }  // namespace tandem

@@ -40,11 +40,15 @@ Dim bytes_of(const Type& type) { return ceil_div(product(type.dims) * Dim(bits(t
 
 bool communicates(const Node& node) { return node.op().collective || attribute<std::int64_t>(node, "num_ranks", 1) > 1; }
 
+int ranks_of(const CollectiveUse& use, const Mesh& mesh) {
+  return !use.axis.empty() ? mesh.size(use.axis) : !use.groups.empty() ? static_cast<int>(use.groups[0].size()) : mesh.size();
+}
+
 CollectiveUse collective_use(const Node& node, const Mesh& mesh) {
   CollectiveUse use;
   use.axis = attribute<std::string>(node, "axis", "");
   use.groups = attribute<RankLists>(node, "groups", {});
-  int ranks = !use.axis.empty() ? mesh.size(use.axis) : !use.groups.empty() ? static_cast<int>(use.groups[0].size()) : mesh.size();
+  const int ranks = ranks_of(use, mesh);
   const Value* input = node.operand(0);
   check(input != nullptr, "a collective has an operand");
   use.dtype = input->type.dtype;

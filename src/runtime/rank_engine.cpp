@@ -10,6 +10,7 @@
 #include "device/upload.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
+#include "plan/step_call.h"
 #include "runtime/memory.h"
 #include "runtime/rechoose.h"
 
@@ -58,19 +59,6 @@ void check_kernels(const Plan& plan) {
     }
 }
 
-// GPUs of one generation run what was chosen for another of it, unless its name ends in a letter: "sm_90a".
-void check_target(const Plan& plan, const Device& device) {
-  const auto found = plan.built_with.find("target");
-  if (found == plan.built_with.end() || !found->second.starts_with("sm_")) return;
-  const std::string &wanted = found->second, here = device.target();
-  const bool exact = wanted.back() < '0' || wanted.back() > '9';
-  const std::string number = exact ? wanted.substr(0, wanted.size() - 1) : wanted;
-  const bool fits = exact ? number == here : number.substr(0, number.size() - 1) == here.substr(0, here.size() - 1);
-  if (!fits)
-    fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted,
-         device.name(), here);
-}
-
 // Makes the plan one that this program can run.
 void settle_plan(EngineFile& file, bool strict) {
   if (const auto differences = library_differences(file.plan()); !differences.empty()) {
@@ -83,14 +71,30 @@ void settle_plan(EngineFile& file, bool strict) {
   check_kernels(file.plan());
 }
 
+// The plan that `text` is instead of the file's, with the code that the file has.
+void replace_plan(EngineFile& file, std::string_view text) {
+  Plan plan = plan_from_json(text, all_ops());
+  for (StoredCode& code : plan.code) {
+    const auto stored = std::ranges::find(file.plan().code, code.digest, &StoredCode::digest);
+    if (stored != file.plan().code.end()) code.bytes = stored->bytes;
+  }
+  file.replace_plan(std::move(plan));
+  check_kernels(file.plan());
+}
+
 }  // namespace
 
-OpCall call_of(const Program& program, const Step& step, const OpDef& op) {
-  const auto type = [&](int value) { return program.values[static_cast<std::size_t>(value)].type; };
-  OpCall call{&op, step.attributes, {}, {}};
-  for (int v : step.operands) call.operands.push_back(v < 0 ? std::nullopt : std::optional(type(v)));
-  for (int v : step.results) call.results.push_back(type(v));
-  return call;
+// GPUs of one generation run what was chosen for another of it, unless its name ends in a letter: "sm_90a".
+void check_target(const Plan& plan, const Device& device) {
+  const auto found = plan.built_with.find("target");
+  if (found == plan.built_with.end() || !found->second.starts_with("sm_")) return;
+  const std::string &wanted = found->second, here = device.target();
+  const bool exact = wanted.back() < '0' || wanted.back() > '9';
+  const std::string number = exact ? wanted.substr(0, wanted.size() - 1) : wanted;
+  const bool fits = exact ? number == here : number.substr(0, number.size() - 1) == here.substr(0, here.size() - 1);
+  if (!fits)
+    fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted,
+         device.name(), here);
 }
 
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
@@ -136,8 +140,10 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   return engine;
 }
 
-std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress) {
-  const EngineFile file = open_engine_file(engine_file);
+std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress,
+                                                   std::string_view plan_text) {
+  EngineFile file = open_engine_file(engine_file);
+  if (!plan_text.empty()) replace_plan(file, plan_text);
   return load(
       file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress);
 }

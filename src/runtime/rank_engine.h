@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "device/device.h"
@@ -25,8 +26,8 @@ EngineFile open_engine_file(const std::filesystem::path& path, bool strict = fal
 // The same from the bytes of one.
 EngineFile parse_engine_file(const Tensor& bytes, bool strict = false);
 
-// The call of a step, with symbolic Dims.
-OpCall call_of(const Program& program, const Step& step, const OpDef& op);
+// Throws Error(mismatch) where the plan was built for another GPU than this one.
+void check_target(const Plan& plan, const Device& device);
 
 // Immutable once loaded: shared by any number of contexts and threads.
 class RankEngine {
@@ -37,8 +38,10 @@ class RankEngine {
   static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
                                                 const LoadProgress& progress = {});
 
-  // The same from an engine file, whose slices stay mapped where kernels use them as they are.
-  static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress = {});
+  // The same from an engine file, whose slices stay mapped where kernels use them as they are. `plan_text`, if any, is the JSON of a plan
+  // for the same weights, which is run instead of the file's.
+  static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress = {},
+                                                std::string_view plan_text = {});
 
   const Plan& plan() const { return *plan_; }
   int rank() const { return rank_; }

@@ -11,8 +11,8 @@
 #include "ops/libraries_cpu.h"
 #include "ops/ops.h"
 #include "ops/rule_cpu.h"
+#include "plan/step_call.h"
 #include "plan/typical.h"
-#include "runtime/rank_engine.h"
 
 namespace tandem {
 namespace {
@@ -32,13 +32,6 @@ bool differs(const Plan& plan, const std::string& library) {
   if (library == "nvrtc" && plan.built_with.contains("compiler"))
     return plan.built_with.contains(library) != (can_compile_cuda() || brings_code(plan));
   return plan.built_with.contains("compiler") && version_in(plan.built_with, library) != version_in(library_versions(plan.device), library);
-}
-
-// The operand in whose memory result 0 lies; -1: in its own.
-int place_of_result(const Program& program, const Step& step) {
-  const int alias = step.results.empty() ? -1 : program.values[static_cast<std::size_t>(step.results[0])].alias_of;
-  const auto found = std::ranges::find(step.operands, alias);
-  return alias < 0 || found == step.operands.end() ? -1 : static_cast<int>(found - step.operands.begin());
 }
 
 const KernelDef* choose(const Plan& plan, const Program& program, const Step& step) {
