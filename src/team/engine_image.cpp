@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/mapped_file.h"
 #include "plan/engine_file.h"
 
 namespace tandem {
@@ -29,6 +30,18 @@ SharedMemory make_engine_image(const Plan& plan, const WeightSource& weights, in
   write_engine([fd = image.fd()](std::span<const std::byte> bytes) { write_all(fd, bytes); }, plan,
                [&](const PlanWeight& weight, int asked) { return weights(weight, rank < 0 ? asked : rank); }, options);
   return image;
+}
+
+SharedMemory make_plan_image(const Plan& plan) {
+  SharedMemory image = SharedMemory::create("tandem-plan", 0);
+  const std::string text = to_json(plan);
+  write_all(image.fd(), std::as_bytes(std::span(text)));
+  return image;
+}
+
+std::string read_plan_image(int fd) {
+  const auto file = MappedFile::open(fmt::format("/proc/self/fd/{}", fd));
+  return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
 }
 
 }  // namespace tandem

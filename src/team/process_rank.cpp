@@ -21,8 +21,8 @@ class ProcessRank final : public RankLink {
     auto [mine, theirs] = Channel::make_pair();
     process_ = spawner.start(theirs.get());
     channel_.emplace(std::move(mine));
-    const int descriptors[] = {start.region->fd(), block_.fd(), start.engine_file};
-    static_assert(std::size(descriptors) == static_cast<std::size_t>(StartDescriptor::count));
+    std::vector<int> descriptors = {start.region->fd(), block_.fd(), start.engine_file};
+    if (start.plan_text >= 0) descriptors.push_back(start.plan_text);
     channel_->send(to_json(rank_, start.options), descriptors, Deadline::after(kSendDeadline));  // a rank that is gone shows at receive()
   }
 

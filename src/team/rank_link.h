@@ -46,6 +46,7 @@ struct RankStart {
   std::shared_ptr<const Plan> plan;
   WeightSource weights;
   int engine_file = -1;  // a descriptor, borrowed until the link is made
+  int plan_text = -1;    // the same, of a plan that goes before that of the file; -1: the file's
   RankContextOptions options;
   std::shared_ptr<ShmRegion> region;
 };

@@ -7,8 +7,8 @@
 
 namespace tandem {
 
-// Descriptors that travel with the first message, in this order.
-enum class StartDescriptor { region, block, engine, count };
+// Descriptors that travel with the first message, in this order; without `plan` the engine's own is run.
+enum class StartDescriptor { region, block, engine, plan };
 
 nlohmann::json to_json(const RankReply& reply);
 RankReply reply_from_json(const nlohmann::json& message);

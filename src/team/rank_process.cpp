@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "team/channel.h"
+#include "team/engine_image.h"
 #include "team/rank_messages.h"
 
 namespace tandem {
@@ -42,8 +43,11 @@ class RankProcess {
       ::prctl(PR_SET_NAME, fmt::format("tandem rank {}", rank).c_str());
       region = ShmRegion::open(descriptor(message, StartDescriptor::region));
       block_.emplace(SharedMemory::open(descriptor(message, StartDescriptor::block)));
-      auto engine = RankEngine::open(fmt::format("/proc/self/fd/{}", descriptor(message, StartDescriptor::engine)), rank,
-                                     [&](double done) { region->page(rank).loaded = done; });
+      const bool other_plan = message.descriptors.size() > static_cast<std::size_t>(StartDescriptor::plan);
+      auto engine = RankEngine::open(
+          fmt::format("/proc/self/fd/{}", descriptor(message, StartDescriptor::engine)), rank,
+          [&](double done) { region->page(rank).loaded = done; },
+          other_plan ? read_plan_image(descriptor(message, StartDescriptor::plan)) : std::string());
       worker_ = std::make_unique<RankWorker>(std::move(engine), options, region);
     } catch (...) {
       const Error error = current_error(rank);

@@ -62,7 +62,8 @@ void Team::start(const WeightSource& weights) {
   if (processes) spawner_ = std::make_unique<Spawner>(settings_.rank_command);
   std::optional<Descriptor> file;
   if (processes && whole_file) file.emplace(open_file(settings_.engine_file));
-  std::optional<SharedMemory> image;
+  std::optional<SharedMemory> image, plan_text;
+  if (file && settings_.own_plan) plan_text.emplace(make_plan_image(plan()));
   for (int rank = 0; rank < plan().world_size(); ++rank) {
     RankStart start{
         .rank = rank, .plan = plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], .weights = weights, .region = region_};
@@ -80,6 +81,7 @@ void Team::start(const WeightSource& weights) {
       image.emplace(make_engine_image(*start.plan, weights, plans_.size() == 1 ? -1 : rank));
     }
     start.engine_file = file ? file->get() : image->fd();
+    if (plan_text) start.plan_text = plan_text->fd();
     links_.push_back(start_process_rank(start, *spawner_));
   }
 }

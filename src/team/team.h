@@ -17,6 +17,7 @@ struct TeamSettings {
   int threads = 1;                    // per rank
   bool dependent_launch = true;       // RankContextOptions has it
   std::filesystem::path engine_file;  // holds the one plan and all its weights; empty: rank processes get a copy in memory
+  bool own_plan = false;              // the file has another plan: rank processes take its weights only
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::chrono::nanoseconds load_deadline = kLoadDeadline;
   std::chrono::nanoseconds step_deadline = kStepDeadline;

@@ -21,8 +21,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
   if (options.step_deadline_s < 1)
     fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
-  if (!engine.has_weights())
-    fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
+  engine.data().require_weights();
   RankContextOptions out;
   out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   out.step_deadline = nanoseconds("step", options.step_deadline_s);

@@ -46,6 +46,12 @@ std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank, const LoadPr
   return made;
 }
 
+void EngineData::require_weights() const {
+  if (!has_weights) fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", path);
+}
+
+void EngineData::require_target() const { check_target(plan(), *open_device(plan().device, 0)); }
+
 int Engine::ranks() const { return data_->plan().world_size(); }
 
 std::string Engine::device() const { return data_->plan().device; }

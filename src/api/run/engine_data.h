@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "runtime/rank_engine.h"
@@ -15,8 +16,12 @@ struct EngineData {
   std::vector<std::shared_ptr<const Plan>> plans;  // one for all ranks, or one per rank
   WeightSource weights;                            // keeps alive what it reads
   std::string path;                                // of an engine that came from a file; else empty
+  bool own_plan = false;                           // the file has another plan than `plans` has, for the same weights
   bool has_weights = true;
   const Plan& plan() const { return *plans.at(0); }
+  // Throw Error(mismatch) unless it can run: one that has no weights, one that was built for another GPU than rank 0 has here.
+  void require_weights() const;
+  void require_target() const;
   // The weights of one rank, loaded once for all its users of this process. Callable from any thread, and waits for one that is loading.
   std::shared_ptr<const RankEngine> rank_engine(int rank, const LoadProgress& progress = {}) const;
 

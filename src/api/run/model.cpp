@@ -75,14 +75,14 @@ Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine)
   if (options.step_deadline_s < 1)
     fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
-  if (!engine.has_weights())
-    fail(ErrorCode::mismatch, "{} was written without weights; give it some with tandem refit", engine.data().path);
+  engine.data().require_weights();
   TeamSettings settings;
   settings.rank_command = options.rank_command;
   settings.threads =
       options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   settings.dependent_launch = options.dependent_launch;
   settings.engine_file = engine.data().path;
+  settings.own_plan = engine.data().own_plan;
   settings.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
   settings.load_deadline = nanoseconds("load", options.load_deadline_s);
   settings.step_deadline = nanoseconds("step", options.step_deadline_s);
