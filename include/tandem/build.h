@@ -36,10 +36,10 @@ struct BuildOptions {
   // them there and back; "all", wherever it can be done; "none", nowhere. Results change by rounding only. Empty: "auto" for GPUs, "none"
   // for CPUs.
   std::string channels_last;
-  bool refittable = false;           // compute nothing with the contents of weights, so that a refit reaches all of them
-  bool exact = false;                // no kernel with weaker rounding or NaN rules; CPU ranks have none
-  bool dependent_launch = true;      // of GPUs: kernels may start before their predecessors end, which changes no result
-  bool timed = false;                // choose among kernels by running them; else by rule, the same on every machine
+  bool refittable = false;       // compute nothing with the contents of weights, so that a refit reaches all of them
+  bool exact = false;            // no kernel with weaker rounding or NaN rules; CPU ranks have none
+  bool dependent_launch = true;  // of GPUs: kernels may start before their predecessors end, which changes no result
+  bool timed = false;            // choose among kernels by running them; else by rule, the same on every machine, or as an engine has it
   std::vector<std::string> kernels;  // names of kernels to take wherever they can run, whatever their time
   std::string timing_cache;          // file of measured times, read and added to; empty: none
   int threads = 0;                   // per rank, for timing; 0: cores / ranks
@@ -49,7 +49,21 @@ struct BuildOptions {
 // `path` is an ONNX file; "{rank}" in its name stands for one file per rank.
 Engine build(const std::string& path, const BuildOptions& options = {});
 
-// An engine file is loaded, any other model built. Throws Error(mismatch) where `options` ask for another mesh than the engine's.
+struct TimingOptions {
+  std::string timing_cache;  // file of measured times, read and added to, as that of a build; empty: none
+  int threads = 0;           // per rank, for timing; 0: cores / ranks
+  ProgressCallback progress = {};
+};
+
+// The engine with kernels and algorithms chosen by running them here, as a build that times does, where its own were chosen by rule: for
+// one that was built on another machine, such as one without its GPU. All ranks get the same choice, in which the slowest counts. What was
+// timed before is left alone, and so are kernels that were asked for by name, the program, the weights, where results lie in memory and
+// what ranks send. Loads nothing. The result can be saved, and is not timed again then. Throws what opening the device throws,
+// Error(invalid_argument) naming a cache file that is none, Error(mismatch) for an engine without weights or for another GPU.
+Engine time_kernels(const Engine& engine, const TimingOptions& options = {});
+
+// An engine file is loaded, and timed if `options` say so; any other model is built. Throws Error(mismatch) where `options` ask for another
+// mesh than the engine's.
 Engine open_model(const std::string& path, const BuildOptions& options = {}, const LoadOptions& load = {});
 
 struct RefitReport {
@@ -86,9 +100,9 @@ struct MeshCheck {
 
 struct VerifyOptions {
   std::vector<std::string> meshes;
-  int ranks = 0;      // instead of meshes: of files that another tool has sharded; others get the cheapest mesh
-  std::string cases;  // recorded inputs and outputs; empty: random inputs
-  BuildOptions build;
+  int ranks = 0;       // instead of meshes: of files that another tool has sharded; others get the cheapest mesh
+  std::string cases;   // recorded inputs and outputs; empty: random inputs
+  BuildOptions build;  // if `timed`, for what is compared; kernels of the reference are chosen by rule
   TeamOptions team;
 };
 

@@ -123,7 +123,8 @@ Engine open_model(const std::string& path, const BuildOptions& options, const Lo
     fail(ErrorCode::mismatch, "{} is built for device {}, asked for is {}", path, engine.data().plan().device, options.device);
   if (options.ranks > 0 && options.ranks != engine.ranks())
     fail(ErrorCode::mismatch, "{} is built for {} ranks, asked for are {}", path, engine.ranks(), options.ranks);
-  return engine;
+  if (!options.timed) return engine;
+  return time_kernels(engine, {.timing_cache = options.timing_cache, .threads = options.threads, .progress = options.progress});
 }
 
 }  // namespace tandem

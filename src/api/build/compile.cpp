@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <thread>
 
 #include "api/build/auto.h"
 #include "api/build/built_with.h"
@@ -97,8 +96,7 @@ void compile(Draft& draft, const BuildOptions& options, bool same_program) {
 }
 
 PlanOptions plan_options(const Draft& draft, const BuildOptions& options, TimingCache& cache) {
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const int threads = options.threads > 0 ? options.threads : std::max(1, cores / draft.module->mesh.size());
+  const int threads = threads_per_rank(options.threads, draft.module->mesh.size());
   PlanOptions plan;
   if (!options.device.empty()) plan.device = options.device;
   plan.strategy = options.mesh;
@@ -111,7 +109,7 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   if (plan.device == "cuda")
     plan.sm = !options.target.empty() ? sm_of_target(options.target) : cuda_device_count() > 0 ? open_device("cuda", 0)->sm() : 0;
   plan.cache = &cache;
-  plan.machine = plan.device == "cpu" || !plan.measure ? machine_name(threads) : open_device(plan.device, 0)->name();
+  plan.machine = plan.measure ? machine_name(plan.device, threads) : machine_name(threads);
   plan.progress = [&options, name = draft.name](std::size_t step, std::size_t steps) {
     tell(options, "choosing kernels for " + name, static_cast<double>(step) / static_cast<double>(steps));
   };

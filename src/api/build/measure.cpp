@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <random>
+#include <thread>
 
 #include "comm/gpu_group.h"
 #include "comm/ranks.h"
@@ -276,6 +277,15 @@ std::string machine_name(int threads) {
       break;
     }
   return fmt::format("[{}] threads={}", cpu, threads);
+}
+
+std::string machine_name(const std::string& device, int threads) {
+  return device == "cpu" ? machine_name(threads) : open_device(device, 0)->name();
+}
+
+int threads_per_rank(int asked, int ranks) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return asked > 0 ? asked : std::max(1, cores / ranks);
 }
 
 }  // namespace tandem

@@ -14,5 +14,9 @@ Measure make_measure(const std::string& device, int threads);
 Tensor trial_operand(const OpCall& call, std::size_t operand, unsigned seed);
 // The CPU and the threads per rank, as keys of a timing cache name them.
 std::string machine_name(int threads);
+// The same of what kernels for the device are timed on: the CPU, or the GPU, which must be there.
+std::string machine_name(const std::string& device, int threads);
+// Threads per rank: those asked for; where that is 0, the cores are shared out.
+int threads_per_rank(int asked, int ranks);
 
 }  // namespace tandem

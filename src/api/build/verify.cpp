@@ -168,6 +168,7 @@ double tolerance_of(const std::map<std::string, std::string>& metadata) {
 void choose_mesh_of(const std::string& path, VerifyOptions& options) {
   BuildOptions build_options = options.build;
   build_options.ranks = options.ranks;
+  build_options.timed = false;  // the mesh does not hang on it
   const Engine engine = build(path, build_options);
   const auto per_rank = [](const Port& port) { return port.per_rank; };
   if (std::ranges::any_of(engine.inputs(), per_rank) || std::ranges::any_of(engine.outputs(), per_rank)) return;
@@ -198,6 +199,7 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
   if (options.ranks == 0 && !built) {
     BuildOptions whole = options.build;
     whole.weights.clear();  // what is checked is compared with the weights of the file
+    whole.timed = false;    // and its kernels with those of the rule
     const Engine engine = build(path, whole);
     const bool recorded = !cases.empty();
     if (!recorded) {
