@@ -35,7 +35,8 @@ constexpr Verb kVerbs[] = {
      "  tandem run model.onnx                                      one rank, random inputs of the declared shapes\n"
      "  tandem run model.onnx --mesh tp=2 --inputs in.safetensors --outputs out.safetensors\n"
      "  tandem run model.onnx --mesh dp=2,tp=2 --input ids=ids.npy --trace timeline.json\n"
-     "  tandem run 'part_{rank}.onnx' --ranks 2                    files that another tool has sharded"},
+     "  tandem run 'part_{rank}.onnx' --ranks 2                    files that another tool has sharded\n"
+     "  tandem run model.tandem --timing --timing-cache times.json an engine that was built elsewhere, its kernels timed here"},
     {"verify", "compare the sharded model with the unsharded one and with recorded cases", cli::add_verify,
      "  tandem verify model.onnx --mesh tp=2 --mesh dp=2           sharded against unsharded, random inputs\n"
      "  tandem verify model.onnx --mesh tp=2 --cases recorded.safetensors\n"

@@ -69,6 +69,12 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
 }
 
+void ModelArguments::add_timing(CLI::App& app) {
+  CLI::Option* timing = app.add_flag("--timing", build.timed,
+                                     "choose among kernels by running them, in an engine where the build chose by rule; else by rule");
+  app.add_option("--timing-cache", build.timing_cache, "file of measured kernel times, read and added to")->needs(timing);
+}
+
 // "auto", a strategy for all ranks, or AXIS=STRATEGY.
 void ModelArguments::add_strategy(const std::string& text) {
   const bool for_axis = text.find('=') != std::string::npos;

@@ -42,6 +42,7 @@ struct ModelArguments {
   std::vector<std::string> strategies, shapes, ports;
   bool with_mesh = true;
   void add(CLI::App& app, bool mesh = true);
+  void add_timing(CLI::App& app);  // for verbs that run the model
   void finish();
   void add_strategy(const std::string& text);
   void add_shapes();

@@ -61,12 +61,14 @@ Run add_verify(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   state->model.add(app, false);
+  state->model.add_timing(app);
   app.add_option("--mesh", state->options.meshes, "a mesh to compare; may be given again")->allow_extra_args(false);
   app.add_option("--cases", state->options.cases, "recorded cases: case0.input.NAME, case0.output.NAME, …");
   return [state, &common] {
     state->model.finish();
     state->options.build = state->model.build;
     state->options.build.device = common.device;
+    state->options.build.threads = common.threads;
     if (std::string& mesh = state->options.build.mesh; !mesh.empty())
       state->options.meshes.push_back(std::exchange(mesh, {}));  // by --strategy
     state->options.ranks = std::exchange(state->options.build.ranks, 0);

@@ -114,6 +114,40 @@ class Build(EngineTest):
         self.assertEqual(self.files(), ["mlp.tandem"])
 
 
+class Timing(EngineTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.engine = self.build("bert_legacy", "bert.tandem", "--mesh", "tp=2", "--no-timing")
+        self.cache = self.folder / "times.json"
+
+    def test_engines_and_models_are_timed_when_that_is_asked_for(self) -> None:
+        words = ["--timing", "--timing-cache", self.cache, "--threads", 1]
+        plain = self.outputs(self.engine)
+        self.assertEqual(self.files(), ["bert.tandem", "out.safetensors"])
+        timed = self.outputs(self.engine, *words)
+        for name, array in plain.items():
+            np.testing.assert_allclose(timed[name], array, atol=1e-4)
+        cache = json.loads(self.cache.read_text())
+        self.assertTrue(cache["microseconds"])
+        # What is known is not measured again: by another isolation, another verb, or a build.
+        for name, array in self.outputs(self.engine, *words, "--isolate", "threads").items():
+            np.testing.assert_array_equal(array, timed[name])
+        self.assertTrue(self.succeed("verify", self.engine, *words, "--cases", MODELS / "bert_legacy.safetensors")["passed"])
+        self.assertGreater(self.succeed("bench", self.engine, *words, "--runs", 3)["median_ms"], 0)
+        for name, array in self.outputs(MODELS / "bert_legacy.onnx", "--mesh", "tp=2", *words).items():
+            np.testing.assert_array_equal(array, timed[name])
+        self.assertEqual(json.loads(self.cache.read_text()), cache)
+
+    def test_wrong_use(self) -> None:
+        self.refuse("run", self.engine, "--timing-cache", self.cache, says="--timing", code=2)
+        self.cache.write_text("thesis")
+        for verb in ("run", "bench"):
+            self.refuse(verb, self.engine, "--timing", "--timing-cache", self.cache, says=f"{self.cache} is no timing cache")
+        self.assertEqual(self.cache.read_text(), "thesis")
+        bare = self.build("bert_legacy", "bare.tandem", "--mesh", "tp=2", "--no-weights", "--no-timing")
+        self.refuse("run", bare, "--timing", says="bare.tandem was written without weights; give it some with tandem refit")
+
+
 class Refit(EngineTest):
     def test_a_stripped_engine_waits_for_its_weights(self) -> None:
         model = MODELS / "bert_legacy.onnx"
