@@ -52,6 +52,16 @@ void bind_build(nb::module_& module) {
       nb::sig("def _build(path: str | os.PathLike[str], options: _BuildOptions, progress: collections.abc.Callable[[str, float], object] | "
               "None = None) "
               "-> Engine"));
+  module.def(
+      "_time_kernels",
+      [](const Engine& engine, const std::filesystem::path& timing_cache, int threads, nb::object progress) {
+        const TimingOptions options{timing_cache.string(), threads, progress_callback(std::move(progress))};
+        const nb::gil_scoped_release release;
+        return time_kernels(engine, options);
+      },
+      "engine"_a, "timing_cache"_a, "threads"_a, "progress"_a = nb::none(),
+      nb::sig("def _time_kernels(engine: Engine, timing_cache: str | os.PathLike[str], threads: int, progress: "
+              "collections.abc.Callable[[str, float], object] | None = None) -> Engine"));
 }
 
 }  // namespace tandem::python

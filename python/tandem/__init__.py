@@ -11,7 +11,7 @@ Arrays go in and come out without a copy where their layout allows it: numpy, to
 import sys as _sys
 
 from ._core import Collective, Context, DeviceArray, Engine, Group, Model, Port, gpu_count, is_engine_file, load_engine
-from .building import build, load
+from .building import build, load, time_kernels
 from .errors import Error
 from .mesh import Mesh
 from .network import Network, Value, list_ops
@@ -41,4 +41,5 @@ __all__ = [
     "list_ops",
     "load",
     "load_engine",
+    "time_kernels",
 ]

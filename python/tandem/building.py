@@ -14,7 +14,7 @@ from .network import Network
 from .progress import Progress as Bar
 from .progress import watched
 
-__all__ = ["build", "load"]
+__all__ = ["build", "load", "time_kernels"]
 
 Progress = Callable[[str, float], object]
 
@@ -128,11 +128,41 @@ def build(
     return _core._build(model, options, progress)
 
 
+def time_kernels(
+    engine: Engine,
+    *,
+    timing_cache: str | os.PathLike[str] = "",
+    threads: int = 0,
+    progress: Progress | bool | None = None,
+) -> Engine:
+    """An engine like this one, with kernels and algorithms chosen by running them here where its build chose by rule.
+
+    For engines that were built elsewhere, such as on a machine without their GPU; `load(timed=True)` does this first. All ranks get the
+    same choice. What was timed before, program, weights, memory and what ranks send stay as they are. Where the ranks are programs of their
+    own, one of them times and saves, and all load that.
+
+    Args:
+        engine: with its weights; it is left as it is.
+        timing_cache: a file of measured times, read and added to.
+        threads: per rank while timing; 0: cores / ranks.
+        progress: who is told how much is done, as `build` has it.
+
+    Raises:
+        InvalidArgumentError: of a file that is no timing cache.
+        MismatchError: of an engine without weights, or for another GPU than the one here.
+        UnsupportedError: where there is no such device.
+    """
+    with Bar(progress) as bar:
+        return _core._time_kernels(engine, timing_cache, threads, bar.callback)
+
+
 def load(
     model: str | os.PathLike[str] | Engine | Network,
     *,
     device: Literal["", "cpu", "cuda"] = "",
     ranks: int | None = None,
+    timed: bool = False,
+    timing_cache: str | os.PathLike[str] = "",
     isolate: Literal["threads", "processes"] = "threads",
     threads: int = 0,
     step_deadline: float = 30.0,
@@ -148,6 +178,9 @@ def load(
         memory.
         device: what the ranks run on; "": the engine's own, for other models the CPU. Another than the engine's is a MismatchError.
         ranks: how many ranks; an engine knows its own, and another number is a MismatchError.
+        timed: choose among kernels by running them before the ranks start, in an engine where its build chose by rule, see `time_kernels`;
+            else as the engine has it, or by rule.
+        timing_cache: of `timed`: a file of measured times, read and added to.
         isolate: ranks as threads of this process, or each as a process of its own, whose end cannot take the others along.
         threads: that each rank computes with; 0: cores / ranks.
         step_deadline: seconds without progress after which a rank counts as stuck, at least 1.
@@ -160,15 +193,22 @@ def load(
         MismatchError, InvalidEngineError, IoError: of the engine.
         RankFailedError, DeadlineError: naming a rank that did not start.
     """
+    if timing_cache and not timed:
+        raise InvalidArgumentError("timing_cache is given, but not timed=True: nothing would be timed")
+    times_engine = timed
     if not isinstance(model, Engine):
         if not isinstance(model, Network) and _core.is_engine_file(model):
             model = _core.load_engine(model)
         else:
-            model = build(model, device=device, ranks=ranks if ranks and ranks > 1 else 0, progress=progress)
+            asked = ranks if ranks and ranks > 1 else 0
+            times_engine = False
+            model = build(model, device=device, ranks=asked, timed=timed, timing_cache=timing_cache, threads=threads, progress=progress)
     if device not in ("", model.device):
         raise MismatchError(f"the engine is for the device {model.device}, not {device}; build it for that")
     if ranks is not None and ranks != model.ranks:
         raise MismatchError(f"the engine is for {model.ranks} ranks, {ranks} were asked for; build it for a mesh of {ranks}")
+    if times_engine:
+        model = time_kernels(model, timing_cache=timing_cache, threads=threads, progress=progress)
     with Bar(progress) as bar:
         return Model(
             model,

@@ -54,13 +54,15 @@ class Team:
         """The models loaded into it that are not closed."""
         return tuple(model for model in self._models if not model.closed)
 
-    def load(self, model: str | os.PathLike[str] | Engine) -> Model:
+    def load(self, model: str | os.PathLike[str] | Engine, *, timed: bool = False, timing_cache: str | os.PathLike[str] = "") -> Model:
         """Starts the ranks of a model, see tandem.load. Raises MismatchError for an engine of another number of ranks."""
         if self._closed:
             raise InvalidArgumentError("the team is closed")
         started = load(
             model,
             ranks=self._ranks,
+            timed=timed,
+            timing_cache=timing_cache,
             isolate=self._isolate,
             threads=self._threads,
             step_deadline=self._step_deadline,
