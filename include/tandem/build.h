@@ -56,10 +56,11 @@ struct TimingOptions {
 };
 
 // The engine with kernels and algorithms chosen by running them here, as a build that times does, where its own were chosen by rule: for
-// one that was built on another machine, such as one without its GPU. All ranks get the same choice, in which the slowest counts. What was
-// timed before is left alone, and so are kernels that were asked for by name, the program, the weights, where results lie in memory and
-// what ranks send. Loads nothing. The result can be saved, and is not timed again then. Throws what opening the device throws,
-// Error(invalid_argument) naming a cache file that is none, Error(mismatch) for an engine without weights or for another GPU.
+// one that was built on another machine, such as one without its GPU. All ranks get the same choice; where they communicate
+// the slowest one's time counts. What was timed before is left alone, and so are kernels that were asked for by name, the program, the
+// weights, where results lie in memory and what ranks send. Loads nothing. The result can be saved, and is not timed again then. Throws
+// what opening the device throws, Error(invalid_argument) naming a cache file that is none, Error(mismatch) for an engine without weights
+// or for another GPU.
 Engine time_kernels(const Engine& engine, const TimingOptions& options = {});
 
 // An engine file is loaded, and timed if `options` say so; any other model is built. Throws Error(mismatch) where `options` ask for another
