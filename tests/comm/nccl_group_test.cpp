@@ -255,6 +255,7 @@ void check_registered(int windows, int buffers) {
 TEST(NcclGroup, MemoryIsRegisteredOnAllRanksOrNone) {
   stub();
   run_rank_processes(2, [](Group& control) {
+    setenv("TANDEM_NCCL_REGISTER", "windows", 1);
     const bool second = control.rank() == 1;
     std::unique_ptr<GpuGroup> group = make_group(control);
     const Deadline limit = Deadline::after(20s);
@@ -285,6 +286,7 @@ TEST(NcclGroup, MemoryIsRegisteredOnAllRanksOrNone) {
 TEST(NcclGroup, MemoryGoesBeforeItsCommunicatorInWhateverOrder) {
   stub();
   run_rank_processes(2, [](Group& control) {
+    setenv("TANDEM_NCCL_REGISTER", "windows", 1);
     int groups = 0;
     for (const bool group_first : {true, false})
       for (const bool aborted : {false, true}) {

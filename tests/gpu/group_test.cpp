@@ -214,8 +214,10 @@ TEST_P(GpuGroups, PartsOfTheRanks) {
 class RegisteredMemory : public testing::TestWithParam<Isolation> {
  protected:
   void SetUp() override {
+    setenv("TANDEM_NCCL_REGISTER", "windows", 1);  // where memory is NCCL's own
     if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
   }
+  void TearDown() override { unsetenv("TANDEM_NCCL_REGISTER"); }
 };
 INSTANTIATE_TEST_SUITE_P(By, RegisteredMemory, testing::Values(Isolation::threads, Isolation::processes),
                          [](const auto& info) { return info.param == Isolation::threads ? "threads" : "processes"; });

@@ -21,8 +21,8 @@ enum class Kind : std::int32_t { none, buffer, shared_buffer, window };
 Kind wanted() {
   const char* value = std::getenv("TANDEM_NCCL_REGISTER");
   const std::string_view word = value ? value : "";
-  if (word.empty() || word == "windows") return Kind::window;
-  if (word == "buffers") return Kind::shared_buffer;
+  if (word == "windows") return Kind::window;
+  if (word.empty() || word == "buffers") return Kind::shared_buffer;
   if (word == "none") return Kind::none;
   fail(ErrorCode::invalid_argument, "TANDEM_NCCL_REGISTER is '{}': windows, buffers and none are known", word);
 }

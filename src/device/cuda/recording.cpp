@@ -1,6 +1,7 @@
 // Work recorded into CUDA graphs: ours, and the caller's that ours becomes part of.
 #include "core/check.h"
 #include "device/cuda/current.h"
+#include "device/cuda/fills.h"
 #include "device/cuda/runtime.h"
 #include "device/cuda/trouble.h"
 
@@ -9,10 +10,11 @@ namespace {
 
 class Graph final : public Recording {
  public:
+  // Takes the graph, also where it throws.
   Graph(int ordinal, cudaGraph_t graph) : ordinal_(ordinal) {
-    const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
-    cudaGraphDestroy(graph);
-    check(status, "instantiating a graph");
+    const std::unique_ptr<CUgraph_st, Destroy> mine(graph);
+    fill_by_kernels(graph);
+    check(cudaGraphInstantiate(&exec_, graph, 0), "instantiating a graph");
   }
   ~Graph() override {
     if (is_lost(ordinal_)) return;
@@ -22,6 +24,9 @@ class Graph final : public Recording {
   void launch(Stream& stream) override { check(cudaGraphLaunch(exec_, handle_of(stream)), "launching a graph"); }
 
  private:
+  struct Destroy {
+    void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
+  };
   int ordinal_;
   cudaGraphExec_t exec_ = nullptr;
 };
