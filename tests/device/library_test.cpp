@@ -150,6 +150,20 @@ TEST(CudaLibrary, ThereIsOneNcclInAProcess) {
   EXPECT_EQ(Library(spec_of(Which::nccl)).path(), loaded);
 }
 
+// PyTorch opens that of Python's packages by its path, also where another is loaded: so ours is the same.
+TEST(CudaLibrary, NcclOfPythonsPackagesGoesBeforeTheToolkits) {
+  const fs::path stub = fs::path(TANDEM_NCCL_STUB_FOLDER) / "libnccl.so.2";
+  const fs::path folder = fresh_folder("tandem_nccl_package"), packages = folder / "lib/python3.11/site-packages/nvidia/nccl/lib";
+  const fs::path home = fresh_folder("tandem_nccl_toolkit");
+  for (const fs::path& into : {packages, home / "lib64"}) {
+    fs::create_directories(into);
+    fs::copy_file(stub, into / "libnccl.so.2");
+  }
+  if (dlopen("libnccl.so.2", RTLD_NOW | RTLD_NOLOAD)) GTEST_SKIP() << "an NCCL is loaded in this process already";
+  const Setting python("VIRTUAL_ENV", folder), toolkit("CUDA_HOME", home), nothing("TANDEM_CUDA_LIBRARIES", "");
+  EXPECT_EQ(Library(spec_of(Which::nccl)).path(), packages / "libnccl.so.2");
+}
+
 // A second name is taken only where no place has the first.
 TEST(CudaLibrary, SecondNamesServeWhereTheFirstIsMissing) {
   const fs::path folder = fresh_folder("tandem_second_name"), packages = folder / "lib/python3.11/site-packages/nvidia/small/lib";

@@ -34,7 +34,8 @@ std::string path_of(void* handle) {
   return dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name ? map->l_name : "";
 }
 
-// Communicators of NCCL pass between those who use it in a process, as PyTorch does, so there is one: whichever is loaded already.
+// Communicators of NCCL pass between those who use it in a process, as PyTorch does, so there is one: whichever is loaded already, else
+// that of Python's packages, which PyTorch opens by its path whatever else is loaded.
 bool is_one_in_process(const LibrarySpec& spec) { return spec.sonames.front() == "libnccl.so.2"; }
 
 // One search for one library, with what it met on the way.
@@ -51,6 +52,9 @@ class Search {
       if (!trouble_.empty())
         fail(ErrorCode::unsupported, "{} cannot be used: {}, a folder of {}", spec_.name, fmt::join(trouble_, "; "), kSetting);
     }
+    if (is_one_in_process(spec_))
+      for (const std::string& folder : package_library_folders())
+        if (void* handle = in_folder(folder)) return handle;
     for (const int flags : {RTLD_NOLOAD, 0})
       for (const std::string& soname : spec_.sonames)
         if (void* handle = by_name(soname, flags)) return handle;
