@@ -13,15 +13,15 @@
 #include <functional>
 #include <thread>
 
+#include "api/models.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
 
 namespace tandem {
 namespace {
 
+using testing::model_path;
 using testing::thrown;
-
-std::string model_path(const std::string& name) { return std::string(TANDEM_MODELS) + "/" + name + ".onnx"; }
 
 Engine mlp(const std::string& mesh) {
   BuildOptions options;

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "api/models.h"
 #include "api/run/engine_data.h"
 #include "comm/ranks.h"
 #include "core/check.h"
@@ -20,19 +21,12 @@
 namespace tandem {
 namespace {
 
+using testing::expect_says;
+using testing::model_path;
+using testing::on;
 using testing::TemporaryFolder;
 using testing::thrown;
 using Json = nlohmann::json;
-
-std::string model_path(const std::string& name) { return std::string(TANDEM_MODELS) + "/" + name + ".onnx"; }
-
-BuildOptions on(const std::string& mesh) {
-  BuildOptions options;
-  options.mesh = mesh;
-  return options;
-}
-
-#define EXPECT_SAYS(error, words) EXPECT_NE(std::string((error).what()).find(words), std::string::npos) << (error).what()
 
 RankArrays run(const Engine& engine, const Arrays& inputs, bool processes = false) {
   TeamOptions options;
@@ -107,7 +101,7 @@ TEST(EngineFiles, OtherLibrariesChooseAgainOrAreRefused) {
   for (const bool processes : {false, true}) expect_same_bits(run(loaded, inputs, processes), run(built, inputs));
   const Error refused = thrown([&] { load_engine(path, {.strict = true}); });
   EXPECT_EQ(refused.code(), ErrorCode::mismatch);
-  EXPECT_SAYS(refused, "onednn 0.0.1");
+  expect_says(refused, "onednn 0.0.1");
   built.save(path);
   EXPECT_EQ(load_engine(path, {.strict = true}).notices(), built.notices());
 }
@@ -133,8 +127,8 @@ TEST(EngineFiles, PerRankProgramsGoIntoOneFilePerRank) {
   BuildOptions options;
   options.ranks = 2;
   const Engine built = build(std::string(TANDEM_MODELS) + "/sharded_mlp_rank{rank}.onnx", options);
-  EXPECT_SAYS(thrown([&] { built.save(folder.path() / "one.tandem"); }), "{rank}");
-  EXPECT_SAYS(thrown([&] { build(model_path("mlp_legacy")).save(folder.path() / "{rank}.tandem"); }), "share one engine file");
+  expect_says(thrown([&] { built.save(folder.path() / "one.tandem"); }), "{rank}");
+  expect_says(thrown([&] { build(model_path("mlp_legacy")).save(folder.path() / "{rank}.tandem"); }), "share one engine file");
   EXPECT_EQ(folder.file_count(), 0u);
   const std::string path = folder.path() / "mlp{rank}.tandem";
   built.save(path);
@@ -145,7 +139,7 @@ TEST(EngineFiles, PerRankProgramsGoIntoOneFilePerRank) {
   build(model_path("mlp_legacy"), on("dp=4")).save(folder.path() / "mlp1.tandem");
   const Error other = thrown([&] { load_engine(path); });
   EXPECT_EQ(other.code(), ErrorCode::mismatch);
-  EXPECT_SAYS(other, "is for 4 ranks, the file of rank 0 for 2");
+  expect_says(other, "is for 4 ranks, the file of rank 0 for 2");
 }
 
 TEST(EngineFiles, AnotherMeshOrWorldIsRefusedNamingBothSides) {
@@ -156,15 +150,15 @@ TEST(EngineFiles, AnotherMeshOrWorldIsRefusedNamingBothSides) {
   EXPECT_EQ(open_model(path, on("dp=2")).mesh(), "dp=2");
   const Error mesh = thrown([&] { open_model(path, on("dp=4")); });
   EXPECT_EQ(mesh.code(), ErrorCode::mismatch);
-  EXPECT_SAYS(mesh, "is built for mesh dp=2, asked for is dp=4");
+  expect_says(mesh, "is built for mesh dp=2, asked for is dp=4");
   BuildOptions three;
   three.ranks = 3;
-  EXPECT_SAYS(thrown([&] { open_model(path, three); }), "is built for 2 ranks, asked for are 3");
+  expect_says(thrown([&] { open_model(path, three); }), "is built for 2 ranks, asked for are 3");
   // At the level of a rank that joins somebody's group.
   const Engine engine = load_engine(path);
   run_ranks(3, [&](Group& group) {
     RankContext context(RankEngine::load(engine.data().plans[0], 0, engine.data().weights), {});
-    EXPECT_SAYS(thrown([&] { context.set_communicator(&group); }), "the engine is for 2 ranks, the group has 3");
+    expect_says(thrown([&] { context.set_communicator(&group); }), "the engine is for 2 ranks, the group has 3");
   });
 }
 
@@ -178,7 +172,7 @@ TEST(EngineFiles, AnotherPlanOnOneRankIsRefusedBeforeAnythingRuns) {
     for (const Binding& input : context.program().inputs) context.set_input_shape(input.name, Shape(input.type.dims.size(), 2));
     const Error error = thrown([&] { context.prepare(); });
     EXPECT_EQ(error.code(), ErrorCode::mismatch);
-    EXPECT_SAYS(error, fmt::format("ranks 0 and 1 disagree on the plan: {:x} and {:x}", digest(engines[0].data().plan()),
+    expect_says(error, fmt::format("ranks 0 and 1 disagree on the plan: {:x} and {:x}", digest(engines[0].data().plan()),
                                    digest(engines[1].data().plan())));
     ++refused;
   };
@@ -222,8 +216,8 @@ TEST_P(Refit, ByNameEqualsTheModelWithThoseWeights) {
   if (stripped) {
     const Error error = thrown([&] { run(before, inputs); });
     EXPECT_EQ(error.code(), ErrorCode::mismatch);
-    EXPECT_SAYS(error, "was written without weights");
-    EXPECT_SAYS(thrown([&] { before.save(folder.path() / "x.tandem"); }), "has no weights");
+    expect_says(error, "was written without weights");
+    expect_says(thrown([&] { before.save(folder.path() / "x.tandem"); }), "has no weights");
   }
 
   const Replaced fresh = replace_sources(name, 0.75);
@@ -282,18 +276,18 @@ TEST(Refits, WrongWeightsAreNamedAndNothingIsWritten) {
   one_missing.erase(name);
   const Error missing = refuse(bare, one_missing);
   EXPECT_EQ(missing.code(), ErrorCode::mismatch);
-  EXPECT_SAYS(missing, "the files lack");
-  EXPECT_SAYS(missing, name);
+  expect_says(missing, "the files lack");
+  expect_says(missing, name);
 
   Arrays wrong_type = good;
   wrong_type[name] = to_array(to_tensor(good.at(name)).converted(DType::f16));
-  EXPECT_SAYS(refuse(full, wrong_type), fmt::format("weight '{}' is f16", name));
+  expect_says(refuse(full, wrong_type), fmt::format("weight '{}' is f16", name));
   Arrays wrong_shape = good;
   wrong_shape[name] = to_array(Tensor(DType::f32, {3, 5, 7}));
-  EXPECT_SAYS(refuse(full, wrong_shape), fmt::format("weight '{}' is f32[3,5,7], expected f32", name));
-  EXPECT_SAYS(refuse(full, {{"stranger", to_array(Tensor(DType::f32, {1}))}}), "none of the 1 tensors given is a weight of the engine");
+  expect_says(refuse(full, wrong_shape), fmt::format("weight '{}' is f32[3,5,7], expected f32", name));
+  expect_says(refuse(full, {{"stranger", to_array(Tensor(DType::f32, {1}))}}), "none of the 1 tensors given is a weight of the engine");
   write_arrays(weights, good);
-  EXPECT_SAYS(thrown([&] { refit(full, {weights, weights}, out); }), "is in another weight file too");
+  expect_says(thrown([&] { refit(full, {weights, weights}, out); }), "is in another weight file too");
   EXPECT_EQ(thrown([&] { refit(weights, {weights}, out); }).code(), ErrorCode::invalid_engine);
   EXPECT_EQ(folder.file_count(), 3u);
 }
@@ -382,7 +376,7 @@ TEST(Timing, AFileThatIsNoCacheStaysAsItIs) {
     options.timing_cache = path;
     const Error error = thrown([&] { build(model_path("mlp_legacy"), options); });
     EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
-    EXPECT_SAYS(error, "is no timing cache");
+    expect_says(error, "is no timing cache");
     std::ifstream file(path);
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), text);
   }

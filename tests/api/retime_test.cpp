@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "api/models.h"
 #include "api/run/engine_data.h"
 #include "core/check.h"
 #include "graph/builder.h"
@@ -20,19 +21,12 @@
 namespace tandem {
 namespace {
 
+using testing::expect_says;
+using testing::model_path;
+using testing::on;
 using testing::TemporaryFolder;
 using testing::thrown;
 using Json = nlohmann::json;
-
-std::string model_path(const std::string& name) { return std::string(TANDEM_MODELS) + "/" + name + ".onnx"; }
-
-BuildOptions on(const std::string& mesh) {
-  BuildOptions options;
-  options.mesh = mesh;
-  return options;
-}
-
-#define EXPECT_SAYS(error, words) EXPECT_NE(std::string((error).what()).find(words), std::string::npos) << (error).what()
 
 // How many own kernels of this build multiply; with one there is nothing to choose.
 std::vector<std::string> kernels_that_multiply() {
@@ -321,7 +315,7 @@ TEST_F(TimedLoad, AFileThatIsNoCacheIsNamed) {
   std::ofstream(cache_) << "thesis";
   const Error error = thrown([&] { time_kernels(load_engine(path_), options_); });
   EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
-  EXPECT_SAYS(error, cache_ + " is no timing cache");
+  expect_says(error, cache_ + " is no timing cache");
 }
 
 TEST_F(TimedLoad, AnEngineWithoutWeightsSaysWhatToDo) {
@@ -332,7 +326,7 @@ TEST_F(TimedLoad, AnEngineWithoutWeightsSaysWhatToDo) {
   load_engine(path_).save(bare, {.weights = false});
   const Error error = thrown([&] { time_kernels(load_engine(bare), options_); });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
-  EXPECT_SAYS(error, bare + " was written without weights; give it some with tandem refit");
+  expect_says(error, bare + " was written without weights; give it some with tandem refit");
   EXPECT_FALSE(std::filesystem::exists(cache_));
 }
 

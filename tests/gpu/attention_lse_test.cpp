@@ -8,6 +8,7 @@
 
 #include "core/tensor.h"
 #include "device/cuda/library.h"
+#include "gpu/here.h"
 #include "ops/attention/attention_cuda.h"
 #include "ops/attention/cudnn_attention_cuda.h"
 
@@ -71,8 +72,7 @@ cuda::AttentionSteps steps(int heads, int rows, int size) { return {std::int64_t
 class AttentionLse : public ::testing::Test {
  protected:
   void SetUp() override {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
+    if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
     cuda_ok(cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
     cuda_ok(cudaDeviceGetAttribute(&limits_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
   }

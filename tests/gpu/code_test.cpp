@@ -10,6 +10,7 @@
 
 #include "device/cuda/compile.h"
 #include "device/device.h"
+#include "gpu/here.h"
 #include "support/temporary_folder.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -17,17 +18,9 @@
 namespace tandem {
 namespace {
 
+using testing::has_gpu;
+using testing::model_path;
 using testing::thrown;
-
-std::string model_path(const std::string& name) {
-  const char* folder = std::getenv("TANDEM_TEST_MODELS");
-  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
-}
-
-bool has_gpu() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
 
 std::string text_of(int number) { return "extern \"C\" __global__ void put(int* to) { *to = " + std::to_string(number) + "; }"; }
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "gpu/here.h"
 #include "support/thrown.h"
 #include "tandem/deadline.h"
 #include "tandem/tandem.h"
@@ -16,6 +17,7 @@
 namespace tandem {
 namespace {
 
+using testing::model_path;
 using testing::thrown;
 
 void cuda(cudaError_t status) { ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status); }
@@ -26,16 +28,9 @@ void settle() { cuda(cudaDeviceSynchronize()); }
 class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
+    if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   }
 };
-
-// The program may run on another machine than it was built on.
-std::string model_path(const std::string& name) {
-  const char* folder = std::getenv("TANDEM_TEST_MODELS");
-  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
-}
 
 Engine engine_of(const std::string& model, const std::string& device = "cuda") {
   BuildOptions options;
@@ -378,8 +373,7 @@ TEST_F(OnGpu, TooLittleMemorySaysWhatIsNeededAndFree) {
 TEST(WithoutGpu, AnEngineForGpusIsBuiltAndInspected) {
   const Engine engine = engine_of("bert_dynamo");
   EXPECT_NE(engine.describe().find("\"device\":\"cuda\""), std::string::npos);
-  int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) GTEST_SKIP() << "the rest is about machines without a GPU";
+  if (testing::has_gpu()) GTEST_SKIP() << "the rest is about machines without a GPU";
   const Error error = thrown([&] { Context context(engine); });
   EXPECT_EQ(error.code(), ErrorCode::unsupported);
   EXPECT_NE(error.message().find("no CUDA device"), std::string::npos) << error.what();

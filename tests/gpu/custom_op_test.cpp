@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "gpu/here.h"
 #include "import/model_builder.h"
 #include "tandem/tandem.h"
 
@@ -28,8 +29,7 @@ void negate_on_cpu(const CustomCall& call) {
 }
 
 TEST(CustomOpOnGpu, RunsRecordedAndReplayed) {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
+  if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   register_op({.domain = "acme", .name = "Copy", .cuda = copy_on_gpu});
   register_op({.domain = "acme", .name = "Negate", .cpu = negate_on_cpu});
   testing::OnnxModel model;

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "gpu/here.h"
+
 namespace tandem::cuda {
 namespace {
 
@@ -27,8 +29,7 @@ void require(cudaError_t status) {
 }
 
 TEST(Fills, OfAGraphByKernels) {
-  int gpus = 0;
-  if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus == 0) GTEST_SKIP() << "there is no GPU";
+  if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   std::vector<std::uint8_t> expected(kBytes), got(kBytes);
   std::uint8_t* memory = nullptr;
   cudaStream_t stream = nullptr;
@@ -63,8 +64,7 @@ TEST(Fills, OfAGraphByKernels) {
 }
 
 TEST(Fills, OfWideElements) {
-  int gpus = 0;
-  if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus == 0) GTEST_SKIP() << "there is no GPU";
+  if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   for (const unsigned bytes : {1u, 2u, 4u}) {
     std::uint8_t* memory = nullptr;
     require(cudaMalloc(&memory, 1024));

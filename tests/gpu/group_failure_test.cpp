@@ -15,6 +15,7 @@
 #include "comm/rank_processes.h"
 #include "core/check.h"
 #include "gpu/gpu_ranks.h"
+#include "gpu/here.h"
 #include "tandem/nccl.h"
 #include "tandem/tandem.h"
 
@@ -23,18 +24,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-std::string model_path(const std::string& name) {
-  const char* folder = std::getenv("TANDEM_TEST_MODELS");
-  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
-}
-
 Engine engine_of(const std::string& device, const std::string& mesh, std::int64_t rows) {
   BuildOptions options;
   options.device = device;
   options.mesh = mesh;
   options.timed = false;
   options.shapes["x"] = rows > 0 ? fmt::format("{}x32", rows) : "1x32:8x32:64x32";
-  return build(model_path("mlp_dynamo"), options);
+  return build(testing::model_path("mlp_dynamo"), options);
 }
 
 // One rank of the MLP over two GPUs, with memory of the host. `rows` 0: the engine takes any number of them.
@@ -133,7 +129,7 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(Rank&)>& act, bo
 }
 
 // By what carries collectives between the GPUs.
-class GpuContexts : public testing::TestWithParam<const char*> {
+class GpuContexts : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     setenv("TANDEM_GPU_GROUP", GetParam(), 1);
@@ -142,10 +138,10 @@ class GpuContexts : public testing::TestWithParam<const char*> {
   void TearDown() override { unsetenv("TANDEM_GPU_GROUP"); }
 };
 
-INSTANTIATE_TEST_SUITE_P(By, GpuContexts, testing::Values("nccl", "peer", "host"),
+INSTANTIATE_TEST_SUITE_P(By, GpuContexts, ::testing::Values("nccl", "peer", "host"),
                          [](const auto& info) { return std::string(info.param); });
 
-class LentCommunicators : public testing::Test {
+class LentCommunicators : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;

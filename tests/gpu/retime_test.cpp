@@ -10,6 +10,7 @@
 
 #include "api/run/engine_data.h"
 #include "device/device.h"
+#include "gpu/here.h"
 #include "support/temporary_folder.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -17,17 +18,9 @@
 namespace tandem {
 namespace {
 
+using testing::has_gpu;
+using testing::model_path;
 using Json = nlohmann::json;
-
-std::string model_path(const std::string& name) {
-  const char* folder = std::getenv("TANDEM_TEST_MODELS");
-  return std::string(folder ? folder : TANDEM_MODELS) + "/" + name + ".onnx";
-}
-
-bool has_gpu() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
 
 // By rule, as where there is no GPU, in f16, whose products cuBLASLt does in several ways.
 Engine built_for(const std::string& target) {

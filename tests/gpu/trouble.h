@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu/here.h"
 #include "gpu/spin_cuda.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -36,8 +37,7 @@ class GpuTrouble : public ::testing::Test {
  protected:
   void SetUp() override {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "this machine has no GPU";
+    if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   }
 };
 

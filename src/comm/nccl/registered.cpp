@@ -22,8 +22,8 @@ Kind wanted() {
   const char* value = std::getenv("TANDEM_NCCL_REGISTER");
   const std::string_view word = value ? value : "";
   if (word == "windows") return Kind::window;
-  if (word.empty() || word == "buffers") return Kind::shared_buffer;
-  if (word == "none") return Kind::none;
+  if (word == "buffers") return Kind::shared_buffer;
+  if (word.empty() || word == "none") return Kind::none;
   fail(ErrorCode::invalid_argument, "TANDEM_NCCL_REGISTER is '{}': windows, buffers and none are known", word);
 }
 

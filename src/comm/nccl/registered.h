@@ -2,7 +2,7 @@
 //
 // NCCL wants all ranks of a call to give it registered memory, or none, and operands equally far into it. So ranks tell one another what
 // each has and register what they all can: a window (memory from ncclMemAlloc(), of equal size, in the same order on all ranks), else a
-// buffer, else nothing. The environment's TANDEM_NCCL_REGISTER says what at most: "windows", "buffers" (as where it is not set), "none".
+// buffer, else nothing. The environment's TANDEM_NCCL_REGISTER says what at most: "windows", "buffers", "none" (as where it is not set).
 #pragma once
 
 #include <memory>
