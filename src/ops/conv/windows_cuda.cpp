@@ -74,7 +74,9 @@ class Resize final : public PreparedKernel {
     tables_ = DeviceMemory(static_cast<cuda::CudaDevice*>(args.device)->shared_from_this(), bytes);
     std::byte* to = tables_.data();
     const auto put = [&](const auto* from, std::size_t count) {
-      cuda::check(cudaMemcpy(to, from, count * sizeof(*from), cudaMemcpyHostToDevice), "tables of a resize");
+      // Not cudaMemcpy(), which breaks what other threads record.
+      cuda::check(cudaMemcpyAsync(to, from, count * sizeof(*from), cudaMemcpyHostToDevice, cudaStreamPerThread), "tables of a resize");
+      cuda::finish(cudaStreamPerThread, "tables of a resize");
       return std::exchange(to, to + count * sizeof(*from));
     };
     for (std::size_t d = 0; d < p.tables.size(); ++d) {
