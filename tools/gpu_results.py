@@ -159,7 +159,9 @@ def main() -> int:
     groups = {row.get("group") for row in rows}  # a row of that name says that all of them were run, and tells nothing else
     for row in rows:
         row.pop("programs")
-        row["text"] = re.sub(r"/(?:tmp|work|root|home|opt)/\S*?([^/\s]+)(?=[\s,]|$)", r"\1", row["text"])  # places of one machine tell nothing
+        row["text"] = re.sub(
+            r"/(?:tmp|work|root|home|opt)/\S*?([^/\s]+)(?=[\s,]|$)", r"\1", row["text"]
+        )  # places of one machine tell nothing
     rows = [row for row in rows if not row.pop("group", "") or row["status"] != "passed" or row["name"] not in groups]
     name = f"{args.date}-{manifest['commit']}-{device.replace(' ', '-')}.json"
     result = {"file": name, "date": args.date, "commit": manifest["commit"], "device": device, "rows": rows}

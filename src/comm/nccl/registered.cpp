@@ -8,6 +8,7 @@
 
 #include "comm/peer/driver.h"
 #include "core/check.h"
+#include "device/cuda/runtime.h"
 #include "device/cuda/trouble.h"
 
 namespace tandem::nccl {
@@ -37,10 +38,8 @@ class WindowAllocator final : public DeviceAllocator {
   }
   // Beside recordings of others, as the device does; kept where a GPU is lost, for this waits for it.
   void release(void* memory, void*) noexcept override {
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    cudaThreadExchangeStreamCaptureMode(&mode);
+    const cuda::BesideRecordings allowed;
     if (!cuda::any_lost()) api().ncclMemFree(memory);
-    cudaThreadExchangeStreamCaptureMode(&mode);
   }
 };
 
@@ -74,8 +73,7 @@ class Registered final : public Registration {
     if (!handle_ && !window_) return;
     if (window_) --comm_->windows();
     const auto let_go = [comm = comm_->handle(), handle = handle_, window = window_] {
-      cudaStreamCaptureMode beside_recordings = cudaStreamCaptureModeRelaxed;  // of this thread, which has nothing else to do
-      cudaThreadExchangeStreamCaptureMode(&beside_recordings);
+      const cuda::BesideRecordings allowed;
       if (window) api().ncclCommWindowDeregister(comm, window);
       else api().ncclCommDeregister(comm, handle);
     };

@@ -5,17 +5,6 @@
 
 namespace tandem::cuda {
 
-// This thread may allocate and free while somebody records a stream in CUDA's strictest mode; that recording does not see it.
-class BesideRecordings {
- public:
-  BesideRecordings() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~BesideRecordings() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  BesideRecordings(const BesideRecordings&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 class Current {
  public:
   explicit Current(int ordinal) {

@@ -1,6 +1,5 @@
 #include "device/cuda/fills.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -15,7 +14,18 @@ struct Edges {
   std::vector<cudaGraphEdgeData> data;
 };
 
-// `get` is one of the two functions below: asked without room it says how many there are.
+// With edges that tell kernels that start early from others; their names changed.
+#if CUDART_VERSION >= 13000
+constexpr auto kBefore = cudaGraphNodeGetDependencies;
+constexpr auto kAfter = cudaGraphNodeGetDependentNodes;
+constexpr auto kAdd = cudaGraphAddDependencies;
+#else
+constexpr auto kBefore = cudaGraphNodeGetDependencies_v2;
+constexpr auto kAfter = cudaGraphNodeGetDependentNodes_v2;
+constexpr auto kAdd = cudaGraphAddDependencies_v2;
+#endif
+
+// `get` is kBefore or kAfter: asked without room it says how many there are.
 template <typename Get>
 Edges edges_of(cudaGraphNode_t node, const Get& get) {
   std::size_t count = 0;
@@ -24,28 +34,6 @@ Edges edges_of(cudaGraphNode_t node, const Get& get) {
   if (count > 0) check(get(node, edges.nodes.data(), edges.data.data(), &count), "reading a graph");
   return edges;
 }
-
-#if CUDART_VERSION >= 13000
-cudaError_t before(cudaGraphNode_t node, cudaGraphNode_t* nodes, cudaGraphEdgeData* data, std::size_t* count) {
-  return cudaGraphNodeGetDependencies(node, nodes, data, count);
-}
-cudaError_t after(cudaGraphNode_t node, cudaGraphNode_t* nodes, cudaGraphEdgeData* data, std::size_t* count) {
-  return cudaGraphNodeGetDependentNodes(node, nodes, data, count);
-}
-cudaError_t add(cudaGraph_t graph, const cudaGraphNode_t* from, const cudaGraphNode_t* to, const cudaGraphEdgeData* data, std::size_t n) {
-  return cudaGraphAddDependencies(graph, from, to, data, n);
-}
-#else
-cudaError_t before(cudaGraphNode_t node, cudaGraphNode_t* nodes, cudaGraphEdgeData* data, std::size_t* count) {
-  return cudaGraphNodeGetDependencies_v2(node, nodes, data, count);
-}
-cudaError_t after(cudaGraphNode_t node, cudaGraphNode_t* nodes, cudaGraphEdgeData* data, std::size_t* count) {
-  return cudaGraphNodeGetDependentNodes_v2(node, nodes, data, count);
-}
-cudaError_t add(cudaGraph_t graph, const cudaGraphNode_t* from, const cudaGraphNode_t* to, const cudaGraphEdgeData* data, std::size_t n) {
-  return cudaGraphAddDependencies_v2(graph, from, to, data, n);
-}
-#endif
 
 cudaGraphNode_t add_fill(cudaGraph_t graph, const cudaMemsetParams& fill) {
   auto* to = static_cast<std::byte*>(fill.dst);
@@ -64,10 +52,10 @@ cudaGraphNode_t add_fill(cudaGraph_t graph, const cudaMemsetParams& fill) {
 
 void replace(cudaGraph_t graph, cudaGraphNode_t node, const cudaMemsetParams& fill) {
   const cudaGraphNode_t kernel = add_fill(graph, fill);
-  const Edges in = edges_of(node, before), out = edges_of(node, after);
+  const Edges in = edges_of(node, kBefore), out = edges_of(node, kAfter);
   const std::vector<cudaGraphNode_t> to(in.nodes.size(), kernel), from(out.nodes.size(), kernel);
-  if (!to.empty()) check(add(graph, in.nodes.data(), to.data(), in.data.data(), to.size()), "adding a fill to a graph");
-  if (!from.empty()) check(add(graph, from.data(), out.nodes.data(), out.data.data(), from.size()), "adding a fill to a graph");
+  if (!to.empty()) check(kAdd(graph, in.nodes.data(), to.data(), in.data.data(), to.size()), "adding a fill to a graph");
+  if (!from.empty()) check(kAdd(graph, from.data(), out.nodes.data(), out.data.data(), from.size()), "adding a fill to a graph");
   check(cudaGraphDestroyNode(node), "taking a fill out of a graph");
 }
 

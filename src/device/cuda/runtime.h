@@ -106,4 +106,15 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 inline cudaStream_t handle_of(Stream& stream) { return static_cast<CudaStream&>(stream).handle(); }
 inline Fault* fault_word_of(Stream& stream, FaultKind kind) { return static_cast<CudaStream&>(stream).fault_word(kind); }
 
+// This thread may allocate and free while somebody records a stream in CUDA's strictest mode; that recording does not see it.
+class BesideRecordings {
+ public:
+  BesideRecordings() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~BesideRecordings() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  BesideRecordings(const BesideRecordings&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace tandem::cuda
