@@ -79,7 +79,10 @@ def page_of(result: dict) -> str:
                 kernels[kernel] = kernels.get(kernel, 0) + count
     ceilings = [json.loads(line) for row in rows if row["name"] == "ceilings" for line in row["text"].splitlines()]
     copy = next(c["tb_s"] for c in ceilings if c["name"] == "copy")
-    product = next(c["tflop_s"] for c in ceilings if c["name"].startswith("product"))
+    products = [
+        c["tflop_s"] for c in ceilings if c["name"].startswith("product")
+    ]  # one at a time; on end, as that of the bars, where measured
+    product = products[-1]
     host = sum(count for kernel, count in kernels.items() if kernel.startswith("cuda_host"))
     total = sum(kernels.values())
     lines = [
@@ -99,7 +102,7 @@ def page_of(result: dict) -> str:
         + ".",
         "",
         f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device ({copy / DESIGN_COPY:.2f} of "
-        f"the figure that bars go by), {product:.0f} TFLOP/s for a bf16 product of 8192 ({product / DESIGN_PRODUCT:.2f}).",
+        f"the figure that bars go by), {product:.0f} TFLOP/s for bf16 products of 8192 on end ({product / DESIGN_PRODUCT:.2f}; one at a time {products[0]:.0f}).",
         "",
         "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-// What attention's kernels write beside their results, the logarithm of each row's sum of exponentials, against sums in double precision.
+// What attention's kernels write: results, and the logarithm of each row's sum of exponentials, against sums in double precision.
 // Needs a GPU: without one every test is skipped and says so.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
@@ -51,20 +51,28 @@ struct Inputs {
 
 constexpr double kScale = 0.3;
 
-std::vector<double> wanted_lse(const Case& c, const Inputs& in) {
-  std::vector<double> lse;
+struct Wanted {
+  std::vector<double> lse, out;  // by line, and by line and element; 0 where a line attends to nothing
+};
+
+Wanted wanted_of(const Case& c, const Inputs& in) {
+  Wanted wanted;
   for (int line = 0; line < c.batch * c.heads * c.rows; ++line) {
     const int row = line % c.rows, head = line / c.rows % c.heads, batch = line / c.rows / c.heads;
-    const std::int64_t k_first = (std::int64_t{batch} * c.kv_heads + head / (c.heads / c.kv_heads)) * c.columns * c.size;
+    const std::int64_t first = (std::int64_t{batch} * c.kv_heads + head / (c.heads / c.kv_heads)) * c.columns * c.size;
     double sum = 0;
+    std::vector<double> out(static_cast<std::size_t>(c.size), 0);
     for (int j = 0; j < (c.causal ? std::min(c.columns, row + c.columns - c.rows + 1) : c.columns); ++j) {
       double score = 0;
-      for (int d = 0; d < c.size; ++d) score += in.q.at(std::int64_t{line} * c.size + d) * in.k.at(k_first + std::int64_t{j} * c.size + d);
-      sum += std::exp(kScale * score);
+      for (int d = 0; d < c.size; ++d) score += in.q.at(std::int64_t{line} * c.size + d) * in.k.at(first + std::int64_t{j} * c.size + d);
+      const double weight = std::exp(kScale * score);
+      sum += weight;
+      for (int d = 0; d < c.size; ++d) out[static_cast<std::size_t>(d)] += weight * in.v.at(first + std::int64_t{j} * c.size + d);
     }
-    lse.push_back(std::log(sum));
+    wanted.lse.push_back(std::log(sum));
+    for (const double x : out) wanted.out.push_back(sum == 0 ? 0 : x / sum);
   }
-  return lse;
+  return wanted;
 }
 
 cuda::AttentionSteps steps(int heads, int rows, int size) { return {std::int64_t{heads} * rows * size, std::int64_t{rows} * size, size}; }
@@ -75,11 +83,14 @@ class AttentionLse : public ::testing::Test {
     if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
     cuda_ok(cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
     cuda_ok(cudaDeviceGetAttribute(&limits_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    int major = 0;
+    cuda_ok(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    limits_.clusters = major >= 9;
   }
 
   // `work(run)` launches on the default stream.
   template <typename Work>
-  void expect_lse(const Case& c, const Work& work) {
+  void expect_right(const Case& c, const Work& work) {
     const Inputs in(c);
     const OnDevice q(in.q), k(in.k), v(in.v), out(in.q.size_bytes()),
         lse(static_cast<std::size_t>(c.batch * c.heads * c.rows) * sizeof(float));
@@ -95,13 +106,24 @@ class AttentionLse : public ::testing::Test {
     run.scale = static_cast<float>(kScale);
     work(run);
     cuda_ok(cudaDeviceSynchronize());
-    const std::vector<double> wanted = wanted_lse(c, in);
-    std::vector<float> got(wanted.size());
+    const Wanted wanted = wanted_of(c, in);
+    std::vector<float> got(wanted.lse.size());
     cuda_ok(cudaMemcpy(got.data(), lse.data, lse.bytes, cudaMemcpyDefault));
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      if (std::isinf(wanted[i])) ASSERT_EQ(got[i], wanted[i]) << "line " << i;
-      else ASSERT_NEAR(got[i], wanted[i], 2e-5 * std::max(1.0, std::fabs(wanted[i]))) << "line " << i;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      if (std::isinf(wanted.lse[i])) ASSERT_EQ(got[i], wanted.lse[i]) << "line " << i;
+      else ASSERT_NEAR(got[i], wanted.lse[i], 2e-5 * std::max(1.0, std::fabs(wanted.lse[i]))) << "line " << i;
     }
+    Tensor results(c.type, {in.q.count()});
+    cuda_ok(cudaMemcpy(results.mutable_data(), out.data, out.bytes, cudaMemcpyDefault));
+    const double tolerance = c.type == DType::f32 ? 1e-5 : c.type == DType::f16 ? 2e-3 : 1.5e-2;  // weights are rounded to the type
+    for (std::int64_t i = 0; i < results.count(); ++i)
+      ASSERT_NEAR(results.at(i), wanted.out[static_cast<std::size_t>(i)], tolerance) << "line " << i / c.size << ", element " << i % c.size;
+  }
+
+  static void decode(const cuda::AttentionRun& run, const cuda::DecodeSplit& split) {
+    const OnDevice memory(std::max<std::size_t>(cuda::attention_parts_bytes(run, split.parts), 8));
+    cuda::launch_decode_attention(run, split, cuda::attention_parts_in(run, split.parts, memory.data), nullptr);
+    cuda_ok(cudaDeviceSynchronize());
   }
 
   cuda::DeviceLimits limits_{};
@@ -115,7 +137,7 @@ const Case kCases[] = {{DType::f32, 2, 4, 2, 37, 75, 20, true},     {DType::f32,
 TEST_F(AttentionLse, OfThePlainKernelWithAndWithoutParts) {
   for (const Case& c : kCases)
     for (const int parts : {1, 3})
-      expect_lse(c, [&](const cuda::AttentionRun& run) {
+      expect_right(c, [&](const cuda::AttentionRun& run) {
         const OnDevice memory(std::max<std::size_t>(cuda::attention_parts_bytes(run, parts), 8));
         cuda_ok(cuda::prepare_plain_attention(run));
         cuda::launch_plain_attention(run, cuda::attention_parts_in(run, parts, memory.data), nullptr);
@@ -126,12 +148,12 @@ TEST_F(AttentionLse, OfThePlainKernelWithAndWithoutParts) {
 TEST_F(AttentionLse, OfTheKernelsOnTensorCores) {
   int whole = 0, decoded = 0;
   for (const Case& c : kCases)
-    expect_lse(c, [&](const cuda::AttentionRun& run) {
-      const int parts = cuda::decode_attention_parts(run, limits_);
-      const OnDevice memory(cuda::attention_parts_bytes(run, parts));
+    expect_right(c, [&](const cuda::AttentionRun& run) {
       if (cuda::takes_decode_attention(run, limits_)) {
         ++decoded;
-        cuda::launch_decode_attention(run, cuda::attention_parts_in(run, parts, memory.data), nullptr);
+        cuda::DecodeSplit split;
+        cuda_ok(cuda::prepare_decode_attention(run, limits_, split));
+        decode(run, split);
       } else if (cuda::takes_tensor_attention(run, limits_)) {
         ++whole;
         cuda_ok(cuda::prepare_tensor_attention(run, limits_));
@@ -146,10 +168,29 @@ TEST_F(AttentionLse, OfTheKernelsOnTensorCores) {
   EXPECT_GE(decoded, 2);
 }
 
+// However the keys are shared out: fewer than there are warps, many times what is on its way, several tiles of lines.
+TEST_F(AttentionLse, OfDecodingInEverySplit) {
+  int ran = 0;
+  for (const Case& c : {Case{DType::bf16, 2, 4, 2, 1, 70, 128, false}, Case{DType::f16, 1, 8, 2, 3, 3000, 128, true},
+                        Case{DType::bf16, 1, 30, 2, 3, 1111, 64, true}, Case{DType::f16, 1, 4, 1, 1, 9000, 96, false}})
+    for (const int cluster : {1, 2, 5, 8, 16})
+      for (const int parts : {1, 3}) {
+        if (cluster > 1 && !limits_.clusters) continue;
+        SCOPED_TRACE(::testing::Message() << c.columns << " columns, clusters of " << cluster << ", " << parts << " parts");
+        expect_right(c, [&](const cuda::AttentionRun& run) {
+          cuda::DecodeSplit split;
+          cuda_ok(cuda::prepare_decode_attention(run, limits_, split));
+          for (const int warps : {split.warps, 1}) decode(run, {cluster, parts, warps});
+          ++ran;
+        });
+      }
+  EXPECT_EQ(ran, limits_.clusters ? 40 : 8);
+}
+
 TEST_F(AttentionLse, OfCudnn) {
   if (std::string why; !cuda::find_library(cuda::Which::cudnn, &why)) GTEST_SKIP() << why;
   for (const bool causal : {false, true})
-    expect_lse({DType::bf16, 2, 6, 2, 200, 328, 128, causal}, [&](const cuda::AttentionRun& run) {
+    expect_right({DType::bf16, 2, 6, 2, 200, 328, 128, causal}, [&](const cuda::AttentionRun& run) {
       using Causal = cuda::CudnnAttentionShape::Causal;
       const auto steps_of = [](const cuda::AttentionSteps& s) { return attention::Steps{s.batch, s.head, s.row}; };
       const cuda::CudnnAttention attention({.dtype = run.type,

@@ -60,13 +60,15 @@ class Attention final : public PreparedKernel {
         run_(run_of(call_, problem)),
         begins_(begins),
         lse_(lse),
-        device_{device.multiprocessors(), device.shared_bytes()} {
+        device_{device.multiprocessors(), device.shared_bytes(), device.sm() >= 90} {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
     on_tensor_cores_ = cuda::takes_tensor_attention(run_, device_);
     decodes_ = cuda::takes_decode_attention(run_, device_);
-    if (decodes_) parts_ = cuda::decode_attention_parts(run_, device_);
-    else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, device_);
+    if (decodes_) {
+      cuda::check(cuda::prepare_decode_attention(run_, device_, split_), "preparing attention");
+      parts_ = split_.parts;
+    } else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, device_);
     if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, device_), "preparing attention");
     cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
   }
@@ -87,7 +89,7 @@ class Attention final : public PreparedKernel {
     run.past = integers(args, kPast);
     const cudaStream_t stream = cuda::handle_of(args.stream);
     const cuda::AttentionParts parts = cuda::attention_parts_in(run, parts_, args.workspace);
-    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, parts, cuda::start_of(args));
+    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, split_, parts, cuda::start_of(args));
     else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, device_, stream);
     else cuda::launch_plain_attention(run, parts, stream);
     cuda::check_launch("attention");
@@ -110,6 +112,7 @@ class Attention final : public PreparedKernel {
   bool lse_;
   cuda::DeviceLimits device_;
   int parts_ = 1;
+  cuda::DecodeSplit split_;
   bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
 };
 

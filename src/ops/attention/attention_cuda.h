@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "device/cuda/start.h"
+#include "ops/attention/decode_split.h"
 #include "tandem/types.h"
 
 namespace tandem::cuda {
@@ -50,6 +51,7 @@ struct AttentionRun {
 
 struct DeviceLimits {
   int multiprocessors, shared_bytes;  // that a block may ask for
+  bool clusters = false;              // of blocks that read one another's shared memory
 };
 
 // The longest rows of q, k and v that the kernels take.
@@ -82,7 +84,7 @@ void launch_tensor_attention(const AttentionRun& run, const DeviceLimits& device
 
 // The same for few queries over many keys, where that is worth it.
 bool takes_decode_attention(const AttentionRun& run, const DeviceLimits& device);
-int decode_attention_parts(const AttentionRun& run, const DeviceLimits& device);
-void launch_decode_attention(const AttentionRun& run, const AttentionParts& parts, const Start& start);
+cudaError_t prepare_decode_attention(const AttentionRun& run, const DeviceLimits& device, DecodeSplit& split);
+void launch_decode_attention(const AttentionRun& run, const DecodeSplit& split, const AttentionParts& parts, const Start& start);
 
 }  // namespace tandem::cuda

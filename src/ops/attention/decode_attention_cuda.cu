@@ -1,212 +1,308 @@
-// Attention of few queries over many keys, for f16 and bf16: keys are split into parts, one block each, which are merged after.
-// A warp has 16 lines and 16 keys at a time, which go from memory straight into the fragments of tensor cores:
-// - scores sum over d in any order, so a lane's 16 bytes of a key, and the same 16 of a query, serve as its pairs of two steps over d;
-// - columns of the result may have any order, so a lane's 16 bytes of a value serve as its column of eight fragments, zipped with the next
-//   key's, and its results are 16 neighbours.
+// Attention of few queries over many keys, for f16 and bf16: keys are shared out over the warps of a block, the blocks of a cluster, and
+// parts, as decode_split() says. Warps merge in shared memory, blocks by reading one another's, parts in a second kernel.
+#include <vector>
+
 #include "device/cuda/dependent.cuh"
-#include "ops/attention/lines_cuda.cuh"
-#include "ops/rows_cuda.cuh"
-#include "ops/tensor_cores_cuda.cuh"
+#include "ops/attention/decode_keys_cuda.cuh"
+#include "ops/cluster_cuda.cuh"
 
 namespace tandem::cuda {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kLines = 16, kKeys = 16;
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr int kMostWarps = 4, kMostCluster = 16;  // clusters of more than 8 are for GPUs that can have them
 
-using Words = Vector<unsigned, 4>;
-
-template <typename T_, int kSize_, bool kMasked_>
-struct Form {
-  using T = T_;
-  static constexpr int kSize = kSize_;          // what rows of q, k and v are padded to: 64 or 128
-  static constexpr bool kMasked = kMasked_;     // whether scores pass a mask, a cap or a factor that is not positive
-  static constexpr int kKeyWords = kSize / 32;  // 16 bytes each, of a lane and key; a key is shared by 4 lanes
-  static constexpr int kBlocks = kSize / 64;    // of 64 values; a value's block is shared by 8 lanes
+// What a block, and in the end its cluster, knows of the lines.
+template <typename F>
+struct Merged {
+  float4 sums[kDecodeLines][F::kSize / 4];
+  float tops[kDecodeLines], totals[kDecodeLines];
+  float warp_tops[kMostWarps][kDecodeLines], warp_totals[kMostWarps][kDecodeLines];
+  unsigned careful;  // a bit per line whose result is no number
 };
 
-template <typename T>
-__device__ __forceinline__ Words words_at(const T* base, std::int64_t offset, bool real) {
-  return real ? *reinterpret_cast<const Words*>(base + offset) : Words{};
+// Where word w of a line lies among a warp's sums, in floats: four lines' lanes write at once, to different banks.
+template <typename F>
+__device__ __forceinline__ int sums_place(int line, int word) {
+  return line * F::kSize + 8 * (word ^ line % 4);
 }
 
-// What a lane keeps of lines lane/4 and lane/4 + 8.
+// A warp's results to shared memory, where its stages were.
 template <typename F>
-struct Rows {
-  int ends[2];
-  std::int64_t mask_rows[2];
-  float tops[2], totals[2];  // tops before the factor; totals of this lane's columns only
-  Words q[2][F::kKeyWords];
-  float sums[F::kBlocks][8][4];  // of values 64·block + 16·(lane % 4) + i: [block][i][0] and [2], 8 later: [1] and [3]
-};
-
-// 16 keys.
-template <typename F, typename T = typename F::T>
-__device__ __forceinline__ void attend_keys(const AttentionRun& p, float factor, const T* k_base, const T* v_base, int first, int end,
-                                            Rows<F>& rows) {
-  const int lane = threadIdx.x % 32, high = lane / 4, low = lane % 4;
-  Words k[2][F::kKeyWords], v[4][F::kBlocks];
-#pragma unroll
-  for (int n = 0; n < 2; ++n)
-#pragma unroll
-    for (int s = 0; s < F::kKeyWords; ++s) {
-      const int key = first + 8 * n + high, d = 32 * s + 8 * low;
-      k[n][s] = words_at(k_base, key * p.k_steps.row + d, key < end && d < p.size);
-    }
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-#pragma unroll
-    for (int block = 0; block < F::kBlocks; ++block) {
-      const int key = first + 2 * low + j % 2 + j / 2 * 8, d = 64 * block + 8 * high;
-      v[j][block] = words_at(v_base, key * p.v_steps.row + d, key < end && d < p.value_size);
-    }
-  float scores[2][4] = {};
-#pragma unroll
-  for (int s = 0; s < F::kKeyWords; ++s)
-#pragma unroll
-    for (int step = 0; step < 4; step += 2) {
-      const unsigned a[4] = {rows.q[0][s].at[step], rows.q[1][s].at[step], rows.q[0][s].at[step + 1], rows.q[1][s].at[step + 1]};
-#pragma unroll
-      for (int n = 0; n < 2; ++n) multiply_fragments<T>(scores[n], a, k[n][s].at[step], k[n][s].at[step + 1]);
-    }
-  bool grew = false;
-  float kept[2];
+__device__ __forceinline__ void leave_rows(const AttentionRun& p, const Rows<F>& rows, int lines, float* warp_sums, Merged<F>& merged) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, low = lane % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float top = rows.tops[r];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float& score = scores[i / 2][2 * r + i % 2];
-      const int column = first + 8 * (i / 2) + 2 * low + i % 2;
-      if (column >= min(end, rows.ends[r])) score = kLowest;
-      else if (F::kMasked) score = score_of(p, score, rows.mask_rows[r], column);
-      top = fmaxf(top, score);  // NaN leaves the maximum alone
-    }
-    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
-    const bool nothing = top == kLowest;
-    const float shift = nothing ? 0.0f : F::kMasked ? top : top * factor;
-    // What a mask made of scores may lie near the end of the floats: no product there before the difference.
-    const auto weight = [&](float score) { return quick_exp2(F::kMasked ? (score - shift) * factor : score * factor - shift); };
-    kept[r] = nothing ? 1.0f : weight(rows.tops[r]);
-    grew = grew || kept[r] != 1.0f;
-    rows.tops[r] = top;
-    rows.totals[r] *= kept[r];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float& score = scores[i / 2][2 * r + i % 2];
-      score = weight(score);
-      rows.totals[r] += score;
-    }
-  }
-  if (__any_sync(0xffffffff, grew)) {
-#pragma unroll
-    for (int block = 0; block < F::kBlocks; ++block)
-#pragma unroll
-      for (int i = 0; i < 32; ++i) rows.sums[block][i / 4][i % 4] *= kept[i % 4 / 2];
-  }
-  const unsigned a[4] = {pack<T>(scores[0][0], scores[0][1]), pack<T>(scores[0][2], scores[0][3]), pack<T>(scores[1][0], scores[1][1]),
-                         pack<T>(scores[1][2], scores[1][3])};
-#pragma unroll
-  for (int block = 0; block < F::kBlocks; ++block)
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const auto pair = [&](int j) { return __byte_perm(v[j][block].at[i / 2], v[j + 1][block].at[i / 2], i % 2 == 0 ? 0x5410 : 0x7632); };
-      multiply_fragments<T>(rows.sums[block][i], a, pair(0), pair(2));
-    }
-}
-
-template <typename F>
-__global__ void __launch_bounds__(kThreads, 2) attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
-  begin_dependent();
-  using T = typename F::T;
-  __shared__ float warp_sums[kWarps][kLines][F::kSize];
-  __shared__ float2 warp_lines[kWarps][kLines];
-  const int part = blockIdx.x % parts.count, task = blockIdx.x / parts.count, tile = task % tiles;
-  const int group = task / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, high = lane / 4, low = lane % 4, first = tile * kLines;
-  const T* k_base = static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head;
-  const T* v_base = static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head;
-  const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
-
-  Rows<F> rows = {};
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int index = first + high + 8 * r;
-    const Line line = line_of(p, batch, kv_head, index);
-    rows.ends[r] = line.end;
-    rows.mask_rows[r] = offset_of(p.mask_steps, batch, line);
-    rows.tops[r] = kLowest;
-    const std::int64_t at = offset_of(p.q_steps, batch, line) + 8 * low;
-#pragma unroll
-    for (int s = 0; s < F::kKeyWords; ++s)
-      rows.q[r][s] = words_at(static_cast<const T*>(p.q), at + 32 * s, index < lines_of(p) && 32 * s + 8 * low < p.size);
-  }
-  // The parts share the keys that there really are, in steps of all warps.
-  const int end = __reduce_max_sync(0xffffffff, max(rows.ends[0], rows.ends[1]));
-  const int steps = (end + kWarps * kKeys - 1) / (kWarps * kKeys), per = (steps + parts.count - 1) / parts.count;
-  const int part_begin = part * per * kWarps * kKeys, part_end = min(end, part_begin + per * kWarps * kKeys);
-  for (int key = part_begin + warp * kKeys; key < part_end; key += kWarps * kKeys)
-    attend_keys<F>(p, factor, k_base, v_base, key, part_end, rows);
-
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
+    const int line = lane / 4 + 8 * r;
     float total = rows.totals[r];
     total += __shfl_xor_sync(0xffffffff, total, 1);
     total += __shfl_xor_sync(0xffffffff, total, 2);
-    const bool nothing = rows.tops[r] == kLowest;
-    if (low == 0) warp_lines[warp][high + 8 * r] = make_float2(F::kMasked || nothing ? rows.tops[r] : rows.tops[r] * p.scale, total);
+    const bool scaled = F::kMasked || rows.tops[r] == kLowest;
+    if (low == 0) merged.warp_tops[warp][line] = scaled ? rows.tops[r] : rows.tops[r] * p.scale, merged.warp_totals[warp][line] = total;
+    if (line >= lines) continue;
 #pragma unroll
-    for (int block = 0; block < F::kBlocks; ++block)
-#pragma unroll
-      for (int i = 0; i < 16; ++i) warp_sums[warp][high + 8 * r][64 * block + 16 * low + i] = rows.sums[block][i % 8][2 * r + i / 8];
+    for (int w = 0; w < F::kWords; ++w)
+      *reinterpret_cast<float2*>(warp_sums + sums_place<F>(line, w) + 2 * low) = make_float2(rows.sums[w][r][0], rows.sums[w][r][1]);
   }
-  __syncthreads();
-  const int lines = min(kLines, lines_of(p) - first);
-  for (int index = threadIdx.x; index < lines * F::kSize; index += kThreads) {
-    const int line = index / F::kSize, d = index % F::kSize;
-    float top = kLowest, total = 0, sum = 0;
+}
+
+__device__ __forceinline__ void add_weighted(float4& to, const float4& more, float weight) {
+  to.x += more.x * weight, to.y += more.y * weight, to.z += more.z * weight, to.w += more.w * weight;
+}
+
+// `room`: the first warp's stages.
+template <typename F>
+__device__ __forceinline__ void merge_warps(int lines, const std::byte* room, Merged<F>& merged) {
+  constexpr int kWarpBytes = kDecodeStages * KeyQueue<F>::kStageBytes, kChunks = F::kSize / 4;
+  const int warps = blockDim.x / 32;
+  for (int index = threadIdx.x; index < lines * kChunks; index += blockDim.x) {
+    const int line = index / kChunks, chunk = index % kChunks;
+    float top = kLowest, total = 0;
+    float4 sum = {};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, warp_lines[w][line].x);
+    for (int w = 0; w < kMostWarps; ++w)
+      if (w < warps) top = fmaxf(top, merged.warp_tops[w][line]);
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float weight = part_weight(warp_lines[w][line].x, top);
-      total += warp_lines[w][line].y * weight;
-      sum += warp_sums[w][line][d] * weight;
+    for (int w = 0; w < kMostWarps; ++w) {
+      if (w >= warps) break;
+      const float weight = part_weight(merged.warp_tops[w][line], top);
+      const auto* sums = reinterpret_cast<const float*>(room + w * kWarpBytes) + sums_place<F>(line, chunk / 2) + chunk % 2 * 4;
+      total += merged.warp_totals[w][line] * weight;
+      add_weighted(sum, *reinterpret_cast<const float4*>(sums), weight);
     }
-    const std::int64_t at = part_index(p, parts, group, part, first + line);
-    if (d == 0) parts.lines[at] = make_float2(top, total);
-    if (d < p.value_size) parts.sums[at * p.value_size + d] = sum;
+    merged.sums[line][chunk] = sum;
+    if (chunk == 0) merged.tops[line] = top, merged.totals[line] = total;
   }
+}
+
+struct LineSum {
+  float top, total;
+  float4 sum;
+};
+
+// Four values of a line over the blocks of the cluster. By whole warps, 16 neighbours or more of one line: each knows of one block.
+template <typename F>
+__device__ __forceinline__ LineSum merge_blocks(const Merged<F>& merged, int line, int chunk, int cluster) {
+  const int block = threadIdx.x % kMostCluster;
+  const float own = block < cluster ? read_cluster(&merged.tops[line], block) : kLowest;
+  const float own_total = block < cluster ? read_cluster(&merged.totals[line], block) : 0;
+  float4 sums[kMostCluster];
+#pragma unroll
+  for (int i = 0; i < kMostCluster; ++i)
+    if (i < cluster) sums[i] = read_cluster(&merged.sums[line][chunk], i);
+  LineSum result = {own, 0, {}};
+#pragma unroll
+  for (int step = kMostCluster / 2; step > 0; step /= 2) result.top = fmaxf(result.top, __shfl_xor_sync(0xffffffff, result.top, step));
+  const float weight = part_weight(own, result.top);
+  result.total = own_total * weight;
+#pragma unroll
+  for (int step = kMostCluster / 2; step > 0; step /= 2) result.total += __shfl_xor_sync(0xffffffff, result.total, step);
+#pragma unroll
+  for (int i = 0; i < kMostCluster; ++i) {
+    const float of_block = __shfl_sync(0xffffffff, weight, i, kMostCluster);
+    if (i < cluster) add_weighted(result.sum, sums[i], of_block);
+  }
+  return result;
+}
+
+// Which lines a block has, and which of its cluster's it merges: every cluster-th from `rank` on.
+struct Place {
+  int group, part, first, lines, rank, cluster;  // lines first … first + lines − 1 of the group
+};
+
+template <typename F>
+__device__ __forceinline__ void store_part(const AttentionRun& p, const AttentionParts& parts, const Place& at, int line, int chunk,
+                                           const LineSum& own) {
+  const std::int64_t place = part_index(p, parts, at.group, at.part, at.first + line);
+  if (chunk == 0) parts.lines[place] = make_float2(own.top, own.total);
+  if (4 * chunk >= p.value_size) return;
+  float2* to = reinterpret_cast<float2*>(parts.sums + place * p.value_size + 4 * chunk);
+  to[0] = make_float2(own.sum.x, own.sum.y);
+  to[1] = make_float2(own.sum.z, own.sum.w);
+}
+
+template <typename F>
+__device__ __forceinline__ void store_result(const AttentionRun& p, const Place& at, int line, int chunk, const LineSum& own,
+                                             Merged<F>& merged) {
+  using T = typename F::T;
+  const int batch = at.group / p.kv_heads, kv_head = at.group % p.kv_heads;
+  const Line whose = line_of(p, batch, kv_head, at.first + line);
+  const bool empty = own.top == kLowest && own.total == 0;
+  const float nothing = p.empty_is_nan && whose.counts ? __int_as_float(0x7fffffff) : 0.0f;
+  const auto value = [&](float sum) { return empty ? nothing : sum / own.total; };
+  const float values[4] = {value(own.sum.x), value(own.sum.y), value(own.sum.z), value(own.sum.w)};
+  if (chunk == 0) {
+    if (p.lse) store_lse(p, batch, kv_head, at.first + line, own.top, own.total);
+    merged.warp_tops[0][line] = own.top;
+  }
+  if (4 * chunk >= p.value_size) return;
+  *reinterpret_cast<uint2*>(static_cast<T*>(p.out) + offset_of(p.out_steps, batch, whose) + 4 * chunk) =
+      make_uint2(pack<T>(values[0], values[1]), pack<T>(values[2], values[3]));
+  if (!empty && !(isfinite(values[0]) && isfinite(values[1]) && isfinite(values[2]) && isfinite(values[3])))
+    atomicOr(&merged.careful, 1u << line);
+}
+
+template <typename F>
+__device__ __forceinline__ void store_lines(const AttentionRun& p, const AttentionParts& parts, const Place& at, Merged<F>& merged) {
+  constexpr int kChunks = F::kSize / 4;
+  const int own_lines = (at.lines - at.rank + at.cluster - 1) / at.cluster;  // none where the rank is past the lines
+  const int most = (own_lines * kChunks + 31) / 32 * 32;
+  for (int index = threadIdx.x; index < most; index += blockDim.x) {
+    const int line = at.rank + at.cluster * (index / kChunks), chunk = index % kChunks;
+    const LineSum own = merge_blocks(merged, min(line, kDecodeLines - 1), chunk, at.cluster);
+    if (line >= at.lines) continue;
+    if (parts.count > 1) store_part<F>(p, parts, at, line, chunk, own);
+    else store_result(p, at, line, chunk, own, merged);
+  }
+}
+
+template <typename F>
+__device__ __forceinline__ void load_queries(const AttentionRun& p, const Line (&own)[2], int batch, Rows<F>& rows) {
+  const int low = threadIdx.x % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const auto* from = static_cast<const typename F::T*>(p.q) + offset_of(p.q_steps, batch, own[r]) + 2 * low;
+#pragma unroll
+    for (int w = 0; w < F::kWords; ++w)
+      rows.q[r][w] = own[r].end > 0 && 8 * w < p.size ? *reinterpret_cast<const unsigned*>(from + 8 * w) : 0;
+  }
+}
+
+template <typename F>
+__global__ void __launch_bounds__(kMostWarps * 32, 2)
+    attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles, int cluster) {
+  const bool waits_first = p.row_counts.at || p.column_counts.at || p.past.at;  // what lines there are is known only then
+  if (waits_first) wait_for_previous();
+  using T = typename F::T;
+  extern __shared__ __align__(256) std::byte room[];
+  __shared__ Merged<F> merged;
+  const int rank = blockIdx.x % cluster, part = blockIdx.x / cluster % parts.count, task = blockIdx.x / (cluster * parts.count);
+  const int group = task / tiles, batch = group / p.kv_heads, kv_head = group % p.kv_heads, first = task % tiles * kDecodeLines;
+  const int warp = threadIdx.x / 32, high = threadIdx.x % 32 / 4, step = blockDim.x / 32 * kDecodeKeys;
+  std::byte* const own_room = room + warp * kDecodeStages * KeyQueue<F>::kStageBytes;
+  if (threadIdx.x == 0) merged.careful = 0;
+
+  Rows<F> rows = {};
+  Line own[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    own[r] = line_of(p, batch, kv_head, first + high + 8 * r);
+    rows.ends[r] = own[r].end;
+    rows.mask_rows[r] = offset_of(p.mask_steps, batch, own[r]);
+    rows.tops[r] = kLowest;
+  }
+  // The slices share the keys that there really are.
+  const int end = __reduce_max_sync(0xffffffff, max(rows.ends[0], rows.ends[1]));
+  const int steps = (end + kDecodeKeys - 1) / kDecodeKeys, slices = cluster * parts.count, per = (steps + slices - 1) / slices;
+  const int slice_begin = (part * cluster + rank) * per * kDecodeKeys, slice_end = min(end, slice_begin + per * kDecodeKeys);
+  const KeyQueue<F> queue = {static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head,
+                             static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head, shared_address(own_room)};
+  const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
+  if (!waits_first) wait_for_previous();
+
+  load_queries(p, own, batch, rows);
+  int key = slice_begin + warp * kDecodeKeys;
+#pragma unroll 1
+  for (int stage = 0; stage < kDecodeStages; ++stage) {
+    if (key + stage * step < slice_end) queue.ask(p, stage, key + stage * step, slice_end);
+    end_copies();
+  }
+  // Not before: of what starts earlier than the next kernel, blocks would crowd on few multiprocessors.
+  let_next_begin();
+#pragma unroll 1
+  for (int stage = 0; key < slice_end; key += step, stage = stage + 1 == kDecodeStages ? 0 : stage + 1) {
+    wait_for_copies_but<kDecodeStages - 1>();
+    __syncwarp();
+    attend_keys<F>(p, factor, queue.room + stage * KeyQueue<F>::kStageBytes, key, slice_end, rows);
+    __syncwarp();
+    if (key + kDecodeStages * step < slice_end) queue.ask(p, stage, key + kDecodeStages * step, slice_end);
+    end_copies();
+  }
+
+  const int lines = min(kDecodeLines, lines_of(p) - first);
+  leave_rows<F>(p, rows, lines, reinterpret_cast<float*>(own_room), merged);
+  __syncthreads();
+  merge_warps<F>(lines, room, merged);
+  wait_for_cluster();
+  store_lines<F>(p, parts, {group, part, first, lines, rank, cluster}, merged);
+  wait_for_cluster();  // nobody reads this block's memory any more
+  if (merged.careful == 0) return;
+  for (int line = warp; line < lines; line += blockDim.x / 32)
+    if (merged.careful >> line & 1) careful_line<T>(p, batch, kv_head, first + line, merged.warp_tops[0][line]);
+}
+
+// Calls `work` with the form that a run takes.
+template <typename Work>
+auto with_form(const AttentionRun& p, const Work& work) {
+  const auto with_type = [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const bool masked = p.masked || p.softcap > 0 || !(p.scale > 0), small = std::max(p.size, p.value_size) <= 64;
+    if (small) return masked ? work(Form<T, 64, true>()) : work(Form<T, 64, false>());
+    return masked ? work(Form<T, 128, true>()) : work(Form<T, 128, false>());
+  };
+  return p.type == DType::f16 ? with_type(Tag<__half>()) : with_type(Tag<__nv_bfloat16>());
+}
+
+template <typename F>
+constexpr int room_bytes(int warps) {
+  return warps * kDecodeStages * KeyQueue<F>::kStageBytes;
+}
+
+std::int64_t tiles_of(const AttentionRun& p) { return (lines_of(p) + kDecodeLines - 1) / kDecodeLines; }
+
+// How many blocks of such clusters the GPU runs at once: 0 where it cannot have them.
+template <typename F>
+int at_once(const DeviceLimits& device, int cluster, int warps) {
+  int count = 0;
+  if (cluster == 1) {
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, attend_part<F>, warps * 32, room_bytes<F>(warps)) != cudaSuccess) count = 0;
+    count *= device.multiprocessors;
+  } else {
+    Start start(nullptr);
+    start.cluster = static_cast<unsigned>(cluster);
+    const cudaError_t error = with_configuration(start, cluster, warps * 32, room_bytes<F>(warps), [&](const cudaLaunchConfig_t* as) {
+      return cudaOccupancyMaxActiveClusters(&count, attend_part<F>, as);
+    });
+    count = error == cudaSuccess ? count * cluster : 0;
+  }
+  cudaGetLastError();  // a size that the GPU refuses is no error of anybody's
+  return count;
 }
 
 }  // namespace
 
 bool takes_decode_attention(const AttentionRun& p, const DeviceLimits& device) {
-  if (!takes_tensor_attention(p, device) || std::max(p.size, p.value_size) > 128 || p.columns < kWarps * kKeys) return false;
+  if (!takes_tensor_attention(p, device) || std::max(p.size, p.value_size) > 128 || p.columns < 4 * kDecodeKeys) return false;
   const std::int64_t groups = std::int64_t{p.batch} * p.kv_heads;
-  return lines_of(p) <= kLines || (lines_of(p) <= 4 * kLines && groups < device.multiprocessors);
+  return lines_of(p) <= kDecodeLines || (lines_of(p) <= 4 * kDecodeLines && groups < device.multiprocessors);
 }
 
-// Always merged, even of one part.
-int decode_attention_parts(const AttentionRun& p, const DeviceLimits& device) {
-  return std::max(attention_parts(p, kLines, kWarps * kKeys, device), 2);
+cudaError_t prepare_decode_attention(const AttentionRun& p, const DeviceLimits& device, DecodeSplit& split) {
+  return with_form(p, [&](auto form) {
+    using F = decltype(form);
+    const int most = std::min<int>(kMostWarps, (device.shared_bytes - static_cast<int>(sizeof(Merged<F>))) / room_bytes<F>(1));
+    cudaError_t error = cudaFuncSetAttribute(attend_part<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, room_bytes<F>(most));
+    if (error == cudaSuccess && device.clusters)
+      error = cudaFuncSetAttribute(attend_part<F>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    std::vector<DecodeBlocks> kinds;
+    for (int cluster = 1; error == cudaSuccess && cluster <= (device.clusters ? kMostCluster : 1); ++cluster)
+      kinds.push_back({cluster, most, at_once<F>(device, cluster, most)});
+    const std::int64_t steps = (p.columns + kDecodeKeys - 1) / kDecodeKeys;
+    split = decode_split(std::int64_t{p.batch} * p.kv_heads * tiles_of(p), steps, KeyQueue<F>::kStageBytes, device.multiprocessors, kinds);
+    return error;
+  });
 }
 
-void launch_decode_attention(const AttentionRun& p, const AttentionParts& parts, const Start& start) {
-  const int tiles = (lines_of(p) + kLines - 1) / kLines;
-  const unsigned blocks = grid_for(std::int64_t{p.batch} * p.kv_heads * tiles * parts.count, 1);
-  const auto launch = [&](auto form) { start_kernel(start, attend_part<decltype(form)>, blocks, kThreads, 0, p, parts, tiles); };
-  const auto with_type = [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const bool masked = p.masked || p.softcap > 0 || !(p.scale > 0), small = std::max(p.size, p.value_size) <= 64;
-    if (small) masked ? launch(Form<T, 64, true>()) : launch(Form<T, 64, false>());
-    else masked ? launch(Form<T, 128, true>()) : launch(Form<T, 128, false>());
-  };
-  if (p.type == DType::f16) with_type(Tag<__half>());
-  else with_type(Tag<__nv_bfloat16>());
-  launch_merge_attention(p, parts, start);
+void launch_decode_attention(const AttentionRun& p, const DecodeSplit& split, const AttentionParts& parts, const Start& start) {
+  const std::int64_t tiles = tiles_of(p);
+  const unsigned blocks = grid_for(std::int64_t{p.batch} * p.kv_heads * tiles * parts.count * split.cluster, 1);
+  Start first = start;
+  first.cluster = static_cast<unsigned>(split.cluster);
+  with_form(p, [&](auto form) {
+    using F = decltype(form);
+    start_kernel(first, attend_part<F>, blocks, split.warps * 32, room_bytes<F>(split.warps), p, parts, static_cast<int>(tiles),
+                 split.cluster);
+  });
+  if (parts.count > 1) launch_merge_attention(p, parts, start);
 }
 
 }  // namespace tandem::cuda

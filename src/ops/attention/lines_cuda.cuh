@@ -8,6 +8,7 @@
 namespace tandem::cuda {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+constexpr float kLog2E = 1.4426950408889634f;
 
 __device__ __forceinline__ std::int64_t integer_at(const DeviceIntegers& from, int i) {
   return from.wide ? static_cast<const std::int64_t*>(from.at)[i] : static_cast<const std::int32_t*>(from.at)[i];

@@ -10,7 +10,6 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kStaticBytes = 16;  // of shared memory, beside Form::kBytes
-constexpr float kLog2E = 1.4426950408889634f;
 
 // kSize: what rows of q, k and v are padded to; kTiles: of 16 lines each that a warp has; kMasked: whether scores pass a mask, a cap or a
 // factor that is not positive.
