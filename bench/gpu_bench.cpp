@@ -13,9 +13,11 @@
 #include <cstdio>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <tuple>
 
 #include "api/build/measure.h"
 #include "core/check.h"
@@ -277,15 +279,15 @@ class Row {
     if (!kernel_) fail(ErrorCode::unsupported, "no kernel of GPUs runs it");
     for (const auto& operand : call_.operands) bytes_ += operand ? static_cast<double>(size_of(*operand)) : 0;
     for (const Type& result : call_.results) bytes_ += static_cast<double>(size_of(result));
-    sets_ = static_cast<std::size_t>(std::clamp(2e9 / bytes_, 1.0, 64.0));
-    if (kernel_->algorithms) {  // as a build chooses among them
+    sets_ = static_cast<std::size_t>(std::clamp(std::ceil(1e9 / bytes_), 2.0, 64.0));  // many times what caches hold
+    if (kernel_->algorithms) {                                                         // as a build chooses among them
       std::vector<bool> weights(call_.operands.size(), false);
       for (const std::size_t i : work_.weights) weights[i] = true;
       algorithm_ = make_measure("cuda", 4)({*kernel_, call_, weights}).algorithm;
     }
     for (std::size_t set = 0; set < sets_; ++set) {
       for (std::size_t i = 0; i < call_.operands.size(); ++i)
-        operands_.push_back(call_.operands[i] ? random(*call_.operands[i], static_cast<unsigned>(set * 8 + i)) : nullptr);
+        operands_.push_back(call_.operands[i] ? random(*call_.operands[i], set, i) : nullptr);
       for (const Type& result : call_.results) results_.push_back(room(size_of(result)));
     }
     stream_->wait(Deadline::after(std::chrono::seconds(60)));
@@ -325,15 +327,19 @@ class Row {
     return memory_.back().data();
   }
 
-  // Of integers over most of their range.
-  const std::byte* random(const Type& type, unsigned seed) {
+  // From one random block of each kind, which every set begins somewhere else. Of integers over most of their range.
+  const std::byte* random(const Type& type, std::size_t set, std::size_t operand) {
     const std::size_t size = size_of(type);
     std::byte* to = room(size);
-    const std::size_t elements = std::min<std::size_t>(size * 8 / static_cast<std::size_t>(bits(type.dtype)), 1 << 20);
     const double scale = is_integer(type.dtype) ? std::ldexp(1.0, bits(type.dtype) - 2) : work_.scale;
-    const Tensor block = test::random_tensor(type.dtype, {static_cast<std::int64_t>(elements)}, seed, scale);
-    for (std::size_t at = 0; at < size; at += block.size_bytes())
-      device_->copy(to + at, block.data(), std::min(block.size_bytes(), size - at), *stream_);
+    static std::map<std::tuple<DType, double, std::size_t>, Tensor> blocks;
+    Tensor& block = blocks[{type.dtype, scale, operand}];
+    if (block.count() <= 1) block = test::random_tensor(type.dtype, {1 << 20}, static_cast<unsigned>(operand), scale);
+    std::size_t from = set * 4096 % block.size_bytes();
+    for (std::size_t at = 0, part = 0; at < size; at += part, from = 0) {
+      part = std::min(block.size_bytes() - from, size - at);
+      device_->copy(to + at, block.data() + from, part, *stream_);
+    }
     return to;
   }
 

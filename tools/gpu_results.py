@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from gpu_checks.bars import DESIGN_COPY, DESIGN_PRODUCT, is_valid, verdicts
+from gpu_checks.bars import DESIGN_COPY, is_valid, verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
@@ -102,7 +102,7 @@ def page_of(result: dict) -> str:
         + ".",
         "",
         f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device ({copy / DESIGN_COPY:.2f} of "
-        f"the figure that bars go by), {product:.0f} TFLOP/s for bf16 products of 8192 on end ({product / DESIGN_PRODUCT:.2f}; one at a time {products[0]:.0f}).",
+        f"the figure that bars go by), {product:.0f} TFLOP/s for {what}.",
         "",
         "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
         "|---|---|---|---|---|---|---|---|---|---|",

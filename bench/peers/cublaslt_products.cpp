@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <map>
@@ -79,7 +80,7 @@ class Product {
     c_ = make_layout(shape.dtype, shape.n, shape.m, 1, 0);
     const auto size = [&](std::int64_t rows, std::int64_t columns) { return bytes(shape.dtype, rows * columns); };
     const std::size_t sizes[] = {size(shape.m, shape.k), size(shape.k, shape.n), size(shape.m, shape.n)};
-    const auto sets = static_cast<std::size_t>(std::clamp(2e9 / static_cast<double>(sizes[0] + sizes[1] + sizes[2]), 1.0, 64.0));
+    const auto sets = static_cast<std::size_t>(std::clamp(std::ceil(1e9 / static_cast<double>(sizes[0] + sizes[1] + sizes[2])), 2.0, 64.0));
     for (std::size_t set = 0; set < sets; ++set)
       for (std::size_t i = 0; i < 3; ++i) {
         memory_.push_back(std::make_unique<Memory>(sizes[i]));

@@ -88,7 +88,7 @@ def measure(make, work) -> float:
     """Microseconds of one call."""
     first = make()
     size = sum(t.numel() * t.element_size() for t in first)
-    sets = [first] + [make() for _ in range(min(63, int(2e9 / (2 * size))))]
+    sets = [first] + [make() for _ in range(min(63, max(1, int(1e9 / size))))]
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for operands in sets[:2]:
