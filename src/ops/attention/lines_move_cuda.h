@@ -7,7 +7,18 @@
 
 #include "comm/peer/room_layout.h"
 
+namespace tandem {
+struct RunArgs;
+}
+
 namespace tandem::cuda {
+
+// One run of a kernel that pushes, with what it pushes into.
+struct Turn {
+  const RunArgs& args;
+  peer::View view;
+  peer::RoomView room;
+};
 
 // In bytes.
 struct LineSteps {

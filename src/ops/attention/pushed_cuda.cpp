@@ -89,7 +89,7 @@ class Pushed final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     group_.throw_if_failed();
     if (!room_) room_ = group_.room(there_bytes_, back_bytes_, args.deadline);
-    const Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
+    const cuda::Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
     const cudaStream_t main = cuda::handle_of(args.stream);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
@@ -114,12 +114,6 @@ class Pushed final : public PreparedKernel {
   }
 
  private:
-  struct Turn {
-    const RunArgs& args;
-    peer::View view;
-    peer::RoomView room;
-  };
-
   // Dense per head and whole: q, k and v in the room, the result in the workspace.
   void place_operands() {
     const auto area = [](std::size_t bytes, std::size_t& total) { return std::exchange(total, total + aligned_size(bytes)); };
@@ -161,7 +155,7 @@ class Pushed final : public PreparedKernel {
   int blocks_of(bool alone) const { return alone ? group_.blocks() : std::min(few_, group_.blocks()); }
 
   // One kernel for several groups keeps its multiprocessors: at its end, and before another began, attention would take them.
-  void push_operands(const Turn& turn, int first, int count, cudaStream_t stream) const {
+  void push_operands(const cuda::Turn& turn, int first, int count, cudaStream_t stream) const {
     const Steps* from[] = {&local_.q_steps, &local_.k_steps, &local_.v_steps};
     const Steps* to[] = {&p_.q_steps, &p_.k_steps, &p_.v_steps};
     cuda::LineMoves work;
@@ -186,7 +180,7 @@ class Pushed final : public PreparedKernel {
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
-  void attend(const Turn& turn, int g, Stream& stream) const {
+  void attend(const cuda::Turn& turn, int g, Stream& stream) const {
     std::vector<const std::byte*> operands(turn.args.operands.begin(), turn.args.operands.end());
     const auto arrived = [&](std::size_t i, const Steps& steps) {
       return reinterpret_cast<const std::byte*>(turn.room.there[spread_.rank]) + at_[i] + group_head(steps, g, i != kQ);
@@ -201,7 +195,7 @@ class Pushed final : public PreparedKernel {
   }
 
   // At this rank straight into the result, at peers into memory that lies alike.
-  void push_result(const Turn& turn, int g, cudaStream_t stream) const {
+  void push_result(const cuda::Turn& turn, int g, cudaStream_t stream) const {
     cuda::LineMoves work;
     work.count = 1;
     cuda::LineMove& m = work.moves[0] = lines(spread_.rows, p_.heads, p_.value_size, p_.out_steps, local_.out_steps);
@@ -219,7 +213,7 @@ class Pushed final : public PreparedKernel {
   }
 
   // Of all groups, at the end: multiprocessors that wait for peers before would be missed.
-  void take_results(const Turn& turn, cudaStream_t stream) const {
+  void take_results(const cuda::Turn& turn, cudaStream_t stream) const {
     cuda::LineMoves work;
     work.count = 1;
     cuda::LineMove& m = work.moves[0] = lines(spread_.rows, groups_ * p_.heads, p_.value_size, local_.out_steps, local_.out_steps);

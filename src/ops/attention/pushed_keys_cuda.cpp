@@ -44,7 +44,7 @@ class PushedKeys final : public PreparedKernel {
   void run(const RunArgs& args) const override {
     group_.throw_if_failed();
     if (!room_) room_ = group_.room(there_bytes_, 0, args.deadline);
-    const Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
+    const cuda::Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
     const cudaStream_t main = cuda::handle_of(args.stream), beside = beside_.begin(main);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, main), "clearing padding");
@@ -61,17 +61,11 @@ class PushedKeys final : public PreparedKernel {
   }
 
  private:
-  struct Turn {
-    const RunArgs& args;
-    peer::View view;
-    peer::RoomView room;
-  };
-
   std::int64_t wide(std::int64_t elements) const { return elements * static_cast<std::int64_t>(element_); }
   cuda::LineSteps wide(const Steps& steps) const { return {wide(steps.batch), wide(steps.head), wide(steps.row)}; }
 
   // This rank's rows of groups from `first` on, to the same place at all ranks. One kernel for several groups, as in pushed_cuda.cpp.
-  void push(const Turn& turn, int first, int count, cudaStream_t stream) const {
+  void push(const cuda::Turn& turn, int first, int count, cudaStream_t stream) const {
     const Blocks& blocks = spread_.columns;
     const std::int64_t begin = spread_.rank * (blocks.zigzag ? blocks.local / 2 : blocks.local);
     cuda::LineMoves work;
@@ -103,7 +97,7 @@ class PushedKeys final : public PreparedKernel {
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
-  void attend(const Turn& turn, int g) const {
+  void attend(const cuda::Turn& turn, int g) const {
     HeadsFrom from(turn.args, spread_, g * heads_);
     from.operands[kQ] += begins_[kQ];
     const auto* keys = reinterpret_cast<const std::byte*>(turn.room.there[spread_.rank]) + wide(g * kv_heads_ * k_steps_.head);
@@ -113,7 +107,7 @@ class PushedKeys final : public PreparedKernel {
   }
 
   // Two kernels, for one waits before it announces.
-  void end(const Turn& turn, cudaStream_t stream) const {
+  void end(const cuda::Turn& turn, cudaStream_t stream) const {
     cuda::LineMoves read;
     read.announces = groups_.count;
     cuda::launch_line_moves(turn.view, turn.room, read, stream);
