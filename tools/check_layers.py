@@ -46,6 +46,7 @@ PUBLIC_OWNER = {
     "custom_op": "ops",
     "group": "comm",
     "nccl": "comm",
+    "host": "comm",
     "engine": "api/run",
     "team": "api/run",
     "context": "api/run",

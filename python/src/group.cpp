@@ -8,6 +8,7 @@
 
 #include "bind.h"
 #include "tandem/error.h"
+#include "tandem/host.h"
 #include "tandem/nccl.h"
 
 using namespace nb::literals;
@@ -174,6 +175,13 @@ std::unique_ptr<PyGroup> from_nccl(nb::object communicator) {
 }  // namespace
 
 void bind_group(nb::module_& module) {
+  module.def(
+      "_this_host",
+      [] {
+        const Host host = this_host();
+        return nb::make_tuple(host.name, host.id);
+      },
+      nb::sig("def _this_host() -> tuple[str, str]"), "Its name, and what processes share that can hand one another memory.");
   nb::class_<PyGroup> group(
       module, "Group",
       "The ranks that communicate, seen from one of them: for programs that are a rank themselves. Context.set_communicator takes one, "

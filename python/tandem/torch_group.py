@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from typing import Any
 
-from ._core import Group
+from ._core import Group, _this_host
 from .errors import UnsupportedError
 
 __all__ = ["from_torch"]
-
-
-def _host() -> tuple[str, str]:
-    """What ranks must have in common to share memory: the host since it was started, and its network, which sockets are named in."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return socket.gethostname(), file.read().strip() + os.readlink("/proc/self/ns/net")
-    except OSError:
-        return socket.gethostname(), ""
 
 
 def from_torch(process_group: Any, rendezvous_deadline: float, step_deadline: float) -> Group:
@@ -27,12 +16,13 @@ def from_torch(process_group: Any, rendezvous_deadline: float, step_deadline: fl
     import torch.distributed as dist
 
     told: list[Any] = [None] * dist.get_world_size(process_group)
-    dist.all_gather_object(told, (_host(), uuid.uuid4().hex), group=process_group)
+    dist.all_gather_object(told, (_this_host(), uuid.uuid4().hex), group=process_group)
     hosts = [host for host, _ in told]
     if len({boot for _, boot in hosts}) > 1:
         names = ", ".join(sorted({name for name, _ in hosts}))
         raise UnsupportedError(
-            f"the ranks of the process group are on more than one host ({names}), which is not supported yet: start all of them on one"
+            f"the ranks of the process group are on more than one host ({names}), which is not supported yet: start all of them on one; "
+            "on GPUs a communicator of NCCL that they made can be given to contexts (Context.set_communicator)"
         )
     return Group.join(
         dist.get_rank(process_group),

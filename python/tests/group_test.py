@@ -459,7 +459,9 @@ def stand_in_for_torch(monkeypatch, size: int):
 def test_from_process_group(monkeypatch, several_hosts):
     stand_in_for_torch(monkeypatch, 2)
     if several_hosts:
-        monkeypatch.setattr("tandem.torch_group._host", lambda: (f"node{threading.current_thread().name}", threading.current_thread().name))
+        monkeypatch.setattr(
+            "tandem.torch_group._this_host", lambda: (f"node{threading.current_thread().name}", threading.current_thread().name)
+        )
     results: list = [None, None]
 
     def life(rank: int) -> None:

@@ -9,15 +9,10 @@
 
 #include "core/check.h"
 #include "core/descriptor.h"
+#include "tandem/host.h"
 
 namespace tandem {
 namespace {
-
-std::string own_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 // Only an address of this host can be bound to.
 bool is_own(const addrinfo& address) {
@@ -44,7 +39,7 @@ Address parse_address(const std::string& text) {
 }
 
 void require_this_host(const std::string& host) {
-  const std::string own = own_name();
+  const std::string own = this_host().name;
   if (host == "localhost" || host == "127.0.0.1" || host == "::1" || host == own) return;
   addrinfo hints{};
   hints.ai_socktype = SOCK_DGRAM;
@@ -55,8 +50,10 @@ void require_this_host(const std::string& host) {
   for (const addrinfo* one = list; one; one = one->ai_next)
     if (is_own(*one)) return;
   fail(ErrorCode::unsupported,
-       "rank 0 should be on the host '{}', this is '{}': ranks on more than one host are not supported yet, start all of them on one", host,
-       own);
+       "rank 0 should be on the host '{}', this is '{}': ranks on more than one host are not supported yet, start all of them on one; on "
+       "GPUs "
+       "a communicator of NCCL that they made can be given to contexts (group_from_nccl)",
+       host, own);
 }
 
 }  // namespace tandem

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
+#include <sstream>
 
 #include "core/check.h"
 #include "device/device.h"
@@ -20,28 +20,27 @@ std::vector<std::string> exchange_texts(Group& group, const std::string& mine, D
   return texts;
 }
 
-// The kernel's own name for this boot: containers of one host share it, and no two hosts do.
-std::string host_name() {
-  std::string name;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> name;
-  return name;
-}
-
 std::vector<GpuPlace> exchange_places(Group& control, const Device& device, Deadline deadline) {
+  const Host here = this_host();
+  const std::string mine = fmt::format("{}\n{}\n{}\n{}", here.name, here.id, getpid(), device.id());
   std::vector<GpuPlace> places;
-  for (const std::string& text : exchange_texts(control, fmt::format("{}\n{}\n{}", host_name(), getpid(), device.id()), deadline)) {
-    const std::size_t first = text.find('\n'), second = text.find('\n', first + 1);
-    check(second != std::string::npos, "a rank says where its GPU is");
-    places.push_back({text.substr(0, first), text.substr(second + 1), std::atoi(text.c_str() + first + 1)});
+  for (const std::string& text : exchange_texts(control, mine, deadline)) {
+    GpuPlace place{.rank = control.members()[places.size()]};
+    std::istringstream lines(text);
+    std::string process;
+    for (std::string* field : {&place.host.name, &place.host.id, &process, &place.gpu})
+      check(static_cast<bool>(std::getline(lines, *field)), "a rank says where its GPU is");
+    place.process = std::atoi(process.c_str());
+    places.push_back(std::move(place));
   }
   return places;
 }
 
-std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuPlace> places, bool refuse_threads) {
+std::optional<std::string> shared_gpu(std::span<const GpuPlace> places, bool refuse_threads) {
   for (std::size_t b = 0; b < places.size(); ++b)
     for (std::size_t a = 0; a < b; ++a) {
-      if (places[a].host != places[b].host || places[a].gpu != places[b].gpu) continue;
-      const int first = control.members()[a], second = control.members()[b];
+      if (places[a].host.id != places[b].host.id || places[a].gpu != places[b].gpu) continue;
+      const int first = places[a].rank, second = places[b].rank;
       if (refuse_threads && places[a].process == places[b].process)
         fail(ErrorCode::unsupported,
              "ranks {} and {} are threads of one process and share one GPU, where the work of each would wait for the other's: "
@@ -55,7 +54,7 @@ std::optional<std::string> shared_gpu(const Group& control, std::span<const GpuP
 // Why the ranks cannot use it; null if all can.
 std::optional<std::string> agreed_refusal(const GpuBackend& backend, Group& control, Device& device, std::span<const GpuPlace> places,
                                           Deadline deadline) {
-  const std::string mine = backend.refuse(device, places, control.rank()).value_or("");
+  const std::string mine = backend.refuse(device, places).value_or("");
   const std::vector<std::string> all = exchange_texts(control, mine, deadline);
   for (std::size_t r = 0; r < all.size(); ++r)
     if (!all[r].empty()) return fmt::format("{} on rank {}: {}", backend.name, control.members()[r], all[r]);
@@ -69,6 +68,16 @@ std::string wanted_backend(const GpuGroupOptions& options) {
 }
 
 }  // namespace
+
+std::optional<std::string> different_hosts(std::span<const GpuPlace> places) {
+  for (const GpuPlace& place : places) {
+    const Host &first = places[0].host, &other = place.host;
+    if (other.id == first.id) continue;
+    const std::string_view how = other.name == first.name ? " too, under another kernel or in another network namespace" : "";
+    return fmt::format("rank {} is on the host '{}', rank {} on '{}'{}", places[0].rank, first.name, place.rank, other.name, how);
+  }
+  return std::nullopt;
+}
 
 std::shared_ptr<Registration> GpuGroup::register_memory(std::shared_ptr<const DeviceMemory>, std::shared_ptr<Registration>, Deadline) {
   return nullptr;
@@ -91,7 +100,7 @@ std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const G
   if (wanted == "host") return none("TANDEM_GPU_GROUP asks for the host");
   if (device.is_host()) return none("the ranks run on CPUs");
   const std::vector<GpuPlace> places = exchange_places(control, device, options.deadline);
-  if (const auto reason = shared_gpu(control, places, options.refuse_threads_on_one_gpu)) return none(*reason);
+  if (const auto reason = shared_gpu(places, options.refuse_threads_on_one_gpu)) return none(*reason);
   std::vector<std::string> reasons;
   for (const GpuBackend& backend : gpu_backends()) {
     if (!wanted.empty() && wanted != backend.name) continue;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/group.h"
+#include "tandem/host.h"
 
 namespace tandem {
 
@@ -92,16 +93,20 @@ std::unique_ptr<GpuGroup> make_gpu_group(Group& control, Device& device, const G
 
 // Where the GPU of a rank is.
 struct GpuPlace {
-  std::string host;  // the same for ranks that share a kernel
-  std::string gpu;   // Device::id()
-  int process = 0;   // on that host
+  int rank = 0;  // in the world
+  Host host;
+  std::string gpu;  // Device::id()
+  int process = 0;  // on that host
 };
+
+// Two ranks that are on different hosts, as half a sentence; null where all are on one.
+std::optional<std::string> different_hosts(std::span<const GpuPlace> places);
 
 // One way to communicate between GPUs.
 struct GpuBackend {
   std::string_view name;
   // Why it cannot serve these ranks, each with a GPU of its own, as far as this one can see, as half a sentence; null if it can. Local.
-  std::optional<std::string> (*refuse)(Device& device, std::span<const GpuPlace> places, int rank);
+  std::optional<std::string> (*refuse)(Device& device, std::span<const GpuPlace> places);
   // Collective, called on all ranks or on none. Null on all of them where it turns out that it cannot, with the reason in `why`.
   std::unique_ptr<GpuGroup> (*make)(Group& control, Device& device, Deadline deadline, std::string* why);
 };

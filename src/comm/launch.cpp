@@ -70,7 +70,8 @@ void require_one_host(const Launcher& launcher, const Launch& launch) {
             local_rank = number_of(launcher.local_rank).value_or(launch.rank);
   if (local_size == launch.size && local_rank == launch.rank && number_of(launcher.hosts).value_or(1) == 1) return;
   fail(ErrorCode::unsupported,
-       "{} says that rank {} of {} is number {} on its host: ranks on more than one host are not supported yet, start all of them on one",
+       "{} says that rank {} of {} is number {} on its host: ranks on more than one host are not supported yet, start all of them on one; "
+       "on GPUs a communicator of NCCL that they made can be given to contexts (group_from_nccl)",
        launcher.name, launch.rank, launch.size, local_rank);
 }
 

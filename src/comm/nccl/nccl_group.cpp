@@ -145,7 +145,7 @@ struct Enqueue {
   std::size_t cleared_after = 0;  // bytes of the output to clear once NCCL has taken the call
 };
 
-std::optional<std::string> refuse(Device&, std::span<const GpuPlace>, int) { return missing(); }
+std::optional<std::string> refuse(Device&, std::span<const GpuPlace>) { return missing(); }
 
 std::unique_ptr<GpuGroup> make(Group& control, Device&, Deadline deadline, std::string*) {
   return std::make_unique<NcclGroup>(control, control.size() > 1 ? Communicator::create(control, deadline) : nullptr);

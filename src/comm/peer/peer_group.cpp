@@ -17,10 +17,9 @@ constexpr int kLookMilliseconds = 20;
 constexpr std::chrono::milliseconds kHearing(100);
 
 // What one rank can see alone. Whether memory can be shared and reached turns out when that is done.
-std::optional<std::string> refuse(Device&, std::span<const GpuPlace> places, int rank) {
+std::optional<std::string> refuse(Device&, std::span<const GpuPlace> places) {
+  if (auto apart = different_hosts(places)) return apart;
   if (places.size() > static_cast<std::size_t>(kMaxRanks)) return fmt::format("it serves up to {} ranks", kMaxRanks);
-  for (const GpuPlace& place : places)
-    if (place.host != places[static_cast<std::size_t>(rank)].host) return "the ranks are on several hosts";
   if (const char* off = std::getenv("NCCL_P2P_DISABLE"); off && std::string_view(off) == "1") return "NCCL_P2P_DISABLE is set";
   std::string why;
   if (!find_driver(&why)) return why;
