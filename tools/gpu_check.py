@@ -21,7 +21,8 @@ STAGES = {
     "probe": (tests.probe, 200),
     "kernels": (tests.kernels, 400),
     "contexts": (tests.contexts, 400),
-    "groups": (tests.groups, 500),
+    "groups": (tests.groups, 520),
+    "rank_rows": (tests.rank_rows, 520),
     "models": (tests.models, 500),
     "python": (tests.python, 400),
     "soak": (tests.soak, 200),
@@ -41,7 +42,7 @@ def table(rows: list[Row], limit: int = 100) -> str:
             lines.append(f"{stage}: " + ", ".join(f"{sum(r.status == s for r in of)} {s}" for s in ("passed", "failed", "skipped")))
     total: dict[str, int] = {}
     for row in rows:
-        if row.stage == "kernels":
+        if row.stage in ("kernels", "groups", "rank_rows"):
             for kernel, count in row.values.items():
                 total[kernel] = total.get(kernel, 0) + count
     lines += [f"  {count:6} rows on {kernel}" for kernel, count in sorted(total.items())]

@@ -4,6 +4,7 @@
 #include "comm/norm_oracle.h"
 #include "comm/ranks.h"
 #include "kernels/kernel_case.h"
+#include "kernels/kernel_ranks.h"
 
 namespace tandem::test {
 namespace {
@@ -24,8 +25,15 @@ KernelCase case_of(const ReducedNorm& given, int rank, int ranks, bool in_place)
 class AllReduceNormRanks : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(World, AllReduceNormRanks, testing::Values(2, 3, 4), testing::PrintToStringParamName());
 
+// NCCL rounds 16-bit floats after every step.
+void check_results(const ReducedNorm& given, const KernelCase& c) {
+  const std::vector<Tensor> results = run_kernel(c);
+  const bool often = c.group->backend() == "nccl" && given.scale.dtype() != DType::f32;
+  check_reduced_norm(given, results[0], results[1], often ? c.group->size() : 1);
+}
+
 TEST_P(AllReduceNormRanks, EveryTypeAndForm) {
-  run_ranks(GetParam(), [](Group& group) {
+  results_of_ranks(GetParam(), [](Group& group) {
     std::uint64_t seed = 1;
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
       for (const auto& [rows, length] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {3, 31}, {9, 384}, {200, 64}, {0, 8}})
@@ -35,14 +43,14 @@ TEST_P(AllReduceNormRanks, EveryTypeAndForm) {
               const ReducedNorm given = random_reduced_norm(group.size(), dtype, rows, length, centers, offset, seed += 10);
               KernelCase c = case_of(given, group.rank(), group.size(), in_place);
               c.group = &group;
-              const std::vector<Tensor> results = run_kernel(c);
-              check_reduced_norm(given, results[0], results[1]);
+              check_results(given, c);
             }
+    return std::vector<Tensor>();
   });
 }
 
 TEST_P(AllReduceNormRanks, NormalizesSeveralDimensions) {
-  run_ranks(GetParam(), [](Group& group) {
+  results_of_ranks(GetParam(), [](Group& group) {
     const ReducedNorm given = random_reduced_norm(group.size(), DType::f32, 6, 40, true, false, 7);
     KernelCase c = case_of(given, group.rank(), group.size(), false);
     c.group = &group;
@@ -50,8 +58,8 @@ TEST_P(AllReduceNormRanks, NormalizesSeveralDimensions) {
     const auto shaped = [](const Tensor& tensor, const Shape& shape) { return Tensor::of(tensor.dtype(), shape, tensor.to_doubles()); };
     for (const std::size_t i : {0u, 1u}) c.operands[i] = shaped(*c.operands[i], {2, 3, 5, 8});
     for (const std::size_t i : {2u, 3u}) c.operands[i] = shaped(*c.operands[i], {5, 8});
-    const std::vector<Tensor> results = run_kernel(c);
-    check_reduced_norm(given, results[0], results[1]);
+    check_results(given, c);
+    return std::vector<Tensor>();
   });
 }
 

@@ -1,9 +1,9 @@
 // Append on ranks that are threads, against the joined rows.
 #include <gtest/gtest.h>
 
-#include "comm/ranks.h"
 #include "core/check.h"
 #include "kernels/kernel_case.h"
+#include "kernels/kernel_ranks.h"
 
 namespace tandem::test {
 namespace {
@@ -36,15 +36,27 @@ KernelCase case_of(DType dtype, const Sizes& s, Group& group) {
   return c;
 }
 
-void expect_appended(DType dtype, const Sizes& s, int ranks) {
-  std::vector<Tensor> results(static_cast<std::size_t>(ranks));
-  run_ranks(ranks, [&](Group& group) { results[static_cast<std::size_t>(group.rank())] = run_kernel(case_of(dtype, s, group))[0]; });
-  const std::int64_t rows = block(s.past + s.fresh, ranks);
-  for (int r = 0; r < ranks; ++r) {
-    const Tensor expected = rows_of(dtype, s, r * rows, rows, s.past + s.fresh, 0);
-    const std::string what = fmt::format("{} rows after {} on rank {} of {}, {}", s.fresh, s.past, r, ranks, to_string(dtype));
-    ASSERT_EQ(results[static_cast<std::size_t>(r)].shape(), expected.shape()) << what;
-    EXPECT_EQ(results[static_cast<std::size_t>(r)].to_doubles(), expected.to_doubles()) << what;
+struct Case {
+  DType dtype;
+  Sizes sizes;
+};
+
+void expect_appended(const std::vector<Case>& cases, int ranks) {
+  const auto results = results_of_ranks(ranks, [&](Group& group) {
+    std::vector<Tensor> mine;
+    for (const Case& c : cases) mine.push_back(run_kernel(case_of(c.dtype, c.sizes, group))[0]);
+    return mine;
+  });
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const Sizes& s = cases[i].sizes;
+    const std::int64_t rows = block(s.past + s.fresh, ranks);
+    for (int r = 0; r < ranks; ++r) {
+      const Tensor expected = rows_of(cases[i].dtype, s, r * rows, rows, s.past + s.fresh, 0);
+      const std::string what = fmt::format("{} rows after {} on rank {} of {}, {}", s.fresh, s.past, r, ranks, to_string(cases[i].dtype));
+      const Tensor& result = results[static_cast<std::size_t>(r)].at(i);
+      ASSERT_EQ(result.shape(), expected.shape()) << what;
+      EXPECT_EQ(result.to_doubles(), expected.to_doubles()) << what;
+    }
   }
 }
 
@@ -52,38 +64,45 @@ class AppendRanks : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(World, AppendRanks, testing::Values(2, 3, 4, 5), testing::PrintToStringParamName());
 
 TEST_P(AppendRanks, GivesTheBlocksOfTheJoinedRows) {
+  std::vector<Case> cases;
   for (const std::int64_t past : {0, 1, 2, 3, 4, 5, 8, 13, 64})
-    for (const std::int64_t fresh : {0, 1, 2, 3, 7, 65}) expect_appended(DType::f32, {.past = past, .fresh = fresh}, GetParam());
+    for (const std::int64_t fresh : {0, 1, 2, 3, 7, 65}) cases.push_back({DType::f32, {.past = past, .fresh = fresh}});
+  expect_appended(cases, GetParam());
 }
 
 TEST_P(AppendRanks, CarriesEveryKindOfElement) {
-  for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8})
-    expect_appended(dtype, {.past = 9, .fresh = 4}, GetParam());
+  std::vector<Case> cases;
+  for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8}) cases.push_back({dtype, {.past = 9, .fresh = 4}});
+  expect_appended(cases, GetParam());
 }
 
 TEST_P(AppendRanks, TakesExtentsOfNothing) {
-  expect_appended(DType::f32, {.outer = 0}, GetParam());
-  expect_appended(DType::f32, {.inner = 0}, GetParam());
+  expect_appended({{DType::f32, {.outer = 0}}, {DType::f32, {.inner = 0}}}, GetParam());
 }
 
 // Rows that do not fit into what a group buffers: every rank is sent to while it sends.
-TEST_P(AppendRanks, MovesManyRows) { expect_appended(DType::f32, {.outer = 2, .past = 1000, .fresh = 900, .inner = 1024}, GetParam()); }
+TEST_P(AppendRanks, MovesManyRows) { expect_appended({{DType::f32, {.outer = 2, .past = 1000, .fresh = 900, .inner = 1024}}}, GetParam()); }
 
 // A rank's result is its past of the next step.
 TEST_P(AppendRanks, StepsFollowOneAnother) {
+  constexpr int kSteps = 23;
   const int n = GetParam();
-  run_ranks(n, [&](Group& group) {
-    Sizes s{.past = 0};
+  const Sizes first{.past = 0};
+  const auto results = results_of_ranks(n, [&](Group& group) {
+    Sizes s = first;
     Tensor mine = rows_of(DType::f32, s, 0, 0, 0, 0);
-    for (int step = 0; step < 23; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
       KernelCase c = case_of(DType::f32, s, group);
       c.operands[0] = mine;
       mine = run_kernel(c)[0];
       s.past += s.fresh;
     }
-    const std::int64_t rows = block(s.past, n);
-    EXPECT_EQ(mine.to_doubles(), rows_of(DType::f32, s, group.rank() * rows, rows, s.past, 0).to_doubles()) << "rank " << group.rank();
+    return std::vector<Tensor>{mine};
   });
+  const std::int64_t extent = first.past + kSteps * first.fresh, rows = block(extent, n);
+  for (int r = 0; r < n; ++r)
+    EXPECT_EQ(results[static_cast<std::size_t>(r)].at(0).to_doubles(), rows_of(DType::f32, first, r * rows, rows, extent, 0).to_doubles())
+        << "rank " << r;
 }
 
 std::int64_t sent(std::int64_t past, std::int64_t fresh, int ranks) {

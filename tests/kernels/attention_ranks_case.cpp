@@ -4,8 +4,8 @@
 
 #include <cstring>
 
-#include "comm/gpu_group.h"
 #include "core/check.h"
+#include "kernels/kernel_ranks.h"
 #include "ops/attention/operands.h"
 #include "ops/shape_rules.h"
 
@@ -194,38 +194,18 @@ KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
   return c;
 }
 
-namespace {
-
-// A rank's group of GPUs, where each rank has one; what the ranks have anyway else.
-class RankGroup {
- public:
-  explicit RankGroup(Group& host) : host_(host) {
-    if (!on_cuda() || cuda_device_count() < host.size()) return;
-    device_ = open_device("cuda", host.rank());
-    const OnDevice on_device(*device_);
-    std::string why;
-    gpus_ = make_gpu_group(host, *device_, {}, &why);
-    EXPECT_TRUE(gpus_) << why;
-  }
-  Group& get() { return gpus_ ? *gpus_ : host_; }
-
- private:
-  Group& host_;
-  std::shared_ptr<Device> device_;
-  std::unique_ptr<Group> gpus_;
-};
-
-}  // namespace
-
 std::vector<std::vector<Tensor>> run(const std::vector<Whole>& cases, const Spreading& s) {
-  std::vector<std::vector<Tensor>> results(cases.size(), std::vector<Tensor>(static_cast<std::size_t>(s.ranks)));
-  run_ranks(s.ranks, [&](Group& host) {
-    RankGroup group(host);
-    for (std::size_t i = 0; i < cases.size(); ++i) {
-      const Tensor result = run_kernel(case_of(cases[i], s, group.get()))[0];
-      results[i][static_cast<std::size_t>(host.rank())] = s.packed ? heads_first(result, cases[i].heads) : result;
+  const auto by_rank = results_of_ranks(s.ranks, [&](Group& group) {
+    std::vector<Tensor> results;
+    for (const Whole& w : cases) {
+      const Tensor result = run_kernel(case_of(w, s, group))[0];
+      results.push_back(s.packed ? heads_first(result, w.heads) : result);
     }
+    return results;
   });
+  std::vector<std::vector<Tensor>> results(cases.size());
+  for (std::size_t i = 0; i < cases.size(); ++i)
+    for (const auto& of_rank : by_rank) results[i].push_back(of_rank.at(i));
   return results;
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/ranks.h"
+#include "comm/group.h"
 #include "kernels/kernel_case.h"
 
 namespace tandem::test {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/check.h"
+#include "comm/ranks.h"
 #include "kernels/attention_ranks_case.h"
 #include "ops/attention/operands.h"
 #include "ops/shape_rules.h"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs every model of this folder on every mesh with its recorded cases, and compares what is refused with ../refused.txt.
 
-    run_cases.py [GROUP…] [--tandem PROGRAM] [--device cuda] [--meshes one+tp=2] [--jobs 2] [--timeout 60] [-v]
+    run_cases.py [GROUP…] [--tandem PROGRAM] [--device cuda] [--meshes one+tp=2] [--isolate threads] [--most-ranks 2] [--jobs 2] [--timeout 60] [-v]
 
 A cell is one model on one mesh. It passes, or it is refused by an error whose text holds the words of its line in refused.txt; anything
 else fails: a wrong result, a refusal that is not listed, a listed cell that passes, a crash, a hang. Heads never excuse a cell here: all
@@ -57,9 +57,9 @@ def rank_count(cases: Path) -> int:
     return 1 + max(int(match.group(1)) for name in header if (match := re.match(r"case\d+\.rank(\d+)\.", name)))
 
 
-def find_jobs(tandem: Path, groups: list[str], device: str, all_meshes: list[str]) -> list[Job]:
+def find_jobs(tandem: Path, groups: list[str], options: list[str], all_meshes: list[str]) -> list[Job]:
     if ONE in all_meshes and len(all_meshes) > 1:
-        return find_jobs(tandem, groups, device, [ONE]) + find_jobs(tandem, groups, device, [mesh for mesh in all_meshes if mesh != ONE])
+        return find_jobs(tandem, groups, options, [ONE]) + find_jobs(tandem, groups, options, [mesh for mesh in all_meshes if mesh != ONE])
     jobs = []
     for cases in sorted(FOLDER.glob("*.safetensors")):
         model, group = cases.stem, group_of(cases.stem)
@@ -77,7 +77,7 @@ def find_jobs(tandem: Path, groups: list[str], device: str, all_meshes: list[str
             meshes = all_meshes if group in WHOLE else all_meshes[:1]
             where = [word for mesh in meshes if mesh != ONE for word in ("--mesh", mesh)]
         jobs.append(
-            Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", "--device", device])
+            Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", *options])
         )
     return jobs
 
@@ -106,6 +106,12 @@ def read_results(job: Job, done: subprocess.CompletedProcess) -> list[Cell]:
             cell.broken = "wrong result: " + json.dumps(result.get("outputs", result))[:400]
         cells.append(cell)
     return cells
+
+
+def too_many_ranks(job: Job, most: int) -> bool:
+    """Of files that other tools sharded, whose ranks are as many as they are."""
+    match = re.fullmatch(r"ranks=(\d+)", job.meshes[0])
+    return match is not None and int(match.group(1)) > most
 
 
 def run(job: Job, timeout: float) -> list[Cell]:
@@ -159,13 +165,20 @@ def main() -> int:
     parser.add_argument("--tandem", type=Path, default=FOLDER.parent.parent / "build/cpu/bin/tandem")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--meshes", default="+".join(MESHES), help="separated by +; one: a single rank (default: %(default)s)")
+    parser.add_argument("--isolate", default="processes", choices=["processes", "threads"])
+    parser.add_argument("--most-ranks", type=int, default=1000, help="files that were sharded for more are skipped")
     parser.add_argument("--refused", type=Path, default=FOLDER.parent / "refused.txt")
     parser.add_argument("--jobs", type=int, default=2, help="calls at a time")
     parser.add_argument("--timeout", type=float, default=60, help="seconds per cell")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every cell")
     args = parser.parse_args()
     listed = read_refused(args.refused)
-    jobs = find_jobs(args.tandem, args.groups or GROUPS, args.device, args.meshes.split("+"))
+    options = ["--device", args.device, "--isolate", args.isolate]
+    jobs = find_jobs(args.tandem, args.groups or GROUPS, options, args.meshes.split("+"))
+    skipped = [job for job in jobs if too_many_ranks(job, args.most_ranks)]
+    jobs = [job for job in jobs if job not in skipped]
+    for job in skipped:
+        print(f"skipped  {job.model} {job.meshes[0]}  these are more ranks than {args.most_ranks}", flush=True)
     count = {"passed": 0, "refused": 0, "unsupported": 0, "failed": 0}
     with ThreadPoolExecutor(args.jobs) as pool:
         for cells in pool.map(lambda job: run(job, args.timeout), jobs):
@@ -176,7 +189,7 @@ def main() -> int:
                     print(f"{verdict:8} {cell.model} {cell.mesh}  {why}", flush=True)
     print(
         f"{count['passed']} passed, {count['refused']} refused as listed, "
-        f"{count['unsupported']} of models that need not work yet refused by node, {count['failed']} failed"
+        f"{count['unsupported']} of models that need not work yet refused by node, {len(skipped)} skipped, {count['failed']} failed"
     )
     return 1 if count["failed"] or not sum(count.values()) else 0
 

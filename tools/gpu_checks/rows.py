@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Check:
         args.out.mkdir(parents=True, exist_ok=True)
         self.file = (args.out / "rows.jsonl").open("w")  # which may be the file that --resume names
         self.rows: list[Row] = []
+        self.meetings = 0
         for row in self.known.values():
             self.keep(row)
         self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
@@ -87,12 +89,23 @@ class Check:
         self.file.flush()
         os.fsync(self.file.fileno())
 
-    def call(self, command: list[str], limit: float) -> tuple[int, str, float]:
+    def call_ranks(self, command: list[str], limit: float, more: dict[str, str], count: int) -> tuple[int, str, float]:
+        """The same for `count` processes at a time, each with its rank in the environment; the first status that is not 0."""
+        self.meetings += 1
+        world = {"TANDEM_TEST_RANKS_AS": "processes", "WORLD_SIZE": str(count), "MASTER_PORT": str(20000 + self.meetings)}
+        with ThreadPoolExecutor(count) as pool:
+            ranks = [pool.submit(self.call, command, limit, {**more, **world, "RANK": str(rank)}) for rank in range(count)]
+            done = [rank.result() for rank in ranks]
+        text = "\n".join(f"rank {rank}:\n{output}" if status != 0 else output for rank, (status, output, _) in enumerate(done))
+        return next((status for status, _, _ in done if status != 0), 0), text, max(seconds for _, _, seconds in done)
+
+    def call(self, command: list[str], limit: float, more: dict[str, str] | None = None) -> tuple[int, str, float]:
         """Exit status, output and seconds; 124 where it took longer than `limit` or the budget, 127 where there is no such program."""
         begin = time.monotonic()
         limit = max(1.0, min(limit, self.left()))
+        environment = {**self.environment, **(more or {})}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=self.environment, cwd=ROOT, errors="replace")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, cwd=ROOT, errors="replace")
             return done.returncode, done.stdout + done.stderr, time.monotonic() - begin
         except subprocess.TimeoutExpired as late:
             text = (late.stdout or b"").decode(errors="replace") if isinstance(late.stdout, bytes) else (late.stdout or "")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from gpu_checks.rows import ROOT, Check, Row, gpus
 
 WORKERS = 8  # tests at a time
+TWO_RANKS = "tp=2+cp=2+dp=2"
 FOUR_RANKS = "tp=4+dp=2,tp=2+cp=2,tp=2"
 
 
@@ -69,11 +70,22 @@ def soak(check: Check) -> Iterator[Row]:
 
 def groups(check: Check) -> Iterator[Row]:
     """Collectives between GPUs; one test at a time, for each takes all of them."""
-    yield from tests(check, "groups", check.program("gpu_group_tests"), workers=1)
-    yield from tests(check, "groups", check.program("peer_test"), workers=1)
-    yield from tests(
-        check, "groups", check.program("attention_ranks_test"), workers=1, wanted=lambda name: name.rsplit("/", 1)[-1] == str(gpus())
-    )
+    yield from tests(check, "groups", check.program("gpu_group_tests"), workers=1, limit=120)
+    yield from tests(check, "groups", check.program("peer_test"), workers=1, limit=120)
+
+
+def rank_rows(check: Check) -> Iterator[Row]:
+    """Rows of the CPU's ranks on a GPU for each rank: by what carries them, ranks as threads and as processes."""
+    program, count = check.program("attention_ranks_test"), gpus()
+    for ranks in (2, 4):
+        wanted = lambda name, ranks=ranks: name.rsplit("/", 1)[-1] == str(ranks)  # noqa: E731
+        if count < ranks:
+            rows = sum(wanted(name) for name in names_of(check, program))
+            yield Row("rank_rows", f"on {ranks} GPUs", "skipped", 0, f"{4 * rows} tests need {ranks} GPUs, this machine has {count}")
+            continue
+        for backend in ("peer", "nccl"):
+            for processes in (0, ranks):
+                yield from tests(check, "rank_rows", program, workers=1, wanted=wanted, limit=150, backend=backend, processes=processes)
 
 
 def names_of(check: Check, program: str) -> list[str]:
@@ -98,11 +110,26 @@ def counts_of(text: str) -> tuple[dict[str, int], str]:
     return counts, "\n".join(host)
 
 
-def tests(check: Check, stage: str, program: str, workers: int = WORKERS, wanted=lambda name: True, limit: float = 60) -> Iterator[Row]:
-    def run(name: str) -> Row:
+def tests(
+    check: Check,
+    stage: str,
+    program: str,
+    workers: int = WORKERS,
+    wanted=lambda name: True,
+    limit: float = 60,
+    backend: str = "",
+    processes: int = 0,
+) -> Iterator[Row]:
+    """A row for each test. `backend`: what carries collectives. `processes`: so many run the test together, each is a rank."""
+    way = f" by {backend}, {'processes' if processes else 'threads'}" if backend else ""
+    more = {"TANDEM_GPU_GROUP": backend} if backend else {}
+
+    def run(test: str) -> Row:
+        name = test + way
         if (stage, name) in check.known:
             return check.known[stage, name]
-        status, text, seconds = check.call([program, "--gtest_filter=" + name, "--gtest_brief=1"], limit)
+        command = [program, "--gtest_filter=" + test, "--gtest_brief=1"]
+        status, text, seconds = check.call_ranks(command, limit, more, processes) if processes else check.call(command, limit, more)
         counts, host = counts_of(text)
         verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
         if status < 0:
@@ -118,16 +145,18 @@ def tests(check: Check, stage: str, program: str, workers: int = WORKERS, wanted
 
 def models(check: Check) -> Iterator[Row]:
     """Recorded cases, whole and over as many GPUs as there are; ranks by each way that GPUs of one host have to exchange."""
-    sets = [("one", "", 6), ("tp=2+cp=2+dp=2", "", 1 if gpus() > 1 else 6)]
-    if gpus() > 1:
-        sets.append(("tp=2+cp=2+dp=2", "nccl", 1))
-    if gpus() > 3:
-        sets += [(FOUR_RANKS, "", 1), (FOUR_RANKS, "nccl", 1)]
-    for meshes, backend, jobs in sets:
-        yield from cases(check, meshes, backend, jobs)
+    sets = [("one", "", "processes", 6), (TWO_RANKS, "", "processes", 1 if gpus() > 1 else 6)]
+    for ranks, meshes in ((2, TWO_RANKS), (4, FOUR_RANKS)):
+        ways = [(backend, isolate) for isolate in ("processes", "threads") for backend in ("peer", "nccl")]
+        if gpus() >= ranks:
+            sets += [(meshes, backend, isolate, 1) for backend, isolate in ways]
+        else:
+            yield Row("models", f"all on {meshes}", "skipped", 0, f"{len(ways)} runs need {ranks} GPUs, this machine has {gpus()}")
+    for meshes, backend, isolate, jobs in sets:
+        yield from cases(check, meshes, backend, isolate, jobs)
 
 
-def cases(check: Check, meshes: str, backend: str, jobs: int) -> Iterator[Row]:
+def cases(check: Check, meshes: str, backend: str, isolate: str, jobs: int) -> Iterator[Row]:
     command = [
         sys.executable,
         "tests/models/run_cases.py",
@@ -137,22 +166,22 @@ def cases(check: Check, meshes: str, backend: str, jobs: int) -> Iterator[Row]:
         "cuda",
         "--meshes",
         meshes,
+        "--isolate",
+        isolate,
+        *(["--most-ranks", str(gpus())] if backend else []),
         "-v",
         "--jobs",
         str(jobs),
         "--timeout",
         "60",
     ]
-    by = f" by {backend}" if backend else ""
+    by = f" by {backend}, {isolate}" if backend else ""
     group = f"all on {meshes}{by}"
     if check.group_is_known("models", group):
         return
-    before = dict(check.environment)
-    check.environment |= {"TANDEM_GPU_GROUP": backend} if backend else {}
-    status, text, seconds = check.call(command, 240)
-    check.environment = before
+    status, text, seconds = check.call(command, 240, {"TANDEM_GPU_GROUP": backend} if backend else {})
     for line in text.splitlines():
-        match = re.match(r"(passed|refused|unsupported|failed) +(\S+) (\S+)  ?(.*)", line)
+        match = re.match(r"(passed|refused|unsupported|skipped|failed) +(\S+) (\S+)  ?(.*)", line)
         if match:
             verdict, model, mesh, why = match.groups()
             verdict = {"refused": "skipped", "unsupported": "skipped"}.get(verdict, verdict)
