@@ -18,15 +18,20 @@ int gpu_count();
 struct GpuRank {
   // Collective. `backend` as in GpuGroupOptions.
   GpuRank(Group& control, const std::string& backend);
+  // What the ranks' collectives go through.
+  Group& all() { return group ? *group : control; }
 
+  Group& control;
   std::shared_ptr<Device> device;
   OnDevice on_device;
   std::unique_ptr<Stream> stream;
   std::string why;  // there is no group
   std::unique_ptr<GpuGroup> group;
+  int rows = 0;  // checked
 };
 
 enum class Isolation { threads, processes };
+// Ranks that have a group, or with `backend` "host" none. Rank 0 prints how many rows were checked.
 void run_gpu_ranks(Isolation isolation, int world, const std::string& backend, const std::function<void(GpuRank&)>& body);
 
 // Ranks, as threads, whether they have a group or not.

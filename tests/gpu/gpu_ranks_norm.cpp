@@ -68,6 +68,7 @@ void run_and_check_norm(GpuRank& rank, Group& group, const NormOp& op, std::uint
     rank.stream->wait(Deadline::after(kLimit));
     check_reduced_norm(inputs, y, sum, group.backend() == "nccl" && op.dtype != DType::f32 ? group.size() : 1);
   }
+  ++rank.rows;
 }
 
 }  // namespace tandem::test

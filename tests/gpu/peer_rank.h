@@ -70,7 +70,7 @@ class Buffer {
   std::size_t bytes_;
 };
 
-// A rank of a group on GPUs, with a stream.
+// A rank of a group on GPUs, with a stream. Over peer memory, or by NCCL for the tests that are of both.
 struct PeerRank {
   std::shared_ptr<Device> device;
   OnDevice current;
@@ -84,6 +84,12 @@ struct PeerRank {
     group = peer::make_peer_group(control, *device, Deadline::after(kRendezvousDeadline), &why, options);
     if (!group) fail(ErrorCode::unsupported, "no group over peer memory: {}", why);
   }
+  PeerRank(Group& control, std::string_view backend)
+      : device(open_device("cuda", control.rank())),
+        current(*device),
+        group(make_gpu_group(control, *device, {.backend = std::string(backend)}, nullptr)),
+        stream(device->make_stream(1)),
+        handle(cuda::handle_of(*stream)) {}
   PeerGroup& peers() const { return static_cast<PeerGroup&>(*group); }
   void wait() const {
     stream->wait(Deadline::after(2 * kPatience));

@@ -76,9 +76,7 @@ TEST_P(AppendRanks, CarriesEveryKindOfElement) {
   expect_appended(cases, GetParam());
 }
 
-TEST_P(AppendRanks, TakesExtentsOfNothing) {
-  expect_appended({{DType::f32, {.outer = 0}}, {DType::f32, {.inner = 0}}}, GetParam());
-}
+TEST_P(AppendRanks, TakesExtentsOfNothing) { expect_appended({{DType::f32, {.outer = 0}}, {DType::f32, {.inner = 0}}}, GetParam()); }
 
 // Rows that do not fit into what a group buffers: every rank is sent to while it sends.
 TEST_P(AppendRanks, MovesManyRows) { expect_appended({{DType::f32, {.outer = 2, .past = 1000, .fresh = 900, .inner = 1024}}}, GetParam()); }

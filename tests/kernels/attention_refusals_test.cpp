@@ -1,8 +1,8 @@
 // What kernels of attention over ranks refuse, and what they say they send.
 #include <gtest/gtest.h>
 
-#include "core/check.h"
 #include "comm/ranks.h"
+#include "core/check.h"
 #include "kernels/attention_ranks_case.h"
 #include "ops/attention/operands.h"
 #include "ops/shape_rules.h"

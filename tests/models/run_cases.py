@@ -76,9 +76,7 @@ def find_jobs(tandem: Path, groups: list[str], options: list[str], all_meshes: l
         else:
             meshes = all_meshes if group in WHOLE else all_meshes[:1]
             where = [word for mesh in meshes if mesh != ONE for word in ("--mesh", mesh)]
-        jobs.append(
-            Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", *options])
-        )
+        jobs.append(Job(group, model, meshes, [str(tandem), "verify", str(file), *where, "--cases", str(cases), "--json", *options]))
     return jobs
 
 
