@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs every model of this folder on every mesh with its recorded cases, and compares what is refused with ../refused.txt.
 
-    run_cases.py [GROUP…] [--tandem PROGRAM] [--device cuda] [--meshes one+tp=2] [--isolate threads] [--most-ranks 2] [--jobs 2] [--timeout 60] [-v]
+    run_cases.py [GROUP…] [--tandem PROGRAM] [--device cuda] [--meshes one+tp=2] [--isolate threads] [--most-ranks 2] [--jobs 2]
+                 [--timeout 60] [-v]
 
 A cell is one model on one mesh. It passes, or it is refused by an error whose text holds the words of its line in refused.txt; anything
 else fails: a wrong result, a refusal that is not listed, a listed cell that passes, a crash, a hang. Heads never excuse a cell here: all

@@ -34,6 +34,17 @@ esac
 """
 
 
+# Tests of ranks: each process says which it is and what carries collectives.
+RANKS = """#!/bin/sh
+case "$1" in
+  --gtest_list_tests) printf 'World/Ranks.\\n  Cell/2\\n  Cell/4\\n'; exit 0;;
+esac
+echo "$TANDEM_GPU_GROUP:${TANDEM_TEST_RANKS_AS:-threads}:$RANK:$WORLD_SIZE" >> @LOG@
+[ ! -e @BAD@ ] || [ "$RANK" != 1 ] || exit 3
+"""
+TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one\\nGPU 1: another\\n'\n"
+
+
 class Case(unittest.TestCase):
     def setUp(self) -> None:
         held = tempfile.TemporaryDirectory()
@@ -45,9 +56,10 @@ class Case(unittest.TestCase):
     def pack(self, programs: str, dirty: bool = False) -> None:
         binary = self.folder / "bin"
         binary.mkdir(exist_ok=True)
-        program = binary / "kernels_test"
-        program.write_text(PROGRAM.replace("@LOG@", str(self.log)).replace("@BAD@", str(self.bad)))
-        program.chmod(0o755)
+        for name, text in (("kernels_test", PROGRAM), ("attention_ranks_test", RANKS)):
+            program = binary / name
+            program.write_text(text.replace("@LOG@", str(self.log)).replace("@BAD@", str(self.bad)))
+            program.chmod(0o755)
         with tarfile.open(self.folder / "pack.tar.xz", "w:xz") as pack:
             pack.add(binary, "bin")
         manifest = {"commit": "abc1234", "dirty": dirty, "programs": programs}
@@ -104,6 +116,37 @@ class Runs(Case):
         self.check("soak", "--resume")  # the pack has no such program
         rows = self.rows()
         self.assertEqual((rows["Suite.Good"], rows["list"]), ("passed", "failed"))
+
+
+class Ranks(Case):
+    def check_on_two(self, *words: str) -> subprocess.CompletedProcess:
+        tool = self.folder / "tools" / "nvidia-smi"
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(TWO_GPUS)
+        tool.chmod(0o755)
+        before = os.environ["PATH"]
+        self.addCleanup(os.environ.__setitem__, "PATH", before)
+        os.environ["PATH"] = f"{tool.parent}:{before}"
+        return self.check("rank_rows", *words)
+
+    def test_each_way_is_a_row_and_what_needs_more_gpus_is_counted(self) -> None:
+        self.assertEqual(self.check_on_two().returncode, 0)
+        self.assertEqual(
+            self.rows(),
+            {f"World/Ranks.Cell/2 by {backend}, {how}": "passed" for backend in ("peer", "nccl") for how in ("threads", "processes")}
+            | {"on 4 GPUs": "skipped"},
+        )
+        ranks = [f"{backend}:{how}" for backend in ("nccl", "peer") for how in ("processes:0:2", "processes:1:2", "threads::")]
+        self.assertEqual(self.ran(), ranks)
+        self.assertEqual(self.check_on_two("--resume").returncode, 0)
+        self.assertEqual(self.ran(), [])
+
+    def test_one_rank_that_fails_fails_the_row(self) -> None:
+        self.bad.touch()
+        self.assertEqual(self.check_on_two().returncode, 1)
+        rows = self.rows()
+        self.assertEqual(rows["World/Ranks.Cell/2 by peer, processes"], "failed")
+        self.assertEqual(rows["World/Ranks.Cell/2 by peer, threads"], "passed")
 
 
 class Stages(Case):
