@@ -1,9 +1,12 @@
 // Memory of a context that the caller supplies: as a block, or by an allocator.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <optional>
+#include <thread>
 
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -202,6 +205,36 @@ TEST(ContextMemory, AnAllocatorOfTheCallers) {
     EXPECT_EQ(call.run(context), call.run(plain));
   }
   EXPECT_TRUE(pool->given.empty());
+}
+
+class NoMemory : public DeviceAllocator {
+ public:
+  void* allocate(std::size_t, std::size_t, void*) override { return nullptr; }
+  void release(void*, void*) noexcept override {}
+};
+
+// One rank has none for its activations: it says so, and may try again; the other one hears of it once that goes.
+TEST(ContextMemory, NoneOnOneRankEndsTheOther) {
+  BuildOptions options;
+  options.mesh = "tp=2";
+  options.shapes["x"] = "8x32";
+  const Engine engine = build(std::string(TANDEM_MODELS) + "/mlp_dynamo.onnx", options);
+  auto groups = Group::in_process(2);
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::optional<Error>> errors(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      ContextOptions of_rank{.rank = rank, .threads = 1};
+      if (rank == 1) of_rank.allocator = std::make_shared<NoMemory>();
+      Context context(engine, of_rank);
+      context.set_communicator(std::move(groups[static_cast<std::size_t>(rank)]));
+      errors[static_cast<std::size_t>(rank)] = thrown([&] { call_of(engine).run(context); });
+    });
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(errors[1]->code(), ErrorCode::out_of_memory) << errors[1]->what();
+  EXPECT_EQ(errors[0]->rank(), 1) << errors[0]->what();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 class Outputs : public OutputAllocator {

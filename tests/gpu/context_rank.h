@@ -45,7 +45,7 @@ void check_refused(ErrorCode code, std::string_view words, const std::function<v
 
 // On the current GPU.
 std::size_t free_bytes();
-// It works on, and all that the context had there is given back. What another process has opened is so once that has let go.
+// It works on, has no error left, and gives so much as free again. What another process has opened comes back once that has let go.
 void check_gpu_is_well(std::size_t free_before);
 // By GPU, as a process of its own sees it: the least that a process can have included.
 std::vector<std::size_t> used_bytes();

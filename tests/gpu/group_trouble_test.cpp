@@ -93,7 +93,7 @@ class NoMemory final : public DeviceAllocator {
   void release(void*, void*) noexcept override {}
 };
 
-// A rank has none for its activations: it says so, and the other one hears of it before it waits for long.
+// A rank has none for its activations: it says so, and the other one hears of it.
 TEST_F(GroupTrouble, NoMemoryOnOneRankEndsTheOther) {
   RankProcesses ranks(2, [](Group& group) {
     ContextOptions options;
@@ -151,7 +151,7 @@ TEST_F(GroupTrouble, ALentCommunicatorThatIsAbortedLaterIsNotMissed) {
   });
 }
 
-// One rank does not come to the collective point, or is dead: there is nothing but the communicator to tell, which is of no more use then.
+// One rank does not come to the collective point: there is nothing but the communicator to tell, which is of no more use then.
 TEST_F(GroupTrouble, ALentCommunicatorThatIsStuckIsAborted) {
   RankProcesses ranks(2, [](Group& group) {
     cudaSetDevice(group.rank());
@@ -161,8 +161,8 @@ TEST_F(GroupTrouble, ALentCommunicatorThatIsStuckIsAborted) {
     check_refused(ErrorCode::timeout, "no longer usable", [&] {
       ContextRank(engine_of("cuda", "tp=2", 8), std::shared_ptr<Group>(group_from_nccl(comm)), {.rendezvous_deadline_s = 1});
     });
-    check(monotonic_ns() - start < 8'000'000'000, "out soon");
-    check_refused(ErrorCode::invalid_argument, "", [&] { group_from_nccl(comm); });
+    check(monotonic_ns() - start < 6'000'000'000, "out soon");
+    check_gpu_is_well(0);
   });
   const auto outcomes = ranks.wait(40s);
   ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
@@ -173,7 +173,6 @@ TEST_F(GroupTrouble, ARankKilledOverALentCommunicatorEndsTheOther) {
   RankProcesses ranks(2, [](Group& group) {
     cudaSetDevice(group.rank());
     const ncclComm_t comm = communicator(group, 2);
-    const std::size_t free = free_bytes();
     {
       ContextRank rank(std::shared_ptr<Group>(group_from_nccl(comm)), 8, 1);
       for (int call = 0; call < 5; ++call) rank.run();
@@ -188,7 +187,7 @@ TEST_F(GroupTrouble, ARankKilledOverALentCommunicatorEndsTheOther) {
         check(monotonic_ns() - start < 4'000'000'000, "out within four seconds");
       }
     }
-    check_gpu_is_well(free);
+    check_gpu_is_well(0);
   });
   const auto outcomes = ranks.wait(40s);
   ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
