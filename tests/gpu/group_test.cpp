@@ -125,43 +125,34 @@ void compare_registered(GpuRank& rank, Collective kind, DType dtype, const Shape
   }
 }
 
-TEST_P(GpuGroups, AllReduce) {
-  run([](GpuRank& rank) { every_reduction(rank, rank.all(), {3, 5, 7}, Collective::all_reduce, 1); });
-}
-
-TEST_P(GpuGroups, ReduceToEveryRoot) {
-  run([](GpuRank& rank) { every_reduction(rank, rank.all(), {3, 5, 7}, Collective::reduce, 2); });
-}
-
-TEST_P(GpuGroups, ReduceScatterAlongEveryAxis) {
-  const std::int64_t n = GetParam().ranks;
-  run([n](GpuRank& rank) { every_reduction(rank, rank.all(), {2 * n, n, 3 * n}, Collective::reduce_scatter, 3); });
-}
-
-TEST_P(GpuGroups, WhatMovesAlongEveryAxis) {
-  const std::int64_t n = GetParam().ranks;
-  run([n](GpuRank& rank) {
-    std::uint64_t seed = 1000;
-    for (const Collective kind :
-         {Collective::all_gather, Collective::broadcast, Collective::gather, Collective::scatter, Collective::shift})
-      for (int axis = 0; axis < 3; ++axis)
-        for (const DType dtype : kMoving)
-          run_and_check_op(rank, rank.all(),
-                           {.kind = kind, .dtype = dtype, .axis = axis, .root = axis % static_cast<int>(n), .shift = 2 * axis - 3},
-                           {2 * n, n, 3 * n}, ++seed);
-  });
-}
-
-TEST_P(GpuGroups, AllToAllBetweenEveryTwoAxes) {
-  const std::int64_t n = GetParam().ranks;
-  run([n](GpuRank& rank) {
-    std::uint64_t seed = 2000;
-    for (int split = 0; split < 3; ++split)
+void every_move(GpuRank& rank, const Shape& shape) {
+  const int n = rank.all().size();
+  std::uint64_t seed = 1000;
+  for (const DType dtype : kMoving)
+    for (int axis = 0; axis < 3; ++axis) {
+      for (const Collective kind :
+           {Collective::all_gather, Collective::broadcast, Collective::gather, Collective::scatter, Collective::shift})
+        run_and_check_op(rank, rank.all(), {.kind = kind, .dtype = dtype, .axis = axis, .root = axis % n, .shift = 2 * axis - 3}, shape,
+                         ++seed);
       for (int concat = 0; concat < 3; ++concat)
-        for (const DType dtype : kMoving)
-          run_and_check_op(rank, rank.all(), {.kind = Collective::all_to_all, .dtype = dtype, .split_axis = split, .concat_axis = concat},
-                           {2 * n, n, 3 * n}, ++seed);
+        run_and_check_op(rank, rank.all(), {.kind = Collective::all_to_all, .dtype = dtype, .split_axis = axis, .concat_axis = concat},
+                         shape, ++seed);
+    }
+}
+
+// A start of ranks takes longer than most of what they then do, so each test is of many rows.
+TEST_P(GpuGroups, ReductionsToEveryRootAlongEveryAxis) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) {
+    every_reduction(rank, rank.all(), {3, 5, 7}, Collective::all_reduce, 1);
+    every_reduction(rank, rank.all(), {3, 5, 7}, Collective::reduce, 2);
+    every_reduction(rank, rank.all(), {2 * n, n, 3 * n}, Collective::reduce_scatter, 3);
   });
+}
+
+TEST_P(GpuGroups, MovesAlongEveryAxisAndBetweenEveryTwo) {
+  const std::int64_t n = GetParam().ranks;
+  run([n](GpuRank& rank) { every_move(rank, {2 * n, n, 3 * n}); });
 }
 
 TEST_P(GpuGroups, InPlaceLargeAndEmpty) {
@@ -195,7 +186,18 @@ TEST_P(GpuGroups, AllReduceWithResidualAndNorm) {
   });
 }
 
-// Ranks in another order, groups of one, ranks that are in none.
+// What lies on the host goes on as before.
+void check_calls_without_a_stream(GpuRank& rank) {
+  const std::int64_t dims[] = {3};
+  const float in[] = {1, 2, 3};
+  float out[3] = {};
+  Group& all = rank.all();
+  all.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = dims, .in = in, .out = out});
+  check(out[2] == 3.0f * static_cast<float>(all.size()), "the sum");
+  check((all.backend() != "shm") == (rank.group != nullptr) && static_cast<int>(all.exchange({}).size()) == all.size(), "the exchange");
+}
+
+// Ranks in another order, groups of one, ranks that are in none; calls for the host between those for GPUs.
 TEST_P(GpuGroups, PartsOfTheRanks) {
   const int n = GetParam().ranks;
   std::vector<std::vector<std::vector<int>>> splits = {{{0}}};
@@ -203,6 +205,7 @@ TEST_P(GpuGroups, PartsOfTheRanks) {
   if (n == 4) splits.insert(splits.end(), {{{0, 1}, {2, 3}}, {{3, 1}, {0, 2}}, {{3, 0, 1}}});
   run([&](GpuRank& rank) {
     for (const auto& lists : splits) {
+      check_calls_without_a_stream(rank);
       const std::unique_ptr<Group> part = rank.all().split(lists);
       if (!part) continue;
       const std::int64_t size = part->size();
@@ -271,19 +274,6 @@ TEST_P(RegisteredMemory, GoesInWhateverOrder) {
       part.reset();
       reduce_in_place(rank, memory->data(), 1 << 18);
     }
-  });
-}
-
-// What lies on the host goes on as before.
-TEST_P(GpuGroups, CallsWithoutAStream) {
-  run([](GpuRank& rank) {
-    const std::int64_t dims[] = {3};
-    const float in[] = {1, 2, 3};
-    float out[3] = {};
-    Group& all = rank.all();
-    all.run({.kind = Collective::all_reduce, .reduction = Reduction::sum, .dims = dims, .in = in, .out = out});
-    check(out[2] == 3.0f * static_cast<float>(all.size()), "the sum");
-    check((all.backend() != "shm") == (rank.group != nullptr) && static_cast<int>(all.exchange({}).size()) == all.size(), "the exchange");
   });
 }
 
