@@ -6,9 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <new>
@@ -16,6 +19,7 @@
 
 #include "comm/rank_processes.h"
 #include "core/check.h"
+#include "device/cuda/library.h"
 #include "gpu/context_rank.h"
 #include "gpu/gpu_ranks.h"
 #include "tandem/nccl.h"
@@ -135,6 +139,46 @@ TEST_F(LentCommunicators, OneOfTheCallersServesAgainAndIsLeftAlone) {
     }
     nccl::check(nccl::api().ncclCommDestroy(comm), "its own end");
   });
+}
+
+// Ranks that are threads, with communicators that one call made; one thread binds them, the last rank first.
+TEST_F(LentCommunicators, ThoseOfOneProcessAreBoundByOneThread) {
+  RankProcesses process(1, [](int) {
+    std::string why;
+    const cuda::Library* library = cuda::find_library(cuda::Which::nccl, &why);
+    check(library != nullptr, why);
+    ncclComm_t comms[2] = {};
+    check(library->function<int(ncclComm_t*, int, const int*)>("ncclCommInitAll")(comms, 2, nullptr) == 0, "communicators");
+    const Engine engine = engine_of("cuda", "tp=2", 8);
+    const Arrays inputs = engine.random_inputs(1);
+    const Array wanted = Model(engine_of("cpu", "", 8)).run(inputs).begin()->second.at(0);
+    std::optional<Context> contexts[2];
+    for (const int rank : {1, 0})
+      for (int again = 0; again < 2; ++again) {
+        if (!contexts[rank]) contexts[rank].emplace(engine, ContextOptions{.rank = rank, .threads = 1});
+        contexts[rank]->set_communicator(group_from_nccl(comms[rank]));
+      }
+    std::atomic<int> right{0};
+    {
+      std::vector<std::jthread> threads;
+      for (Context& context : {std::ref(*contexts[0]), std::ref(*contexts[1])})
+        threads.emplace_back([&context, &inputs, &wanted, &right] {
+          context.set_input_shape(0, inputs.begin()->second.shape);
+          std::vector<float> out(wanted.size_bytes() / sizeof(float), -1.0f);
+          const void* const in[] = {inputs.begin()->second.data.get()};
+          void* const to[] = {out.data()};
+          for (int call = 0; call < 4; ++call) context.run(in, to);
+          const auto* values = reinterpret_cast<const float*>(wanted.data.get());
+          right += std::equal(out.begin(), out.end(), values, [](float a, float b) { return std::abs(a - b) < 1e-4f; });
+        });
+    }
+    check(right == 2, "both give what one rank gives");
+    for (auto& context : contexts) context->set_communicator(nullptr);
+    for (const ncclComm_t comm : comms) nccl::check(nccl::api().ncclCommDestroy(comm), "its own end");
+  });
+  const auto outcomes = process.wait(50s);
+  ASSERT_TRUE(outcomes[0].finished) << "it waits for ever";
+  EXPECT_TRUE(outcomes[0].ok) << outcomes[0].text;
 }
 
 // With activations that are registered, in memory of the context's and of the caller's.
