@@ -118,7 +118,7 @@ TEST_F(GroupTrouble, NoMemoryForPeersOnOneRankIsToldToAll) {
     for (std::size_t piece = free; group.rank() == 1 && piece >= std::size_t{16} << 20; piece /= 2)
       for (void* memory = nullptr; cudaMalloc(&memory, piece) == cudaSuccess;) held.push_back(memory);
     cudaGetLastError();
-    check_refused(ErrorCode::unsupported, "rank 1: allocating memory for peers", [&] { GpuRank(group, "peer"); });
+    check_refused(ErrorCode::unsupported, "rank 1: allocating memory", [&] { GpuRank(group, "peer"); });
     for (void* memory : held) cudaFree(memory);
     group.exchange({});
     check(GpuRank(group, "peer").group != nullptr, "with memory they have their group");
