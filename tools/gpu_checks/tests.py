@@ -148,7 +148,12 @@ def tests(
 
 
 def models(check: Check) -> Iterator[Row]:
-    """Recorded cases, whole and over as many GPUs as there are; ranks by each way that GPUs of one host have to exchange."""
+    """Recorded cases, whole and over as many GPUs as there are; ranks by each way that GPUs of one host have to exchange. One kind of models
+    at a time, so that --resume goes on between them."""
+    sys.path.append(str(ROOT / "tests/models"))
+    from run_cases import GROUPS, SHARDED
+
+    # Ranks that share a GPU go through the host: with GPUs enough, those of files that other tools sharded for more.
     sets = [("one", "", "processes", 6), (TWO_RANKS, "", "processes", 1 if gpus() > 1 else 6)]
     for ranks, meshes in ((2, TWO_RANKS), (4, FOUR_RANKS)):
         ways = [(backend, isolate) for isolate in ("processes", "threads") for backend in ("peer", "nccl")]
@@ -157,13 +162,17 @@ def models(check: Check) -> Iterator[Row]:
         else:
             yield Row("models", f"all on {meshes}", "skipped", 0, f"{len(ways)} runs need {ranks} GPUs, this machine has {gpus()}")
     for meshes, backend, isolate, jobs in sets:
-        yield from cases(check, meshes, backend, isolate, jobs)
+        for kind in GROUPS:
+            done_elsewhere = kind in SHARDED if meshes == "one" else not backend and gpus() > 1 and kind not in SHARDED
+            if not done_elsewhere:
+                yield from cases(check, kind, meshes, backend, isolate, jobs)
 
 
-def cases(check: Check, meshes: str, backend: str, isolate: str, jobs: int) -> Iterator[Row]:
+def cases(check: Check, kind: str, meshes: str, backend: str, isolate: str, jobs: int) -> Iterator[Row]:
     command = [
         sys.executable,
         "tests/models/run_cases.py",
+        kind,
         "--tandem",
         check.program("tandem"),
         "--device",
@@ -180,7 +189,7 @@ def cases(check: Check, meshes: str, backend: str, isolate: str, jobs: int) -> I
         "60",
     ]
     by = f" by {backend}, {isolate}" if backend else ""
-    group = f"all on {meshes}{by}"
+    group = f"{kind} on {meshes}{by}"
     if check.group_is_known("models", group):
         return
     status, text, seconds = check.call(command, 240, {"TANDEM_GPU_GROUP": backend} if backend else {})
