@@ -84,17 +84,16 @@ void replace_plan(EngineFile& file, std::string_view text) {
 
 }  // namespace
 
-// GPUs of one generation run what was chosen for another of it, unless its name ends in a letter: "sm_90a".
+// GPUs of one generation run what was chosen for another of it; what was chosen for "sm_90a" that one alone, for "sm_100f" no older one.
 void check_target(const Plan& plan, const Device& device) {
   const auto found = plan.built_with.find("target");
   if (found == plan.built_with.end() || !found->second.starts_with("sm_")) return;
-  const std::string &wanted = found->second, here = device.target();
-  const bool exact = wanted.back() < '0' || wanted.back() > '9';
-  const std::string number = exact ? wanted.substr(0, wanted.size() - 1) : wanted;
-  const bool fits = exact ? number == here : number.substr(0, number.size() - 1) == here.substr(0, here.size() - 1);
+  const int wanted = sm_of_target(found->second), here = device.sm();
+  const char suffix = found->second.back();
+  const bool fits = suffix == 'a' ? wanted == here : suffix == 'f' ? runs_on(wanted, here) : wanted / 10 == here / 10;
   if (!fits)
-    fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", wanted,
-         device.name(), here);
+    fail(ErrorCode::mismatch, "the engine was built for {}, this is {}: build it with --target {}, or without a target", found->second,
+         device.name(), device.target());
 }
 
 EngineFile open_engine_file(const std::filesystem::path& path, bool strict) {
@@ -133,7 +132,7 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   check_target(*engine->plan_, *engine->device_);
   const OnDevice on_device(*engine->device_);
   for (const StoredCode& code : engine->plan_->code)
-    if (code.bytes && code.sm == engine->device_->sm()) offer_cuda_code(code.text, code.sm, code.bytes);
+    if (code.bytes && runs_on(code.sm, engine->device_->sm())) offer_cuda_code(code.text, code.sm, code.bytes);
   engine->load_weights(weights, progress);
   engine->place_weights();
   engine->pack_all(progress);

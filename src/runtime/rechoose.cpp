@@ -60,7 +60,7 @@ bool is_affected(const Plan& plan, const Step& step) {
 
 bool brings_code(const Plan& plan) {
   if (plan.device != "cuda" || cuda_device_count() == 0) return false;
-  return std::ranges::find(plan.code, open_device("cuda", 0)->sm(), &StoredCode::sm) != plan.code.end();
+  return std::ranges::any_of(plan.code, [sm = open_device("cuda", 0)->sm()](const StoredCode& code) { return runs_on(code.sm, sm); });
 }
 
 std::vector<std::string> library_differences(const Plan& plan) {

@@ -13,7 +13,7 @@ namespace {
 // What the plan brings compiled need not be compiled again to be timed.
 void offer_code(const Plan& plan, int sm) {
   for (const StoredCode& code : plan.code)
-    if (code.bytes && code.sm == sm) offer_cuda_code(code.text, code.sm, code.bytes);
+    if (code.bytes && runs_on(code.sm, sm)) offer_cuda_code(code.text, code.sm, code.bytes);
 }
 
 PlanOptions plan_options(const Plan& plan, const TimingOptions& options, const std::string& name, int threads, TimingCache& cache) {

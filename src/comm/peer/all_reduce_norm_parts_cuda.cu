@@ -1,6 +1,7 @@
 // The same as all_reduce_norm_cuda.cu with fewer bytes sent: each rank reduces every size-th row and sends it on, and every rank adds and
 // norms all rows. The three steps of a row follow one another at a distance, so that the links carry one row while others are worked on.
 #include "comm/peer/norm_rows.cuh"
+#include "device/cuda/registers.cuh"
 
 namespace tandem::peer {
 namespace {
@@ -10,6 +11,9 @@ namespace {
 // everyone sends to everyone.
 template <typename T, int kMost, int kPer>
 struct Parts {
+  // Of words of peers, and whether the next row is loaded while one is worked on: what registers hold.
+  static constexpr int kLoads = !cuda::kNeedsRegisters ? 4 : kPer == 1 ? 2 : 1;
+  static constexpr bool kReadsAhead = !cuda::kNeedsRegisters || kPer == 1;
   const View& view;
   const ReduceAndNorm& n;
   int words, steps, lane;
@@ -31,7 +35,7 @@ struct Parts {
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
       if (column_of(j) >= words) continue;
-      for_peers<kMost>(
+      for_peers<kMost, kLoads>(
           view,
           [&](int p) {
             const std::int64_t row = row_of(step, p);
@@ -49,9 +53,9 @@ struct Parts {
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
       if (column_of(j) >= words) continue;
-      sum[j] = take_and_reduce<T, kMost, true>(view, raw(view.rank, step, 0, j), static_cast<std::size_t>(words) * kWord,
+      sum[j] = take_and_reduce<T, kMost, true, kLoads>(view, raw(view.rank, step, 0, j), static_cast<std::size_t>(words) * kWord,
                                                never_empty(own[j]), Fold::sum, wait);
-      for_peers<kMost>(
+      for_peers<kMost, kLoads>(
           view, [&](int) { return sum[j]; }, [&](int p, const uint4& word) { store_word(reduced(p, step, view.rank, j), word); });
     }
     finish_row<T>(n, row, words, sum, residual, sums, turn);
@@ -68,13 +72,14 @@ struct Parts {
   __device__ __forceinline__ void take_reduced(int step, RowSums& sums, int turn, Wait& wait) const {
     const auto owner_of = [&](int k) { return view.rank + k < view.size ? view.rank + k : view.rank + k - view.size; };
     uint4 word[kPer], residual[kPer];
-    if (view.size > 1) load_reduced(step, owner_of(1), word, residual);
+    if (kReadsAhead && view.size > 1) load_reduced(step, owner_of(1), word, residual);
     for (int k = 1; k < view.size; ++k) {
       const int owner = owner_of(k);
+      if (!kReadsAhead) load_reduced(step, owner, word, residual);
       uint4 now[kPer], more[kPer];
 #pragma unroll
       for (int j = 0; j < kPer; ++j) now[j] = word[j], more[j] = residual[j];
-      if (k + 1 < view.size) load_reduced(step, owner_of(k + 1), word, residual);
+      if (kReadsAhead && k + 1 < view.size) load_reduced(step, owner_of(k + 1), word, residual);
 #pragma unroll
       for (int j = 0; j < kPer; ++j) {
         if (column_of(j) >= words) continue;

@@ -1,6 +1,7 @@
 // Moves of any bytes, and reductions of what no word can be kept free of: pushed in pieces, each announced by a counter (see layout.h).
 #include "comm/peer/exchange.cuh"
 #include "comm/peer/launch.h"
+#include "device/cuda/registers.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -90,7 +91,7 @@ __device__ void in_steps(const View& view, std::int64_t per_lane, std::int64_t l
 }
 
 template <typename U>
-__global__ void __launch_bounds__(kThreads) move(const __grid_constant__ View view, const __grid_constant__ Move m, std::int64_t per_lane) {
+__global__ void __launch_bounds__(kThreads, cuda::kRoomFrom100) move(const __grid_constant__ View view, const __grid_constant__ Move m, std::int64_t per_lane) {
   in_steps(
       view, per_lane, m.longest, [&](const Piece& piece, int peer, char* slot) { push<U>(view, m.in[peer], piece, peer, slot); },
       [&](const Piece& piece, const char* slot, std::int64_t room) {
@@ -155,7 +156,7 @@ __device__ __forceinline__ W finish(Fold fold, W sum, int size) {
 }
 
 template <typename Codec, typename U>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, cuda::kRoomFrom100)
     reduce(const __grid_constant__ View view, const __grid_constant__ Reduce r, std::int64_t per_lane) {
   using S = typename Codec::Storage;
   const Rows out = {r.out, r.out_bytes, r.out_bytes, 1};

@@ -98,11 +98,11 @@ __device__ __forceinline__ void write_word(const WordArrays& a, void* to, std::i
     if (i * kCount + k < a.elements) static_cast<T*>(to)[i * kCount + k] = elements[k];
 }
 
-// use(p, get(p)) for all peers, beginning with the next rank so that not all of them send to one; up to four are got before the first is
-// used.
-template <int kMost, typename Get, typename Use>
+// use(p, get(p)) for all peers, beginning with the next rank so that not all of them send to one; up to kLoads are got before the first
+// is used.
+template <int kMost, int kLoads = 4, typename Get, typename Use>
 __device__ __forceinline__ void for_peers(const View& view, const Get& get, const Use& use) {
-  constexpr int kAhead = kMost < 4 ? kMost - 1 : 4;
+  constexpr int kAhead = kMost < kLoads ? kMost - 1 : kLoads;
   const auto peer_of = [&](int k) { return view.rank + k < view.size ? view.rank + k : view.rank + k - view.size; };
 #pragma unroll
   for (int first = 1; first < kMost; first += kAhead) {
@@ -118,10 +118,10 @@ __device__ __forceinline__ void for_peers(const View& view, const Get& get, cons
 
 // Waits for the word of every peer, `apart` bytes from one rank's to the next in memory of this rank, wipes them, and reduces them with
 // this rank's own in the order of the ranks. kMost: ranks that the code is unrolled for, at least view.size.
-template <typename T, int kMost, bool kSums>
+template <typename T, int kMost, bool kSums, int kLoads = 4>
 __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, std::size_t apart, const uint4& own, Fold fold,
                                                  Wait& wait) {
-  constexpr int kAhead = kMost < 4 ? kMost : 4;
+  constexpr int kAhead = kMost < kLoads ? kMost : kLoads;
   Values<T> sum;
 #pragma unroll
   for (int from = 0; from < kMost; from += kAhead) {

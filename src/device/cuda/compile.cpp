@@ -1,13 +1,16 @@
 #include "device/cuda/compile.h"
 
+#include <fmt/ranges.h>
 #include <nvrtc.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
 #include "core/check.h"
 #include "core/digest.h"
 #include "device/code.h"
+#include "device/cuda/architectures.h"
 #include "device/cuda/library.h"
 #include "device/cuda/runtime.h"
 
@@ -22,6 +25,10 @@ struct Nvrtc {
   decltype(nvrtcGetProgramLog)* log;
   decltype(nvrtcGetCUBINSize)* cubin_size;
   decltype(nvrtcGetCUBIN)* cubin;
+  decltype(nvrtcGetPTXSize)* text_size;
+  decltype(nvrtcGetPTX)* text;
+  decltype(nvrtcGetNumSupportedArchs)* count_known;
+  decltype(nvrtcGetSupportedArchs)* known;
   decltype(nvrtcGetErrorString)* error_string;
 };
 
@@ -36,10 +43,34 @@ const Nvrtc& nvrtc() {
         .log = l.function<decltype(nvrtcGetProgramLog)>("nvrtcGetProgramLog"),
         .cubin_size = l.function<decltype(nvrtcGetCUBINSize)>("nvrtcGetCUBINSize"),
         .cubin = l.function<decltype(nvrtcGetCUBIN)>("nvrtcGetCUBIN"),
+        .text_size = l.function<decltype(nvrtcGetPTXSize)>("nvrtcGetPTXSize"),
+        .text = l.function<decltype(nvrtcGetPTX)>("nvrtcGetPTX"),
+        .count_known = l.function<decltype(nvrtcGetNumSupportedArchs)>("nvrtcGetNumSupportedArchs"),
+        .known = l.function<decltype(nvrtcGetSupportedArchs)>("nvrtcGetSupportedArchs"),
         .error_string = l.function<decltype(nvrtcGetErrorString)>("nvrtcGetErrorString"),
     };
   }();
   return functions;
+}
+
+void check_nvrtc(nvrtcResult status, const std::string& why) {
+  if (status != NVRTC_SUCCESS)
+    fail(ErrorCode::internal, "NVRTC {} ({}): {}: {}", library(Which::nvrtc).version(), library(Which::nvrtc).path(),
+         nvrtc().error_string(status), why);
+}
+
+// The one that NVRTC is to compile for.
+std::string architecture_of(int sm) {
+  int count = 0;
+  check_nvrtc(nvrtc().count_known(&count), "asking what it compiles for");
+  std::vector<int> known(static_cast<std::size_t>(count));
+  check_nvrtc(nvrtc().known(known.data()), "asking what it compiles for");
+  std::ranges::sort(known);
+  const std::string found = architecture_for(known, sm);
+  if (found.empty())
+    fail(ErrorCode::unsupported, "NVRTC {} ({}) compiles for no GPU as old as sm_{}: for sm_{}", library(Which::nvrtc).version(),
+         library(Which::nvrtc).path(), sm, fmt::join(known, ", sm_"));
+  return found;
 }
 
 std::string log_of(nvrtcProgram program) {
@@ -69,8 +100,11 @@ Offers& offers() {
 
 CodeBytes offered(const std::string& source, int sm) {
   const std::lock_guard lock(offers().mutex);
-  const auto found = offers().code.find({text_key(source), sm});
-  return found == offers().code.end() ? nullptr : found->second;
+  const std::string key = text_key(source);
+  CodeBytes best;  // the last that runs here is for the nearest GPU
+  for (auto at = offers().code.lower_bound({key, 0}); at != offers().code.end() && at->first.first == key; ++at)
+    if (runs_on(at->first.second, sm)) best = at->second;
+  return best;
 }
 
 CodeBytes offered_or_compiled(const std::string& source, int sm) {
@@ -111,21 +145,18 @@ void offer_cuda_code(const std::string& key, int sm, CodeBytes code) {
 
 CodeBytes compile_cuda(const std::string& text, int sm) {
   using namespace cuda;
-  const auto check_nvrtc = [](nvrtcResult status, const std::string& why) {
-    if (status != NVRTC_SUCCESS)
-      fail(ErrorCode::internal, "NVRTC {} ({}): {}: {}", library(Which::nvrtc).version(), library(Which::nvrtc).path(),
-           nvrtc().error_string(status), why);
-  };
+  const std::string target = architecture_of(sm);
   NvrtcProgram program;
   check_nvrtc(nvrtc().create(&program.handle, text.c_str(), "tandem.cu", 0, nullptr, nullptr), "making a program");
-  const std::string architecture = fmt::format("--gpu-architecture=sm_{}", sm);
+  const std::string architecture = "--gpu-architecture=" + target;
   const char* options[] = {architecture.c_str(), "--std=c++17", "--fmad=false"};
   const nvrtcResult status = nvrtc().compile(program.handle, static_cast<int>(std::size(options)), options);
   check_nvrtc(status, status == NVRTC_SUCCESS ? "" : log_of(program.handle));
+  const bool machine_code = target.starts_with("sm_");
   std::size_t size = 0;
-  check_nvrtc(nvrtc().cubin_size(program.handle, &size), "asking for the code");
+  check_nvrtc((machine_code ? nvrtc().cubin_size : nvrtc().text_size)(program.handle, &size), "asking for the code");
   auto code = std::make_shared<std::vector<std::byte>>(size);
-  check_nvrtc(nvrtc().cubin(program.handle, reinterpret_cast<char*>(code->data())), "asking for the code");
+  check_nvrtc((machine_code ? nvrtc().cubin : nvrtc().text)(program.handle, reinterpret_cast<char*>(code->data())), "asking for the code");
   return code;
 }
 

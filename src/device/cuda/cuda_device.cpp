@@ -49,6 +49,11 @@ int sm_of(int ordinal) {
   return 10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) + attribute(cudaDevAttrComputeCapabilityMinor, ordinal);
 }
 
+bool is_of_driver_compiler(cudaError_t status) {
+  return status == cudaErrorUnsupportedPtxVersion || status == cudaErrorJitCompilerNotFound || status == cudaErrorJitCompilationDisabled ||
+         status == cudaErrorInvalidPtx;
+}
+
 // As FaultKind has them.
 constexpr const char* kFaultingOps[kFaultKinds] = {"Gather", "GatherND", "GatherElements", "ScatterND", "division"};
 
@@ -100,6 +105,8 @@ void check(cudaError_t status, const char* what) {
   int ordinal = 0;
   if (status == cudaErrorNoKernelImageForDevice && cudaGetDevice(&ordinal) == cudaSuccess)
     fail(ErrorCode::unsupported, "{}: {}", what, kernels_problem(sm_of(ordinal)));
+  if (is_of_driver_compiler(status) && cudaGetDevice(&ordinal) == cudaSuccess)
+    fail(ErrorCode::unsupported, "{}: {}", what, text_problem(sm_of(ordinal), cudaGetErrorString(status)));
   const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory : ErrorCode::internal;
   const Error error(code, fmt::format("CUDA: {}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status)));
   if (!breaks_context(status)) throw error;

@@ -28,4 +28,8 @@ std::string kernels_problem(int sm) {
                                    : fmt::format("build it with -DTANDEM_CUDA_ARCHITECTURES={}-real", sm));
 }
 
+std::string text_problem(int sm, const char* reason) {
+  return fmt::format("there is no machine code for the GPU, sm_{}, and the driver did not compile the text that there is: {}", sm, reason);
+}
+
 }  // namespace tandem::cuda

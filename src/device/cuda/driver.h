@@ -11,5 +11,7 @@ std::string driver_problem(int needed);
 
 // Why no kernel of this program runs on a GPU of compute capability sm / 10.
 std::string kernels_problem(int sm);
+// Why such a GPU, newer than all that there is machine code for, cannot use the text of kernels: the driver said so.
+std::string text_problem(int sm, const char* reason);
 
 }  // namespace tandem::cuda

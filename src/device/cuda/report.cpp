@@ -1,6 +1,8 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
+#include "device/cuda/architectures.h"
+#include "device/cuda/driver.h"
 #include "device/cuda/library.h"
 #include "device/device.h"
 #include "device/links.h"
@@ -12,7 +14,9 @@ CudaReport report_cuda() {
   using namespace cuda;
   CudaReport report;
   try {
-    open_cuda_device(0);
+    for (int i = 0; i == 0 || i < cuda_device_count(); ++i)
+      if (const auto device = open_cuda_device(i); kernels_for(device->sm()) == 0)
+        report.problem = fmt::format("cuda:{}: {}", i, kernels_problem(device->sm()));
   } catch (const Error& error) {
     report.problem = error.message();
   }

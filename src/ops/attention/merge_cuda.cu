@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "device/cuda/registers.cuh"
 #include "ops/types_cuda.cuh"
 
 namespace tandem::cuda {
@@ -12,7 +13,7 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 // A warp per line, a lane every 32nd of its values.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_parts(const __grid_constant__ AttentionMerge m) {
+__global__ void __launch_bounds__(kThreads, kRoomBefore90) merge_parts(const __grid_constant__ AttentionMerge m) {
   const std::int64_t line = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (line >= m.lines) return;
   const float before = m.begun ? m.sums_lse[line] : kNothing;

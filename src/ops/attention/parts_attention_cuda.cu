@@ -1,5 +1,6 @@
 // Merging the parts of attention over parts of the keys: a block per line, whose warps take parts in turn.
 #include "device/cuda/dependent.cuh"
+#include "device/cuda/registers.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -27,7 +28,7 @@ __device__ __forceinline__ float add_parts(const AttentionRun& p, const Attentio
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+__global__ void __launch_bounds__(kThreads, kRoomFrom100) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
   begin_dependent();
   __shared__ float warp_sums[kWarps][kMostAttentionSize], warp_totals[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

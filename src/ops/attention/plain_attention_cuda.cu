@@ -1,5 +1,6 @@
 // FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys, 32 at a time, with a running maximum per
 // line. Of its 128 threads, 8 neighbours share a line's scores and sums, and each has two lines.
+#include "device/cuda/registers.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -201,7 +202,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
 }
 
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads, kChunks == 8 ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, kChunks < 8 ? 4 : kNeedsRegisters ? 2 : 3)
     attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;

@@ -1,4 +1,5 @@
 #include "device/cuda/dependent.cuh"
+#include "device/cuda/registers.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/matvec_cuda.h"
 #include "ops/matmul/stream_cuda.cuh"
@@ -84,7 +85,7 @@ __device__ __forceinline__ void add_partials(const MatVec& p, std::int64_t colum
 }
 
 template <typename T, int kRows>
-__global__ void __launch_bounds__(kThreads) matvec(const __grid_constant__ MatVec p) {
+__global__ void __launch_bounds__(kThreads, kRoomFrom100) matvec(const __grid_constant__ MatVec p) {
   constexpr int kVector = 16 / sizeof(T), kColumns = 32 * kVector;
   union Shared {
     Vector<T, kVector> ring[kFlight][kThreads];

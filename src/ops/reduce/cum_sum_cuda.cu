@@ -1,3 +1,4 @@
+#include "device/cuda/registers.cuh"
 #include "ops/move_cuda.cuh"
 #include "ops/reduce/cum_sum_cuda.h"
 
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) sum_lines(CumSumView v, const T* __r
 
 // A block for each line, tile by tile: sums of threads, of warps, of what came before.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_tiles(CumSumView v, const T* __restrict__ x, T* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads, kRoomFrom100) sum_tiles(CumSumView v, const T* __restrict__ x, T* __restrict__ y) {
   using S = Summed<T>;
   using A = typename S::type;
   __shared__ A warps[2][kWarps];

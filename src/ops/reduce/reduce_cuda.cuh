@@ -5,6 +5,7 @@
 // lost.
 #pragma once
 
+#include "device/cuda/registers.cuh"
 #include "ops/move_cuda.cuh"
 #include "ops/reduce/reduce_cuda.h"
 
@@ -47,7 +48,7 @@ __device__ __forceinline__ typename Op::Acc join_team(const Op& op, typename Op:
 }
 
 template <typename Op, int kVector>
-__global__ void __launch_bounds__(kReduceThreads)
+__global__ void __launch_bounds__(kReduceThreads, kRoomFrom100)
     reduce_rows(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x,
                 typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kReduceThreads)
 }
 
 template <typename Op, int kVector>
-__global__ void __launch_bounds__(kReduceThreads)
+__global__ void __launch_bounds__(kReduceThreads, kRoomFrom100)
     reduce_columns(const __grid_constant__ Op op, const __grid_constant__ ReducePlan p, const typename Op::Element* __restrict__ x,
                    typename Op::Result* __restrict__ y, typename Op::Acc* __restrict__ parts) {
   using Acc = typename Op::Acc;

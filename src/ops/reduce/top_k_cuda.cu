@@ -3,13 +3,14 @@
 // ties. They are then sorted by a bitonic network.
 #include <type_traits>
 
+#include "device/cuda/registers.cuh"
 #include "ops/reduce/top_k_cuda.h"
 #include "ops/types_cuda.cuh"
 
 namespace tandem::cuda {
 namespace {
 
-constexpr int kDigit = 11, kBins = 1 << kDigit, kMostThreads = 1024, kLoads = 8;
+constexpr int kDigit = 11, kBins = 1 << kDigit, kMostThreads = 1024, kLoads = kNeedsRegisters ? 4 : 8;
 
 // Unsigned numbers of kBits bits in the order of the elements: NaN above all, zeros equal.
 template <typename T>
