@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fills build/gpu with all that a machine with GPUs needs to run build/gpu/gpu_check.sh there: the stripped programs of the preset `cuda`, the
+# Fills build/gpu with all that a machine with GPUs needs to run build/gpu/gpu_check.sh there: the stripped programs of the preset `pack`, the
 # libraries that such a machine may lack, the Python package where the preset has one, recorded models, peers, scripts, and a manifest with the
 # commit. In the repository tools/gpu_check.py runs the same. Exit status 1 where it is over 40 MiB. The package for another Python than the one
 # here: see TANDEM_PACKAGE_PYTHONS in python/CMakeLists.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-from=build/cuda/bin to=build/gpu contents=(bin lib)
+from=build/pack/bin to=build/gpu contents=(bin lib)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench gpu_engine gpu_cublaslt gpu_cudnn_plans)
@@ -19,11 +19,11 @@ for program in "${programs[@]}"; do
   strip -o "$work/bin/$program" "$from/$program"
 done
 # The Python package, with an extension for each Python that there is one for.
-if compgen -G "build/cuda/python/tandem/_core*.so" >/dev/null; then
+if compgen -G "build/pack/python/tandem/_core*.so" >/dev/null; then
   mkdir -p "$work/python"
   cp -rL python/tandem "$work/python/"
   find "$work/python" -name __pycache__ -prune -exec rm -rf {} +
-  for extension in build/cuda/python/tandem/_core*.so; do strip -o "$work/python/tandem/$(basename "$extension")" "$extension"; done
+  for extension in build/pack/python/tandem/_core*.so; do strip -o "$work/python/tandem/$(basename "$extension")" "$extension"; done
   mkdir -p "$work/python/tandem/bin"
   ln -s ../../../bin/tandem "$work/python/tandem/bin/tandem"
   contents+=(python)
@@ -36,8 +36,8 @@ XZ_OPT="--lzma2=preset=3,dict=256MiB" tar -C "$work" -cJf "$to/pack.tar.xz" "${c
 # Programs that were built from another commit, or from files that were not committed, are no better than a tree with changes.
 dirty=$(git status --porcelain --untracked-files=no | head -1)
 here=$(git describe --always --abbrev=12 --dirty=+ --exclude='*')
-if ! grep -qF "\"$here\"" build/cuda/source_commit.cpp; then
-  echo "the programs were built from another state than $here: see build/cuda/source_commit.cpp" >&2
+if ! grep -qF "\"$here\"" build/pack/source_commit.cpp; then
+  echo "the programs were built from another state than $here: see build/pack/source_commit.cpp" >&2
   dirty=yes
 fi
 printf '{"commit": "%s", "dirty": %s, "programs": "%s"}\n' "$(git rev-parse --short HEAD)" "$([[ -n $dirty ]] && echo true || echo false)" \

@@ -54,7 +54,7 @@ struct Parts {
     for (int j = 0; j < kPer; ++j) {
       if (column_of(j) >= words) continue;
       sum[j] = take_and_reduce<T, kMost, true, kLoads>(view, raw(view.rank, step, 0, j), static_cast<std::size_t>(words) * kWord,
-                                               never_empty(own[j]), Fold::sum, wait);
+                                                       never_empty(own[j]), Fold::sum, wait);
       for_peers<kMost, kLoads>(
           view, [&](int) { return sum[j]; }, [&](int p, const uint4& word) { store_word(reduced(p, step, view.rank, j), word); });
     }

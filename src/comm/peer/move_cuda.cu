@@ -91,7 +91,8 @@ __device__ void in_steps(const View& view, std::int64_t per_lane, std::int64_t l
 }
 
 template <typename U>
-__global__ void __launch_bounds__(kThreads, cuda::kRoomFrom100) move(const __grid_constant__ View view, const __grid_constant__ Move m, std::int64_t per_lane) {
+__global__ void __launch_bounds__(kThreads, cuda::kRoomFrom100)
+    move(const __grid_constant__ View view, const __grid_constant__ Move m, std::int64_t per_lane) {
   in_steps(
       view, per_lane, m.longest, [&](const Piece& piece, int peer, char* slot) { push<U>(view, m.in[peer], piece, peer, slot); },
       [&](const Piece& piece, const char* slot, std::int64_t room) {

@@ -27,11 +27,11 @@ Kind parse(std::string_view word) {
   return kind;
 }
 
-bool has_machine_code(const Kind& kind, int sm) {
-  return kind.machine_code && (kind.suffix == 'a' ? kind.sm == sm : runs_on(kind.sm, sm));
-}
+bool has_machine_code(const Kind& kind, int sm) { return kind.machine_code && (kind.suffix == 'a' ? kind.sm == sm : runs_on(kind.sm, sm)); }
 
-bool has_text(const Kind& kind, int sm) { return kind.text && (kind.suffix ? has_machine_code({kind.sm, kind.suffix}, sm) : kind.sm <= sm); }
+bool has_text(const Kind& kind, int sm) {
+  return kind.text && (kind.suffix ? has_machine_code({kind.sm, kind.suffix}, sm) : kind.sm <= sm);
+}
 
 }  // namespace
 

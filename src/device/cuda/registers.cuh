@@ -1,5 +1,5 @@
-// What differs between generations in how the compiler allots registers. Where a kernel is not told how many blocks of it are to run at once
-// ptxas chooses, and would rather spill a few registers than have fewer of them. On 10.0 and newer the same code needs more registers.
+// What differs between generations in how the compiler allots registers. Where a kernel is not told how many blocks of it are to run at
+// once ptxas chooses, and would rather spill a few registers than have fewer of them. On 10.0 and newer the same code needs more registers.
 #pragma once
 
 namespace tandem::cuda {

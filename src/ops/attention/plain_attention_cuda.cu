@@ -202,7 +202,9 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
 }
 
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads, kChunks < 8 ? 4 : kNeedsRegisters ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, kChunks < 8       ? 4
+                                            : kNeedsRegisters ? 2
+                                                              : 3)
     attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;
