@@ -98,6 +98,10 @@ std::vector<Work> all_work() {
   matmul("MatMul 8192 bf16", DType::bf16, 8192, 8192, 8192);
   matmul("MatMul 2048x14336x4096 bf16", DType::bf16, 2048, 14336, 4096);
   matmul("MatMul 16x4096x4096 bf16", DType::bf16, 16, 4096, 4096);
+  matmul("MatMul 2x4096x4096 bf16", DType::bf16, 2, 4096, 4096);
+  matmul("MatMul 8x4096x4096 bf16", DType::bf16, 8, 4096, 4096);
+  matmul("MatMul 16x4096x1536 bf16", DType::bf16, 16, 4096, 1536);
+  matmul("MatMul 16x4096x28672 bf16", DType::bf16, 16, 4096, 28672);
   matmul("MatMul 4096 f32", DType::f32, 4096, 4096, 4096);
   matmul("MatMul 1x4096x28672 bf16", DType::bf16, 1, 4096, 28672);
   matmul("MatMul 1x4096x7168 bf16", DType::bf16, 1, 4096, 7168);
@@ -113,7 +117,7 @@ std::vector<Work> all_work() {
               {{std::min<std::int64_t>(m, 4), k}, {k, 16}, kAbsent, kAbsent, scales(16)},
               2.0 * static_cast<double>(m * k * n),
               0.1};
-    work.weights = {1};
+    work.weights = {1, 4};
     work.types = {DType::bf16, codes, DType::bf16, DType::bf16, DType::f32};
     list.push_back(work);
   };
@@ -121,7 +125,7 @@ std::vector<Work> all_work() {
     dequant(fmt::format("DequantMatMul {}x4096x28672 i8", m), DType::i8, m, 4096, 28672, 0);
     dequant(fmt::format("DequantMatMul {}x4096x28672 i4", m), DType::i4, m, 4096, 28672, 64);
   }
-  dequant("DequantMatMul 1x4096x28672 fp8", DType::f8e4m3, 1, 4096, 28672, 0);
+  for (const std::int64_t m : {1, 16}) dequant(fmt::format("DequantMatMul {}x4096x28672 fp8", m), DType::f8e4m3, m, 4096, 28672, 0);
   dequant("DequantMatMul 2048x4096x14336 i4", DType::i4, 2048, 4096, 14336, 64);
   // Both operands quantised; i8 with a scale per column, 8-bit floats with one, as quantisers give them.
   const auto quant = [&](std::string name, DType codes, std::int64_t m, std::int64_t k, std::int64_t n) {

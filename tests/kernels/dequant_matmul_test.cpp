@@ -80,6 +80,35 @@ TEST(DequantMatMul, ShapesCodesBlocks) {
           }
 }
 
+// As decoding has it, scales being weights too: every number of rows, codes streamed as GPUs keep them, k and n that end inside of what
+// they take at once.
+TEST(DequantMatMul, FewRowsOfAWeight) {
+  for (const DType codes : kCodes)
+    for (const std::int64_t block : {-1, 0, 32, 64, 128, 256, 48})
+      for (std::int64_t m = 1; m <= 17; ++m) {
+        const DType type = m % 2 == 0 ? DType::f16 : DType::bf16;
+        KernelCase c =
+            case_of({m, 256 * (m % 3) + 90 + m, bits(codes) == 4 ? 66 : 67, block}, type, codes, m % 4 < 2 ? DType::f32 : type, false);
+        if (m % 3 == 1) c.operands[kDequantBias] = random_tensor(type, {c.operands[kDequantB]->shape()[1]}, 5);
+        if (m % 3 == 2) c.operands[kDequantResidual] = random_tensor(type, {m, c.operands[kDequantB]->shape()[1]}, 6);
+        c.attributes.emplace_back("activation", std::string(m % 4 == 0 ? "silu" : "none"));
+        c.weights = {kDequantB, kDequantScale};
+        c.threads = 2;
+        expect_kernel_matches_op(c, tolerance_of_product(type));
+      }
+}
+
+// Cut as large matrices are, into blocks that meet in clusters.
+TEST(DequantMatMul, FewRowsOfAWideWeight) {
+  for (const DType codes : {DType::i8, DType::i4, DType::f8e4m3})
+    for (const std::int64_t block : {0, 64, 128}) {
+      KernelCase c = case_of({7, 2176, 520, block}, DType::bf16, codes, DType::f32, false);
+      c.weights = {kDequantB, kDequantScale};
+      c.threads = 2;
+      expect_kernel_matches_op(c, tolerance_of_product(DType::bf16));
+    }
+}
+
 TEST(DequantMatMul, OddColumns) {
   for (const DType codes : {DType::i8, DType::u8, DType::f8e4m3, DType::f8e5m2})
     for (const std::int64_t n : {1, 3, 31, 33, 65})

@@ -116,6 +116,45 @@ TEST(MatMul, OneRowOfAWeight) {
         }
 }
 
+// As decoding of several sequences has it: every number of rows; k in one piece and in many, odd ones, columns that end inside a tile.
+TEST(MatMul, FewRowsOfAWeight) {
+  const std::pair<std::int64_t, std::int64_t> extents[] = {{8, 1}, {1, 7}, {37, 9}, {64, 96}, {1104, 67}, {4099, 26}};
+  for (const std::string& kernel : matmul_kernels())
+    for (const auto& [k, n] : extents)
+      for (const DType dtype : {DType::f16, DType::bf16})
+        for (std::int64_t m = 2; m <= 17; ++m) {
+          const Shape rows = m % 3 == 0 ? Shape{m / 3, 3, k} : Shape{m, k};
+          Shape result = rows;
+          result.back() = n;
+          KernelCase c = {.kernel = kernel,
+                          .op = "MatMul",
+                          .attributes = {{"activation", std::string(m % 2 == 0   ? "none"
+                                                                    : m % 3 == 0 ? "relu"
+                                                                                 : "gelu_tanh")}},
+                          .operands = {random_tensor(dtype, rows, 1),
+                                       random_tensor(dtype, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k))), std::nullopt, std::nullopt}};
+          if (m % 4 < 2) c.operands[2] = random_tensor(dtype, {n}, 3);
+          if (m % 2 == 1) c.operands[3] = random_tensor(dtype, result, 4);
+          c.weights = {1};
+          expect_kernel_matches_op(c, tolerance_of(dtype));
+        }
+}
+
+// Cut as large matrices are, into blocks that meet in clusters.
+TEST(MatMul, FewRowsOfAWideWeight) {
+  for (const std::string& kernel : matmul_kernels())
+    for (const auto& [k, n] : {std::pair<std::int64_t, std::int64_t>{2056, 516}, {72, 14343}}) {
+      KernelCase c = {
+          .kernel = kernel,
+          .op = "MatMul",
+          .operands = {random_tensor(DType::bf16, {5, k}, 1), random_tensor(DType::bf16, {k, n}, 2, 1 / std::sqrt(static_cast<double>(k))),
+                       random_tensor(DType::bf16, {n}, 3)}};
+      c.weights = {1};
+      c.threads = 2;
+      expect_kernel_matches_op(c, tolerance_of(DType::bf16));
+    }
+}
+
 // What no kernel of the CPU but the plain one takes, on GPUs.
 TEST(MatMul, WideFloatsAndIntegers) {
   const auto ints = [](DType dtype, Shape shape) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/kernel_case.h"
+#include "ops/quantize/operands.h"
 
 namespace tandem::test {
 namespace {
@@ -34,10 +35,11 @@ Tensor spiked(DType dtype, const Shape& shape, unsigned seed = 1) {
 
 // By every kernel of the CPU that does not refuse it and promises what the op promises; on a GPU by the one that it takes.
 void expect_all(const std::string& op, std::vector<std::pair<std::string, AttributeValue>> attributes,
-                std::vector<std::optional<Tensor>> operands, double tolerance) {
+                std::vector<std::optional<Tensor>> operands, double tolerance, std::vector<std::size_t> weights = {}) {
   int ran = 0;
   for (const KernelDef* kernel : kernels_of(op, "cpu")) {
-    KernelCase c = {.kernel = std::string(kernel->name), .op = op, .attributes = attributes, .operands = operands, .threads = 2};
+    KernelCase c = {
+        .kernel = std::string(kernel->name), .op = op, .attributes = attributes, .operands = operands, .weights = weights, .threads = 2};
     if (!kernel->weaker.empty() || refusal_of(c)) continue;
     ++ran;
     expect_kernel_matches_op(c, tolerance);
@@ -104,6 +106,27 @@ TEST(NonFinite, Products) {
       for (const std::string activation : {"relu", "gelu", "silu"})
         expect_all("MatMul", {{"activation", activation}}, {a, b, bias.reshaped({40})}, 2 * tolerance_of(dtype));
     }
+}
+
+// Of a matrix in a layout of the kernel's own.
+TEST(NonFinite, ProductsOfAWeight) {
+  for (const DType dtype : kFloats)
+    for (const std::int64_t m : {1, 2, 7, 8, 14, 16}) {
+      const Tensor a = spiked(dtype, {m, 200}), b = random_tensor(dtype, {200, 43}, 2, 0.1);
+      expect_all("MatMul", {}, {a, b}, 2 * tolerance_of(dtype), {1});
+      expect_all("MatMul", {}, {random_tensor(dtype, {m, 200}, 4), spiked(dtype, {200, 43}, 5)}, 2 * tolerance_of(dtype), {1});
+    }
+}
+
+TEST(NonFinite, ProductsOfQuantisedWeights) {
+  for (const DType dtype : kFloats)
+    for (const DType codes : {DType::i8, DType::u8, DType::i4, DType::u4, DType::f8e4m3})
+      for (const std::int64_t block : {0, 64}) {
+        const Tensor b = random_tensor(codes, {192, 48}, 2, 2), scale = Tensor::of(DType::f32, {}, std::vector<double>{0.1});
+        std::vector<std::optional<Tensor>> operands = {spiked(dtype, {14, 192}), b, std::nullopt, std::nullopt, scale};
+        if (block != 0) operands[kDequantScale] = Tensor::of(DType::f32, {3, 48}, std::vector<double>(3 * 48, 0.1));
+        expect_all("DequantMatMul", {{"block_size", block}}, operands, 2 * tolerance_of(dtype), {kDequantB, kDequantScale});
+      }
 }
 
 TEST(NonFinite, Gated) {

@@ -64,9 +64,15 @@ Tensor scales(Shape shape) {
 
 Tensor codes(DType type, Shape shape) { return random_tensor(type, std::move(shape), 5, is_float(type) ? 2 : 3); }
 
-KernelCase dequantised(DType type, std::int64_t m, std::int64_t k, std::int64_t n) {
-  return of("DequantMatMul", {random(f16, {m, k}), codes(type, {k, n}), random(f16, {n}), random(f16, {m, n}), scales({k / 32, n})},
-            {{"block_size", std::int64_t{32}}});
+KernelCase dequantised(DType type, std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t block = 32) {
+  return of("DequantMatMul", {random(f16, {m, k}), codes(type, {k, n}), random(f16, {n}), random(f16, {m, n}), scales({k / block, n})},
+            {{"block_size", block}});
+}
+
+KernelCase dequantised_weight(DType type, std::int64_t m, std::int64_t k, std::int64_t n, std::int64_t block) {
+  KernelCase c = dequantised(type, m, k, n, block);
+  c.weights = {kDequantB, kDequantScale};
+  return c;
 }
 
 KernelCase quantised(DType type, std::int64_t m) {
@@ -195,11 +201,20 @@ std::vector<SmallShape> small_shapes() {
       {"MatVec", "cuda_matmul", product(f32, 1, 40, 64)},
       {"PackedMatVec", "cuda_packed_matvec", product(f16, 1, 512, 48, true)},
       {"PackedMatVecOddRows", "cuda_packed_matvec", product(bf16, 1, 1104, 37, true)},
+      {"PackedMatMul", "cuda_packed_matmul", product(f16, 16, 512, 48, true)},
+      {"PackedMatMulOddRows", "cuda_packed_matmul", product(bf16, 3, 1109, 37, true)},
+      {"PackedMatMulInClusters", "cuda_packed_matmul", product(bf16, 9, 4096, 264, true)},
       {"CublasLt", "cublaslt_matmul", product(f16, 9, 64, 96)},
       {"CublasLtOddColumns", "cublaslt_matmul", product(f32, 9, 64, 97)},
       {"DequantMatVec", "cuda_dequant_matmul", dequantised(DType::i8, 2, 256, 64)},
       {"DequantMatVecOf4Bits", "cuda_dequant_matmul", dequantised(DType::i4, 1, 256, 64)},
       {"DequantMatVecOfSmallFloats", "cuda_dequant_matmul", dequantised(DType::f8e4m3, 4, 256, 64)},
+      {"PackedDequant", "cuda_packed_dequant_matmul", dequantised_weight(DType::i8, 16, 256, 40, 256)},
+      {"PackedDequantInClusters", "cuda_packed_dequant_matmul", dequantised_weight(DType::u8, 5, 4096, 136, 64)},
+      {"PackedDequantOfHalfChunks", "cuda_packed_dequant_matmul", dequantised_weight(DType::i8, 2, 256, 37, 32)},
+      {"PackedDequantOf4Bits", "cuda_packed_dequant_matmul", dequantised_weight(DType::i4, 9, 512, 72, 64)},
+      {"PackedDequantOf4BitsAndSmallBlocks", "cuda_packed_dequant_matmul", dequantised_weight(DType::u4, 3, 320, 38, 32)},
+      {"PackedDequantOfSmallFloats", "cuda_packed_dequant_matmul", dequantised_weight(DType::f8e4m3, 16, 256, 40, 128)},
       {"DequantMatMul", "cuda_dequant_matmul", dequantised(DType::i8, 9, 64, 48)},
       {"QuantMatMulInFloats", "cuda_quant_matmul_in_floats", quantised(DType::i8, 9)},
       {"QuantMatMulOfIntegers", "cublaslt_int8_matmul", quantised(DType::i8, 33)},
