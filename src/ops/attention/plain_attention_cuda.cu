@@ -11,6 +11,9 @@ constexpr int kTileLines = 32, kTileKeys = 32;
 constexpr int kOwn = kTileLines / 16;    // lines of a thread, 16 apart
 constexpr int kOwnKeys = kTileKeys / 8;  // scores of a thread and line, 8 keys apart
 constexpr int kWeightStep = kTileKeys + 4;
+// That a multiprocessor has at once.
+template <int kChunks>
+constexpr int kBlocks = kChunks < 8 ? 4 : (kNeedsRegisters ? 2 : 3);
 
 // Floats from row to row in shared memory: whole vectors, an odd number of them, so that 8 rows lie in different banks.
 inline __host__ __device__ int padded_row(int size) { return (size + 3) / 4 * 4 + ((size + 3) / 4 % 2 == 0 ? 4 : 0); }
@@ -202,9 +205,7 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
 }
 
 template <typename T, int kChunks>
-__global__ void __launch_bounds__(kThreads, kChunks < 8       ? 4
-                                            : kNeedsRegisters ? 2
-                                                              : 3)
+__global__ void __launch_bounds__(kThreads, kBlocks<kChunks>)
     attend(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles) {
   extern __shared__ float memory[];
   __shared__ int tile_end;

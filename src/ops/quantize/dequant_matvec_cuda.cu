@@ -130,9 +130,8 @@ __device__ __forceinline__ void finish(const DequantMatVec& p, std::int64_t row,
 
 // A least number of blocks keeps ptxas from spilling a few registers for more of them at once.
 template <typename C, int kRows, bool kScalesLast>
-__global__ void __launch_bounds__(kThreads, kRows >= 4    ? 1
-                                            : kScalesLast ? kRoomBefore90
-                                                          : 0) dequant_matvec(const __grid_constant__ DequantMatVec p) {
+__global__ void __launch_bounds__(kThreads, kRows < 4 && !(kScalesLast && kBefore90) ? 0 : 1)
+    dequant_matvec(const __grid_constant__ DequantMatVec p) {
   using K = Cut<C, kRows>;
   constexpr int kRing = K::kFlight * kThreads * K::kBytes, kSums = kWarps * K::kBlockColumns * static_cast<int>(sizeof(float));
   __shared__ alignas(16) unsigned char memory[kRing > kSums ? kRing : kSums];
