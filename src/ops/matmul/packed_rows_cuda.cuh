@@ -10,7 +10,6 @@
 #include "ops/cluster_cuda.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/packed_rows_cuda.h"
-#include "ops/matmul/stream_cuda.cuh"
 #include "ops/quantize/codes_cuda.cuh"
 #include "ops/tensor_cores_cuda.cuh"
 
@@ -70,7 +69,7 @@ struct PackedQueue {
       if (tile == tiles) tile = 0, chunk += step;
       --left;
     }
-    end_group();
+    end_copies();
     if (++slot == kBatches) slot = 0;
   }
 };
@@ -214,7 +213,7 @@ __global__ void __launch_bounds__(kPackedThreads, 2) packed_rows(const __grid_co
     __syncwarp();  // ptxas would move the loads behind this chunk's work
 #pragma unroll
     for (int t = 0; t < kTiles; t += Queue::kTiles) {
-      wait_for_all_but<Queue::kBatches - 1>();
+      wait_for_copies_but<Queue::kBatches - 1>();
       if constexpr (kGroups > 0) __syncwarp();  // scales are copied by other lanes
       add_batch<Format>(queue, x, sums + t);
       if constexpr (kGroups > 0) __syncwarp();
@@ -223,7 +222,7 @@ __global__ void __launch_bounds__(kPackedThreads, 2) packed_rows(const __grid_co
 #pragma unroll
     for (int u = 0; u < Queue::kUnits; ++u) x[u][0] = next[u][0], x[u][1] = next[u][1];
   }
-  wait_for_all_but<0>();
+  wait_for_copies_but<0>();
   __syncthreads();  // the queues' memory is used again
   finish_block<typename Format::T>(p, first_tile * kTileColumns, sums, reinterpret_cast<float*>(memory));
 }
