@@ -111,8 +111,14 @@ class Device {
   // Aligned to kDeviceAlignment, contents undefined; null for no bytes. Throws Error(out_of_memory) with the bytes needed and free.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* memory) noexcept = 0;
-  // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read,
-  // and after Stream::wait() if it is written.
+  // Bytes that allocate() could give at present; the largest number where nobody knows.
+  virtual std::size_t free_bytes() = 0;
+  // Memory of the host that the device fetches by itself, aligned as allocate() does: copies from it go on when copy() has returned, and it
+  // stays valid until they are done. Null for no bytes. Throws Error(out_of_memory).
+  virtual std::byte* allocate_pinned(std::size_t bytes) = 0;
+  virtual void release_pinned(std::byte* memory) noexcept = 0;
+  // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read and
+  // not pinned, and after Stream::wait() else.
   virtual void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) = 0;
   // In the order of the stream.
   virtual void clear(std::byte* memory, std::size_t bytes, Stream& stream) = 0;
@@ -164,6 +170,32 @@ class DeviceMemory {
   std::shared_ptr<Device> device_;
   std::shared_ptr<DeviceAllocator> allocator_;
   std::shared_ptr<Stream> stream_;
+  std::size_t bytes_ = 0;
+  std::byte* data_ = nullptr;
+};
+
+// Pinned memory of the host, released with its owner.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(std::shared_ptr<Device> device, std::size_t bytes)
+      : device_(std::move(device)), bytes_(bytes), data_(device_->allocate_pinned(bytes)) {}
+  ~PinnedMemory() {
+    if (data_) device_->release_pinned(data_);
+  }
+  PinnedMemory(PinnedMemory&& other) noexcept { *this = std::move(other); }
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<Device> device_;
   std::size_t bytes_ = 0;
   std::byte* data_ = nullptr;
 };

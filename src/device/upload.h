@@ -8,7 +8,7 @@
 
 namespace tandem {
 
-// A piece of the host's memory and its place on a device.
+// A piece of the host's memory and its place on a device, or in other memory of the host.
 struct Upload {
   std::byte* to;
   const std::byte* from;
@@ -17,6 +17,9 @@ struct Upload {
 
 // Copies all pieces as fast as the machine can; done when it returns. Throws Error(timeout).
 void upload(Device& device, std::span<const Upload> pieces, Deadline deadline);
+
+// The same within the host's memory, by several threads: pages of a mapped file come in as they are read.
+void copy_on_host(std::span<const Upload> pieces, Deadline deadline);
 
 // Its number among the GPUs of this process; -1 of the host.
 int gpu_number(const Device& device);

@@ -21,7 +21,12 @@ class Group;
 // Weights in the layout a kernel wants, made once at load and shared by all bound shapes of a step.
 struct Packed {
   virtual ~Packed() = default;
+  // Of the memory that it has at present.
   virtual std::size_t size_bytes() const = 0;
+  // Of a kernel with packed_bytes(): that many bytes on the device, which may be copied to lie elsewhere in a run (RunArgs::packed).
+  virtual std::byte* data() { return nullptr; }
+  // Lets go of them: from now on they lie elsewhere in every run.
+  virtual void release() {}
 };
 
 struct PrepareArgs {
@@ -42,8 +47,9 @@ struct RunArgs {
   std::byte* workspace = nullptr;  // workspace_bytes() of it, aligned to 64
   Stream& stream;                  // of the kernel's device; kernels of the CPU are done when run() returns
   Deadline deadline;
-  bool may_start_early = false;  // its first launch may begin before what was given to the stream before has ended
-  std::uint64_t resident = 0;    // a bit per operand: what an early launch may read before it waits
+  bool may_start_early = false;       // its first launch may begin before what was given to the stream before has ended
+  std::uint64_t resident = 0;         // a bit per operand: what an early launch may read before it waits
+  const std::byte* packed = nullptr;  // where the bytes of Packed::data() are in this run; null: where pack() left them
 
   // For kernels of the CPU.
   ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
@@ -67,6 +73,9 @@ struct KernelDef {
   // Optional. The kernel's own copy of its weights (`weights` as in PrepareArgs, whose contents have arrived); null result: it reads them
   // as they are.
   std::unique_ptr<Packed> (*pack)(const OpCall& call, std::span<const std::byte* const> weights) = nullptr;
+  // Optional. The bytes of Packed::data() where that is what the kernel reads, wherever run() says it lies; 0 where pack() gives null. Who
+  // has none keeps what it packed on the device. The contents of `weights` are not read.
+  std::size_t (*packed_bytes)(const OpCall& call, std::span<const std::byte* const> weights) = nullptr;
   // Operands that pack() copied, so that the plain weight need not stay in memory.
   bool (*packs_operand)(const OpCall& call, std::size_t operand) = nullptr;
   // Lower goes first where nothing was timed.

@@ -27,6 +27,22 @@ class NamedRange {
   Device* device_;
 };
 
+// Copies of weights beside the steps of one run.
+class StreamedRun {
+ public:
+  StreamedRun(WeightRing* ring, std::size_t program, Stream& stream) : ring_(ring), stream_(stream) {
+    if (ring_) ring_->begin(program, stream_);
+  }
+  ~StreamedRun() {
+    if (ring_) ring_->end(stream_);
+  }
+  StreamedRun(const StreamedRun&) = delete;
+
+ private:
+  WeightRing* ring_;
+  Stream& stream_;
+};
+
 bool is_set(const char* name) {
   const char* value = std::getenv(name);
   return value && *value && std::string_view(value) != "0";
@@ -63,6 +79,32 @@ void RankContext::use_profile(std::size_t profile) {
   address_.assign(program().values.size(), nullptr);
   placed_.clear();
   last_read_ = last_step_that_reads_inputs(program());
+  find_streamed();
+}
+
+// Operands that are in the ring, at another place for each step that reads them.
+void RankContext::find_streamed() {
+  streamed_.clear();
+  const Streaming* streaming = engine_->streaming();
+  if (!streaming) return;
+  const std::vector<int> root = alias_roots(program());
+  std::size_t argument = 0;
+  for (std::size_t s = 0; s < program().steps.size(); ++s) {
+    for (const int v : program().steps[s].operands) {
+      const int weight = v < 0 ? -1 : program().values[static_cast<std::size_t>(root[static_cast<std::size_t>(v)])].weight;
+      if (weight >= 0)
+        if (const auto at = streaming->offset(profile_, s, streaming->blocks.of_weight[static_cast<std::size_t>(weight)]))
+          streamed_.push_back({argument, *at});
+      ++argument;
+    }
+    argument += program().steps[s].results.size();
+  }
+}
+
+std::optional<std::size_t> RankContext::packed_offset(std::size_t s) const {
+  const Streaming* streaming = engine_->streaming();
+  if (!streaming || streaming->blocks.of_packed[profile_][s] < 0) return std::nullopt;
+  return streaming->offset(profile_, s, streaming->blocks.of_packed[profile_][s]);
 }
 
 void RankContext::set_profile(int profile) {
@@ -136,12 +178,13 @@ bool RankContext::is_as_timed(std::size_t s, const OpCall& call, const SymbolVal
 }
 
 // Of the launch just added. It starts early only after a step that launches something for these shapes: else it would be beside whatever
-// came before that, and what the plan calls resident might not be.
+// came before that, and what the plan calls resident might not be. Nor does a step that waits for its weights.
 void RankContext::set_edge(Bound& bound, const Step& step) const {
   const std::size_t number = bound.launches.size() - 1;
   Bound::Launch& launch = bound.launches.back();
   const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
-  launch.starts_early = step.starts_early && options_.dependent_launch && can_start_early(device_) && number > 0 &&
+  const bool waits = engine_->streaming() && engine_->streaming()->fetches_for(profile_, number);
+  launch.starts_early = step.starts_early && !waits && options_.dependent_launch && can_start_early(device_) && number > 0 &&
                         engine_->kernel(profile_, number - 1).dependent &&
                         std::ranges::any_of(program().steps[number - 1].results, has_elements);
   for (const int operand : step.resident)
@@ -159,6 +202,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
   std::vector<bool> outside;
   for (int output : direct_) outside.push_back(output >= 0);
   bound->memory = plan_memory(program(), symbols, outside);
+  if (engine_->streaming() && !ring_)
+    ring_ = std::make_shared<WeightRing>(engine_, make_memory(engine_->streaming()->residency.ring_bytes));
   SymbolValues typical = typical_symbols(program());
   typical.merge(coordinates(engine_->plan().mesh, engine_->rank()));
   for (std::size_t s = 0; s < program().steps.size(); ++s) {
@@ -169,7 +214,7 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
       for (int v : step.operands) {
         const int root = v < 0 ? -1 : bound->memory.root[static_cast<std::size_t>(v)];
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
-        weights.push_back(weight < 0 ? nullptr : engine_->weight(static_cast<std::size_t>(weight)));
+        weights.push_back(weight < 0 ? nullptr : engine_->weight_anywhere(static_cast<std::size_t>(weight)));
       }
       const PrepareArgs args{call,
                              weights,
@@ -181,6 +226,7 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
       bound->launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(*bound, step);
+      if (const auto at = packed_offset(s)) bound->launches.back().packed = ring_->data() + *at;
       bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
     } catch (const Error& error) {
       throw error.at_node(label(step));
@@ -273,6 +319,7 @@ void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, 
   for (std::size_t v = 0; v < address_.size(); ++v) address_[v] = address_[static_cast<std::size_t>(bound.memory.root[v])];
   for (std::size_t i = 0; i < arguments_.size(); ++i)
     pointers_[i] = arguments_[i] < 0 ? nullptr : address_[static_cast<std::size_t>(arguments_[i])];
+  for (const Streamed& operand : streamed_) pointers_[operand.argument] = ring_->data() + operand.offset;
   std::swap(placed_, given_);
 }
 
@@ -289,6 +336,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
   std::byte* const* next = pointers_.data();
   const bool host = device_.is_host();
   Device* const ranges = !host && (timing || named_ranges_) ? &device_ : nullptr;
+  const StreamedRun streamed(ring_.get(), profile_, *stream_);
   for (std::size_t s = 0; s < bound.launches.size(); ++s) {
     const Bound::Launch& launch = bound.launches[s];
     const std::span<const std::byte* const> operands(next, launch.operands);
@@ -297,9 +345,10 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
     if (StopScope::wanted()) interrupted(s);
     const NamedRange range(ranges, program().steps[s]);
     if (timing) timing->begin_step(s, launch.communicates);
+    if (ring_) ring_->before(s, *stream_);
     try {
-      launch.kernel->run(
-          {operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early, launch.resident});
+      launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early,
+                          launch.resident, launch.packed});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
@@ -308,6 +357,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
     __builtin_prefetch(&launch + 1);  // arrive while the step is marked as done
     __builtin_prefetch(next);
     if (timing) timing->end_step(launch.communicates);
+    if (ring_) ring_->after(s, *stream_);
     if (!host) marks_->pass(s, *stream_);
     if (consumed_ && last_read_ == static_cast<int>(s)) device_.record_event(consumed_, *stream_);
     if (group_) group_->mark(static_cast<std::int64_t>(s));

@@ -14,6 +14,7 @@
 #include "comm/shm/call_log.h"
 #include "runtime/memory.h"
 #include "runtime/rank_engine.h"
+#include "runtime/weight_ring.h"
 
 namespace tandem {
 
@@ -84,6 +85,7 @@ class RankContext {
   std::string through_host() const { return joined_ ? joined_->through_host : ""; }
   // How memory of activations is registered with the communicator of all ranks ("windows", "buffers"); empty where it is not.
   std::string registered() const;
+  const std::shared_ptr<Device>& device() const { return engine_->device(); }
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_->bytes(); }
   // Bytes of them that the bound shapes need. Prepares the shapes as prepare() does, but runs nothing.
@@ -112,6 +114,8 @@ class RankContext {
   void register_arena(Group& group);
   bool unregister_arena();
   void forget_recordings();
+  void find_streamed();
+  std::optional<std::size_t> packed_offset(std::size_t step) const;
   void set_edge(Bound& bound, const Step& step) const;
   bool is_as_timed(std::size_t step, const OpCall& call, const SymbolValues& typical) const;
   void join_group();
@@ -161,6 +165,11 @@ class RankContext {
   std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
   std::shared_ptr<DeviceMemory> arena_;
   bool lent_ = false;                 // it is the caller's
+  std::shared_ptr<WeightRing> ring_;  // null where all weights are resident
+  struct Streamed {
+    std::size_t argument = 0, offset = 0;  // in arguments_, in the ring
+  };
+  std::vector<Streamed> streamed_;
   std::vector<std::byte*> address_;   // per value
   std::vector<int> arguments_;        // every step's operands, then its results, as values; -1: absent
   std::vector<std::byte*> pointers_;  // their addresses

@@ -18,7 +18,8 @@ struct RankContext::Bound {
     std::uint32_t operands = 0, results = 0;
     bool communicates = false;
     bool starts_early = false;
-    std::uint64_t resident = 0;  // RunArgs has it
+    std::uint64_t resident = 0;  // RunArgs has them
+    const std::byte* packed = nullptr;
   };
   std::size_t profile = 0;
   SymbolValues symbols;

@@ -86,11 +86,11 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
   if (device_.is_host()) return hook_ ? run_timed(*bound, outputs) : work();
   struct Needed {
     std::shared_ptr<const RankEngine> engine;
-    std::shared_ptr<void> joined, bound, arena, stream;
+    std::shared_ptr<void> joined, bound, arena, ring, stream;
     std::map<Group*, std::shared_ptr<Registration>> registered;  // goes first
   };
   if (device_.is_recorded(*stream_)) {
-    device_.keep_with_recording(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, stream_, registered_));
+    device_.keep_with_recording(*stream_, std::make_shared<Needed>(engine_, joined_, bound, arena_, ring_, stream_, registered_));
     joined_->calls.leave();  // nobody tells us when it is replayed
     marks_->replay(program().steps.size());
     return work();

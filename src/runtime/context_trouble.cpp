@@ -33,12 +33,13 @@ void RankContext::abandon() noexcept {
     std::shared_ptr<Event> done;
     std::shared_ptr<Marks> marks;
     std::shared_ptr<DeviceMemory> arena;
+    std::shared_ptr<WeightRing> ring;
     std::map<Group*, std::shared_ptr<Registration>> registered;
     std::list<std::shared_ptr<Bound>> bounds;
   };
   if (device_.lost()) {
-    auto kept = std::make_shared<Kept>(engine_, joined_, stream_, std::move(done_), std::move(marks_), arena_, std::move(registered_),
-                                       std::move(bounds_));
+    auto kept = std::make_shared<Kept>(engine_, joined_, stream_, std::move(done_), std::move(marks_), arena_, ring_,
+                                       std::move(registered_), std::move(bounds_));
     if (joined_ && (joined_->own || joined_->gpu)) new std::shared_ptr<Kept>(kept);
     try {
       kept->done->wait(*stream_);  // what callers' streams have to do

@@ -112,8 +112,7 @@ EngineFile parse_engine_file(const Tensor& bytes, bool strict) {
   return file;
 }
 
-std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
-                                                   const LoadProgress& progress) {
+std::shared_ptr<RankEngine> RankEngine::bare(std::shared_ptr<const Plan> plan, int rank) {
   std::shared_ptr<RankEngine> engine(new RankEngine);
   engine->plan_ = std::move(plan);
   engine->rank_ = rank;
@@ -122,6 +121,7 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   for (const Program& program : engine->plan_->programs) {
     engine->kernels_.emplace_back();
     engine->ops_.emplace_back();
+    engine->roots_.push_back(alias_roots(program));
     for (const Step& step : program.steps) {
       engine->kernels_.back().push_back(&kernel_of(step, engine->plan_->device));
       engine->ops_.back().push_back(&op_of(step));
@@ -130,21 +130,40 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
   engine->digest_ = digest(*engine->plan_);
   engine->device_ = open_device(engine->plan_->device, rank);
   check_target(*engine->plan_, *engine->device_);
+  return engine;
+}
+
+std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
+                                                   const LoadProgress& progress, std::optional<std::size_t> budget) {
+  const std::shared_ptr<RankEngine> engine = bare(std::move(plan), rank);
   const OnDevice on_device(*engine->device_);
   for (const StoredCode& code : engine->plan_->code)
     if (code.bytes && runs_on(code.sm, engine->device_->sm())) offer_cuda_code(code.text, code.sm, code.bytes);
   engine->load_weights(weights, progress);
-  engine->place_weights();
-  engine->pack_all(progress);
+  if (budget) {
+    engine->load_within(*budget, progress);
+    return engine;
+  }
+  try {
+    engine->place_weights();
+    engine->pack_all(progress);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::out_of_memory || engine->device_->is_host()) throw;
+    throw Error(error.code(),
+                error.message() +
+                    "; with a weight budget (--weight-budget, weight_budget, weight_budget_bytes) weights that "
+                    "have no room stay on the host and are copied when steps need them",
+                error.node(), error.rank());
+  }
   return engine;
 }
 
 std::shared_ptr<const RankEngine> RankEngine::open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress,
-                                                   std::string_view plan_text) {
+                                                   std::string_view plan_text, std::optional<std::size_t> budget) {
   EngineFile file = open_engine_file(engine_file);
   if (!plan_text.empty()) replace_plan(file, plan_text);
   return load(
-      file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress);
+      file.shared_plan(), rank, [&](const PlanWeight& weight, int of) { return file.map_weight(weight, of); }, progress, budget);
 }
 
 // Weights are the first half of the work, what kernels make of them the second.
@@ -182,38 +201,39 @@ OpCall RankEngine::call(std::size_t p, std::size_t s) const {
   return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]);
 }
 
-// What the same step has where it is the same kernel's in the program of another profile; null where there is none.
-std::shared_ptr<const Packed> RankEngine::packed_before(std::size_t p, std::size_t s) const {
-  const auto values = [&](std::size_t program) {
-    const std::vector<int>& operands = plan_->programs[program].steps[s].operands;
-    std::vector<int> weights;
-    for (const int v : operands) weights.push_back(v < 0 ? -1 : plan_->programs[program].values[static_cast<std::size_t>(v)].weight);
-    return weights;
-  };
+// The program of another profile in which the same step has the same weights for the same kernel, and so the same packed ones.
+std::optional<std::size_t> RankEngine::packed_like(std::size_t p, std::size_t s) const {
   for (std::size_t q = 0; p < plan_->profiles() && q < p; ++q) {
-    if (s >= kernels_[q].size() || kernels_[q][s] != kernels_[p][s] || values(q) != values(p)) continue;
+    if (s >= kernels_[q].size() || kernels_[q][s] != kernels_[p][s] || weight_operands(q, s) != weight_operands(p, s)) continue;
     const OpCall mine = call(p, s), theirs = call(q, s);
-    if (mine.attributes == theirs.attributes && mine.operands == theirs.operands && mine.results == theirs.results) return packed_[q][s];
+    if (mine.attributes == theirs.attributes && mine.operands == theirs.operands && mine.results == theirs.results) return q;
   }
-  return nullptr;
+  return std::nullopt;
+}
+
+// Per operand: which weight it is; -1: none.
+std::vector<int> RankEngine::weight_operands(std::size_t p, std::size_t s) const {
+  std::vector<int> weights;
+  for (const int v : plan_->programs[p].steps[s].operands) weights.push_back(v < 0 ? -1 : weight_of_value(p, v));
+  return weights;
+}
+
+// A value may be another name of a weight.
+int RankEngine::weight_of_value(std::size_t p, int v) const {
+  return plan_->programs[p].values[static_cast<std::size_t>(roots_[p][static_cast<std::size_t>(v)])].weight;
 }
 
 // Marks in `read_plain` the weights that this step still reads as they are.
 void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read_plain) {
-  const Program& program = plan_->programs[p];
-  const Step& step = program.steps[s];
   const KernelDef& kernel = *kernels_[p][s];
-  const std::vector<int> root = alias_roots(program);
+  const std::vector<int> numbers = weight_operands(p, s);
   std::vector<const std::byte*> pointers;
-  std::vector<int> numbers;
-  for (int v : step.operands) {
-    const int weight = v < 0 ? -1 : program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(v)])].weight;
-    numbers.push_back(weight);
-    pointers.push_back(weight < 0 ? nullptr : weight_data_[static_cast<std::size_t>(weight)]);
-  }
+  for (const int weight : numbers) pointers.push_back(weight < 0 ? nullptr : weight_data_[static_cast<std::size_t>(weight)]);
   const OpCall bare = call(p, s);
-  if (kernel.pack) packed_[p].back() = packed_before(p, s);
-  if (kernel.pack && !packed_[p].back()) packed_[p].back() = kernel.pack(bare, pointers);
+  if (kernel.pack) {
+    const auto like = packed_like(p, s);
+    packed_[p].back() = like ? packed_[*like][s] : kernel.pack(bare, pointers);
+  }
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const bool copied = packed_[p].back() && kernel.packs_operand && kernel.packs_operand(bare, i);
     if (numbers[i] >= 0 && !copied) read_plain[static_cast<std::size_t>(numbers[i])] = true;
@@ -232,10 +252,8 @@ void RankEngine::pack_all(const LoadProgress& progress) {
       pack_step(p, s, read_plain);
       if (progress) progress(0.5 + 0.5 * static_cast<double>(++done) / static_cast<double>(steps));
     }
-    const std::vector<int> root = alias_roots(program);
     for (const Binding& output : program.outputs)
-      if (const int weight = program.values[static_cast<std::size_t>(root[static_cast<std::size_t>(output.value)])].weight; weight >= 0)
-        read_plain[static_cast<std::size_t>(weight)] = true;
+      if (const int weight = weight_of_value(p, output.value); weight >= 0) read_plain[static_cast<std::size_t>(weight)] = true;
   }
   drop_plain(read_plain);
 }

@@ -1,5 +1,6 @@
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 #include "core/check.h"
 #include "device/cpu/thread_pool.h"
@@ -47,6 +48,9 @@ class CpuDevice final : public Device {
   }
 
   void release(std::byte* memory) noexcept override { std::free(memory); }
+  std::size_t free_bytes() override { return std::numeric_limits<std::size_t>::max(); }
+  std::byte* allocate_pinned(std::size_t bytes) override { return allocate(bytes); }
+  void release_pinned(std::byte* memory) noexcept override { release(memory); }
 
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream&) override {
     if (bytes > 0) std::memcpy(to, from, bytes);

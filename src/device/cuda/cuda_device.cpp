@@ -227,6 +227,21 @@ void CudaDevice::record_event(void* event, Stream& stream) {
   check(cudaEventRecordWithFlags(static_cast<cudaEvent_t>(event), handle_of(stream), flags), "recording the caller's event");
 }
 
+namespace {
+
+struct MemoryHere {
+  std::size_t free = 0, total = 0;
+};
+
+// Of the thread's current GPU.
+MemoryHere memory_here() {
+  MemoryHere here;
+  check(cudaMemGetInfo(&here.free, &here.total), "asking a GPU for its memory");
+  return here;
+}
+
+}  // namespace
+
 std::byte* CudaDevice::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   const Current current(ordinal_);
@@ -234,8 +249,7 @@ std::byte* CudaDevice::allocate(std::size_t bytes) {
   const cudaError_t status = cudaMalloc(&memory, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    std::size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "asking a GPU for its memory");
+    const auto [free, total] = memory_here();
     fail(ErrorCode::out_of_memory, "{} bytes are needed on {}, {} of {} are free", bytes, name(), free, total);
   }
   check(status, "allocating memory");
@@ -245,6 +259,25 @@ std::byte* CudaDevice::allocate(std::size_t bytes) {
 void CudaDevice::release(std::byte* memory) noexcept {
   const BesideRecordings allowed;
   if (!lost()) cudaFree(memory);  // which waits for the GPU
+}
+
+std::size_t CudaDevice::free_bytes() {
+  const Current current(ordinal_);
+  return memory_here().free;
+}
+
+std::byte* CudaDevice::allocate_pinned(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  const Current current(ordinal_);
+  void* memory = nullptr;
+  const cudaError_t status = cudaHostAlloc(&memory, bytes, cudaHostAllocPortable);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    fail(ErrorCode::out_of_memory, "{} bytes of the host's memory are needed that {} can fetch by itself, there are not so many", bytes,
+         name());
+  }
+  check(status, "pinning memory of the host");
+  return static_cast<std::byte*>(memory);
 }
 
 void CudaDevice::copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) {

@@ -81,6 +81,9 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void keep_until_done(Stream& stream, std::shared_ptr<const void> needed) noexcept override;
   std::byte* allocate(std::size_t bytes) override;
   void release(std::byte* memory) noexcept override;
+  std::size_t free_bytes() override;
+  std::byte* allocate_pinned(std::size_t bytes) override;
+  void release_pinned(std::byte* memory) noexcept override { free_host(memory); }
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override;
   void clear(std::byte* memory, std::size_t bytes, Stream& stream) override;
   std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) override;

@@ -4,6 +4,7 @@
 #include "ops/conv/cudnn_conv_cuda.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/check.h"
 #include "core/numeric.h"
@@ -14,6 +15,7 @@
 #include "ops/kernel.h"
 #include "ops/layout/copy_cuda.h"
 #include "ops/matmul/problem_cpu.h"
+#include "ops/packed_cuda.h"
 
 namespace tandem::kernels {
 
@@ -59,14 +61,6 @@ std::size_t weight_bytes(const Problem& p) {
   return static_cast<std::size_t>(stored(p.groups * p.group_out, p) * p.taps() * stored(p.group_in, p)) * 2;
 }
 
-struct PackedWeight final : Packed {
-  explicit PackedWeight(std::size_t size) : bytes(size) { cuda::check(cudaMalloc(&data, size), "memory for a weight"); }
-  ~PackedWeight() override { cuda::free_device(data); }
-  std::size_t size_bytes() const override { return bytes; }
-  void* data = nullptr;
-  std::size_t bytes;
-};
-
 cuda::CudnnConvShape shape_of(const Problem& p) {
   const bool last = goes_channels_last(p.dtype);
   const auto channels = [&](std::int64_t count) { return last ? stored(count, p) : count; };
@@ -100,7 +94,7 @@ class Cudnn final : public PreparedKernel {
         activation_(activation_of(args.call.attributes.text("activation"))),
         biased_(args.call.has_operand(kBias)),
         added_(args.call.has_operand(kResidual)),
-        packed_(dynamic_cast<const PackedWeight*>(args.packed)) {
+        packed_(static_cast<const PackedBlock*>(args.packed)) {
     if (goes_channels_last(p_.dtype)) lay_out();
     conv_at_ = place(conv_.workspace_bytes());
   }
@@ -119,7 +113,7 @@ class Cudnn final : public PreparedKernel {
       return cuda::check_launch("conv");
     }
     x_copy_->launch(args.operands[kX], args.workspace + x_at_, x_copy_->bytes(), stream);
-    const void* weight = packed_ ? packed_->data : args.workspace + w_at_;
+    const void* weight = packed_ ? packed_->in(args) : args.workspace + w_at_;
     if (!packed_) w_copy_->launch(args.operands[kWeight], args.workspace + w_at_, weight_bytes(p_), stream);
     conv_.run(args.workspace + x_at_, weight, nullptr, nullptr, args.workspace + y_at_, args.workspace + conv_at_, stream);
     cuda::launch_conv_finish_channels_last(p_.dtype, finish, args.workspace + y_at_, stored(channels, p_), args.results[0], p_.batch,
@@ -149,7 +143,7 @@ class Cudnn final : public PreparedKernel {
   std::unique_ptr<PreparedKernel> own_;
   Activation activation_;
   bool biased_, added_;
-  const PackedWeight* packed_;
+  const PackedBlock* packed_;
   std::optional<ToChannelsLast> x_copy_, w_copy_;
   std::size_t bytes_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, conv_at_ = 0;
 };
@@ -265,19 +259,31 @@ std::vector<std::string> algorithms(const PrepareArgs& args) {
                          : cuda::cudnn_conv_plans(shape_of(p), ordinal_of(args), kMostPlans);
 }
 
-// Channels last. The plain weight stays too, for our own kernel.
-std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  if (window::is_channels_last(call.attributes)) return nullptr;
+// Of a weight that is kept channels last.
+std::optional<Problem> packed_problem(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (window::is_channels_last(call.attributes)) return std::nullopt;
   const Type& w = call.operand(kWeight);
-  if (weights.size() <= kWeight || !weights[kWeight] || !goes_channels_last(w.dtype) || product(w.dims) == Dim(0)) return nullptr;
+  if (weights.size() <= kWeight || !weights[kWeight] || !goes_channels_last(w.dtype) || product(w.dims) == Dim(0)) return std::nullopt;
   Problem p{.dtype = w.dtype, .group_in = w.dims[1].constant()};
   p.groups = call.operand(kX).dims[1].constant() / p.group_in;
   p.group_out = w.dims[0].constant() / p.groups;
-  if (p.groups > 1) return nullptr;  // see prepare()
+  if (p.groups > 1) return std::nullopt;  // see prepare()
   const std::vector<std::int64_t> kernel = kernel_of(call);
   for (std::size_t i = 0; i < kernel.size(); ++i) p.axes[i].kernel = kernel[i];
-  auto packed = std::make_unique<PackedWeight>(weight_bytes(p));
-  weight_copy(p).launch(weights[kWeight], packed->data, packed->bytes, cudaStreamPerThread);
+  return p;
+}
+
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
+  const auto p = packed_problem(call, weights);
+  return p ? weight_bytes(*p) : 0;
+}
+
+// The plain weight stays too, for our own kernel.
+std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+  const auto p = packed_problem(call, weights);
+  if (!p) return nullptr;
+  auto packed = std::make_unique<PackedBlock>(weight_bytes(*p));
+  weight_copy(*p).launch(weights[kWeight], packed->data(), packed->size_bytes(), cudaStreamPerThread);
   cuda::finish(cudaStreamPerThread, "bringing a weight into cuDNN's layout");
   return packed;
 }
@@ -290,6 +296,7 @@ const KernelDef cudnn_conv = {.name = "cudnn_conv",
                               .refuse = refuse,
                               .prepare = prepare,
                               .pack = pack,
+                              .packed_bytes = packed_bytes,
                               .rank = -1,
                               .library = "cudnn",
                               .weaker = "an infinite weight gives NaN where it meets padding, and a sum that is -infinity 0",

@@ -7,6 +7,7 @@
 #include "ops/kernel.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/problem_cpu.h"
+#include "ops/packed_cuda.h"
 #include "ops/start_cuda.h"
 
 namespace tandem::kernels {
@@ -15,35 +16,14 @@ extern const KernelDef cublaslt_matmul;
 
 namespace {
 
-class PackedColumns final : public Packed {
- public:
-  PackedColumns(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n) * 2), data_(bytes_) {
-    cuda::launch_pack_columns(b, data_.address, k, n, cudaStreamPerThread);
-    cuda::finish(cudaStreamPerThread, "storing a weight by columns");
-  }
-  PackedColumns(const PackedColumns&) = delete;
-
-  std::size_t size_bytes() const override { return bytes_; }
-  const void* data() const { return data_.address; }
-
- private:
-  struct Memory {
-    explicit Memory(std::size_t bytes) { cuda::check(cudaMalloc(&address, bytes), "memory for a weight by columns"); }
-    ~Memory() { cuda::free_device(address); }
-    void* address = nullptr;
-  };
-  std::size_t bytes_;
-  Memory data_;
-};
-
 class PackedMatVec final : public PreparedKernel {
  public:
-  PackedMatVec(const MatMulProblem& p, const PackedColumns& columns) : p_(p), columns_(columns) {}
+  PackedMatVec(const MatMulProblem& p, const PackedBlock& columns) : p_(p), columns_(columns) {}
 
   void run(const RunArgs& args) const override {
     cuda::launch_packed_matvec(p_.dtype,
                                {.x = args.operands[kMatMulA],
-                                .packed = columns_.data(),
+                                .packed = columns_.in(args),
                                 .bias = p_.bias ? args.operands[kMatMulBias] : nullptr,
                                 .residual = p_.residual ? args.operands[kMatMulResidual] : nullptr,
                                 .y = args.results[0],
@@ -57,7 +37,7 @@ class PackedMatVec final : public PreparedKernel {
 
  private:
   MatMulProblem p_;
-  const PackedColumns& columns_;
+  const PackedBlock& columns_;
 };
 
 bool is_one_row(const Type& a) {
@@ -80,17 +60,26 @@ std::optional<std::string> refuse(const OpCall& call) {
 }
 
 // A second copy is worth its memory for weights alone.
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (weights.size() <= kMatMulB || !weights[kMatMulB]) return 0;
+  return static_cast<std::size_t>(call.operand(kMatMulA).dims.back().constant() * call.operand(kMatMulB).dims.back().constant()) * 2;
+}
+
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  if (weights.size() <= kMatMulB || !weights[kMatMulB]) return nullptr;
-  return std::make_unique<PackedColumns>(weights[kMatMulB], call.operand(kMatMulA).dims.back().constant(),
-                                         call.operand(kMatMulB).dims.back().constant());
+  const std::size_t size = packed_bytes(call, weights);
+  if (size == 0) return nullptr;
+  auto columns = std::make_unique<PackedBlock>(size);
+  cuda::launch_pack_columns(weights[kMatMulB], columns->data(), call.operand(kMatMulA).dims.back().constant(),
+                            call.operand(kMatMulB).dims.back().constant(), cudaStreamPerThread);
+  cuda::finish(cudaStreamPerThread, "storing a weight by columns");
+  return columns;
 }
 
 bool packs_operand(const OpCall&, std::size_t operand) { return operand == kMatMulB; }
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   if (!args.packed) return cuda::find_library(cuda::Which::cublaslt) ? cublaslt_matmul.prepare(args) : prepare_cuda_matmul(args);
-  return std::make_unique<PackedMatVec>(matmul_problem(args.call), static_cast<const PackedColumns&>(*args.packed));
+  return std::make_unique<PackedMatVec>(matmul_problem(args.call), static_cast<const PackedBlock&>(*args.packed));
 }
 
 }  // namespace
@@ -102,6 +91,7 @@ const KernelDef cuda_packed_matvec = {
     .refuse = refuse,
     .prepare = prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = packs_operand,
     .rank = -1,
     .device = "cuda",

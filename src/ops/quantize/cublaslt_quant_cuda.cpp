@@ -11,6 +11,7 @@
 #include "ops/kernel.h"
 #include "ops/matmul/cublaslt_cuda.h"
 #include "ops/matmul/finish_cuda.h"
+#include "ops/packed_cuda.h"
 #include "ops/quantize/dequant_problem.h"
 #include "ops/quantize/quant_matmul_cuda.h"
 
@@ -37,34 +38,11 @@ int current_sm() {
   return major * 10 + minor;
 }
 
-// b as [n, k]. Other streams of the device may be recorded meanwhile, so only this thread's own is waited for.
-class TransposedCodes final : public Packed {
- public:
-  TransposedCodes(const std::byte* b, std::int64_t k, std::int64_t n) : bytes_(static_cast<std::size_t>(k * n)), data_(bytes_) {
-    launch_transpose_codes(b, data_.address, k, n, cudaStreamPerThread);
-    cuda::check_launch("transposing a weight");
-    cuda::finish(cudaStreamPerThread, "transposing a weight");
-  }
-  TransposedCodes(const TransposedCodes&) = delete;
-
-  std::size_t size_bytes() const override { return bytes_; }
-  const void* data() const { return data_.address; }
-
- private:
-  struct Memory {
-    explicit Memory(std::size_t bytes) { cuda::check(cudaMalloc(&address, bytes), "memory for a transposed weight"); }
-    ~Memory() { cuda::free_device(address); }
-    void* address = nullptr;
-  };
-  std::size_t bytes_;
-  Memory data_;
-};
-
 class CublasLtQuantMatMul final : public PreparedKernel {
  public:
   explicit CublasLtQuantMatMul(const PrepareArgs& args)
       : p_(dequant_problem(args.call)),
-        b_data_(static_cast<const TransposedCodes&>(*args.packed).data()),
+        b_codes_(static_cast<const PackedBlock&>(*args.packed)),
         sums_(is_integer(p_.a) ? DType::i32 : DType::f32) {
     const auto& device = static_cast<const CudaDevice&>(*args.device);
     handle_ = cublaslt_handle(device.ordinal());
@@ -163,7 +141,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
     const std::size_t at = bytes(p_.type, row * p_.n);
     std::byte* y = args.results[0] + at;
     std::byte* c = scales_inside_ && fits(y) ? y : args.workspace + c_at_;
-    multiply(a, c, cut, args.workspace, stream);
+    multiply(a, b_codes_.in(args), c, cut, args.workspace, stream);
     const std::byte* bias = p_.bias && !bias_inside_ ? args.operands[kDequantBias] : nullptr;
     const std::byte* residual = p_.residual ? args.operands[kDequantResidual] + at : nullptr;
     if (!scales_inside_) {
@@ -190,12 +168,12 @@ class CublasLtQuantMatMul final : public PreparedKernel {
     check_launch("finishing a product");
   }
 
-  void multiply(const std::byte* a, std::byte* c, const Cut& cut, std::byte* workspace, cudaStream_t stream) const {
+  void multiply(const std::byte* a, const std::byte* b, std::byte* c, const Cut& cut, std::byte* workspace, cudaStream_t stream) const {
     const float one = 1, none = 0;
     const std::int32_t whole_one = 1, whole_none = 0;
     const bool whole = sums_ == DType::i32;
     const void *alpha = whole ? static_cast<const void*>(&whole_one) : &one, *beta = whole ? static_cast<const void*>(&whole_none) : &none;
-    check_cublas(cublaslt().matmul(handle_, desc_.get(), alpha, b_data_, b_.get(), a, cut.a.get(), beta, c, cut.c.get(), c, cut.c.get(),
+    check_cublas(cublaslt().matmul(handle_, desc_.get(), alpha, b, b_.get(), a, cut.a.get(), beta, c, cut.c.get(), c, cut.c.get(),
                                    &cut.algorithm->algo, workspace, cut.algorithm->workspaceSize, stream),
                  "a product of codes");
   }
@@ -205,7 +183,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
   }
 
   DequantProblem p_;
-  const void* b_data_;
+  const PackedBlock& b_codes_;        // as [n, k]
   DType sums_, result_ = DType::f32;  // of the sums; of what cuBLASLt writes
   cublasLtHandle_t handle_ = nullptr;
   std::size_t most_workspace_ = 0, library_bytes_ = 0, c_at_ = 0, a_at_ = 0, scales_at_ = 0, workspace_bytes_ = 0;
@@ -218,8 +196,7 @@ class CublasLtQuantMatMul final : public PreparedKernel {
 // Where cuBLASLt has no algorithm: b as it was, for a kernel that reads it so.
 class TurnedBack final : public PreparedKernel {
  public:
-  explicit TurnedBack(const PrepareArgs& args)
-      : p_(dequant_problem(args.call)), packed_(static_cast<const TransposedCodes&>(*args.packed)) {
+  explicit TurnedBack(const PrepareArgs& args) : p_(dequant_problem(args.call)), packed_(static_cast<const PackedBlock&>(*args.packed)) {
     b_bytes_ = static_cast<std::size_t>(round_up(p_.k * p_.n, 256));
     const std::vector<const std::byte*> weights(args.weights.size(), nullptr);
     plain_ = cuda_quant_matmul.prepare({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device});
@@ -228,7 +205,7 @@ class TurnedBack final : public PreparedKernel {
   std::size_t workspace_bytes() const override { return b_bytes_ + plain_->workspace_bytes(); }
 
   void run(const RunArgs& args) const override {
-    launch_transpose_codes(packed_.data(), args.workspace, p_.n, p_.k, handle_of(args.stream));
+    launch_transpose_codes(packed_.in(args), args.workspace, p_.n, p_.k, handle_of(args.stream));
     check_launch("transposing a weight");
     std::vector<const std::byte*> operands(args.operands.begin(), args.operands.end());
     operands[kDequantB] = args.workspace;
@@ -241,7 +218,7 @@ class TurnedBack final : public PreparedKernel {
 
  private:
   DequantProblem p_;
-  const TransposedCodes& packed_;
+  const PackedBlock& packed_;
   std::size_t b_bytes_ = 0;
   std::unique_ptr<PreparedKernel> plain_;
 };
@@ -263,10 +240,21 @@ bool is_able(const OpCall& call, int sm) {
   return is_integer(call.operand(kDequantA).dtype) ? b[0] <= kMostDepth : sm >= kFirstWithSmallFloats;
 }
 
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (weights.size() <= kDequantB || !weights[kDequantB] || !is_able(call, current_sm())) return 0;
+  return static_cast<std::size_t>(element_count(shape_of(call.operand(kDequantB))));
+}
+
+// b as [n, k]. Other streams of the device may be recorded meanwhile, so only this thread's own is waited for.
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  if (weights.size() <= kDequantB || !weights[kDequantB] || !is_able(call, current_sm())) return nullptr;
+  const std::size_t size = packed_bytes(call, weights);
+  if (size == 0) return nullptr;
   const Shape b = shape_of(call.operand(kDequantB));
-  return std::make_unique<TransposedCodes>(weights[kDequantB], b[0], b[1]);
+  auto codes = std::make_unique<PackedBlock>(size);
+  launch_transpose_codes(weights[kDequantB], codes->data(), b[0], b[1], cudaStreamPerThread);
+  cuda::check_launch("transposing a weight");
+  cuda::finish(cudaStreamPerThread, "transposing a weight");
+  return codes;
 }
 
 bool packs_operand(const OpCall&, std::size_t operand) { return operand == kDequantB; }
@@ -300,6 +288,7 @@ const KernelDef cublaslt_fp8_matmul = {
     .refuse = [](const OpCall& call) { return refuse(call, true); },
     .prepare = prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = packs_operand,
     .library = "cublaslt",
     .weaker = "tensor cores add products of 8-bit floats with fewer bits than f32 has",
@@ -312,6 +301,7 @@ const KernelDef cublaslt_int8_matmul = {
     .refuse = [](const OpCall& call) { return refuse(call, false); },
     .prepare = prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = packs_operand,
     .library = "cublaslt",
     .device = "cuda",

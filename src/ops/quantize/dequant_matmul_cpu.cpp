@@ -21,6 +21,8 @@ constexpr std::int64_t kFewRows = 7;  // up to so many rows reading quantised nu
 struct PackedStrips final : Packed {
   std::vector<std::byte> strips;
   std::size_t size_bytes() const override { return strips.size(); }
+  std::byte* data() override { return strips.data(); }
+  void release() override { strips = {}; }
 };
 
 std::size_t strip_bytes(const DequantProblem& p) { return bytes(p.b, p.k * kStripColumns); }
@@ -93,7 +95,7 @@ class DequantMatMulKernel final : public PreparedKernel {
     const std::int64_t column = index * kStripColumns;
     DequantStrip strip{p_.b, nullptr, reinterpret_cast<const float*>(work), nullptr, p_.k, p_.block};
     if (packed_) {
-      strip.b = packed_->strips.data() + static_cast<std::size_t>(index) * strip_bytes(p_);
+      strip.b = (args.packed ? args.packed : packed_->strips.data()) + static_cast<std::size_t>(index) * strip_bytes(p_);
     } else {
       copy_strip(p_, args.operands[kDequantB], column, work + strip_at_);
       strip.b = work + strip_at_;
@@ -144,19 +146,29 @@ class DequantMatMulKernel final : public PreparedKernel {
   std::size_t a_bytes_ = 0, zeros_at_ = 0, sums_at_ = 0, strip_at_ = 0, floats_at_ = 0, thread_bytes_ = 0;
 };
 
-std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  if (weights.size() <= kDequantB || !weights[kDequantB]) return nullptr;
+DequantProblem packed_problem(const OpCall& call) {
   const Shape b = shape_of(call.operand(kDequantB));
   DequantProblem p;
   p.b = call.operand(kDequantB).dtype;
   p.k = b[0];
   p.n = b[1];
-  const std::int64_t count = ceil_divide(p.n, kStripColumns);
+  return p;
+}
+
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (weights.size() <= kDequantB || !weights[kDequantB]) return 0;
+  const DequantProblem p = packed_problem(call);
+  return static_cast<std::size_t>(ceil_divide(p.n, kStripColumns)) * strip_bytes(p);
+}
+
+std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+  const std::size_t whole = packed_bytes(call, weights);
+  if (whole == 0) return nullptr;
+  const DequantProblem p = packed_problem(call);
   auto packed = std::make_unique<PackedStrips>();
-  const std::size_t size = strip_bytes(p);
-  packed->strips.resize(static_cast<std::size_t>(count) * size);
-  for (std::int64_t i = 0; i < count; ++i)
-    copy_strip(p, weights[kDequantB], i * kStripColumns, packed->strips.data() + static_cast<std::size_t>(i) * size);
+  packed->strips.resize(whole);
+  for (std::int64_t i = 0; i < ceil_divide(p.n, kStripColumns); ++i)
+    copy_strip(p, weights[kDequantB], i * kStripColumns, packed->strips.data() + static_cast<std::size_t>(i) * strip_bytes(p));
   return packed;
 }
 
@@ -169,6 +181,7 @@ const KernelDef dequant_matmul = {
     .refuse = dequant_refusal,
     .prepare = [](const PrepareArgs& args) -> std::unique_ptr<PreparedKernel> { return std::make_unique<DequantMatMulKernel>(args); },
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = [](const OpCall&, std::size_t operand) { return operand == kDequantB; },
 };
 const KernelDef quant_matmul = {
@@ -177,6 +190,7 @@ const KernelDef quant_matmul = {
     .refuse = dequant_refusal,
     .prepare = dequant_matmul.prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = dequant_matmul.packs_operand,
 };
 
