@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,12 @@ struct ContextOptions {
   // The optimization profile whose program runs, as set_profile() takes it.
   int profile = 0;
   bool dependent_launch = true;  // as in TeamOptions
+  // Bytes of the rank's GPU that its weights may take; unset: all are resident. Those that have no room stay in pinned memory of the host
+  // and are copied to the GPU in each run, just before the steps that read them, beside computing. The budget holds the room in which they
+  // arrive for one context; each further one takes it again (WeightMemory::ring_bytes). Contexts of an engine with the same budget share
+  // what is loaded. Results are the same to the bit. Error(unsupported) for CPU ranks, whose weights are read where the file is mapped;
+  // Error(invalid_argument) with the least budget where it is too small.
+  std::optional<std::size_t> weight_budget_bytes = {};
   double step_deadline_s = 30;
   double rendezvous_deadline_s = 60;
   // Asked between steps and several times a second while the rank waits for others. Once it gives true, prepare() or run() ends with

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,14 @@ struct SaveOptions {
   ProgressCallback progress = {};
 };
 
+// What the weights of a rank take of its GPU, in bytes.
+struct WeightMemory {
+  std::size_t bytes = 0;           // of all of them: with a budget of so much or more, and without one, nothing is streamed
+  std::size_t least_budget = 0;    // the smallest with which it runs
+  std::size_t ring_bytes = 0;      // of the budget asked about: the room in which streamed weights arrive, once for each context
+  std::size_t streamed_bytes = 0;  // of weights that each run copies to the GPU again
+};
+
 struct EngineData;
 
 // Immutable; copies share it.
@@ -79,6 +88,12 @@ class Engine {
   bool refittable() const;
   // Of activations and workspace, on the rank that takes most, for the typical shapes of the profile that takes most.
   std::size_t activation_bytes() const;
+  // With a weight budget (ContextOptions::weight_budget_bytes), or without. Loads nothing, but opens the rank's GPU. Throws what that
+  // throws, Error(unsupported) for an engine of CPU ranks, Error(invalid_argument) for a budget that is too small.
+  WeightMemory weight_memory(std::optional<std::size_t> budget = {}, int rank = 0) const;
+  // What is free on the rank's GPU at present, without room for the activations of the typical shapes and a reserve; no less than the least
+  // budget and no more than all weights. Throws as weight_memory() does.
+  std::size_t automatic_weight_budget(int rank = 0) const;
   // Everything about it as JSON: mesh, ports, values with how they lie over the mesh, steps by layer, collectives with bytes, weights,
   // memory per rank and step. Bytes are for the sizes in `at`, by symbol, and for typical ones of the symbols that it does not name; steps
   // are those of the optimization profile that fits these sizes best. Throws Error(invalid_argument) for a symbol that the engine does not

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct TeamOptions {
   int threads = 0;  // per rank; 0: cores / ranks
   bool dependent_launch =
       true;  // on GPUs kernels may start before their predecessors end, as far as the engine was built for it; same results
+  std::optional<std::size_t> weight_budget_bytes = {};  // of each rank, as in ContextOptions
   double rendezvous_deadline_s = 60;
   double load_deadline_s = 120;
   double step_deadline_s = 30;  // without progress; 1 s is the least

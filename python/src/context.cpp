@@ -1,4 +1,5 @@
 // Context: for programs that are a rank themselves.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include "group.h"
@@ -12,11 +13,16 @@ namespace {
 
 class PyContext {
  public:
-  PyContext(const Engine& engine, int rank, int threads, int profile, double step, double rendezvous)
+  PyContext(const Engine& engine, int rank, int threads, int profile, double step, double rendezvous, std::optional<std::size_t> budget)
       : engine_(engine),
         rank_(rank),
         runner_(engine,
-                {.rank = rank, .threads = threads, .profile = profile, .step_deadline_s = step, .rendezvous_deadline_s = rendezvous},
+                {.rank = rank,
+                 .threads = threads,
+                 .profile = profile,
+                 .weight_budget_bytes = budget,
+                 .step_deadline_s = step,
+                 .rendezvous_deadline_s = rendezvous},
                 std::make_shared<Interrupt>()),
         session_("context", runner_) {}
 
@@ -69,13 +75,12 @@ void bind_context(nb::module_& module) {
       "context manager.")
       .def(
           "__init__",
-          [](PyContext* self, const Engine& engine, int rank, int threads, int profile, double step, double rendezvous) {
-            new (self) PyContext(engine, rank, threads, profile, step, rendezvous);
-          },
+          [](PyContext* self, const Engine& engine, int rank, int threads, int profile, double step, double rendezvous,
+             std::optional<std::size_t> budget) { new (self) PyContext(engine, rank, threads, profile, step, rendezvous, budget); },
           "engine"_a, nb::kw_only(), "rank"_a = 0, "threads"_a = 0, "profile"_a = 0, "step_deadline"_a = 30.0,
-          "rendezvous_deadline"_a = 60.0,
-          "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; `profile` as for set_profile; deadlines in seconds. "
-          "Raises InvalidArgumentError, MismatchError.")
+          "rendezvous_deadline"_a = 60.0, "weight_budget"_a = nb::none(),
+          "Loads the weights of the rank. `threads` that compute, 0: cores / ranks; `profile` as for set_profile; deadlines in seconds; "
+          "`weight_budget` as for tandem.load. Raises InvalidArgumentError, MismatchError, UnsupportedError.")
       .def("set_communicator", &PyContext::set_communicator, "group"_a.none(),
            nb::sig("def set_communicator(self, group: typing.Any) -> None"),
            "The Group to run with, or None to release it; of an engine for GPUs also a communicator of NCCL, as Group.from_nccl takes it. "

@@ -1,5 +1,6 @@
 // Engine, Port, Collective: what an engine file says about itself.
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
@@ -75,8 +76,21 @@ nb::object looking(const char* function) { return nb::module_::import_("tandem.l
 
 }  // namespace
 
+void bind_weight_memory(nb::module_& module) {
+  nb::class_<WeightMemory>(module, "WeightMemory", "What the weights of a rank take of its GPU, in bytes.")
+      .def_ro("bytes", &WeightMemory::bytes, "Of all of them: with a budget of so much, and without one, nothing is streamed.")
+      .def_ro("least_budget", &WeightMemory::least_budget, "The smallest budget with which it runs.")
+      .def_ro("ring_bytes", &WeightMemory::ring_bytes, "Of the room in which streamed weights arrive, once for each context.")
+      .def_ro("streamed_bytes", &WeightMemory::streamed_bytes, "Of weights that each run copies to the GPU again.")
+      .def("__repr__", [](const WeightMemory& w) {
+        return "WeightMemory(bytes=" + std::to_string(w.bytes) + ", least_budget=" + std::to_string(w.least_budget) +
+               ", ring_bytes=" + std::to_string(w.ring_bytes) + ", streamed_bytes=" + std::to_string(w.streamed_bytes) + ")";
+      });
+}
+
 void bind_engine(nb::module_& module) {
   bind_port(module);
+  bind_weight_memory(module);
   nb::class_<Engine>(module, "Engine",
                      "A model compiled for all its ranks. Immutable; made by tandem.build or tandem.load_engine, run by Model or Context.")
       .def_prop_ro("ranks", &Engine::ranks, "How many ranks run it together.")
@@ -116,6 +130,24 @@ void bind_engine(nb::module_& module) {
           },
           nb::kw_only(), "weights"_a = true,
           "The bytes that save() writes, in memory, for load_engine. Raises UnsupportedError where each rank has a program of its own.")
+      .def(
+          "weight_memory",
+          [](const Engine& engine, std::optional<std::size_t> budget, int rank) {
+            const nb::gil_scoped_release release;
+            return engine.weight_memory(budget, rank);
+          },
+          "budget"_a = nb::none(), nb::kw_only(), "rank"_a = 0,
+          "What the weights of a rank take of its GPU with a `weight_budget`, see tandem.load, or without one. Raises UnsupportedError for "
+          "an engine of CPU ranks, InvalidArgumentError with the least budget where it is too small.")
+      .def(
+          "automatic_weight_budget",
+          [](const Engine& engine, int rank) {
+            const nb::gil_scoped_release release;
+            return engine.automatic_weight_budget(rank);
+          },
+          nb::kw_only(), "rank"_a = 0,
+          "A `weight_budget` for what is free on the rank's GPU at present, less its activations. Raises UnsupportedError for an engine of "
+          "CPU ranks.")
       .def("describe", &described, "at"_a = nb::none(),
            nb::sig("def describe(self, at: collections.abc.Mapping[str, int] | None = None) -> dict[str, typing.Any]"),
            "All about it, with the keys of `tandem inspect --json`: mesh, inputs, outputs, values with how they lie over the mesh, steps "
@@ -139,7 +171,7 @@ void bind_engine(nb::module_& module) {
           [](nb::object self, const nb::kwargs& options) { return nb::module_::import_("tandem._core").attr("Context")(self, **options); },
           "options"_a,
           nb::sig("def create_context(self, *, rank: int = 0, threads: int = 0, profile: int = 0, step_deadline: float = 30.0, "
-                  "rendezvous_deadline: float = 60.0) -> Context"),
+                  "rendezvous_deadline: float = 60.0, weight_budget: int | None = None) -> Context"),
           "Context(engine, …): one rank of it, run by the thread that calls.")
       .def(
           "random_inputs",

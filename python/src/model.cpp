@@ -1,5 +1,6 @@
 // Model: the ranks of an engine, started and used as one.
 #include <fmt/format.h>
+#include <nanobind/stl/optional.h>
 
 #include "progress.h"
 #include "rank_runner.h"
@@ -15,6 +16,7 @@ struct ModelSettings {
   std::string isolate;
   int threads = 0;
   double step_deadline = 30, load_deadline = 120, rendezvous_deadline = 60, drain_deadline = 10;
+  std::optional<std::size_t> weight_budget;
   ProgressCallback progress;
 };
 
@@ -34,14 +36,18 @@ class Ranks {
     if (settings.isolate != "threads" && settings.isolate != "processes")
       throw Error(ErrorCode::invalid_argument, "isolate is '" + settings.isolate + "', expected 'threads' or 'processes'");
     if (engine.ranks() == 1 && settings.isolate == "threads") {
-      const ContextOptions options{
-          .threads = settings.threads, .profile = -1, .step_deadline_s = settings.step_deadline, .progress = settings.progress};
+      const ContextOptions options{.threads = settings.threads,
+                                   .profile = -1,
+                                   .weight_budget_bytes = settings.weight_budget,
+                                   .step_deadline_s = settings.step_deadline,
+                                   .progress = settings.progress};
       single_.emplace(engine, options, interrupt);
       return;
     }
     TeamOptions options;
     if (settings.isolate == "processes") options.rank_command = rank_command();
     options.threads = settings.threads;
+    options.weight_budget_bytes = settings.weight_budget;
     options.step_deadline_s = settings.step_deadline;
     options.load_deadline_s = settings.load_deadline;
     options.rendezvous_deadline_s = settings.rendezvous_deadline;
@@ -165,15 +171,15 @@ void bind_model(nb::module_& module) {
       .def(
           "__init__",
           [](PyModel* self, const Engine& engine, const std::string& isolate, int threads, double step, double load, double rendezvous,
-             double drain, nb::object progress) {
+             double drain, std::optional<std::size_t> weight_budget, nb::object progress) {
             const ProgressCallback told = progress.is_none() ? ProgressCallback() : progress_callback(std::move(progress));
-            new (self) PyModel(engine, {isolate, threads, step, load, rendezvous, drain, told});
+            new (self) PyModel(engine, {isolate, threads, step, load, rendezvous, drain, weight_budget, told});
           },
           "engine"_a, nb::kw_only(), "isolate"_a = "threads", "threads"_a = 0, "step_deadline"_a = 30.0, "load_deadline"_a = 120.0,
-          "rendezvous_deadline"_a = 60.0, "drain_deadline"_a = 10.0, "progress"_a = nb::none(),
+          "rendezvous_deadline"_a = 60.0, "drain_deadline"_a = 10.0, "weight_budget"_a = nb::none(), "progress"_a = nb::none(),
           nb::sig("def __init__(self, engine: Engine, *, isolate: str = \"threads\", threads: int = 0, step_deadline: float = 30.0, "
                   "load_deadline: float = 120.0, rendezvous_deadline: float = 60.0, drain_deadline: float = 10.0, "
-                  "progress: collections.abc.Callable[[str, float], object] | None = None) -> None"),
+                  "weight_budget: int | None = None, progress: collections.abc.Callable[[str, float], object] | None = None) -> None"),
           "Starts the ranks; the arguments are those of tandem.load, but that `progress` is a function or None.")
       .def("__call__", &PyModel::call, "inputs"_a = nb::none(), "named"_a,
            nb::sig("def __call__(self, inputs: collections.abc.Mapping[str, typing.Any] | None = None, /, **named: typing.Any) -> "

@@ -10,7 +10,7 @@ Arrays go in and come out without a copy where their layout allows it: numpy, to
 
 import sys as _sys
 
-from ._core import Collective, Context, DeviceArray, Engine, Group, Model, Port, gpu_count, is_engine_file, load_engine
+from ._core import Collective, Context, DeviceArray, Engine, Group, Model, Port, WeightMemory, gpu_count, is_engine_file, load_engine
 from .building import build, load, time_kernels
 from .errors import Error
 from .mesh import Mesh
@@ -35,6 +35,7 @@ __all__ = [
     "Port",
     "Team",
     "Value",
+    "WeightMemory",
     "build",
     "gpu_count",
     "is_engine_file",

@@ -169,6 +169,7 @@ def load(
     load_deadline: float = 120.0,
     rendezvous_deadline: float = 60.0,
     drain_deadline: float = 10.0,
+    weight_budget: int | None = None,
     progress: Progress | bool | None = None,
 ) -> Model:
     """Starts the ranks of an engine and returns them as one Model, which is also a context manager.
@@ -187,10 +188,14 @@ def load(
         load_deadline: seconds that loading may take.
         rendezvous_deadline: seconds that ranks wait for each other at the start.
         drain_deadline: seconds that ranks get to end.
+        weight_budget: bytes of each rank's GPU that its weights may take; None: all of them lie there. Those that have no room stay on the
+            host and are copied to the GPU in each run, just before the steps that read them, with the same results. `engine.weight_memory()`
+            says what is needed. Not for CPU ranks, which read weights where the file is mapped: an UnsupportedError.
         progress: who is told how much of building and loading is done, as `build` has it.
 
     Raises:
         MismatchError, InvalidEngineError, IoError: of the engine.
+        InvalidArgumentError: of a weight budget that is too small, with the least.
         RankFailedError, DeadlineError: naming a rank that did not start.
     """
     if timing_cache and not timed:
@@ -218,5 +223,6 @@ def load(
             load_deadline=load_deadline,
             rendezvous_deadline=rendezvous_deadline,
             drain_deadline=drain_deadline,
+            weight_budget=weight_budget,
             progress=bar.callback,
         )

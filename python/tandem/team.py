@@ -30,6 +30,7 @@ class Team:
         load_deadline: float = 120.0,
         rendezvous_deadline: float = 60.0,
         drain_deadline: float = 10.0,
+        weight_budget: int | None = None,
     ) -> None:
         """`ranks`: how many; the rest as in tandem.load. Raises InvalidArgumentError for fewer than one."""
         if ranks < 1:
@@ -41,6 +42,7 @@ class Team:
         self._load_deadline = load_deadline
         self._rendezvous_deadline = rendezvous_deadline
         self._drain_deadline = drain_deadline
+        self._weight_budget = weight_budget
         self._models: list[Model] = []
         self._closed = False
 
@@ -69,6 +71,7 @@ class Team:
             load_deadline=self._load_deadline,
             rendezvous_deadline=self._rendezvous_deadline,
             drain_deadline=self._drain_deadline,
+            weight_budget=self._weight_budget,
         )
         self._models = [*self.models, started]
         return started

@@ -293,6 +293,21 @@ def test_errors_can_be_pickled(mlp):
         assert (again.code, again.rank, again.node) == (error.code, error.rank, error.node)
 
 
+def test_weight_budget_is_for_gpus(mlp):
+    engine = tandem.build(mlp.path)
+    for call in (
+        lambda: tandem.load(engine, weight_budget=1 << 20),
+        lambda: tandem.load(engine, weight_budget=1 << 20, isolate="processes"),
+        lambda: tandem.Context(engine, weight_budget=1 << 20),
+        lambda: engine.create_context(weight_budget=1 << 20),
+        lambda: engine.weight_memory(),
+        lambda: engine.automatic_weight_budget(),
+    ):
+        with pytest.raises(tandem.Error, match="where the file is mapped") as caught:
+            call()
+        assert caught.value.code == "unsupported"
+
+
 def test_errors_by_kind(tmp_path, mlp):
     for call, kind, code in [
         (lambda: tandem.load(tmp_path / "none.tandem"), OSError, "io"),

@@ -89,6 +89,45 @@ def test_within_a_graph(engine, torch):
     assert torch.equal(tensors["sum"], tensors["a"] + tensors["b"])
 
 
+def test_weight_streaming():
+    """The same bits with less and less of the weights on the GPU."""
+    builder = trt.Builder(trt.Logger())
+    network = builder.create_network()
+    x = network.add_input("x", trt.DataType.FLOAT, (4, 512))
+    generator = np.random.default_rng(1)
+    for i in range(8):
+        weight = generator.uniform(-0.1, 0.1, (512, 512)).astype(np.float32)
+        constant = network.add_constant((512, 512), weight)
+        constant.name = f"w{i}"
+        product = network.add_matrix_multiply(x, trt.MatrixOperation.NONE, constant.get_output(0), trt.MatrixOperation.NONE)
+        x = network.add_activation(product.get_output(0), trt.ActivationType.RELU).get_output(0)
+    x.name = "y"
+    network.mark_output(x)
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(builder.build_serialized_network(network, config))
+    total = engine.streamable_weights_size
+    assert total >= 8 * 512 * 512 * 4 and engine.weight_streaming_budget_v2 == total
+    assert engine.weight_streaming_scratch_memory_size == 0 and 0 < engine.get_weight_streaming_automatic_budget() <= total
+    given = generator.uniform(-1, 1, (4, 512)).astype(np.float32)
+
+    def outputs(budget):
+        context = tandem.Context(engine.tandem_engine, weight_budget=budget)
+        return [context(x=given)["y"].tobytes() for _ in range(3)]
+
+    wanted = outputs(None)
+    for part in (0, total // 3, total // 2, total - 1):
+        engine.weight_streaming_budget_v2 = part
+        budget = engine.weight_streaming_budget_v2
+        assert part <= budget < total and 0 < engine.weight_streaming_scratch_memory_size <= budget
+        assert engine.create_execution_context().num_ranks == 1
+        assert outputs(budget) == wanted
+    engine.weight_streaming_budget_v2 = total
+    assert engine.weight_streaming_scratch_memory_size == 0
+    with pytest.raises(tandem.Error, match="0 streams as much"):
+        engine.weight_streaming_budget_v2 = -1
+
+
 def test_a_communicator_of_nccl(engine, torch):
     import ctypes
 

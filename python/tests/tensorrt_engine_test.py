@@ -74,7 +74,18 @@ def test_errors_are_told_once_and_raised():
 
 
 @pytest.mark.parametrize(
-    "flag", ["REFIT", "REFIT_IDENTICAL", "STRIP_PLAN", "DISABLE_TIMING_CACHE", "TF32", "DEBUG", "STRICT_NANS", "DISABLE_COMPILATION_CACHE"]
+    "flag",
+    [
+        "REFIT",
+        "REFIT_IDENTICAL",
+        "STRIP_PLAN",
+        "DISABLE_TIMING_CACHE",
+        "TF32",
+        "DEBUG",
+        "STRICT_NANS",
+        "DISABLE_COMPILATION_CACHE",
+        "WEIGHT_STREAMING",
+    ],
 )
 def test_flags_that_mean_something(config, flag):
     flag = trt.BuilderFlag[flag]
@@ -90,7 +101,6 @@ REFUSED = [
     "SPARSE_WEIGHTS",
     "VERSION_COMPATIBLE",
     "EXCLUDE_LEAN_RUNTIME",
-    "WEIGHT_STREAMING",
 ]
 REFUSED += ["REFIT_INDIVIDUAL", "MONITOR_MEMORY", "DISTRIBUTIVE_INDEPENDENCE"]
 
@@ -114,6 +124,7 @@ def test_every_flag_is_decided():
         "DEBUG",
         "STRICT_NANS",
         "DISABLE_COMPILATION_CACHE",
+        "WEIGHT_STREAMING",
     }
     assert accepted | set(REFUSED) == {flag.name for flag in trt.BuilderFlag}
 
@@ -476,8 +487,20 @@ def test_inspection(engine):
     assert "Add" in inspector.get_layer_information(0, trt.LayerInformationFormat.ONELINE)
     told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     assert len(told["Layers"]) == 1 and told["world_size"] == 1
-    with pytest.raises(tandem.Error, match="weight_streaming_budget_v2"):
+
+
+def test_weight_streaming_is_for_gpus(engine):
+    with pytest.raises(tandem.Error, match="weight_streaming_budget_v2.*where they lie") as caught:
         engine.weight_streaming_budget_v2 = 5
+    assert caught.value.code == "unsupported"
+    for ask in (
+        lambda: engine.streamable_weights_size,
+        lambda: engine.weight_streaming_budget_v2,
+        lambda: engine.weight_streaming_scratch_memory_size,
+        lambda: engine.get_weight_streaming_automatic_budget(),
+    ):
+        with pytest.raises(tandem.Error, match="where they lie"):
+            ask()
 
 
 # Contexts

@@ -12,26 +12,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-// "4K", "64KiB", "4M", "100": bytes.
-std::int64_t parse_size(const std::string& text) {
-  std::size_t used = 0;
-  std::int64_t value = 0;
-  try {
-    value = std::stoll(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  const std::string unit = text.substr(used);
-  const int shift = unit.empty() || unit == "B" ? 0
-                    : unit.starts_with('K')     ? 10
-                    : unit.starts_with('M')     ? 20
-                    : unit.starts_with('G')     ? 30
-                                                : -1;
-  if (used == 0 || value < 1 || shift < 0 || value > (std::int64_t{1} << 40 >> shift))
-    throw CLI::ValidationError("--size", "'" + text + "' is no size such as 4K or 1M");
-  return value << shift;
-}
-
 std::string readable(std::int64_t bytes) {
   if (bytes >= 1 << 20 && bytes % (1 << 20) == 0) return fmt::format("{} MiB", bytes >> 20);
   if (bytes >= 1 << 10 && bytes % (1 << 10) == 0) return fmt::format("{} KiB", bytes >> 10);
@@ -59,7 +39,7 @@ Run add_bench_collectives(CLI::App& app, Common& common) {
   return [state, &common] {
     CollectiveBench& bench = state->bench;
     if (!state->sizes.empty()) bench.sizes.clear();
-    for (const std::string& text : state->sizes) bench.sizes.push_back(parse_size(text));
+    for (const std::string& text : state->sizes) bench.sizes.push_back(parse_size(text, "--size"));
     bench.dtype = parse_dtype(state->dtype);
     bench.team = common.team();
     bench.progress = show_progress(common);

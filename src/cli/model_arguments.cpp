@@ -11,7 +11,11 @@
 namespace tandem::cli {
 
 TeamOptions Common::team() const {
-  TeamOptions options{.threads = threads, .dependent_launch = !no_pdl, .step_deadline_s = deadline, .stop = stop_requested};
+  TeamOptions options{.threads = threads,
+                      .dependent_launch = !no_pdl,
+                      .weight_budget_bytes = weight_budget,
+                      .step_deadline_s = deadline,
+                      .stop = stop_requested};
   if (isolate == "processes") options.rank_command = {"/proc/self/exe", std::string(kRankVerb)};
   return options;
 }
@@ -37,6 +41,25 @@ std::pair<std::string, std::string> name_and_value(const std::string& text, cons
   const std::size_t at = text.find('=');
   if (at == std::string::npos || at == 0) throw CLI::ValidationError(option, "'" + text + "' is not NAME=VALUE");
   return {text.substr(0, at), text.substr(at + 1)};
+}
+
+std::int64_t parse_size(const std::string& text, const std::string& option) {
+  std::size_t used = 0;
+  std::int64_t value = 0;
+  try {
+    value = std::stoll(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  const std::string unit = text.substr(used);
+  const int shift = unit.empty() || unit == "B" ? 0
+                    : unit.starts_with('K')     ? 10
+                    : unit.starts_with('M')     ? 20
+                    : unit.starts_with('G')     ? 30
+                                                : -1;
+  if (used == 0 || value < 1 || shift < 0 || value > (std::int64_t{1} << 40 >> shift))
+    throw CLI::ValidationError(option, "'" + text + "' is no size such as 4K or 1M");
+  return value << shift;
 }
 
 void note(const Common& common, const std::string& text) {
@@ -69,7 +92,12 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
 }
 
-void ModelArguments::add_timing(CLI::App& app) {
+void ModelArguments::add_running(CLI::App& app, Common& common) {
+  app.add_option_function<std::string>(
+         "--weight-budget",
+         [&common](const std::string& text) { common.weight_budget = static_cast<std::size_t>(parse_size(text, "--weight-budget")); },
+         "memory of a GPU that the weights of its rank may take, like 4GB; the others stay on the host and are copied as steps need them")
+      ->type_name("SIZE");
   CLI::Option* timing = app.add_flag("--timing", build.timed,
                                      "choose among kernels by running them, in an engine where the build chose by rule; else by rule");
   app.add_option("--timing-cache", build.timing_cache, "file of measured kernel times, read and added to")->needs(timing);

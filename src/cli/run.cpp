@@ -97,7 +97,7 @@ Run add_run(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
-  state->model.add_timing(app);
+  state->model.add_running(app, common);
   state->inputs.add(app);
   app.add_option("--outputs", state->outputs, "write the outputs to this .safetensors file");
   app.add_option("--trace", state->trace, "write a timeline of every rank for https://ui.perfetto.dev");
@@ -145,7 +145,7 @@ Run add_bench(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   state->model.add(app);
-  state->model.add_timing(app);
+  state->model.add_running(app, common);
   state->inputs.add(app);
   app.get_option("MODEL")->required(false);
   app.require_subcommand(0, 1);

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "tandem/tandem.h"
@@ -18,6 +19,7 @@ struct Common {
   int threads = 0;
   std::string isolate = "processes";
   bool no_pdl = false;
+  std::optional<std::size_t> weight_budget;
   LoadOptions load;
   TeamOptions team() const;
   bool quiet() const { return log_level == "error" || log_level == "off"; }
@@ -42,7 +44,7 @@ struct ModelArguments {
   std::vector<std::string> strategies, shapes, ports;
   bool with_mesh = true;
   void add(CLI::App& app, bool mesh = true);
-  void add_timing(CLI::App& app);  // for verbs that run the model
+  void add_running(CLI::App& app, Common& common);  // for verbs that run the model
   void finish();
   void add_strategy(const std::string& text);
   void add_shapes();
@@ -55,6 +57,8 @@ std::string of_device(const std::string& name);
 std::string of_target(const std::string& name);
 // "a=b" → {a, b}; throws CLI::ValidationError otherwise.
 std::pair<std::string, std::string> name_and_value(const std::string& text, const std::string& option);
+// "4K", "64KiB", "4GB", "100" → bytes, by powers of 1024; throws CLI::ValidationError for what is none, or is 0.
+std::int64_t parse_size(const std::string& text, const std::string& option);
 void note(const Common& common, const std::string& text);
 
 }  // namespace tandem::cli

@@ -61,7 +61,7 @@ Run add_verify(CLI::App& app, Common& common) {
   };
   auto state = std::make_shared<State>();
   state->model.add(app, false);
-  state->model.add_timing(app);
+  state->model.add_running(app, common);
   app.add_option("--mesh", state->options.meshes, "a mesh to compare; may be given again")->allow_extra_args(false);
   app.add_option("--cases", state->options.cases, "recorded cases: case0.input.NAME, case0.output.NAME, …");
   return [state, &common] {

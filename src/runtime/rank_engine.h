@@ -47,7 +47,7 @@ class RankEngine {
   static std::shared_ptr<const RankEngine> open(const std::filesystem::path& engine_file, int rank, const LoadProgress& progress = {},
                                                 std::string_view plan_text = {}, std::optional<std::size_t> budget = {});
   // What load() with that budget would take, without loading.
-  static WeightMemory weigh(std::shared_ptr<const Plan> plan, int rank, std::optional<std::size_t> budget = {});
+  static WeightSizes weigh(std::shared_ptr<const Plan> plan, int rank, std::optional<std::size_t> budget = {});
 
   const Plan& plan() const { return *plan_; }
   int rank() const { return rank_; }

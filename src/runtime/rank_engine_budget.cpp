@@ -18,7 +18,7 @@ std::vector<const std::byte*> marks(const std::vector<int>& weights) {
 
 }  // namespace
 
-WeightMemory RankEngine::weigh(std::shared_ptr<const Plan> plan, int rank, std::optional<std::size_t> budget) {
+WeightSizes RankEngine::weigh(std::shared_ptr<const Plan> plan, int rank, std::optional<std::size_t> budget) {
   const std::shared_ptr<RankEngine> engine = bare(std::move(plan), rank);
   const OnDevice on_device(*engine->device_);
   for (const Program& program : engine->plan_->programs) engine->packed_.emplace_back(program.steps.size());

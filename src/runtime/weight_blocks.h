@@ -37,7 +37,7 @@ struct Streaming {
 };
 
 // What the weights of one rank take of its device.
-struct WeightMemory {
+struct WeightSizes {
   std::size_t bytes = 0;         // of all of them: a budget from which on nothing is streamed
   std::size_t least_budget = 0;  // with which it runs
   std::size_t ring_bytes = 0;    // with the budget that was asked for: of the ring, once per context

@@ -23,7 +23,7 @@ class ProcessRank final : public RankLink {
     channel_.emplace(std::move(mine));
     std::vector<int> descriptors = {start.region->fd(), block_.fd(), start.engine_file};
     if (start.plan_text >= 0) descriptors.push_back(start.plan_text);
-    channel_->send(to_json(rank_, start.options), descriptors, Deadline::after(kSendDeadline));  // a rank that is gone shows at receive()
+    channel_->send(to_json(start), descriptors, Deadline::after(kSendDeadline));  // a rank that is gone shows at receive()
   }
 
   ~ProcessRank() override { close(Deadline::after(std::chrono::seconds(0))); }

@@ -45,8 +45,9 @@ struct RankStart {
   int rank = 0;
   std::shared_ptr<const Plan> plan;
   WeightSource weights;
-  int engine_file = -1;  // a descriptor, borrowed until the link is made
-  int plan_text = -1;    // the same, of a plan that goes before that of the file; -1: the file's
+  int engine_file = -1;                      // a descriptor, borrowed until the link is made
+  int plan_text = -1;                        // the same, of a plan that goes before that of the file; -1: the file's
+  std::optional<std::size_t> weight_budget;  // RankEngine::load has it
   RankContextOptions options;
   std::shared_ptr<ShmRegion> region;
 };

@@ -46,22 +46,29 @@ RankRequest request_from_json(const Json& message, std::byte* base) {
   return request;
 }
 
-Json to_json(int rank, const RankContextOptions& options) {
-  return {{"rank", rank},
-          {"threads", options.threads},
-          {"step_deadline_ns", options.step_deadline.count()},
-          {"rendezvous_deadline_ns", options.rendezvous_deadline.count()},
-          {"dependent_launch", options.dependent_launch},
-          {"same_plan", options.same_plan}};
+Json to_json(const RankStart& start) {
+  const RankContextOptions& options = start.options;
+  Json out = {{"rank", start.rank},
+              {"threads", options.threads},
+              {"step_deadline_ns", options.step_deadline.count()},
+              {"rendezvous_deadline_ns", options.rendezvous_deadline.count()},
+              {"dependent_launch", options.dependent_launch},
+              {"same_plan", options.same_plan}};
+  if (start.weight_budget) out["weight_budget"] = *start.weight_budget;
+  return out;
 }
 
-int start_from_json(const Json& message, RankContextOptions& options) {
+RankStart start_from_json(const Json& message) {
+  RankStart start;
+  start.rank = message.at("rank");
+  if (message.contains("weight_budget")) start.weight_budget = message["weight_budget"].get<std::size_t>();
+  RankContextOptions& options = start.options;
   options.threads = message.at("threads");
   options.step_deadline = std::chrono::nanoseconds(message.at("step_deadline_ns").get<std::int64_t>());
   options.rendezvous_deadline = std::chrono::nanoseconds(message.at("rendezvous_deadline_ns").get<std::int64_t>());
   options.dependent_launch = message.at("dependent_launch");
   options.same_plan = message.at("same_plan");
-  return message.at("rank");
+  return start;
 }
 
 }  // namespace tandem

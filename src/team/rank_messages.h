@@ -17,8 +17,8 @@ RankReply reply_from_json(const nlohmann::json& message);
 nlohmann::json to_json(const RankRequest& request, const std::byte* base, std::size_t block_bytes);
 RankRequest request_from_json(const nlohmann::json& message, std::byte* base);
 
-nlohmann::json to_json(int rank, const RankContextOptions& options);
-// The rank; `options` is filled.
-int start_from_json(const nlohmann::json& message, RankContextOptions& options);
+// Rank, options and budget; the rest travels as descriptors.
+nlohmann::json to_json(const RankStart& start);
+RankStart start_from_json(const nlohmann::json& message);
 
 }  // namespace tandem

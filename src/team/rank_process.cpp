@@ -35,11 +35,11 @@ class RankProcess {
 
   // False where there is no rank to go on with.
   bool start(const Message& message) {
-    RankContextOptions options;
     std::shared_ptr<ShmRegion> region;
     int rank = -1;
     try {
-      rank = start_from_json(message.body, options);
+      const RankStart start = start_from_json(message.body);
+      rank = start.rank;
       ::prctl(PR_SET_NAME, fmt::format("tandem rank {}", rank).c_str());
       region = ShmRegion::open(descriptor(message, StartDescriptor::region));
       block_.emplace(SharedMemory::open(descriptor(message, StartDescriptor::block)));
@@ -47,8 +47,8 @@ class RankProcess {
       auto engine = RankEngine::open(
           fmt::format("/proc/self/fd/{}", descriptor(message, StartDescriptor::engine)), rank,
           [&](double done) { region->page(rank).loaded = done; },
-          other_plan ? read_plan_image(descriptor(message, StartDescriptor::plan)) : std::string());
-      worker_ = std::make_unique<RankWorker>(std::move(engine), options, region);
+          other_plan ? read_plan_image(descriptor(message, StartDescriptor::plan)) : std::string(), start.weight_budget);
+      worker_ = std::make_unique<RankWorker>(std::move(engine), start.options, region);
     } catch (...) {
       const Error error = current_error(rank);
       if (region) region->abort(ErrorCode::rank_failed, rank, error.what());

@@ -67,6 +67,7 @@ void Team::start(const WeightSource& weights) {
   for (int rank = 0; rank < plan().world_size(); ++rank) {
     RankStart start{
         .rank = rank, .plan = plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(rank)], .weights = weights, .region = region_};
+    start.weight_budget = settings_.weight_budget;
     start.options.threads = settings_.threads;
     start.options.dependent_launch = settings_.dependent_launch;
     start.options.step_deadline = settings_.step_deadline;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,10 +15,11 @@ namespace tandem {
 struct TeamSettings {
   // The program, with arguments, that serves as a rank process (serve_rank_process); empty: ranks are threads of this process.
   std::vector<std::string> rank_command;
-  int threads = 1;                    // per rank
-  bool dependent_launch = true;       // RankContextOptions has it
-  std::filesystem::path engine_file;  // holds the one plan and all its weights; empty: rank processes get a copy in memory
-  bool own_plan = false;              // the file has another plan: rank processes take its weights only
+  int threads = 1;                           // per rank
+  bool dependent_launch = true;              // RankContextOptions has it
+  std::optional<std::size_t> weight_budget;  // of each rank, RankEngine::load has it
+  std::filesystem::path engine_file;         // holds the one plan and all its weights; empty: rank processes get a copy in memory
+  bool own_plan = false;                     // the file has another plan: rank processes take its weights only
   std::chrono::nanoseconds rendezvous_deadline = kRendezvousDeadline;
   std::chrono::nanoseconds load_deadline = kLoadDeadline;
   std::chrono::nanoseconds step_deadline = kStepDeadline;

@@ -28,11 +28,12 @@ struct Desk {
 void serve(const std::shared_ptr<Desk>& desk, RankStart start) {
   std::unique_ptr<RankWorker> worker;
   try {
-    auto engine = RankEngine::load(start.plan, start.rank, start.weights, [&](double done) {
+    const auto progress = [&](double done) {
       start.region->page(start.rank).loaded = done;
       const std::lock_guard lock(desk->mutex);
       if (desk->closing) throw Error(ErrorCode::aborted, "nobody waits any more for what is loaded");
-    });
+    };
+    auto engine = RankEngine::load(start.plan, start.rank, start.weights, progress, start.weight_budget);
     start.weights = {};
     worker = std::make_unique<RankWorker>(std::move(engine), start.options, start.region);
     desk->answer({});

@@ -50,6 +50,18 @@ class TensorRt : public ::testing::Test {
   std::unique_ptr<IRuntime> runtime = owned(createInferRuntime(logger));
 };
 
+TEST_F(TensorRt, WeightStreamingIsForGpus) {
+  config->set_device("cpu");
+  config->setFlag(BuilderFlag::kWEIGHT_STREAMING);
+  EXPECT_TRUE(config->getFlag(BuilderFlag::kWEIGHT_STREAMING));
+  const auto engine = reducing(1);
+  EXPECT_THROW(engine->getStreamableWeightsSize(), tandem::Error);
+  EXPECT_THROW(engine->setWeightStreamingBudgetV2(1 << 20), tandem::Error);
+  EXPECT_THROW(engine->getWeightStreamingBudgetV2(), tandem::Error);
+  EXPECT_THROW(engine->getWeightStreamingAutomaticBudget(), tandem::Error);
+  EXPECT_THROW(engine->getWeightStreamingScratchMemorySize(), tandem::Error);
+}
+
 TEST_F(TensorRt, LayersOfOneRank) {
   const auto network = owned(builder->createNetworkV2(1U << static_cast<std::uint32_t>(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)));
   auto* x = network->addInput("x", DataType::kFLOAT, Dims2(-1, 2));

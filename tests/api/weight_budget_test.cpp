@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <random>
 #include <set>
 
 #include "api/models.h"
@@ -12,6 +13,7 @@
 #include "runtime/context.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
+#include "team/team.h"
 
 namespace tandem {
 namespace {
@@ -51,7 +53,7 @@ Outputs run_rank(const Engine& engine, const Arrays& inputs, std::optional<std::
   Outputs outputs = run(context, inputs);
   if (budget) {
     const std::size_t ring = loaded->streaming() ? loaded->streaming()->residency.ring_bytes : 0;
-    const WeightMemory weighed = RankEngine::weigh(engine.data().plans[0], rank, budget);
+    const WeightSizes weighed = RankEngine::weigh(engine.data().plans[0], rank, budget);
     EXPECT_EQ(weighed.ring_bytes, ring);
     EXPECT_EQ(loaded->streaming() != nullptr, *budget < weighed.bytes);
   }
@@ -59,7 +61,7 @@ Outputs run_rank(const Engine& engine, const Arrays& inputs, std::optional<std::
 }
 
 std::vector<std::size_t> budgets_of(const Engine& engine, int rank = 0) {
-  const WeightMemory all = RankEngine::weigh(engine.data().plans[0], rank);
+  const WeightSizes all = RankEngine::weigh(engine.data().plans[0], rank);
   EXPECT_EQ(all.streamed_bytes, 0u);
   EXPECT_LT(all.least_budget, all.bytes);
   std::set<std::size_t> budgets;
@@ -100,6 +102,33 @@ TEST(WeightBudget, SameBitsOnOneRank) {
   }
 }
 
+// Weights that are large enough for a ring of two slots, of three sizes.
+TEST(WeightBudget, SameBitsWithTwoSlots) {
+  constexpr std::int64_t kWidth = 384;
+  std::mt19937 random(11);
+  std::uniform_real_distribution<float> real(-0.1f, 0.1f);
+  Network network;
+  Network::Value x = network.input("x", DType::f32, {3, kWidth});
+  std::int64_t width = kWidth;
+  for (int i = 0; i < 14; ++i) {
+    const std::int64_t next = i == 13 ? kWidth : kWidth * (1 + i % 3);
+    Tensor w(DType::f32, {width, next});
+    for (std::int64_t e = 0; e < w.count(); ++e) store_element(DType::f32, w.mutable_data(), e, real(random));
+    x = network.add("Relu", {network.add("MatMul", {x, network.weight(fmt::format("w{}", i), to_array(w))})});
+    width = next;
+  }
+  network.output("y", x);
+  const Engine engine = build(network, plain());
+  bool two_slots = false;
+  for (const std::size_t budget : budgets_of(engine)) {
+    const auto loaded = RankEngine::load(engine.data().plans[0], 0, engine.data().weights, {}, budget);
+    if (!loaded->streaming()) continue;
+    for (const Fetch& fetch : loaded->streaming()->fetches[0]) two_slots = two_slots || (fetch.after >= 0 && fetch.after < fetch.step - 1);
+  }
+  EXPECT_TRUE(two_slots);
+  expect_same_bits(engine);
+}
+
 TEST(WeightBudget, SameBitsWherePackedWeightsAreStreamed) {
   for (const char* type : {"int8", "int4"}) {
     BuildOptions options = plain();
@@ -130,7 +159,7 @@ TEST(WeightBudget, ContextsAndProfilesShareWhatIsLoaded) {
   options.profiles = {{{"input_ids", "1x1:1x4:1x8"}}, {{"input_ids", "1x9:1x12:1x16"}}};
   const Engine engine = build(model_path("llama_dynamo"), options);
   ASSERT_EQ(engine.profiles(), 2);
-  const WeightMemory all = RankEngine::weigh(engine.data().plans[0], 0);
+  const WeightSizes all = RankEngine::weigh(engine.data().plans[0], 0);
   const auto resident = RankEngine::load(engine.data().plans[0], 0, engine.data().weights);
   const auto loaded = RankEngine::load(engine.data().plans[0], 0, engine.data().weights, {}, (all.least_budget + all.bytes) / 2);
   ASSERT_TRUE(loaded->streaming());
@@ -159,6 +188,43 @@ TEST(WeightBudget, TooSmallABudgetNamesTheLeast) {
   const Error error = thrown([&] { RankEngine::load(engine.data().plans[0], 0, engine.data().weights, {}, least - 1); });
   EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
   expect_says(error, fmt::format("needs {} at once", least));
+}
+
+// A team gives the budget to every rank, be it a thread or a process.
+TEST(WeightBudget, RanksOfATeamHaveIt) {
+  const Engine engine = build(model_path("gpt2_legacy"), plain("tp=2"));
+  const EngineData& data = engine.data();
+  const WeightSizes all = RankEngine::weigh(data.plans[0], 0);
+  TeamTensors inputs;
+  for (const auto& [name, array] : engine.random_inputs(5)) inputs[name] = {to_tensor(array)};
+  TeamSettings settings;
+  settings.drain_deadline = std::chrono::seconds(2);
+  const TeamTensors expected = Team(data.plans, data.weights, settings).run(inputs);
+  settings.weight_budget = (all.least_budget + all.bytes) / 2;
+  for (const bool processes : {false, true}) {
+    if (processes) settings.rank_command = {"/proc/self/exe", "rank"};
+    const TeamTensors outputs = Team(data.plans, data.weights, settings).run(inputs);
+    for (const auto& [name, list] : expected)
+      EXPECT_EQ(std::memcmp(outputs.at(name)[0].data(), list[0].data(), list[0].size_bytes()), 0) << name;
+    TeamSettings small = settings;
+    small.weight_budget = all.least_budget - 1;
+    const Error error = thrown([&] { Team(data.plans, data.weights, small); });
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    expect_says(error, fmt::format("needs {} at once", all.least_budget));
+  }
+}
+
+// Through the public API CPU ranks have none.
+TEST(WeightBudget, IsRefusedForCpuRanks) {
+  const Engine engine = build(model_path("mlp_legacy"));
+  const std::function<void()> calls[] = {[&] { Context(engine, {.weight_budget_bytes = 1 << 20}); },
+                                         [&] { Model(engine, {.weight_budget_bytes = 1 << 20}); }, [&] { engine.weight_memory(); },
+                                         [&] { engine.automatic_weight_budget(); }};
+  for (const auto& call : calls) {
+    const Error error = thrown(call);
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    expect_says(error, "ranks of the CPU read their weights where the file is mapped");
+  }
 }
 
 }  // namespace

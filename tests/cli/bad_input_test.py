@@ -304,6 +304,12 @@ class BadUsage(ProgramTest):
         ):
             self.refuse(*words, code="usage", says=says, exit_code=2)
 
+    def test_weight_budget_is_for_gpus(self) -> None:
+        model = model_path("mlp_legacy")
+        for verb in ("run", "bench"):
+            self.refuse(verb, model, "--weight-budget", "4GB", code="unsupported", says=["weight budget", "GPUs", "CPU"])
+            self.refuse(verb, model, "--weight-budget", "much", code="usage", says=["--weight-budget", "'much'"], exit_code=2)
+
     def test_engine_is_not_made_exact_afterwards(self) -> None:
         self.succeed("build", model_path("mlp_legacy"), "-o", "e.tandem", "--no-timing", "--target", "cpu")
         self.refuse("run", "e.tandem", "--exact", code="usage", says=["e.tandem", "--exact", "tandem build"], exit_code=2)

@@ -57,6 +57,7 @@ class IOptimizationProfile {
 class IBuilderConfig {
  public:
   // kREFIT: weights can be replaced later; kSTRIP_PLAN: they are left out. kTF32 and kSTRICT_NANS hold anyway.
+  // kWEIGHT_STREAMING has no effect: every engine for GPUs can.
   void setFlag(BuilderFlag flag) { flags_.insert(flag); }
   void clearFlag(BuilderFlag flag) { flags_.erase(flag); }
   bool getFlag(BuilderFlag flag) const { return flags_.contains(flag); }

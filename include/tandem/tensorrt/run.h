@@ -136,6 +136,31 @@ class ICudaEngine {
   std::int32_t getNbOptimizationProfiles() const { return engine_.profiles(); }
   std::int32_t getNbAuxStreams() const { return 0; }
   bool isRefittable() const { return engine_.refittable(); }
+  // Bytes of a GPU that all weights of rank 0 take: with a budget of so many nothing is streamed. Of CPU ranks, as all that follows,
+  // Error(unsupported).
+  std::int64_t getStreamableWeightsSize() const {
+    return told(logger_, [&] { return static_cast<std::int64_t>(engine_.weight_memory().bytes); });
+  }
+  // Bytes of each rank's GPU that its weights may take, in contexts that are used first from now on; at first all are resident. Less than
+  // the least, such as 0, means the least. Other than TensorRT's it holds the scratch memory too.
+  bool setWeightStreamingBudgetV2(std::int64_t budget) {
+    return told(logger_, [&] {
+      if (budget < 0) refuse("a weight streaming budget of " + std::to_string(budget) + " bytes is none; 0 streams as much as can be");
+      const tandem::WeightMemory weights = engine_.weight_memory();
+      const auto bytes = static_cast<std::size_t>(budget);
+      budget_ = bytes >= weights.bytes ? std::optional<std::size_t>() : std::max(bytes, weights.least_budget);
+      return true;
+    });
+  }
+  std::int64_t getWeightStreamingBudgetV2() const { return budget_ ? static_cast<std::int64_t>(*budget_) : getStreamableWeightsSize(); }
+  // For what is free on rank 0's GPU at present, less activations.
+  std::int64_t getWeightStreamingAutomaticBudget() const {
+    return told(logger_, [&] { return static_cast<std::int64_t>(engine_.automatic_weight_budget()); });
+  }
+  // Bytes of the budget in which streamed weights arrive; each context beyond the first takes them again.
+  std::int64_t getWeightStreamingScratchMemorySize() const {
+    return told(logger_, [&] { return static_cast<std::int64_t>(engine_.weight_memory(budget_).ring_bytes); });
+  }
   // The caller owns it.
   IExecutionContext* createExecutionContext() { return make_context(true); }
   // It runs once setDeviceMemoryV2() has given it memory. The caller owns it.
@@ -153,7 +178,8 @@ class ICudaEngine {
       if (engine_.ranks() > 1)
         unsupported("getDeviceMemorySizeV2 of several ranks",
                     "ask the context of a rank, updateDeviceMemorySizeForShapes(), once it has its communicator");
-      return static_cast<std::int64_t>(tandem::Context(engine_).max_device_memory_bytes(static_cast<std::size_t>(profile)));
+      return static_cast<std::int64_t>(
+          tandem::Context(engine_, {.weight_budget_bytes = budget_}).max_device_memory_bytes(static_cast<std::size_t>(profile)));
     });
   }
   // Ours.
@@ -188,6 +214,7 @@ class ICudaEngine {
   ILogger& logger_;
   IGpuAllocator* allocator_;
   std::vector<tandem::Port> inputs_, outputs_;
+  std::optional<std::size_t> budget_;  // of weights
 };
 
 // Makes engines from bytes, which it copies. The caller owns the engines.
@@ -251,8 +278,10 @@ inline tandem::Context& IExecutionContext::bound() {
   if (context_) return *context_;
   if (num_ranks() > 1 && !group_)
     refuse("the engine is for " + std::to_string(num_ranks()) + " ranks: call setCommunicator() on every rank first");
-  context_.emplace(engine_.engine_,
-                   tandem::ContextOptions{.rank = group_ ? group_->rank() : 0, .profile = profile_, .allocator = to_tandem(allocator_)});
+  context_.emplace(engine_.engine_, tandem::ContextOptions{.rank = group_ ? group_->rank() : 0,
+                                                           .profile = profile_,
+                                                           .weight_budget_bytes = engine_.budget_,
+                                                           .allocator = to_tandem(allocator_)});
   if (memory_) context_->set_device_memory(memory_, memory_bytes_);
   pass_on_profiler();
   pass_on_output_allocators();

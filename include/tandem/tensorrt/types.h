@@ -25,7 +25,7 @@ enum class ReduceOperation : std::int32_t { kSUM, kPROD, kMAX, kMIN, kAVG, kNONE
 enum class AttentionNormalizationOp : std::int32_t { kNONE, kSOFTMAX };
 enum class CausalMaskKind : std::int32_t { kNONE, kUPPER_LEFT, kLOWER_RIGHT };
 enum class NetworkDefinitionCreationFlag : std::int32_t { kEXPLICIT_BATCH, kSTRONGLY_TYPED };
-enum class BuilderFlag : std::int32_t { kREFIT = 4, kTF32 = 7, kSTRIP_PLAN = 19, kSTRICT_NANS = 24 };
+enum class BuilderFlag : std::int32_t { kREFIT = 4, kTF32 = 7, kSTRIP_PLAN = 19, kWEIGHT_STREAMING = 21, kSTRICT_NANS = 24 };
 enum class PreviewFeature : std::int32_t { kMULTIDEVICE_RUNTIME_10_16 = 3 };
 enum class MemoryPoolType : std::int32_t { kWORKSPACE = 0, kTACTIC_SHARED_MEMORY = 5 };
 enum class OptProfileSelector : std::int32_t { kMIN, kOPT, kMAX };

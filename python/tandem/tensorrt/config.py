@@ -26,14 +26,19 @@ __all__ = ["IBuilderConfig"]
 
 # Flags whose meaning a build here has, and those whose meaning holds without doing anything.
 _meant = {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN, BuilderFlag.DISABLE_TIMING_CACHE}
-_hold = {BuilderFlag.TF32, BuilderFlag.DEBUG, BuilderFlag.STRICT_NANS, BuilderFlag.DISABLE_COMPILATION_CACHE}
+_hold = {
+    BuilderFlag.TF32,
+    BuilderFlag.DEBUG,
+    BuilderFlag.STRICT_NANS,
+    BuilderFlag.DISABLE_COMPILATION_CACHE,
+    BuilderFlag.WEIGHT_STREAMING,
+}
 _refused = {
     BuilderFlag.EDITABLE_TIMING_CACHE: "timing caches cannot be edited",
     BuilderFlag.ERROR_ON_TIMING_CACHE_MISS: "what a cache lacks is timed",
     BuilderFlag.SPARSE_WEIGHTS: "there are no kernels for sparse weights",
     BuilderFlag.VERSION_COMPATIBLE: "an engine file says itself which version reads it, and there is no lean runtime",
     BuilderFlag.EXCLUDE_LEAN_RUNTIME: "there is no lean runtime",
-    BuilderFlag.WEIGHT_STREAMING: "an engine of CPU ranks reads its weights where they lie",
     BuilderFlag.REFIT_INDIVIDUAL: "an engine can be refitted as a whole or not at all",
     BuilderFlag.MONITOR_MEMORY: "inspectors say the bytes of every rank instead",
     BuilderFlag.DISTRIBUTIVE_INDEPENDENCE: "the order of sums may differ from row to row",
@@ -70,7 +75,7 @@ class IBuilderConfig(Closed):
 
     def set_flag(self, flag: BuilderFlag) -> None:
         """REFIT and REFIT_IDENTICAL: weights can be replaced later. STRIP_PLAN: leaves them out. DISABLE_TIMING_CACHE: times anew. TF32,
-        DEBUG, STRICT_NANS and DISABLE_COMPILATION_CACHE hold anyway. Others are an UnsupportedError that says why."""
+        DEBUG, STRICT_NANS, DISABLE_COMPILATION_CACHE and WEIGHT_STREAMING (of engines for GPUs) hold anyway. Others are an UnsupportedError that says why."""
         flag = BuilderFlag(flag)
         if flag in _refused:
             raise unsupported(f"BuilderFlag.{flag.name}", _refused[flag])

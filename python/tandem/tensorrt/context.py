@@ -152,7 +152,11 @@ class IExecutionContext(Closed):
             if self.num_ranks > 1 and self._group is None:
                 raise InvalidArgumentError(f"the engine is for {self.num_ranks} ranks: call set_communicator() on every rank first")
             self._context = Context(
-                self._engine._engine, rank=self._group.rank if self._group else 0, threads=self._engine._threads, profile=self._profile
+                self._engine._engine,
+                rank=self._group.rank if self._group else 0,
+                threads=self._engine._threads,
+                profile=self._profile,
+                weight_budget=self._engine._budget,
             )
             if self._group is not None:
                 self._context.set_communicator(self._group)

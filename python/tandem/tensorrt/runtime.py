@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._core import Engine, load_engine
+from .._core import Engine, WeightMemory, load_engine
 from ..errors import InvalidArgumentError
 from .closed import Closed, unsupported
 from .context import IExecutionContext
@@ -53,8 +53,6 @@ class ICudaEngine(Closed):
 
     _missing = {
         "create_runtime_config": "create_execution_context takes a strategy",
-        "weight_streaming_budget_v2": "ranks on the CPU read weights where they lie",
-        "streamable_weights_size": "ranks on the CPU read weights where they lie",
         "error_recorder": "errors are exceptions; the logger hears them too",
         "create_execution_context_without_device_memory": "ranks on the CPU allocate host memory themselves",
     }
@@ -64,6 +62,7 @@ class ICudaEngine(Closed):
         self._logger = logger
         self._threads = threads
         self._described: dict[str, Any] = engine.describe()
+        self._budget: int | None = None
         self._input_names = [port.name for port in engine.inputs]
         self._output_names = [port.name for port in engine.outputs]
         ports = [*self._described["inputs"], *self._described["outputs"]]
@@ -194,6 +193,42 @@ class ICudaEngine(Closed):
     def device_memory_size(self) -> int:
         """The same as device_memory_size_v2."""
         return self.device_memory_size_v2
+
+    def _weights(self, name: str, budget: int | None = None) -> WeightMemory:
+        if self._engine.device == "cpu":
+            raise unsupported(f"ICudaEngine.{name}", "ranks on the CPU read weights where they lie")
+        return self._engine.weight_memory(budget)
+
+    @property
+    def streamable_weights_size(self) -> int:
+        """Bytes of a GPU that all weights of rank 0 take: with a budget of so many nothing is streamed. UnsupportedError on CPU ranks."""
+        return self._weights("streamable_weights_size").bytes
+
+    @property
+    def weight_streaming_budget_v2(self) -> int:
+        """Bytes of each rank's GPU that its weights may take, in contexts created from now on; at first all of them are resident.
+
+        Less than the least budget, such as 0, means the least. Other than TensorRT's it holds the scratch memory too. UnsupportedError on CPU
+        ranks.
+        """
+        return self.streamable_weights_size if self._budget is None else self._budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, budget: int) -> None:
+        weights = self._weights("weight_streaming_budget_v2")
+        if budget < 0:
+            raise InvalidArgumentError(f"a weight streaming budget of {budget} bytes is none; 0 streams as much as can be")
+        self._budget = None if budget >= weights.bytes else max(budget, weights.least_budget)
+
+    @property
+    def weight_streaming_scratch_memory_size(self) -> int:
+        """Bytes of the budget in which streamed weights arrive; each context beyond the first takes them again."""
+        return self._weights("weight_streaming_scratch_memory_size", self._budget).ring_bytes
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        """A budget for what is free on rank 0's GPU at present, less activations. UnsupportedError on CPU ranks."""
+        self._weights("get_weight_streaming_automatic_budget")
+        return self._engine.automatic_weight_budget()
 
     @property
     def refittable(self) -> bool:

@@ -22,6 +22,7 @@ RankContextOptions checked(const Engine& engine, const ContextOptions& options) 
     fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
   engine.data().require_weights();
+  engine.data().check_budget(options.weight_budget_bytes);
   RankContextOptions out;
   out.threads = options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   out.step_deadline = nanoseconds("step", options.step_deadline_s);
@@ -61,7 +62,9 @@ struct Context::Data {
   std::map<std::size_t, std::shared_ptr<OutputAllocator>> allocators;
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
-      : engine(of), options(given), context(of.data().rank_engine(given.rank, loading(given.progress)), rank_options) {}
+      : engine(of),
+        options(given),
+        context(of.data().rank_engine(given.rank, loading(given.progress), given.weight_budget_bytes), rank_options) {}
 };
 
 Context::Context(const Engine& engine, const ContextOptions& options)
@@ -73,7 +76,7 @@ Context::Context(Context&&) noexcept = default;
 
 int Context::rank() const { return data_->options.rank; }
 
-int Context::gpu() const { return gpu_number(*data_->engine.data().rank_engine(rank())->device()); }
+int Context::gpu() const { return gpu_number(*data_->context.device()); }
 
 void Context::set_communicator(std::shared_ptr<Group> group) {
   const EngineData& engine = data_->engine.data();

@@ -36,14 +36,23 @@ const Step& step_of(const Plan& plan, const CollectiveUse& use) {
   return plan.programs.at(static_cast<std::size_t>(use.program)).steps.at(static_cast<std::size_t>(use.step));
 }
 
+constexpr std::size_t kReserve = std::size_t{256} << 20;  // of a GPU's memory, for libraries and what they load
+
 }  // namespace
 
-std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank, const LoadProgress& progress) const {
+std::shared_ptr<const RankEngine> EngineData::rank_engine(int rank, const LoadProgress& progress, WeightBudget budget) const {
   const std::lock_guard lock(loaded.mutex);
-  if (auto known = loaded.by_rank[rank].lock()) return known;
-  auto made = RankEngine::load(plans.at(plans.size() == 1 ? 0 : static_cast<std::size_t>(rank)), rank, weights, progress);
-  loaded.by_rank[rank] = made;
+  const std::pair key(rank, budget);
+  if (auto known = loaded.by_rank[key].lock()) return known;
+  auto made = RankEngine::load(plan_of(rank), rank, weights, progress, budget);
+  loaded.by_rank[key] = made;
   return made;
+}
+
+void EngineData::check_budget(WeightBudget budget) const {
+  if (budget && plan().device == "cpu")
+    fail(ErrorCode::unsupported,
+         "a weight budget is for ranks on GPUs: ranks of the CPU read their weights where the file is mapped, and nothing is copied");
 }
 
 void EngineData::require_weights() const {
@@ -82,6 +91,19 @@ std::vector<CollectiveReport> Engine::collectives() const {
     reports.push_back({use.operation, use.reduce, use.axis, step.node, use.count.to_string(), use.bytes.to_string(), step.note});
   }
   return reports;
+}
+
+WeightMemory Engine::weight_memory(std::optional<std::size_t> budget, int rank) const {
+  data_->check_budget(budget.value_or(0));
+  if (rank < 0 || rank >= ranks()) fail(ErrorCode::invalid_argument, "there is no rank {} of {}", rank, ranks());
+  const WeightSizes sizes = RankEngine::weigh(data_->plan_of(rank), rank, budget);
+  return {sizes.bytes, sizes.least_budget, sizes.ring_bytes, sizes.streamed_bytes};
+}
+
+std::size_t Engine::automatic_weight_budget(int rank) const {
+  const WeightMemory weights = weight_memory({}, rank);
+  const std::size_t free = open_device(data_->plan().device, rank)->free_bytes(), taken = activation_bytes() + kReserve;
+  return std::clamp(free > taken ? free - taken : 0, weights.least_budget, weights.bytes);
 }
 
 Arrays Engine::random_inputs(unsigned seed, int profile) const {

@@ -12,6 +12,8 @@
 
 namespace tandem {
 
+using WeightBudget = std::optional<std::size_t>;  // ContextOptions::weight_budget_bytes
+
 struct EngineData {
   std::vector<std::shared_ptr<const Plan>> plans;  // one for all ranks, or one per rank
   WeightSource weights;                            // keeps alive what it reads
@@ -22,8 +24,12 @@ struct EngineData {
   // Throw Error(mismatch) unless it can run: one that has no weights, one that was built for another GPU than rank 0 has here.
   void require_weights() const;
   void require_target() const;
-  // The weights of one rank, loaded once for all its users of this process. Callable from any thread, and waits for one that is loading.
-  std::shared_ptr<const RankEngine> rank_engine(int rank, const LoadProgress& progress = {}) const;
+  // The weights of one rank, loaded once for all its users of this process with the same budget. Callable from any thread, and waits for
+  // one that is loading.
+  std::shared_ptr<const RankEngine> rank_engine(int rank, const LoadProgress& progress = {}, WeightBudget budget = {}) const;
+  // Throws Error(unsupported) for one of CPU ranks.
+  void check_budget(WeightBudget budget) const;
+  std::shared_ptr<const Plan> plan_of(int rank) const { return plans.at(plans.size() == 1 ? 0 : static_cast<std::size_t>(rank)); }
 
   // A copy starts without any: it may be given other plans or weights.
   struct LoadedRanks {
@@ -31,7 +37,7 @@ struct EngineData {
     LoadedRanks(const LoadedRanks&) {}
     LoadedRanks& operator=(const LoadedRanks&) = delete;
     std::recursive_mutex mutex;  // who is told how far loading is may use the same engine
-    std::map<int, std::weak_ptr<const RankEngine>> by_rank;
+    std::map<std::pair<int, WeightBudget>, std::weak_ptr<const RankEngine>> by_rank;
   };
   mutable LoadedRanks loaded;
 };

@@ -76,11 +76,13 @@ Model::Model(const Engine& engine, const TeamOptions& options) : engine_(engine)
     fail(ErrorCode::invalid_argument, "the step deadline is {} s, the shortest is 1 s", options.step_deadline_s);
   if (options.threads < 0) fail(ErrorCode::invalid_argument, "a rank cannot have {} threads", options.threads);
   engine.data().require_weights();
+  engine.data().check_budget(options.weight_budget_bytes);
   TeamSettings settings;
   settings.rank_command = options.rank_command;
   settings.threads =
       options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / engine.ranks());
   settings.dependent_launch = options.dependent_launch;
+  settings.weight_budget = options.weight_budget_bytes;
   settings.engine_file = engine.data().path;
   settings.own_plan = engine.data().own_plan;
   settings.rendezvous_deadline = nanoseconds("rendezvous", options.rendezvous_deadline_s);
