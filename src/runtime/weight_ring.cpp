@@ -14,6 +14,10 @@ void WeightRing::begin(std::size_t program, Stream& stream) {
   given_ = awaited_ = 0;
   while (arrived_.size() < fetches_->size()) arrived_.push_back(engine_->device()->make_event());
   if (fetches_->empty()) return;
+  if (engine_->device()->is_recorded(*copies_)) {  // by a caller whose recording is not over
+    held_.push_back(std::move(copies_));
+    copies_ = engine_->device()->make_stream(1);
+  }
   begun_->record(stream);
   begun_->wait(*copies_);
   give(0);

@@ -31,6 +31,7 @@ class WeightRing {
   std::shared_ptr<const RankEngine> engine_;
   DeviceMemory memory_;
   std::unique_ptr<Stream> copies_;
+  std::vector<std::unique_ptr<Stream>> held_;  // that are part of callers' recordings
   std::unique_ptr<Event> begun_, passed_;
   std::vector<std::unique_ptr<Event>> arrived_;  // per fetch
   const std::vector<Fetch>* fetches_ = nullptr;  // of the run at hand

@@ -200,6 +200,11 @@ TEST_F(WeightBudgetOnGpu, AGraphOfTheCallersOutlivesTheContext) {
     void* const outputs[] = {out};
     cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     context.enqueue(inputs, outputs, stream);
+    Bytes beside(x.size_bytes());  // while the recording goes on
+    const void* const host_inputs[] = {x.data.get()};
+    void* const host_outputs[] = {beside.data()};
+    context.run(host_inputs, host_outputs);
+    EXPECT_TRUE(beside == wanted);
     cuda(cudaStreamEndCapture(stream, &graph));
     cuda(cudaGraphInstantiate(&exec, graph, 0));
   }
