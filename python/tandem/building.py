@@ -189,8 +189,9 @@ def load(
         rendezvous_deadline: seconds that ranks wait for each other at the start.
         drain_deadline: seconds that ranks get to end.
         weight_budget: bytes of each rank's GPU that its weights may take; None: all of them lie there. Those that have no room stay on the
-            host and are copied to the GPU in each run, just before the steps that read them, with the same results. `engine.weight_memory()`
-            says what is needed. Not for CPU ranks, which read weights where the file is mapped: an UnsupportedError.
+            host and are copied to the GPU in each run, just before the steps that read them, with the same results.
+            `engine.weight_memory()` says what is needed. Not for CPU ranks, which read weights where the file is mapped: an
+            UnsupportedError.
         progress: who is told how much of building and loading is done, as `build` has it.
 
     Raises:

@@ -75,7 +75,8 @@ class IBuilderConfig(Closed):
 
     def set_flag(self, flag: BuilderFlag) -> None:
         """REFIT and REFIT_IDENTICAL: weights can be replaced later. STRIP_PLAN: leaves them out. DISABLE_TIMING_CACHE: times anew. TF32,
-        DEBUG, STRICT_NANS, DISABLE_COMPILATION_CACHE and WEIGHT_STREAMING (of engines for GPUs) hold anyway. Others are an UnsupportedError that says why."""
+        DEBUG, STRICT_NANS, DISABLE_COMPILATION_CACHE and WEIGHT_STREAMING (of engines for GPUs) hold anyway. Others are an UnsupportedError
+        that says why."""
         flag = BuilderFlag(flag)
         if flag in _refused:
             raise unsupported(f"BuilderFlag.{flag.name}", _refused[flag])

@@ -208,8 +208,8 @@ class ICudaEngine(Closed):
     def weight_streaming_budget_v2(self) -> int:
         """Bytes of each rank's GPU that its weights may take, in contexts created from now on; at first all of them are resident.
 
-        Less than the least budget, such as 0, means the least. Other than TensorRT's it holds the scratch memory too. UnsupportedError on CPU
-        ranks.
+        Less than the least budget, such as 0, means the least. Other than TensorRT's it holds the scratch memory too. UnsupportedError on
+        CPU ranks.
         """
         return self.streamable_weights_size if self._budget is None else self._budget
 
