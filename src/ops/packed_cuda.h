@@ -6,7 +6,7 @@
 
 namespace tandem::kernels {
 
-class PackedBlock final : public Packed {
+class PackedBlock : public Packed {
  public:
   // On the thread's current GPU; contents undefined.
   explicit PackedBlock(std::size_t bytes) : bytes_(bytes) {
@@ -14,6 +14,7 @@ class PackedBlock final : public Packed {
   }
   ~PackedBlock() override { cuda::free_device(data_); }
   PackedBlock(const PackedBlock&) = delete;
+  PackedBlock& operator=(const PackedBlock&) = delete;
 
   std::size_t size_bytes() const override { return data_ ? bytes_ : 0; }
   std::byte* data() override { return static_cast<std::byte*>(data_); }

@@ -90,6 +90,7 @@ class RankEngine {
   void place_blocks();
   struct PackRoom;
   void pack_blocks(const LoadProgress& progress);
+  std::size_t plain_bytes(std::size_t program, std::size_t step) const;
   std::unique_ptr<Packed> pack_in(PackRoom& room, std::size_t program, std::size_t step) const;
 
   std::shared_ptr<const Plan> plan_;

@@ -47,27 +47,34 @@ void RankEngine::load_within(std::size_t budget, const LoadProgress& progress) {
   if (streaming_->residency.ring_bytes == 0) streaming_.reset();
 }
 
+// Where the weights of one step are as they are, until they are packed.
+struct RankEngine::PackRoom {
+  PackRoom(const std::shared_ptr<Device>& device, std::size_t bytes)
+      : pinned(device, bytes), there(device, bytes), stream(device->make_stream(1)) {}
+  PinnedMemory pinned;
+  DeviceMemory there;
+  std::unique_ptr<Stream> stream;
+};
+
 // What kernels keep as only they know: beside the budget, as nobody knows how large that is before it is made.
 void RankEngine::pack_unmoved() {
   for (std::size_t p = 0; p < plan_->programs.size(); ++p)
     for (std::size_t s = 0; s < plan_->programs[p].steps.size(); ++s) {
-      const KernelDef& kernel = *kernels_[p][s];
-      if (!kernel.pack || kernel.packed_bytes) continue;
-      const std::vector<int> operands = weight_operands(p, s);
-      std::vector<const std::byte*> pointers;
-      std::vector<DeviceMemory> there;
-      for (const int weight : operands) {
-        const Tensor* data = weight < 0 ? nullptr : &weights_[static_cast<std::size_t>(weight)];
-        pointers.push_back(data ? data->data() : nullptr);
-        if (!data || device_->is_host()) continue;
-        there.emplace_back(device_, data->size_bytes());
-        pointers.back() = there.back().data();
-        const Upload piece{there.back().data(), data->data(), data->size_bytes()};
-        upload(*device_, {&piece, 1}, Deadline::after(kLoadDeadline));
+      if (!kernels_[p][s]->pack || kernels_[p][s]->packed_bytes) continue;
+      if (const auto like = packed_like(p, s)) {
+        packed_[p][s] = packed_[*like][s];
+        continue;
       }
-      const auto like = packed_like(p, s);
-      packed_[p][s] = like ? packed_[*like][s] : kernel.pack(call(p, s), pointers);
+      PackRoom room(device_, plain_bytes(p, s));
+      packed_[p][s] = pack_in(room, p, s);
     }
+}
+
+std::size_t RankEngine::plain_bytes(std::size_t p, std::size_t s) const {
+  std::size_t size = 0;
+  for (const int weight : weight_operands(p, s))
+    size += weight < 0 ? 0 : aligned_size(weights_[static_cast<std::size_t>(weight)].size_bytes());
+  return size;
 }
 
 WeightBlocks RankEngine::find_blocks() const {
@@ -142,26 +149,12 @@ void RankEngine::place_blocks() {
   copy_on_host(copies, Deadline::after(kLoadDeadline));
 }
 
-// Where the weights of one step are as they are, until they are packed.
-struct RankEngine::PackRoom {
-  PackRoom(const std::shared_ptr<Device>& device, std::size_t bytes)
-      : pinned(device, bytes), there(device, bytes), stream(device->make_stream(1)) {}
-  PinnedMemory pinned;
-  DeviceMemory there;
-  std::unique_ptr<Stream> stream;
-};
-
 // One weight at a time comes to the device, is packed there and, where it is streamed, goes back.
 void RankEngine::pack_blocks(const LoadProgress& progress) {
   const WeightBlocks& blocks = streaming_->blocks;
   std::size_t most = 0;
-  for (const WeightBlocks::Source& source : blocks.sources) {
-    std::size_t size = 0;
-    if (source.weight < 0)
-      for (const int weight : weight_operands(source.program, source.step))
-        size += weight < 0 ? 0 : aligned_size(weights_[static_cast<std::size_t>(weight)].size_bytes());
-    most = std::max(most, size);
-  }
+  for (const WeightBlocks::Source& source : blocks.sources)
+    if (source.weight < 0) most = std::max(most, plain_bytes(source.program, source.step));
   PackRoom room(device_, most);
   for (std::size_t b = 0; b < blocks.sources.size(); ++b) {
     const WeightBlocks::Source& source = blocks.sources[b];

@@ -143,6 +143,17 @@ TEST(WeightBudget, SameBitsWherePackedWeightsAreStreamed) {
   }
 }
 
+// What oneDNN keeps in forms of its own stays, beside the budget.
+TEST(WeightBudget, SameBitsWhereKernelsKeepTheirOwn) {
+  const Engine engine = build(model_path("llama_dynamo"));
+  const Arrays inputs = engine.random_inputs(4);
+  const auto resident = RankEngine::load(engine.data().plans[0], 0, engine.data().weights);
+  const auto loaded =
+      RankEngine::load(engine.data().plans[0], 0, engine.data().weights, {}, RankEngine::weigh(engine.data().plans[0], 0).least_budget);
+  RankContext streamed(loaded, {}), reference(resident, {});
+  EXPECT_EQ(run(streamed, inputs), run(reference, inputs));
+}
+
 TEST(WeightBudget, EachRankStreamsItsOwnShards) {
   for (const char* mesh : {"tp=2", "dp=2", "dp=2,tp=2"}) {
     SCOPED_TRACE(mesh);

@@ -54,8 +54,13 @@ std::optional<std::string> refuse(const OpCall& call) {
 }
 
 // A second copy is worth its memory for weights alone.
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (weights.size() <= kMatMulB || !weights[kMatMulB]) return 0;
+  return tile_bytes(kFormat, call.operand(kMatMulA).dims.back().constant(), call.operand(kMatMulB).dims.back().constant());
+}
+
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  if (weights.size() <= kMatMulB || !weights[kMatMulB]) return nullptr;
+  if (packed_bytes(call, weights) == 0) return nullptr;
   return std::make_unique<PackedTiles>(weights[kMatMulB], kFormat, call.operand(kMatMulA).dims.back().constant(),
                                        call.operand(kMatMulB).dims.back().constant());
 }
@@ -76,6 +81,7 @@ const KernelDef cuda_packed_matmul = {
     .refuse = refuse,
     .prepare = prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = packs_operand,
     .rank = -1,
     .device = "cuda",

@@ -15,19 +15,17 @@ constexpr std::int64_t kElement = 2;     // bytes of a's
 
 }  // namespace
 
+std::size_t tile_bytes(const TileFormat& format, std::int64_t k, std::int64_t n) {
+  return static_cast<std::size_t>(ceil_divide(n, cuda::kTileColumns) * format.chunks(k) * format.chunk_bytes());
+}
+
 PackedTiles::PackedTiles(const std::byte* b, const TileFormat& format, std::int64_t k, std::int64_t n, std::size_t scale_bytes)
-    : tile_bytes_(static_cast<std::size_t>(ceil_divide(n, cuda::kTileColumns) * format.chunks(k) * format.chunk_bytes())),
-      scale_bytes_(scale_bytes) {
-  void* address = nullptr;
-  cuda::check(cudaMalloc(&address, size_bytes()), "memory for a weight in tiles");
-  data_ = static_cast<std::byte*>(address);
+    : PackedBlock(tile_bytes(format, k, n) + scale_bytes), tile_bytes_(tile_bytes(format, k, n)) {
   const auto words = static_cast<int>(format.chunks(k) * format.chunk_bytes() / 512);
-  cuda::launch_pack_tiles(b, data_, format.bits, k, n, words, format.flip, cudaStreamPerThread);
+  cuda::launch_pack_tiles(b, data(), format.bits, k, n, words, format.flip, cudaStreamPerThread);
   cuda::check_launch("storing a weight in tiles");
   cuda::finish(cudaStreamPerThread, "storing a weight in tiles");
 }
-
-PackedTiles::~PackedTiles() { cuda::free_device(data_); }
 
 PackedProduct::PackedProduct(const Device& device, const TileFormat& format, std::span<const int> tiles, const Shape& shape)
     : shape_(shape), chunks_(format.chunks(shape.k)), pitch_(round_up(shape.k, kAlignment / kElement)) {
@@ -46,7 +44,7 @@ cuda::PackedRows PackedProduct::rows(const RunArgs& args, const PackedTiles& b) 
     x = args.workspace;
   }
   return {.x = x,
-          .words = b.words(),
+          .words = b.in(args),
           .bias = shape_.bias ? args.operands[kMatMulBias] : nullptr,
           .residual = shape_.residual ? args.operands[kMatMulResidual] : nullptr,
           .y = args.results[0],

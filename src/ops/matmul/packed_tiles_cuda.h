@@ -4,6 +4,7 @@
 
 #include "ops/kernel.h"
 #include "ops/matmul/packed_rows_cuda.h"
+#include "ops/packed_cuda.h"
 
 namespace tandem::kernels {
 
@@ -17,22 +18,20 @@ struct TileFormat {
   std::int64_t chunk_bytes() const { return std::int64_t{cuda::kTileColumns} * chunk * bits / 8; }  // of a tile
 };
 
+std::size_t tile_bytes(const TileFormat& format, std::int64_t k, std::int64_t n);
+
 // b [k,n] in tiles, on the thread's current GPU.
-class PackedTiles final : public Packed {
+class PackedTiles final : public PackedBlock {
  public:
   // With room for so many bytes of scales, which the caller fills. Waits until b is read.
   PackedTiles(const std::byte* b, const TileFormat& format, std::int64_t k, std::int64_t n, std::size_t scale_bytes = 0);
-  ~PackedTiles() override;
-  PackedTiles(const PackedTiles&) = delete;
-  PackedTiles& operator=(const PackedTiles&) = delete;
 
-  std::size_t size_bytes() const override { return tile_bytes_ + scale_bytes_; }
-  const std::byte* words() const { return data_; }
-  float* scales() const { return scale_bytes_ == 0 ? nullptr : reinterpret_cast<float*>(data_ + tile_bytes_); }
+  float* scales() { return reinterpret_cast<float*>(data() + tile_bytes_); }
+  // Where a run finds them.
+  const float* scales_in(const RunArgs& args) const { return reinterpret_cast<const float*>(in(args) + tile_bytes_); }
 
  private:
-  std::size_t tile_bytes_, scale_bytes_;
-  std::byte* data_ = nullptr;
+  std::size_t tile_bytes_;
 };
 
 // One product, bound to shapes.

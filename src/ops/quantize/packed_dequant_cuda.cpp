@@ -68,7 +68,7 @@ class PackedDequantMatMul final : public PreparedKernel {
       rows.scale_type = p_.scale;
       rows.scale_column = static_cast<int>(p_.scale_column);
     } else {
-      rows.block_scales = b_.scales();
+      rows.block_scales = b_.scales_in(args);
       rows.scale_groups = static_cast<int>(groups_of(p_, blocks_));
       rows.chunks_of_group = static_cast<int>(blocks_.chunks_of_group);
     }
@@ -109,19 +109,28 @@ bool packs_operand(const OpCall& call, std::size_t operand) {
   return blocks && blocks->groups != 0;
 }
 
+std::size_t scale_bytes(const DequantProblem& p, const Blocks& blocks) {
+  if (blocks.groups == 0) return 0;
+  return static_cast<std::size_t>(ceil_divide(p.n, cuda::kScaleColumns) * groups_of(p, blocks) * cuda::kScaleColumns) * sizeof(float);
+}
+
 // Scales of blocks are packed too, so that these must be weights as well.
-std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
   const auto is_weight = [&](std::size_t i) { return i < weights.size() && weights[i]; };
-  const bool has_blocks = packs_operand(call, kDequantScale);
-  if (!is_weight(kDequantB) || (has_blocks && !is_weight(kDequantScale))) return nullptr;
+  if (!is_weight(kDequantB) || (packs_operand(call, kDequantScale) && !is_weight(kDequantScale))) return 0;
+  const DequantProblem p = dequant_problem(call);
+  return tile_bytes(format_of(p.b), p.k, p.n) + scale_bytes(p, blocks_of(p));
+}
+
+std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
+  if (packed_bytes(call, weights) == 0) return nullptr;
   const DequantProblem p = dequant_problem(call);
   const Blocks blocks = blocks_of(p);
-  const std::int64_t groups = groups_of(p, blocks), column_groups = ceil_divide(p.n, cuda::kScaleColumns);
-  const auto scale_bytes = static_cast<std::size_t>(column_groups * groups * cuda::kScaleColumns) * sizeof(float);
-  auto packed = std::make_unique<PackedTiles>(weights[kDequantB], format_of(p.b), p.k, p.n, has_blocks ? scale_bytes : 0);
-  if (has_blocks) {
-    cuda::launch_pack_scales({weights[kDequantScale], packed->scales(), p.scale_row, p.scale_column, p.blocks(), groups, p.n, p.scale},
-                             cudaStreamPerThread);
+  auto packed = std::make_unique<PackedTiles>(weights[kDequantB], format_of(p.b), p.k, p.n, scale_bytes(p, blocks));
+  if (blocks.groups != 0) {
+    cuda::launch_pack_scales(
+        {weights[kDequantScale], packed->scales(), p.scale_row, p.scale_column, p.blocks(), groups_of(p, blocks), p.n, p.scale},
+        cudaStreamPerThread);
     cuda::check_launch("storing scales");
     cuda::finish(cudaStreamPerThread, "storing scales");
   }
@@ -142,6 +151,7 @@ const KernelDef cuda_packed_dequant_matmul = {
     .refuse = refuse,
     .prepare = prepare,
     .pack = pack,
+    .packed_bytes = packed_bytes,
     .packs_operand = packs_operand,
     .rank = -1,
     .device = "cuda",
