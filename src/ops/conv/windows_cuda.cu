@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // The same of several channels beside each other; `across` vectors hold those of one row.
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kThreads, kNeedsRegisters ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, kNeedsRegisters ? 2 : 4)
     pool_last(PoolShape s, const T* __restrict__ x, T* __restrict__ y, unsigned images, unsigned items, unsigned across) {
   using Some = Vector<T, kVector>;
   const unsigned item = blockIdx.x * kThreads + threadIdx.x;
