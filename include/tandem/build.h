@@ -36,8 +36,12 @@ struct BuildOptions {
   // them there and back; "all", wherever it can be done; "none", nowhere. Results change by rounding only. Empty: "auto" for GPUs, "none"
   // for CPUs.
   std::string channels_last;
-  bool refittable = false;       // compute nothing with the contents of weights, so that a refit reaches all of them
-  bool exact = false;            // no kernel with weaker rounding or NaN rules; CPU ranks have none
+  bool refittable = false;  // compute nothing with the contents of weights, so that a refit reaches all of them
+  bool exact = false;       // no kernel with weaker rounding or NaN rules; CPU ranks have none
+  // Of GPUs: operands of f32 products and convolutions may be rounded to TF32 (f32's range, 10 bits of mantissa), which tensor cores
+  // multiply; sums, attention and all else stay f32. The engine keeps it. On CPUs it changes nothing, and a notice says so. Not together
+  // with `exact`: Error(invalid_argument).
+  bool tf32 = false;
   bool dependent_launch = true;  // of GPUs: kernels may start before their predecessors end, which changes no result
   bool timed = false;            // choose among kernels by running them; else by rule, the same on every machine, or as an engine has it
   std::vector<std::string> kernels;  // names of kernels to take wherever they can run, whatever their time

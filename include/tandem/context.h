@@ -107,8 +107,16 @@ class Context {
   // An event of the caller's (a cudaEvent_t, borrowed) that every run records once it reads its inputs no more; null: none. Within a
   // recording of the caller's it becomes a step of that. Error(unsupported) on CPU ranks, which have read them when the call returns.
   void set_inputs_consumed_event(void* event);
-  // Streams besides the one given that a run gives work to.
-  int auxiliary_streams() const { return 0; }
+  // Streams besides the one given that runs give work to, at most: of an engine for GPUs with attention over ranks, whose exchanges go
+  // beside it; else 0.
+  int auxiliary_streams() const;
+  // From now on those are streams of the caller's (cudaStream_t on the context's GPU, borrowed), in this order; the context's own where one
+  // is null or there are fewer, as with none. The first is best of a high priority. They are in use from a run's place in its stream to its
+  // end there, stay valid until they are replaced or the context is gone and the work is done, and may serve other work and contexts. Runs
+  // that are replayed are given as one graph to the stream of the run alone. Throws Error(invalid_argument), and changes nothing, for more
+  // than auxiliary_streams(), one that occurs twice, CUDA's default stream and a stream of another GPU; a run throws it where one is the
+  // stream that it is given to, or is recorded without that.
+  void set_auxiliary_streams(std::span<void* const> streams);
   // Until what was given to the context is done, on whatever streams; throws the error of work that failed.
   void synchronize();
   // Told of every step of each run from now on; null: no more. Then enqueue() waits until the work is done, kernels are started one by one

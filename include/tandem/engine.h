@@ -86,6 +86,8 @@ class Engine {
   Array to_bytes(const SaveOptions& options = {}) const;
   // Whether a refit can replace all its weights.
   bool refittable() const;
+  // Streams besides the one given that a context of a rank uses, at most; see Context::set_auxiliary_streams().
+  int auxiliary_streams() const;
   // Of activations and workspace, on the rank that takes most, for the typical shapes of the profile that takes most.
   std::size_t activation_bytes() const;
   // With a weight budget (ContextOptions::weight_budget_bytes), or without. Loads nothing, but opens the rank's GPU. Throws what that

@@ -36,6 +36,7 @@ void bind_build(nb::module_& module) {
       .def_rw("dtype", &BuildOptions::dtype)
       .def_rw("weights", &BuildOptions::weights)
       .def_rw("channels_last", &BuildOptions::channels_last)
+      .def_rw("tf32", &BuildOptions::tf32)
       .def_rw("refittable", &BuildOptions::refittable)
       .def_rw("timed", &BuildOptions::timed)
       .def_rw("kernels", &BuildOptions::kernels)

@@ -97,6 +97,19 @@ void bind_context(nb::module_& module) {
       .def_prop_ro(
           "profile", [](PyContext& self) { return self.turn([](RankRunner& r) { return r.profile(); }); },
           "The optimization profile in use, from 0; with -1, that of the last shapes.")
+      .def_prop_ro(
+          "auxiliary_streams", [](PyContext& self) { return self.turn([](RankRunner& r) { return r.auxiliary_streams(); }); },
+          "Streams besides the one given that runs give work to, at most: of an engine for GPUs with attention over ranks, whose exchanges "
+          "go beside it; else 0.")
+      .def(
+          "set_auxiliary_streams",
+          [](PyContext& self, nb::handle streams) { self.turn([&](RankRunner& r) { r.set_auxiliary_streams(streams); }); }, "streams"_a,
+          nb::keep_alive<1, 2>(), nb::sig("def set_auxiliary_streams(self, streams: collections.abc.Sequence[typing.Any]) -> None"),
+          "From now on those are streams of the caller's, in this order: numbers, or objects that have one, as run() takes them; the "
+          "context's own where "
+          "one is None or there are fewer. They stay alive until they are replaced. Raises InvalidArgumentError for more than "
+          "auxiliary_streams, one that occurs twice, CUDA's default stream and a stream of another GPU; a run raises it where one is the "
+          "stream that it is given to.")
       .def(
           "set_input_shape",
           [](PyContext& self, nb::handle name, const Shape& shape) { self.turn([&](RankRunner& r) { r.set_input_shape(name, shape); }); },

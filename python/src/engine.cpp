@@ -104,6 +104,8 @@ void bind_engine(nb::module_& module) {
           "outputs", [](const Engine& e) { return e.outputs(); }, "The outputs in the model's order.")
       .def_prop_ro("profiles", &Engine::profiles,
                    "How many optimization profiles it has: ranges of shapes, each with a program of its own. One at least.")
+      .def_prop_ro("auxiliary_streams", &Engine::auxiliary_streams,
+                   "Streams besides the one given that a context of a rank uses, at most; Context.set_auxiliary_streams gives it some.")
       .def_prop_ro("collectives", &Engine::collectives, "What the ranks exchange in a run, in order.")
       .def_prop_ro("notices", &Engine::notices, "Sentences that a user of the model should read.")
       .def_prop_ro("has_weights", &Engine::has_weights, "False for an engine without weights: it can be inspected and refitted, not run.")

@@ -166,6 +166,15 @@ void RankRunner::run_addresses(nb::handle addresses, nb::handle stream) {
   copies_ = ready.last_copies();
 }
 
+void RankRunner::set_auxiliary_streams(nb::handle streams) {
+  std::vector<void*> handles;
+  for (const nb::handle stream : streams) {
+    void* const given = stream.is_none() ? nullptr : stream_of(stream);
+    handles.push_back(given || stream.is_none() ? given : default_stream());
+  }
+  context().set_auxiliary_streams(handles);
+}
+
 void RankRunner::synchronize() {
   Context& ready = context();
   interrupt_->waiting([&] { ready.synchronize(); });

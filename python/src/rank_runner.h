@@ -22,6 +22,9 @@ class RankRunner {
   int gpu() const { return gpu_; }
   void set_profile(int profile);
   int profile() { return context().profile(); }
+  int auxiliary_streams() { return context().auxiliary_streams(); }
+  // Streams as stream_of() takes them; None: the context's own.
+  void set_auxiliary_streams(nb::handle streams);
   void set_input_shape(nb::handle name, Shape shape);
   // From this rank's part.
   void set_local_input_shape(nb::handle name, const Shape& shape);

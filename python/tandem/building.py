@@ -53,6 +53,7 @@ def build(
     dtype: Literal["", "f16", "bf16"] = "",
     weights: Literal["", "int8", "int4", "fp8"] = "",
     channels_last: Literal["", "auto", "all", "none"] = "",
+    tf32: bool = False,
     refittable: bool = False,
     timed: bool = False,
     timing_cache: str | os.PathLike[str] = "",
@@ -80,6 +81,8 @@ def build(
         weights: quantise the matrices of products: int8 and fp8 with a scale per column, int4 with one per 64 or 32 rows of a column.
         channels_last: keep the channels of images last between convolutions: "auto", where 16-bit floats gain by it; "all", where possible;
             "none". By default "auto" for GPUs and "none" for CPUs.
+        tf32: on GPUs, operands of f32 products and convolutions may be rounded to TF32 (10 bits of mantissa), which tensor cores multiply;
+            all else stays f32. On CPUs it changes nothing, which a notice says.
         refittable: compute nothing with the contents of weights, so that a refit reaches all of them.
         timed: choose among kernels by running them; else by rule, the same on every machine.
         timing_cache: a file of measured times, read and added to.
@@ -110,6 +113,7 @@ def build(
     options.dtype = dtype
     options.weights = weights
     options.channels_last = channels_last
+    options.tf32 = tf32
     options.refittable = refittable
     options.timed = timed
     options.timing_cache = os.fspath(timing_cache)

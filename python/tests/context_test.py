@@ -184,6 +184,28 @@ def test_addresses(engine, mlp):
         np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_tf32_changes_nothing_on_cpus(mlp):
+    plain, asked = tandem.build(mlp.path), tandem.build(mlp.path, tf32=True)
+    assert asked.describe()["built_with"]["options"] == "tf32" and asked.describe()["tf32"] is False
+    assert asked.notices[:-1] == plain.notices and "TF32 changes nothing on CPU ranks" in asked.notices[-1]
+    outs = []
+    for engine in (plain, asked):
+        with tandem.load(engine, threads=1) as model:
+            outs.append(model(x=mlp.inputs())["out"])
+    np.testing.assert_array_equal(*outs)
+
+
+def test_auxiliary_streams(engine):
+    assert engine.auxiliary_streams == 0
+    with tandem.Context(engine, rank=0, threads=1) as context:
+        assert context.auxiliary_streams == 0
+        context.set_auxiliary_streams([])
+        with pytest.raises(tandem.errors.InvalidArgumentError, match="2 auxiliary streams are given, the kernels use 0 at most"):
+            context.set_auxiliary_streams([None, 17])
+        with pytest.raises(tandem.errors.InvalidArgumentError, match="a stream is given as its number"):
+            context.set_auxiliary_streams(["here"])
+
+
 def test_communicators_that_do_not_fit(engine, mlp):
     with tandem.Context(engine, rank=1) as context:
         for group, code in [

@@ -95,6 +95,41 @@ def test_flags_that_mean_something(config, flag):
     assert config.get_flag(flag) and config.flags >> int(flag) & 1
 
 
+def test_tf32_is_asked_for(builder, config):
+    assert not config.get_flag(trt.BuilderFlag.TF32) and config.flags == 0  # other than in TensorRT
+    config.device = "cpu"
+    heard = Heard()
+    for asked in (False, True):
+        if asked:
+            config.set_flag(trt.BuilderFlag.TF32)
+        listening = trt.Builder(heard)
+        plan = listening.build_serialized_network(add_network(listening), config)
+        engine = trt.Runtime(heard).deserialize_cuda_engine(plan)
+        report = engine._engine.describe()
+        assert ("tf32" in report["built_with"].get("options", "").split()) == asked
+        assert report["tf32"] is False  # on the CPU
+        assert any("TF32 changes nothing on CPU ranks" in text for _, text in heard.messages) == asked
+
+
+def test_auxiliary_streams(builder, config):
+    assert config.max_aux_streams == -1
+    with pytest.raises(tandem.Error, match="max_aux_streams is -2") as caught:
+        config.max_aux_streams = -2
+    assert caught.value.code == "invalid_argument"
+    config.max_aux_streams = 0
+    config.device = "cpu"
+    engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(builder.build_serialized_network(add_network(builder), config))
+    context = engine.create_execution_context()
+    context.set_aux_streams([7, 8])  # beyond those in use, and so left alone
+    assert engine.num_aux_streams == 0
+    a, b, out = (np.ones((2, 3), np.float32) for _ in range(3))
+    for name, array in (("a", a), ("b", b), ("sum", out)):
+        context.set_tensor_address(name, array.ctypes.data)
+    assert context.execute_async_v3(0) and (out == 2).all()
+    context.set_aux_streams([])
+    assert context.execute_async_v3(0)
+
+
 REFUSED = [
     "EDITABLE_TIMING_CACHE",
     "ERROR_ON_TIMING_CACHE_MISS",
@@ -145,7 +180,6 @@ def test_flags_that_tensorrt_11_removed(name):
         ("runtime_platform", trt.RuntimePlatform.WINDOWS_AMD64),
         ("int8_calibrator", None),
         ("algorithm_selector", None),
-        ("max_aux_streams", 2),
         ("a_word_of_nobody", 1),
     ],
 )

@@ -203,6 +203,7 @@ Plan build_plan(Module& module, const PlanOptions& options) {
   plan.strategy = options.strategy;
   plan.refittable = options.refittable;
   plan.exact = options.exact;
+  plan.tf32 = options.tf32;
   plan.built_with = options.built_with;
   plan.notices = module.notices;
   ProgramBuilder::Shared shared;

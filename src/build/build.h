@@ -20,6 +20,7 @@ struct Trial {
   const OpCall& call;         // bound to the opt values of the profile, on rank 0 of the mesh
   std::vector<bool> weights;  // per operand: it is a weight, which a kernel may pack
   int ranks = 1;              // of its group; 1 for what does not communicate
+  bool tf32 = false;          // PrepareArgs::tf32
 };
 
 // The time of one run on the slowest rank, with the fastest of the kernel's algorithms. Throws Error where that cannot be found out.
@@ -30,6 +31,7 @@ struct PlanOptions {
   std::string strategy;                                // what was asked for, recorded
   bool refittable = false;                             // what the plan says of itself
   bool exact = false;                                  // no kernel with weaker rounding or NaN rules
+  bool tf32 = false;                                   // of GPUs: operands of f32 products may be rounded to TF32
   std::map<std::string, std::string> built_with = {};  // recorded
   std::vector<std::string> kernels;                    // taken wherever they can run
   Measure measure = {};                                // empty: kernels are chosen by rule

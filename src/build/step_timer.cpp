@@ -22,6 +22,8 @@ std::string key_of(const Trial& trial) {
     key += fmt::format(" {}={}", fields[i].name, print_value(trial.call.attributes.values()[i]));
   for (std::size_t i = 0; i < trial.call.operands.size(); ++i)
     key += trial.call.has_operand(i) ? fmt::format(" {}{}", trial.weights[i] ? "w:" : "", trial.call.operand(i).to_string()) : " -";
+  const auto is_f32 = [](const Type& type) { return type.dtype == DType::f32; };
+  if (trial.tf32 && std::ranges::any_of(trial.call.results, is_f32)) key += " tf32";
   return key;
 }
 
@@ -39,7 +41,7 @@ void StepTimer::time(const OpCall& call, const std::vector<bool>& weights, int r
     Candidate& candidate = *std::ranges::find(choice.candidates, kernel->name, &Candidate::kernel);
     Timing timing;
     try {
-      timing = time_one({*kernel, call, weights, ranks});
+      timing = time_one({*kernel, call, weights, ranks, tf32_});
     } catch (const Error& error) {
       if (error.code() == ErrorCode::interrupted) throw;
       candidate.reason = fmt::format("timing it failed: {}", error.what());

@@ -20,8 +20,8 @@ SymbolValues trial_symbols(const Profile& profile, const Mesh& mesh);
 
 class StepTimer {
  public:
-  // `options` has a Measure and outlives the timer.
-  explicit StepTimer(const PlanOptions& options) : options_(options) {}
+  // `options` has a Measure and outlives the timer. `tf32`: Plan::tf32 of the plan whose steps are timed.
+  StepTimer(const PlanOptions& options, bool tf32) : options_(options), tf32_(tf32) {}
 
   // Takes the fastest of `kernels`, which are among the candidates, with its algorithm; those that cannot be timed get a reason. Where none
   // can the choice stays as it is. `call` is bound, `weights` and `ranks` are as in Trial. Throws Error(interrupted) only.
@@ -31,6 +31,7 @@ class StepTimer {
   Timing time_one(const Trial& trial);
 
   const PlanOptions& options_;
+  bool tf32_;
   TimingCache memory_;  // where no cache is given
 };
 

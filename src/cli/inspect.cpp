@@ -62,9 +62,9 @@ void print_collectives(const Json& report) {
 }
 
 void print(const Json& report) {
-  fmt::print("mesh {} of {} rank{}, device {}, {}{}{}\n", report["mesh"] == "" ? "none" : text(report["mesh"]), text(report["world_size"]),
-             report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]),
-             report["has_weights"] ? "" : ", without weights", report["refittable"] ? ", refittable" : "");
+  fmt::print("mesh {} of {} rank{}, device {}, {}{}{}{}\n", report["mesh"] == "" ? "none" : text(report["mesh"]),
+             text(report["world_size"]), report["world_size"] == 1 ? "" : "s", text(report["device"]), text(report["tool"]),
+             report["has_weights"] ? "" : ", without weights", report["refittable"] ? ", refittable" : "", report["tf32"] ? ", TF32" : "");
   print_ports(report);
   print_profiles(report);
   print_steps(report);

@@ -87,6 +87,7 @@ void ModelArguments::add(CLI::App& app, bool mesh) {
                  "images have their channels last: where 16-bit floats gain by it (default on GPUs), all, or none")
       ->check(CLI::IsMember({"auto", "all", "none"}));
   app.add_flag("--exact", build.exact, "no backend with weaker rounding or NaN rules; CPU ranks have none");
+  app.add_flag("--tf32", build.tf32, "GPUs may round operands of f32 products and convolutions to TF32; not with --exact");
   app.add_option("--disable-pass", build.disabled_passes, "leave a pass out");
   app.add_option("--kernel", build.kernels, "a kernel to take wherever it can run, like attention_ring");
   app.add_option("--dump", build.dump, "folder for the graph after each pass");
@@ -147,14 +148,13 @@ void ModelArguments::add_shapes() {
 
 Engine ModelArguments::open(const Common& common) {
   finish();
-  const bool shapes_build = build.exact || !build.strategies.empty() || !shapes.empty() || !build.io.empty() || !build.dtype.empty() ||
-                            !build.weights.empty() || !build.channels_last.empty() || !build.disabled_passes.empty() ||
-                            !build.kernels.empty() || !build.dump.empty();
+  const bool shapes_build = build.exact || build.tf32 || !build.strategies.empty() || !shapes.empty() || !build.io.empty() ||
+                            !build.dtype.empty() || !build.weights.empty() || !build.channels_last.empty() ||
+                            !build.disabled_passes.empty() || !build.kernels.empty() || !build.dump.empty();
   if (is_engine_file(model) && shapes_build)
     throw CLI::ValidationError(model,
                                "is an engine: what shapes a program (--strategy, --shape, --io, --dtype, --weights, --channels-last, "
-                               "--exact, --disable-pass, --kernel, "
-                               "--dump) belongs to `tandem build`");
+                               "--exact, --tf32, --disable-pass, --kernel, --dump) belongs to `tandem build`");
   build.threads = common.threads;
   build.device = common.device;
   build.dependent_launch = !common.no_pdl;

@@ -29,7 +29,10 @@ std::string head(const std::string& title, const Json& r) {
       escaped(title), kPageStyle);
   out += fmt::format("<p class=\"soft\">{} for device {}{}{}{}, digest <code>{}</code></p>\n", escaped(text(r["tool"])),
                      escaped(text(r["device"])), r["has_weights"] ? "" : ", without weights", r["refittable"] ? ", refittable" : "",
-                     r["exact"] ? ", exact" : "", text(r["digest"]));
+                     r["exact"]  ? ", exact"
+                     : r["tf32"] ? ", TF32"
+                                 : "",
+                     text(r["digest"]));
   out += "<nav>";
   for (const char* id : {"mesh", "ports", "collectives", "memory", "layers", "weights", "built"})
     out += fmt::format("<a href=\"#{0}\">{0}</a>", id);

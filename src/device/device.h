@@ -93,6 +93,8 @@ class Device {
   virtual int sm() const { return 0; }
   // `threads`: that host code given to the stream may use.
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;
+  // Its work goes before that of other streams, where the device can choose.
+  virtual std::unique_ptr<Stream> make_urgent_stream() { return make_stream(1); }
   virtual std::unique_ptr<Event> make_event() = 0;
   virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
   // Records an event of the caller's (a cudaEvent_t of this device, borrowed), also in recordings. Error(unsupported) where there are none.

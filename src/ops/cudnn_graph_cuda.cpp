@@ -121,18 +121,20 @@ fe::DataType_t type_of(DType dtype) {
 }
 
 // Engines that would give other digits than sums in f32, or spread what is no number further than the windows that see it.
-std::vector<fe::NumericalNote_t> unwanted(DType dtype) {
+std::vector<fe::NumericalNote_t> unwanted(const CudnnConvShape& shape) {
   using Note = fe::NumericalNote_t;
   std::vector<Note> notes = {Note::WINOGRAD, Note::WINOGRAD_TILE_4x4, Note::WINOGRAD_TILE_6x6,          Note::WINOGRAD_TILE_13x13,
                              Note::FFT,      Note::NONDETERMINISTIC,  Note::REDUCED_PRECISION_REDUCTION};
-  if (dtype == DType::f32) notes.insert(notes.end(), {Note::TENSOR_CORE, Note::DOWN_CONVERT_INPUTS});
+  if (shape.dtype != DType::f32) return notes;
+  notes.push_back(Note::DOWN_CONVERT_INPUTS);           // to 16 bits
+  if (!shape.tf32) notes.push_back(Note::TENSOR_CORE);  // of f32 they multiply TF32
   return notes;
 }
 
 // A convolution as cuDNN is asked about it.
 class ConvGraph : public fe::graph::Graph {
  public:
-  ConvGraph(const CudnnConvShape& shape, cudnnHandle_t handle) : dtype_(shape.dtype) {
+  ConvGraph(const CudnnConvShape& shape, cudnnHandle_t handle) : unwanted_(unwanted(shape)) {
     describe(shape);
     check_frontend(validate(), "planning a convolution");
     check_frontend(build_operation_graph(handle), "planning a convolution");
@@ -143,7 +145,7 @@ class ConvGraph : public fe::graph::Graph {
     std::vector<std::int64_t> places;
     std::int64_t place = get_execution_plan_count();
     if (create_execution_plans({mode}).is_bad()) return places;
-    deselect_numeric_notes(unwanted(dtype_));
+    deselect_numeric_notes(unwanted_);
     for (; place < get_execution_plan_count(); ++place)
       if (plans.check_support_at_index(place).is_good()) places.push_back(place);
     return places;
@@ -181,7 +183,7 @@ class ConvGraph : public fe::graph::Graph {
     y->set_output(true).set_uid(kResult).set_dim(s.y).set_stride(strides_of(s.y, s.channels_last));
   }
 
-  DType dtype_;
+  std::vector<fe::NumericalNote_t> unwanted_;
 };
 
 // Runs f, in which the frontend may also say in its older way that it cannot.
@@ -212,7 +214,7 @@ std::unique_ptr<ConvGraph> build_named(const CudnnConvShape& shape, cudnnHandle_
 std::unique_ptr<ConvGraph> build_first(const CudnnConvShape& shape, cudnnHandle_t handle) {
   auto graph = std::make_unique<ConvGraph>(shape, handle);
   check_frontend(graph->create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "planning a convolution");
-  graph->deselect_numeric_notes(unwanted(shape.dtype));
+  graph->deselect_numeric_notes(unwanted(shape));
   check_frontend(graph->check_support(handle), "planning a convolution");
   check_frontend(graph->build_plans(handle), "planning a convolution");
   return graph;

@@ -37,6 +37,7 @@ struct PrepareArgs {
   Group* group = nullptr;           // of a collective's axis or rank list; null elsewhere
   Device* device = nullptr;         // on which weights and operands lie; null: the CPU
   std::string_view algorithm = {};  // one of algorithms(), found best for this call; one that is not there any more is no error
+  bool tf32 = false;                // libraries of a GPU may round operands of f32 products and convolutions to TF32
 };
 
 // Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element
@@ -50,6 +51,9 @@ struct RunArgs {
   bool may_start_early = false;       // its first launch may begin before what was given to the stream before has ended
   std::uint64_t resident = 0;         // a bit per operand: what an early launch may read before it waits
   const std::byte* packed = nullptr;  // where the bytes of Packed::data() are in this run; null: where pack() left them
+  // Streams of the same device, KernelDef::auxiliary_streams of them, that the kernel may give work to between a moment of `stream` that
+  // they wait for and one that waits for them.
+  std::span<Stream* const> auxiliary = {};
 
   // For kernels of the CPU.
   ThreadPool& pool() const { return static_cast<ThreadPool&>(stream); }
@@ -99,6 +103,8 @@ struct KernelDef {
   bool dependent = false;
   // Optional. Operands that it reads before it waits, where RunArgs::resident allows that.
   bool (*reads_early)(const OpCall& call, std::size_t operand) = nullptr;
+  // How many streams besides the one given it gives work to, at most. The first is for what is short and waited for.
+  int auxiliary_streams = 0;
   // It copies operands to the host and computes there.
   bool through_host = false;
 };

@@ -113,6 +113,7 @@ struct Plan {
   std::string strategy;  // what was asked for, like "tp=2"
   bool refittable = false;
   bool exact = false;             // no kernel with weaker rounding or NaN rules may run its steps
+  bool tf32 = false;              // operands of f32 products and convolutions may be rounded to TF32; of GPUs only
   std::vector<Program> programs;  // the one that runs, for each optimization profile, under one name; then others
   std::vector<PlanWeight> weights;
   std::vector<CollectiveUse> collectives;

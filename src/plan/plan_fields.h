@@ -116,6 +116,7 @@ void visit_fields(V& v, T& x) {
   v.required("strategy", x.strategy);
   v.required("refittable", x.refittable);
   v.optional("exact", x.exact, false);
+  v.optional("tf32", x.tf32, false);
   v.required("programs", x.programs);
   v.required("weights", x.weights);
   v.required("collectives", x.collectives);

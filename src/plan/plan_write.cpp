@@ -110,7 +110,9 @@ std::uint64_t digest(const Plan& plan) {
       step.resident.clear();
     }
   }
-  return text_digest(dump(Json::array({encode(plan.mesh), encode(programs), encode(plan.weights), encode(plan.collectives)})));
+  Json parts = Json::array({encode(plan.mesh), encode(programs), encode(plan.weights), encode(plan.collectives)});
+  if (plan.tf32) parts.push_back("tf32");
+  return text_digest(dump(parts));
 }
 
 // Not the groups: files made per rank name their own only. Nor counts that wait for shapes: their symbols are each file's own.

@@ -55,6 +55,7 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
       options_(options),
       device_(*engine_->device()),
       stream_(device_.make_stream(options.threads)),
+      auxiliary_(std::make_shared<AuxiliaryStreams>(device_, tandem::auxiliary_streams(engine_->plan()))),
       done_(device_.make_event()),
       marks_(std::make_unique<Marks>(device_)),
       shapes_(program().inputs.size()),
@@ -222,7 +223,8 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
                              options_.threads,
                              step.communicates ? group_of(s) : nullptr,
                              &device_,
-                             is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view()};
+                             is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view(),
+                             engine_->plan().tf32};
       bound->launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                                  static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(*bound, step);
@@ -300,6 +302,12 @@ void RankContext::set_inputs_consumed_event(void* event) {
   consumed_ = event;
 }
 
+void RankContext::set_auxiliary_streams(std::span<void* const> streams) {
+  const Turn turn(*this);
+  auxiliary_->lend(streams);
+  forget_recordings();
+}
+
 void RankContext::place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   reserve(bound.needed_bytes());
   given_.assign({&bound, arena_->data()});
@@ -334,6 +342,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
   std::byte* workspace = arena_->data() + bound.memory.arena_bytes;
   if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
   std::byte* const* next = pointers_.data();
+  const std::span<Stream* const> auxiliary = auxiliary_->streams();
   const bool host = device_.is_host();
   Device* const ranges = !host && (timing || named_ranges_) ? &device_ : nullptr;
   const StreamedRun streamed(ring_.get(), profile_, *stream_);
@@ -348,7 +357,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
     if (ring_) ring_->before(s, *stream_);
     try {
       launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early,
-                          launch.resident, launch.packed});
+                          launch.resident, launch.packed, auxiliary});
     } catch (const Error& error) {
       const Error named = error.at_node(label(program().steps[s]));
       if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank

@@ -12,6 +12,7 @@
 
 #include "comm/gpu_group.h"
 #include "comm/shm/call_log.h"
+#include "device/auxiliary_streams.h"
 #include "runtime/memory.h"
 #include "runtime/rank_engine.h"
 #include "runtime/weight_ring.h"
@@ -77,6 +78,10 @@ class RankContext {
   // An event of the caller's (a cudaEvent_t, borrowed) that each run records once its inputs are not read any more; null: none. Throws
   // Error(unsupported) on the CPU.
   void set_inputs_consumed_event(void* event);
+  // Streams besides the one given that kernels of any program of the plan use, at most.
+  int auxiliary_streams() const { return static_cast<int>(auxiliary_->streams().size()); }
+  // As AuxiliaryStreams::lend(). What was recorded before is recorded again.
+  void set_auxiliary_streams(std::span<void* const> streams);
   // Until all work on the context's own stream is done. Throws the error of work that failed.
   void synchronize();
   // Outputs that the last run copied, because they are an input, a weight or a second name of another output.
@@ -152,6 +157,7 @@ class RankContext {
   RankContextOptions options_;
   Device& device_;
   std::shared_ptr<Stream> stream_;
+  std::shared_ptr<AuxiliaryStreams> auxiliary_;
   std::unique_ptr<Event> done_;  // of the last enqueue
   class Marks;
   std::unique_ptr<Marks> marks_;

@@ -84,6 +84,7 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
     copy_outputs(*bound, outputs);
   };
   if (device_.is_host()) return hook_ ? run_timed(*bound, outputs) : work();
+  auxiliary_->require_beside(*stream_, device_);
   struct Needed {
     std::shared_ptr<const RankEngine> engine;
     std::shared_ptr<void> joined, bound, arena, ring, stream;

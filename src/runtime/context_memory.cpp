@@ -47,7 +47,8 @@ bool RankContext::unregister_arena() {
   return true;
 }
 
-// NCCL's kernels in them know where registered memory lies at other ranks.
+// NCCL's kernels in them know where registered memory lies at other ranks; branches in them have the priorities of the streams that they
+// were recorded from.
 void RankContext::forget_recordings() {
   for (const auto& bound : bounds_) bound->recorded.clear();
 }

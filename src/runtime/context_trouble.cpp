@@ -30,6 +30,7 @@ void RankContext::abandon() noexcept {
     std::shared_ptr<const RankEngine> engine;
     std::shared_ptr<Joined> joined;
     std::shared_ptr<Stream> stream;
+    std::shared_ptr<AuxiliaryStreams> auxiliary;
     std::shared_ptr<Event> done;
     std::shared_ptr<Marks> marks;
     std::shared_ptr<DeviceMemory> arena;
@@ -38,7 +39,7 @@ void RankContext::abandon() noexcept {
     std::list<std::shared_ptr<Bound>> bounds;
   };
   if (device_.lost()) {
-    auto kept = std::make_shared<Kept>(engine_, joined_, stream_, std::move(done_), std::move(marks_), arena_, ring_,
+    auto kept = std::make_shared<Kept>(engine_, joined_, stream_, auxiliary_, std::move(done_), std::move(marks_), arena_, ring_,
                                        std::move(registered_), std::move(bounds_));
     if (joined_ && (joined_->own || joined_->gpu)) new std::shared_ptr<Kept>(kept);
     try {

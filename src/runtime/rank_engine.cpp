@@ -290,4 +290,12 @@ std::size_t RankEngine::weight_bytes() const {
   return total;
 }
 
+int auxiliary_streams(const Plan& plan) {
+  int most = 0;
+  for (const Program& program : plan.programs)
+    for (const Step& step : program.steps)
+      if (const KernelDef* kernel = find_kernel(step.kernel)) most = std::max(most, kernel->auxiliary_streams);
+  return most;
+}
+
 }  // namespace tandem

@@ -108,4 +108,7 @@ class RankEngine {
   std::vector<std::vector<int>> roots_;  // per program and value: alias_roots()
 };
 
+// Of its kernels, in any program: how many streams besides the one given they use at most.
+int auxiliary_streams(const Plan& plan);
+
 }  // namespace tandem

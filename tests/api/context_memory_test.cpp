@@ -281,7 +281,17 @@ TEST(ContextMemory, EventsAreForGpus) {
   int event = 0;
   EXPECT_EQ(thrown([&] { context.set_inputs_consumed_event(&event); }).code(), ErrorCode::unsupported);
   context.set_inputs_consumed_event(nullptr);
+}
+
+TEST(ContextMemory, NoKernelOfTheCpuUsesAuxiliaryStreams) {
+  Context context(bert());
   EXPECT_EQ(context.auxiliary_streams(), 0);
+  EXPECT_EQ(bert().auxiliary_streams(), 0);
+  context.set_auxiliary_streams({});
+  void* const one[] = {nullptr};
+  const Error error = thrown([&] { context.set_auxiliary_streams(one); });
+  EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+  EXPECT_NE(error.message().find("1 auxiliary streams are given, the kernels use 0 at most"), std::string::npos) << error.what();
 }
 
 }  // namespace

@@ -406,6 +406,39 @@ TEST_F(TensorRt, OutputsAndTimesAreTakenWhenTheyAre) {
   EXPECT_EQ(thrown([&] { context->setInputConsumedEvent(reinterpret_cast<cudaEvent_t>(8)); }).code(), tandem::ErrorCode::unsupported);
 }
 
+TEST_F(TensorRt, Tf32IsNotSetFromTheStart) {
+  EXPECT_FALSE(config->getFlag(BuilderFlag::kTF32));
+  config->set_device("cpu");
+  for (const bool asked : {false, true}) {
+    if (asked) config->setFlag(BuilderFlag::kTF32);
+    const auto network = owned(builder->createNetworkV2(0));
+    auto* x = network->addInput("x", DataType::kFLOAT, Dims2(2, 2));
+    network->markOutput(*network->addMatrixMultiply(*x, MatrixOperation::kNONE, *x, MatrixOperation::kNONE)->getOutput(0));
+    const auto plan = owned(builder->buildSerializedNetwork(*network, *config));
+    const auto* bytes = static_cast<const std::byte*>(plan->data());
+    const tandem::Engine engine =
+        tandem::load_engine(tandem::Array{tandem::DType::u8,
+                                          {static_cast<std::int64_t>(plan->size())},
+                                          std::shared_ptr<std::byte>(const_cast<std::byte*>(bytes), [](std::byte*) {})});
+    EXPECT_EQ(engine.describe().find("\"options\":\"tf32\"") != std::string::npos, asked);
+    EXPECT_EQ(engine.notices().size(), asked ? 1u : 0u);  // of CPU ranks
+  }
+}
+
+TEST_F(TensorRt, AuxiliaryStreams) {
+  EXPECT_EQ(config->getMaxAuxStreams(), -1);
+  config->setMaxAuxStreams(0);
+  config->set_device("cpu");
+  const auto engine = reducing(1);
+  EXPECT_EQ(engine->getNbAuxStreams(), 0);
+  const auto context = owned(engine->createExecutionContext());
+  cudaStream_t none[] = {nullptr, nullptr};
+  context->setAuxStreams(none, 2);  // beyond those in use, and so left alone
+  context->setAuxStreams(nullptr, 0);
+  EXPECT_TRUE(says(thrown([&] { context->setAuxStreams(nullptr, 1); }), "1 auxiliary streams are given at no address"));
+  EXPECT_TRUE(says(thrown([&] { context->setAuxStreams(none, -1); }), "-1 auxiliary streams"));
+}
+
 TEST_F(TensorRt, Bytes) {
   EXPECT_EQ(thrown([&] { runtime->deserializeCudaEngine("no engine", 9); }).code(), tandem::ErrorCode::invalid_engine);
   ASSERT_EQ(logger.messages.size(), 1u);

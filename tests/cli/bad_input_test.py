@@ -314,6 +314,13 @@ class BadUsage(ProgramTest):
         self.succeed("build", model_path("mlp_legacy"), "-o", "e.tandem", "--no-timing", "--target", "cpu")
         self.refuse("run", "e.tandem", "--exact", code="usage", says=["e.tandem", "--exact", "tandem build"], exit_code=2)
 
+    def test_tf32_is_part_of_a_build(self) -> None:
+        model = model_path("mlp_legacy")
+        self.refuse("build", model, "-o", "e.tandem", "--exact", "--tf32", code="invalid_argument", says=["exact", "TF32"])
+        self.refuse("verify", model, "--exact", "--tf32", code="invalid_argument", says=["exact", "TF32"])
+        self.succeed("build", model, "-o", "e.tandem", "--no-timing", "--target", "cpu")
+        self.refuse("run", "e.tandem", "--tf32", code="usage", says=["e.tandem", "--tf32", "tandem build"], exit_code=2)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -185,6 +185,16 @@ class Inspect(ProgramTest):
             self.assertIn(f"built with {what}: {which}\n", text)
         self.succeed("run", "e.tandem", "--strict")
 
+    def test_tf32_is_said_to_change_nothing_here(self) -> None:
+        said = self.run_program("build", model_path("mlp_legacy"), "-o", "e.tandem", "--no-timing", "--tf32")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertIn("TF32 changes nothing on CPU ranks", said.stderr)
+        report = self.succeed_json("inspect", "e.tandem")
+        self.assertEqual((report["built_with"]["options"], report["tf32"]), ("tf32", False))
+        self.assertTrue(any("TF32" in notice for notice in report["notices"]))
+        checks = self.succeed_json("verify", model_path("mlp_legacy"), "--tf32")["results"]
+        self.assertEqual({output["tolerance"] for check in checks for output in check["outputs"]}, {1e-4})
+
     def test_text_and_page(self) -> None:
         text = self.succeed("inspect", model_path("mlp_legacy"), "--mesh", "tp=2", "--html", "page.html")
         self.assertIn("all_reduce", text)

@@ -14,6 +14,7 @@
 
 #include "comm/group.h"
 #include "core/check.h"
+#include "device/auxiliary_streams.h"
 #include "ops/ops.h"
 #include "ops/shape_rules.h"
 
@@ -119,9 +120,11 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
                                         .threads = c.threads,
                                         .group = c.group,
                                         .device = device.get(),
-                                        .algorithm = c.algorithm});
+                                        .algorithm = c.algorithm,
+                                        .tf32 = c.tf32});
   std::byte* workspace = add(prepared->workspace_bytes(), 0);
-  prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20))});
+  AuxiliaryStreams auxiliary(*device, kernel.auxiliary_streams);
+  prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20)), false, 0, nullptr, auxiliary.streams()});
   for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
   stream->wait(Deadline::after(std::chrono::seconds(20)));
   return results;
@@ -136,7 +139,7 @@ std::vector<std::string> algorithms_of(const KernelCase& c) {
   const OpCall call = call_of(c);
   const std::shared_ptr<Device> device = open_device(kernel->device, 0);
   const std::vector<const std::byte*> weights(c.operands.size(), nullptr);
-  return kernel->algorithms({.call = call, .weights = weights, .device = device.get()});
+  return kernel->algorithms({.call = call, .weights = weights, .device = device.get(), .tf32 = c.tf32});
 }
 
 std::vector<Tensor> run_kernel(const KernelCase& c) {
@@ -168,7 +171,8 @@ std::vector<Tensor> run_kernel(const KernelCase& c) {
     if (results[0].size_bytes() != 0) std::memcpy(outputs[0], operands[from], results[0].size_bytes());
     operands[from] = outputs[0];
   }
-  const auto prepared = kernel->prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group});
+  const auto prepared =
+      kernel->prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .tf32 = c.tf32});
   Tensor workspace(DType::u8, {static_cast<std::int64_t>(prepared->workspace_bytes())});
   ThreadPool pool(c.threads);
   prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(20))});

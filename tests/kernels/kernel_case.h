@@ -21,6 +21,7 @@ struct KernelCase {
   Group* group = nullptr;
   bool exact = false;          // no kernel of a GPU that is weaker than docs/ops.md, as --exact has it
   std::string algorithm = {};  // one of algorithms_of()
+  bool tf32 = false;           // PrepareArgs::tf32
 };
 
 OpCall call_of(const KernelCase& c);

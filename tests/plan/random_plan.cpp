@@ -87,6 +87,8 @@ std::optional<Plan> random_plan(std::uint64_t seed) {
   }
   plan.strategy = random.name();
   plan.refittable = random.chance(50);
+  plan.exact = random.chance(50);
+  plan.tf32 = random.chance(50);
   if (random.chance(50)) plan.features = {"avx2", random.name()};
   plan.notices = module->notices;
   plan.built_with = {{"onednn", "2.7"}, {random.name(), random.name()}};

@@ -56,7 +56,8 @@ class IOptimizationProfile {
 // How an engine is to be built. What it has no method for has no meaning here.
 class IBuilderConfig {
  public:
-  // kREFIT: weights can be replaced later; kSTRIP_PLAN: they are left out. kTF32 and kSTRICT_NANS hold anyway.
+  // kREFIT: weights can be replaced later; kSTRIP_PLAN: they are left out. kTF32: GPUs may round operands of f32
+  // products and convolutions to it; not set from the start, other than in TensorRT. kSTRICT_NANS holds anyway.
   // kWEIGHT_STREAMING has no effect: every engine for GPUs can.
   void setFlag(BuilderFlag flag) { flags_.insert(flag); }
   void clearFlag(BuilderFlag flag) { flags_.erase(flag); }
@@ -69,6 +70,10 @@ class IBuilderConfig {
   void setMemoryPoolLimit(MemoryPoolType pool, std::size_t bytes) {
     if (pool == MemoryPoolType::kWORKSPACE) workspace_ = bytes;
   }
+  // The most streams besides the one given that runs may use, -1 for any number: for exchanges beside attention over ranks. The build fails
+  // where that wants more.
+  void setMaxAuxStreams(std::int32_t streams) { aux_streams_ = streams; }
+  std::int32_t getMaxAuxStreams() const { return aux_streams_; }
   // Returns its index. The engine has a program for each, whose kernels are chosen for its kOPT shapes, and the weights once.
   std::int32_t addOptimizationProfile(const IOptimizationProfile* profile) {
     if (!profile) refuse("the optimization profile is null");
@@ -91,9 +96,10 @@ class IBuilderConfig {
 
  private:
   friend class IBuilder;
-  std::set<BuilderFlag> flags_ = {BuilderFlag::kTF32};
+  std::set<BuilderFlag> flags_;
   bool multi_device_ = true;
   std::size_t workspace_ = SIZE_MAX;
+  std::int32_t aux_streams_ = -1;
   std::vector<const IOptimizationProfile*> profiles_;
   static std::string default_device() {
     const char* asked = std::getenv("TANDEM_DEVICE");
@@ -121,6 +127,7 @@ class IBuilder {
       options.mesh = config.mesh_;
       options.ranks = config.ranks_;
       options.refittable = config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
+      options.tf32 = config.getFlag(BuilderFlag::kTF32);
       if (config.profiles_.size() == 1) options.shapes = config.profiles_[0]->texts();
       for (std::size_t p = 0; config.profiles_.size() > 1 && p < config.profiles_.size(); ++p)
         options.profiles.push_back(config.profiles_[p]->texts());
@@ -134,6 +141,10 @@ class IBuilder {
                             "a rank takes " + std::to_string(bytes) +
                                 " bytes of activations and workspace for the typical shapes; the limit is " +
                                 std::to_string(config.workspace_));
+      if (config.aux_streams_ >= 0 && engine.auxiliary_streams() > config.aux_streams_)
+        throw tandem::Error(tandem::ErrorCode::unsupported, "attention over ranks uses " + std::to_string(engine.auxiliary_streams()) +
+                                                                " auxiliary streams here, the limit is " +
+                                                                std::to_string(config.aux_streams_));
       return new IHostMemory(engine.to_bytes({.weights = !config.getFlag(BuilderFlag::kSTRIP_PLAN)}));
     });
   }

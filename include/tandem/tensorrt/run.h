@@ -74,8 +74,9 @@ class IExecutionContext {
   bool getEnqueueEmitsProfile() const { return true; }
   // An event that CUDA ranks record; CPU ranks have read their inputs when a run returns, and refuse it.
   inline bool setInputConsumedEvent(cudaEvent_t event);
-  // None is used, so any number will do.
-  void setAuxStreams(cudaStream_t* /*streams*/, std::int32_t /*count*/) {}
+  // For what runs beside the stream given, as exchanges beside attention over ranks; missing ones are the context's own, those beyond
+  // getNbAuxStreams() are left alone.
+  inline void setAuxStreams(cudaStream_t* streams, std::int32_t count);
   // Ours: how many ranks run the engine together.
   inline int num_ranks() const;
   const ICudaEngine& getEngine() const { return engine_; }
@@ -93,6 +94,7 @@ class IExecutionContext {
   std::map<std::string, IOutputAllocator*> output_allocators_;
   IProfiler* profiler_ = nullptr;
   std::int32_t profile_ = 0;
+  std::vector<void*> aux_streams_;
   std::shared_ptr<tandem::Group> group_;
   bool own_memory_;
   IGpuAllocator* allocator_;
@@ -134,7 +136,7 @@ class ICudaEngine {
     return dims_of((input ? input : find(outputs, name))->local_range.at(static_cast<std::size_t>(select)));
   }
   std::int32_t getNbOptimizationProfiles() const { return engine_.profiles(); }
-  std::int32_t getNbAuxStreams() const { return 0; }
+  std::int32_t getNbAuxStreams() const { return engine_.auxiliary_streams(); }
   bool isRefittable() const { return engine_.refittable(); }
   // Bytes of a GPU that all weights of rank 0 take: with a budget of so many nothing is streamed. Of CPU ranks, as all that follows,
   // Error(unsupported).
@@ -285,6 +287,7 @@ inline tandem::Context& IExecutionContext::bound() {
   if (memory_) context_->set_device_memory(memory_, memory_bytes_);
   pass_on_profiler();
   pass_on_output_allocators();
+  context_->set_auxiliary_streams(aux_streams_);
   if (group_) context_->set_communicator(group_);
   for (std::size_t i = 0; i < engine_.inputs_.size(); ++i)
     if (const auto found = shapes_.find(engine_.inputs_[i].name); found != shapes_.end())
@@ -343,6 +346,17 @@ inline bool IExecutionContext::setProfiler(IProfiler* profiler) {
   profiler_ = profiler;
   if (context_) pass_on_profiler();
   return true;
+}
+
+inline void IExecutionContext::setAuxStreams(cudaStream_t* streams, std::int32_t count) {
+  told(engine_.logger_, [&] {
+    if (count < 0 || (count > 0 && !streams)) refuse(std::to_string(count) + " auxiliary streams are given at no address");
+    const std::vector<void*> given(streams, streams + std::min(count, engine_.getNbAuxStreams()));
+    if (std::ranges::find(given, nullptr) != given.end()) refuse("an auxiliary stream is null, which is the default stream");
+    if (context_) context_->set_auxiliary_streams(given);
+    aux_streams_ = given;
+    return true;
+  });
 }
 
 inline bool IExecutionContext::setInputConsumedEvent(cudaEvent_t event) {

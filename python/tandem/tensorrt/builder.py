@@ -91,6 +91,7 @@ class Builder(EntryPoint):
                 ranks=ranks,
                 shapes=profiles[0] if len(profiles) == 1 else None,
                 profiles=profiles if len(profiles) > 1 else None,
+                tf32=BuilderFlag.TF32 in config._flags,
                 refittable=bool(config._flags & {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN}),
                 timed=timed,
                 timing_cache=times,
@@ -108,6 +109,11 @@ class Builder(EntryPoint):
         """What can only be seen of the finished engine."""
         if engine.collectives and not config.get_preview_feature(PreviewFeature.MULTIDEVICE_RUNTIME_10_16):
             raise InvalidArgumentError("the network communicates, but PreviewFeature.MULTIDEVICE_RUNTIME_10_16 was switched off")
+        if 0 <= config.max_aux_streams < engine.auxiliary_streams:
+            raise unsupported(
+                f"max_aux_streams = {config.max_aux_streams}",
+                f"attention over ranks uses {engine.auxiliary_streams} auxiliary streams here",
+            )
         limit = config._limits.get(MemoryPoolType.WORKSPACE)
         needed = max(int(rank["activation_bytes"]) for rank in engine.describe()["ranks"])
         if limit is not None and needed > limit:

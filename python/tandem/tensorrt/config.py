@@ -25,14 +25,8 @@ from .timing import ITimingCache
 __all__ = ["IBuilderConfig"]
 
 # Flags whose meaning a build here has, and those whose meaning holds without doing anything.
-_meant = {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN, BuilderFlag.DISABLE_TIMING_CACHE}
-_hold = {
-    BuilderFlag.TF32,
-    BuilderFlag.DEBUG,
-    BuilderFlag.STRICT_NANS,
-    BuilderFlag.DISABLE_COMPILATION_CACHE,
-    BuilderFlag.WEIGHT_STREAMING,
-}
+_meant = {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN, BuilderFlag.DISABLE_TIMING_CACHE, BuilderFlag.TF32}
+_hold = {BuilderFlag.DEBUG, BuilderFlag.STRICT_NANS, BuilderFlag.DISABLE_COMPILATION_CACHE, BuilderFlag.WEIGHT_STREAMING}
 _refused = {
     BuilderFlag.EDITABLE_TIMING_CACHE: "timing caches cannot be edited",
     BuilderFlag.ERROR_ON_TIMING_CACHE_MISS: "what a cache lacks is timed",
@@ -54,16 +48,16 @@ class IBuilderConfig(Closed):
         "int8_calibrator": "there is no calibration; import a model with Q and DQ nodes",
         "set_tactic_sources": "kernels are named in tandem.build(kernels=...)",
         "plugins_to_serialize": "there are no plugins",
-        "max_aux_streams": "a rank on the CPU has no streams",
         "set_device_type": "every layer runs on every rank",
     }
 
     def __init__(self) -> None:
-        self._flags: set[BuilderFlag] = {BuilderFlag.TF32}
+        self._flags: set[BuilderFlag] = set()
         self._limits: dict[MemoryPoolType, int] = {}
         self._profiles: list[IOptimizationProfile] = []
         self._preview: dict[PreviewFeature, bool] = {}
         self._level: int | None = None
+        self._aux_streams = -1
         self._verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self._cache: ITimingCache | None = None
         self._monitor: IProgressMonitor | None = None
@@ -74,16 +68,16 @@ class IBuilderConfig(Closed):
     # Flags
 
     def set_flag(self, flag: BuilderFlag) -> None:
-        """REFIT and REFIT_IDENTICAL: weights can be replaced later. STRIP_PLAN: leaves them out. DISABLE_TIMING_CACHE: times anew. TF32,
-        DEBUG, STRICT_NANS, DISABLE_COMPILATION_CACHE and WEIGHT_STREAMING (of engines for GPUs) hold anyway. Others are an UnsupportedError
-        that says why."""
+        """REFIT and REFIT_IDENTICAL: weights can be replaced later. STRIP_PLAN: leaves them out. DISABLE_TIMING_CACHE: times anew. TF32:
+        GPUs may round operands of f32 products and convolutions to it; not set from the start, other than in TensorRT. DEBUG, STRICT_NANS,
+        DISABLE_COMPILATION_CACHE and WEIGHT_STREAMING (of engines for GPUs) hold anyway. Others are an UnsupportedError that says why."""
         flag = BuilderFlag(flag)
         if flag in _refused:
             raise unsupported(f"BuilderFlag.{flag.name}", _refused[flag])
         self._flags.add(flag)
 
     def clear_flag(self, flag: BuilderFlag) -> None:
-        """Undoes set_flag; TF32 and DEBUG may be cleared too, STRICT_NANS holds all the same."""
+        """Undoes set_flag; DEBUG may be cleared too, STRICT_NANS holds all the same."""
         self._flags.discard(BuilderFlag(flag))
 
     def get_flag(self, flag: BuilderFlag) -> bool:
@@ -159,6 +153,19 @@ class IBuilderConfig(Closed):
         if not 0 <= level <= 5:
             raise InvalidArgumentError(f"builder_optimization_level is {level}, expected 0 to 5")
         self._level = level
+
+    @property
+    def max_aux_streams(self) -> int:
+        """The most streams besides the one given that runs may use, -1 for any number. None makes branches of a network run side by side:
+        they serve exchanges beside attention over ranks, and the build fails where that wants more.
+        """
+        return self._aux_streams
+
+    @max_aux_streams.setter
+    def max_aux_streams(self, streams: int) -> None:
+        if streams < -1:
+            raise InvalidArgumentError(f"max_aux_streams is {streams}, expected a number from 0, or -1 for any")
+        self._aux_streams = streams
 
     @property
     def profiling_verbosity(self) -> ProfilingVerbosity:

@@ -68,7 +68,6 @@ class IExecutionContext(Closed):
         "profiler": "`tandem run --trace` writes a timeline",
         "report_to_profiler": "`tandem run --trace` writes a timeline",
         "error_recorder": "errors are exceptions; the logger hears them too",
-        "set_aux_streams": "ranks on the CPU have no streams",
         "set_input_consumed_event": "when execute_async_v3 returns, inputs are consumed",
         "set_device_memory": "ranks on the CPU allocate host memory themselves",
         "device_memory": "ranks on the CPU allocate host memory themselves",
@@ -88,6 +87,7 @@ class IExecutionContext(Closed):
         self._shapes: dict[str, Dims] = {}
         self._group: Group | None = None
         self._profile = 0
+        self._aux_streams: list[int] = []
         self._context: Context | None = None
 
     @property
@@ -160,6 +160,7 @@ class IExecutionContext(Closed):
             )
             if self._group is not None:
                 self._context.set_communicator(self._group)
+            self._context.set_auxiliary_streams(self._aux_streams)
             for name in self._engine._input_names:
                 shape = self._shapes.get(name, self._engine.get_tensor_shape(name))
                 if -1 not in shape:
@@ -257,6 +258,17 @@ class IExecutionContext(Closed):
         """The address that was set; 0 if none was."""
         self._engine._port(name)
         return self._addresses.get(name, 0)
+
+    def set_aux_streams(self, aux_streams: Sequence[object]) -> None:
+        """Streams of the caller's for what runs beside the one given: exchanges beside attention over ranks. Those beyond
+        engine.num_aux_streams are left alone, missing ones are the context's own. Raises InvalidArgumentError for the default stream, one
+        that occurs twice and one of another GPU.
+        """
+        with told(self._logger):
+            streams = [stream_number(stream) for stream in aux_streams][: self._engine.num_aux_streams]
+            if self._context is not None:
+                self._context.set_auxiliary_streams(streams)
+            self._aux_streams = streams
 
     def _check_stream(self, stream: object) -> None:
         if stream_number(stream) != 0 and self._device == "cpu":

@@ -237,8 +237,8 @@ class ICudaEngine(Closed):
 
     @property
     def num_aux_streams(self) -> int:
-        """There are none: 0."""
-        return 0
+        """Streams besides the one given that a run uses, at most: for exchanges beside attention over ranks on GPUs; else 0."""
+        return int(self._described["auxiliary_streams"])
 
     @property
     def engine_capability(self) -> EngineCapability:

@@ -29,6 +29,7 @@ void add_map(std::vector<std::string>& words, const std::string& name, const std
 std::string text_of(const BuildOptions& options) {
   std::vector<std::string> words;
   if (options.exact) words.emplace_back("exact");
+  if (options.tf32) words.emplace_back("tf32");
   if (options.refittable) words.emplace_back("refittable");
   if (options.timed) words.emplace_back(kTimed);
   if (!options.dependent_launch) words.emplace_back(kNoEarlyStart);

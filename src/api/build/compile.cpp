@@ -91,6 +91,8 @@ void compile(Draft& draft, const BuildOptions& options, bool same_program) {
     fail(ErrorCode::invalid_argument, "mesh {} has {} ranks, not {}", pipeline.pass.mesh.to_string(), pipeline.pass.mesh.size(),
          options.ranks);
   }
+  if (options.tf32 && pipeline.pass.device != "cuda")
+    draft.module->notices.push_back("TF32 changes nothing on CPU ranks: their products and convolutions of f32 are computed in f32");
   run_pipeline(*draft.module, pipeline);
   if (draft.world) place_all(draft);  // again: passes may have put other values in the place of outputs
 }
@@ -102,6 +104,7 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
   plan.strategy = options.mesh;
   plan.refittable = draft.module->folded_sources.empty();
   plan.exact = options.exact;
+  plan.tf32 = options.tf32 && plan.device == "cuda";
   plan.dependent_launch = options.dependent_launch;
   plan.kernels = options.kernels;
   plan.built_with = built_with(options, threads);
@@ -118,10 +121,16 @@ PlanOptions plan_options(const Draft& draft, const BuildOptions& options, Timing
 
 }  // namespace
 
+void require_one_precision(const BuildOptions& options) {
+  if (options.exact && options.tf32)
+    fail(ErrorCode::invalid_argument, "both exact and TF32 are asked for, but TF32 rounds operands of f32 products: leave one of them out");
+}
+
 Engine finish(std::vector<Draft> drafts, const BuildOptions& options) {
   const auto has_strategy = [&](const std::string& axis) {
     return options.strategies.contains(axis) || axis == "tp" || axis == "cp" || axis == "dp";
   };
+  require_one_precision(options);
   if (!options.device.empty() && !has_device_kind(options.device)) open_device(options.device, 0);  // says why not
   const Mesh mesh = Mesh::parse(options.mesh);
   if (!drafts.at(0).world)

@@ -26,6 +26,9 @@ struct Draft {
   std::map<std::string, Placement> inputs, outputs;  // of such a program; those that are not named are each rank's own
 };
 
+// Throws Error(invalid_argument) where both `exact` and `tf32` are asked for.
+void require_one_precision(const BuildOptions& options);
+
 // Runs the passes and plans. One draft for all ranks, or one per rank. Throws Error.
 Engine finish(std::vector<Draft> drafts, const BuildOptions& options);
 

@@ -11,6 +11,7 @@
 #include "core/numeric.h"
 #include "core/stored_bytes.h"
 #include "core/tensor.h"
+#include "device/auxiliary_streams.h"
 #include "ops/attention/operands.h"
 #include "ops/kernel.h"
 
@@ -96,6 +97,7 @@ class TrialRun {
         device_(open_device(trial.kernel.device, group ? group->rank() : 0)),
         on_device_(*device_),
         stream_(device_->make_stream(threads)),
+        auxiliary_(*device_, trial.kernel.auxiliary_streams),
         alone_(!group) {
     const std::size_t sets = device_->is_host() || group
                                  ? 1
@@ -115,7 +117,9 @@ class TrialRun {
                          packed_.empty() ? nullptr : packed_[set].get(),
                          threads,
                          used,
-                         device_.get()};
+                         device_.get(),
+                         {},
+                         trial.tf32};
     };
     std::vector<std::string> algorithms;
     if (trial.kernel.algorithms) algorithms = trial.kernel.algorithms(args(0));
@@ -185,8 +189,8 @@ class TrialRun {
     for (std::size_t i = 0; i < variant.calls; ++i) {
       const bool early = i > 0 && trial_.kernel.dependent && can_start_early(*device_);  // as after a step of a plan that lets it
       const auto operands = std::span<const std::byte* const>(operand_data_).subspan(i % sets_ * count, count);
-      variant.kernels[i % variant.kernels.size()]->run(
-          {operands, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline), early, early ? resident : 0});
+      variant.kernels[i % variant.kernels.size()]->run({operands, result_data_, workspace_, *stream_, Deadline::after(kStepDeadline), early,
+                                                        early ? resident : 0, nullptr, auxiliary_.streams()});
     }
   }
 
@@ -233,6 +237,7 @@ class TrialRun {
   std::shared_ptr<Device> device_;
   OnDevice on_device_;
   std::unique_ptr<Stream> stream_;
+  AuxiliaryStreams auxiliary_;
   std::unique_ptr<GpuGroup> gpu_group_;
   bool alone_;
   std::vector<DeviceMemory> memory_;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <set>
 
+#include "api/build/compile.h"
 #include "api/build/plain_run.h"
 #include "api/run/engine_data.h"
 #include "core/check.h"
@@ -19,14 +20,15 @@ struct Case {
 };
 
 // `build` says in which type was computed and how weights were quantised. One weight is off by at most 1/254 of the largest of its column
-// in int8, by 1/14 of the largest of its block in int4, by 1/16 of itself in fp8; sums of many are off by less.
-double default_tolerance(DType dtype, const BuildOptions& build) {
+// in int8, by 1/14 of the largest of its block in int4, by 1/16 of itself in fp8; sums of many are off by less. TF32 leaves operands of
+// products as many digits as f16 has.
+double default_tolerance(DType dtype, const BuildOptions& build, bool tf32) {
   if (build.weights == "int4") return 2.5e-1;
   if (build.weights == "fp8") return 1e-1;
   if (build.weights == "int8") return 5e-2;
   const std::string& computed = build.dtype;
   if (dtype == DType::bf16 || computed == "bf16") return 5e-2;
-  return dtype == DType::f16 || computed == "f16" ? 1e-2 : 1e-4;
+  return dtype == DType::f16 || computed == "f16" || (tf32 && dtype == DType::f32) ? 1e-2 : 1e-4;
 }
 
 // "case0.input.x", "case0.rank1.output.y"
@@ -94,10 +96,11 @@ void tell(const VerifyOptions& options, const std::string& what, double done) {
   if (options.build.progress) options.build.progress(what, done);
 }
 
-// `tolerance` of a type.
-using Tolerance = std::function<double(DType)>;
+// Of outputs of a type, from an engine whose products may round to TF32 or may not.
+using Tolerance = std::function<double(DType, bool tf32)>;
 
-void compare_all(MeshCheck& into, const std::string& reference, const RankArrays& want, const RankArrays& got, const Tolerance& tolerance) {
+void compare_all(MeshCheck& into, const std::string& reference, const RankArrays& want, const RankArrays& got, const Tolerance& tolerance,
+                 bool tf32) {
   for (const auto& [name, list] : want) {
     const auto found = got.find(name);
     for (std::size_t r = 0; r < list.size(); ++r) {
@@ -108,7 +111,7 @@ void compare_all(MeshCheck& into, const std::string& reference, const RankArrays
         continue;
       }
       const Array& value = found->second[found->second.size() == 1 ? 0 : r];
-      into.outputs.push_back(compare(name, label, list[r], value, tolerance(list[r].dtype)));
+      into.outputs.push_back(compare(name, label, list[r], value, tolerance(list[r].dtype, tf32)));
     }
   }
 }
@@ -129,12 +132,13 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
     if (is_engine_file(path)) result.mesh = engine.mesh();
     result.collectives = engine.collectives();
     result.notices = engine.notices();
+    const bool tf32 = engine.data().plan().tf32;
     Model model(engine, options.team);
     for (std::size_t i = 0; i < cases.size(); ++i) {
       tell(options, "comparing " + (result.mesh.empty() ? path : result.mesh), static_cast<double>(i) / static_cast<double>(cases.size()));
       const RankArrays got = model.run(cases[i].inputs);
-      if (i < unsharded.size()) compare_all(result, reference + " " + cases[i].name, unsharded[i], got, tolerance);
-      compare_all(result, cases[i].name, cases[i].outputs, got, tolerance);
+      if (i < unsharded.size()) compare_all(result, reference + " " + cases[i].name, unsharded[i], got, tolerance, tf32);
+      compare_all(result, cases[i].name, cases[i].outputs, got, tolerance, tf32);
     }
     result.passed = !result.outputs.empty();
     bool told = false;  // something other than zeros was compared
@@ -179,6 +183,7 @@ void choose_mesh_of(const std::string& path, VerifyOptions& options) {
 }  // namespace
 
 std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& asked) {
+  require_one_precision(asked.build);
   VerifyOptions options = asked;
   const bool built = is_engine_file(path);
   if (options.ranks > 0 && options.meshes.empty() && !built) choose_mesh_of(path, options);
@@ -186,10 +191,10 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
   std::vector<Case> cases;
   if (!options.cases.empty()) cases = read_cases(options.cases, built ? load_engine(path).ranks() : options.ranks, metadata);
   const double recorded_tolerance = tolerance_of(metadata);
-  const Tolerance tolerance = [&](DType dtype) {
-    const double usual = default_tolerance(dtype, options.build);
+  const Tolerance tolerance = [&](DType dtype, bool tf32) {
+    const double usual = default_tolerance(dtype, options.build, tf32);
     if (recorded_tolerance <= 0) return usual;
-    const bool own = options.build.dtype.empty() && options.build.weights.empty();
+    const bool own = options.build.dtype.empty() && options.build.weights.empty() && !tf32;
     return own ? recorded_tolerance : std::max(recorded_tolerance, usual);  // the cases tell of the file's own types
   };
   std::vector<std::string> meshes = options.meshes;
@@ -200,6 +205,7 @@ std::vector<MeshCheck> verify(const std::string& path, const VerifyOptions& aske
     BuildOptions whole = options.build;
     whole.weights.clear();  // what is checked is compared with the weights of the file
     whole.timed = false;    // and its kernels with those of the rule
+    whole.tf32 = false;     // and its products with those of f32
     const Engine engine = build(path, whole);
     const bool recorded = !cases.empty();
     if (!recorded) {

@@ -137,6 +137,10 @@ void Context::set_output_allocator(std::size_t output, std::shared_ptr<OutputAll
 
 void Context::set_inputs_consumed_event(void* event) { data_->context.set_inputs_consumed_event(event); }
 
+int Context::auxiliary_streams() const { return data_->context.auxiliary_streams(); }
+
+void Context::set_auxiliary_streams(std::span<void* const> streams) { data_->context.set_auxiliary_streams(streams); }
+
 // `outputs` with what their allocators give.
 std::vector<void*> Context::allocated(std::span<void* const> outputs, void* stream) {
   std::vector<void*> given(outputs.begin(), outputs.end());

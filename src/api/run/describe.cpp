@@ -190,6 +190,12 @@ SymbolValues sizes(const Program& program, const std::map<std::string, std::int6
 
 bool Engine::refittable() const { return data_->plan().refittable; }
 
+int Engine::auxiliary_streams() const {
+  int most = 0;
+  for (const auto& plan : data_->plans) most = std::max(most, tandem::auxiliary_streams(*plan));
+  return most;
+}
+
 std::size_t Engine::activation_bytes() const {
   std::size_t most = 0;
   for (std::size_t p = 0; p < data_->plan().profiles(); ++p)
@@ -210,6 +216,8 @@ std::string Engine::describe(const std::map<std::string, std::int64_t>& at) cons
               {"strategy", plan.strategy},
               {"refittable", plan.refittable},
               {"exact", plan.exact},
+              {"tf32", plan.tf32},
+              {"auxiliary_streams", auxiliary_streams()},
               {"notices", plan.notices},
               {"built_with", plan.built_with}};
   out["has_weights"] = has_weights();

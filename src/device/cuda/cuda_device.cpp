@@ -125,11 +125,13 @@ void free_device(void* memory) noexcept {
   if (!any_lost()) cudaFree(memory);
 }
 
-CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads) : device_(std::move(device)), threads_(threads) {
+CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads, bool urgent) : device_(std::move(device)), threads_(threads) {
   throw_if_lost(device_->ordinal());
   const Current current(device_->ordinal());
   faults_.reset(make_faults());
-  check(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking), "making a stream");
+  int least = 0, greatest = 0;
+  if (urgent) check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for priorities of streams");
+  check(cudaStreamCreateWithPriority(&own_, cudaStreamNonBlocking, greatest), "making a stream");
   current_ = own_;
 }
 
@@ -216,6 +218,8 @@ std::string CudaDevice::name() const { return fmt::format("{} (sm_{})", product_
 std::string CudaDevice::target() const { return fmt::format("sm_{}", sm_); }
 
 std::unique_ptr<Stream> CudaDevice::make_stream(int threads) { return std::make_unique<CudaStream>(shared_from_this(), threads); }
+
+std::unique_ptr<Stream> CudaDevice::make_urgent_stream() { return std::make_unique<CudaStream>(shared_from_this(), 1, true); }
 
 std::unique_ptr<Event> CudaDevice::make_event() { return std::make_unique<Moment>(ordinal_); }
 

@@ -30,7 +30,7 @@ class CudaDevice;
 
 class CudaStream final : public Stream {
  public:
-  CudaStream(std::shared_ptr<CudaDevice> device, int threads);
+  CudaStream(std::shared_ptr<CudaDevice> device, int threads, bool urgent = false);
   ~CudaStream() override;
   void wait(Deadline deadline) override;
   void redirect(void* handle) override;
@@ -72,6 +72,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   int enter() override;
   void leave(int before) noexcept override;
   std::unique_ptr<Stream> make_stream(int threads) override;
+  std::unique_ptr<Stream> make_urgent_stream() override;
   std::unique_ptr<Event> make_event() override;
   std::unique_ptr<Stopwatch> make_stopwatch() override;
   void record_event(void* event, Stream& stream) override;

@@ -1,4 +1,4 @@
-// A stream beside a kernel's own one.
+// The order of a kernel's own stream and those beside it.
 #pragma once
 
 #include "device/cuda/runtime.h"
@@ -24,26 +24,13 @@ class Moment {
   cudaEvent_t event_ = nullptr;
 };
 
-// It begins where the kernel's stream stands and is waited for there. Its kernels are placed before those of others, which are the longer
-// ones.
+// Work beside that of a kernel's own stream: it begins where that stands and is waited for there.
 class Beside {
  public:
-  Beside() {
-    int least = 0, greatest = 0;
-    check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for priorities of streams");
-    check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest), "making a stream");
-  }
-  ~Beside() { cudaStreamDestroy(stream_); }
-  Beside(const Beside&) = delete;
-
-  cudaStream_t begin(cudaStream_t main) const {
-    begun_.order(main, stream_);
-    return stream_;
-  }
-  void end(cudaStream_t main) const { ended_.order(stream_, main); }
+  void begin(cudaStream_t main, cudaStream_t beside) const { begun_.order(main, beside); }
+  void end(cudaStream_t main, cudaStream_t beside) const { ended_.order(beside, main); }
 
  private:
-  cudaStream_t stream_ = nullptr;
   Moment begun_, ended_;
 };
 

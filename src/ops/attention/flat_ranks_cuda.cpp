@@ -52,7 +52,7 @@ class Copied final : public PreparedKernel {
       operands[i] = dense;
     }
     std::byte* const out = args.workspace + copies_[3]->at;
-    inner_->run({operands, std::span(&out, 1), args.workspace + at_rest_, args.stream, args.deadline});
+    inner_->run({operands, std::span(&out, 1), args.workspace + at_rest_, args.stream, args.deadline, false, 0, nullptr, args.auxiliary});
     if (copies_[3]->any) copies_[3]->copy.launch(out, args.results[0], stream);
     cuda::check_launch("copying heads");
   }
@@ -94,24 +94,25 @@ std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
 }
 
 template <const KernelDef& kInner>
-constexpr KernelDef flat_kernel(std::string_view name, int rank) {
+constexpr KernelDef flat_kernel(std::string_view name, int rank, int auxiliary_streams = 0) {
   return {.name = name,
           .op = "FlatAttention",
           .refuse = refuse<kInner>,
           .prepare = prepare<kInner>,
           .rank = rank,
           .sent_bytes = sent_bytes<kInner>,
-          .device = "cuda"};
+          .device = "cuda",
+          .auxiliary_streams = auxiliary_streams};
 }
 
 }  // namespace
 
 extern const KernelDef cuda_flat_attention_all_to_all, cuda_flat_attention_all_gather, cuda_flat_attention_all_gather_groups,
     cuda_flat_attention_ring;
-const KernelDef cuda_flat_attention_all_to_all = flat_kernel<cuda_attention_all_to_all>("cuda_flat_attention_all_to_all", 1);
+const KernelDef cuda_flat_attention_all_to_all = flat_kernel<cuda_attention_all_to_all>("cuda_flat_attention_all_to_all", 1, 2);
 const KernelDef cuda_flat_attention_all_gather = flat_kernel<cuda_attention_all_gather>("cuda_flat_attention_all_gather", 3);
 const KernelDef cuda_flat_attention_all_gather_groups =
-    flat_kernel<cuda_attention_all_gather_groups>("cuda_flat_attention_all_gather_groups", 2);
-const KernelDef cuda_flat_attention_ring = flat_kernel<cuda_attention_ring>("cuda_flat_attention_ring", 4);
+    flat_kernel<cuda_attention_all_gather_groups>("cuda_flat_attention_all_gather_groups", 2, 1);
+const KernelDef cuda_flat_attention_ring = flat_kernel<cuda_attention_ring>("cuda_flat_attention_ring", 4, 1);
 
 }  // namespace tandem::kernels

@@ -80,7 +80,7 @@ class Pushed final : public PreparedKernel {
     if (mask_.present) describe_mask(share);
     attention_ = prepare_attention(device, share, p_);
     for (int i = 0; i < schedule.streams; ++i) at_rest_.push_back(layout_.add(attention_->workspace_bytes()));
-    if (schedule.streams > 1) other_ = args.device->make_stream(1);
+    takes_turns_ = schedule.streams > 1;
     back_bytes_ = static_cast<std::size_t>(p_.batch * local_.heads * spread_.rows.local * p_.value_size) * element_;
   }
 
@@ -93,23 +93,25 @@ class Pushed final : public PreparedKernel {
     const cudaStream_t main = cuda::handle_of(args.stream);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
-    const cudaStream_t beside = groups_ > 1 ? beside_.begin(main) : main;
+    const cudaStream_t beside = groups_ > 1 ? cuda::handle_of(*args.auxiliary[0]) : main;
+    Stream* const other = takes_turns_ ? args.auxiliary[1] : nullptr;
+    if (groups_ > 1) beside_.begin(main, beside);
     push_operands(turn, 0, 1, beside);
     if (groups_ > 1) {
       pushed_.mark(beside);
       push_operands(turn, 1, groups_ - 1, beside);
       pushed_.await(main);
-      if (other_) pushed_.await(cuda::handle_of(*other_));
+      if (other) pushed_.await(cuda::handle_of(*other));
     }
     for (int g = 0; g < groups_; ++g) {
-      Stream& stream = other_ && g % 2 == 1 ? *other_ : args.stream;
+      Stream& stream = other && g % 2 == 1 ? *other : args.stream;
       cuda::launch_await(turn.view, turn.room, g, cuda::handle_of(stream));
       attend(turn, g, stream);
       if (groups_ > 1) attended_.order(cuda::handle_of(stream), beside);
       push_result(turn, g, beside);
     }
     take_results(turn, beside);
-    if (groups_ > 1) beside_.end(main);
+    if (groups_ > 1) beside_.end(main, beside);
     cuda::check_launch("attention over ranks");
   }
 
@@ -243,7 +245,7 @@ class Pushed final : public PreparedKernel {
   std::size_t element_ = 0, at_[3] = {}, there_bytes_ = 0, back_bytes_ = 0, out_bytes_ = 0;
   int groups_ = 1, few_ = 1;
   std::vector<std::size_t> at_rest_;  // the attention's workspace, by stream
-  std::unique_ptr<Stream> other_;     // every second group's, if two streams take turns
+  bool takes_turns_ = false;          // every second group is attended to in another stream
   cuda::Beside beside_;               // of pushes
   cuda::Moment pushed_, attended_;
   mutable std::shared_ptr<peer::Room> room_;

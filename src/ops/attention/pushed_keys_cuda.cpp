@@ -45,7 +45,8 @@ class PushedKeys final : public PreparedKernel {
     group_.throw_if_failed();
     if (!room_) room_ = group_.room(there_bytes_, 0, args.deadline);
     const cuda::Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
-    const cudaStream_t main = cuda::handle_of(args.stream), beside = beside_.begin(main);
+    const cudaStream_t main = cuda::handle_of(args.stream), beside = cuda::handle_of(*args.auxiliary[0]);
+    beside_.begin(main, beside);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, main), "clearing padding");
     push(turn, 0, 1, beside);
@@ -56,7 +57,7 @@ class PushedKeys final : public PreparedKernel {
       attend(turn, g);
     }
     end(turn, main);
-    beside_.end(main);
+    beside_.end(main, beside);
     cuda::check_launch("attention over ranks");
   }
 

@@ -124,7 +124,6 @@ class ByKeys final : public PreparedKernel {
     }
     at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));
     at_rest_ = layout_.add(workspace);
-    if (groups_ > 1) beside_.emplace();
     out_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.results[0])));
   }
 
@@ -133,12 +132,13 @@ class ByKeys final : public PreparedKernel {
   // What travels uses the staging one group after the other, in its own stream, which begins where the kernel's stands; each group has its
   // own place for what came.
   void run(const RunArgs& args) const override {
-    const cudaStream_t main = cuda::handle_of(args.stream), beside = beside_ ? beside_->begin(main) : main;
+    const cudaStream_t main = cuda::handle_of(args.stream), beside = groups_ > 1 ? cuda::handle_of(*args.auxiliary[0]) : main;
+    if (groups_ > 1) begun_.order(main, beside);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.results[0], 0, out_bytes_, main), "clearing padding");
     for (int g = 0; g < groups_; ++g) {
       for (const std::size_t i : {kK, kV}) collect({*spread_.group, beside, args.deadline}, args, i, g);
-      if (beside_) arrived_.order(beside, main);  // the last one is where the streams join
+      if (groups_ > 1) arrived_.order(beside, main);  // the last one is where the streams join
       const HeadsFrom from(args, spread_, g * heads_);
       for (const Share& share : shares_)
         share.run(from.run_args(args), come(args, 0, g), come(args, 1, g), from.results, args.workspace + at_rest_);
@@ -183,8 +183,7 @@ class ByKeys final : public PreparedKernel {
   std::vector<Share> shares_;
   Layout layout_;
   std::size_t at_[2] = {}, at_packed_[2] = {}, group_bytes_[2] = {}, at_staging_ = 0, at_rest_ = 0, out_bytes_ = 0;
-  std::optional<cuda::Beside> beside_;
-  cuda::Moment arrived_;
+  cuda::Moment begun_, arrived_;
 };
 
 // Seconds that one more group costs where it goes by collectives: two of them, and two copies.
@@ -221,6 +220,7 @@ const KernelDef cuda_attention_all_to_all = {
     .rank = 1,
     .sent_bytes = [](const OpCall& call) { return attention_all_to_all.sent_bytes(call); },
     .device = "cuda",
+    .auxiliary_streams = 2,  // for pushes, and for every second group
 };
 const KernelDef cuda_attention_all_gather = {
     .name = "cuda_attention_all_gather",
@@ -248,6 +248,7 @@ const KernelDef cuda_attention_all_gather_groups = {
     .rank = 2,
     .sent_bytes = [](const OpCall& call) { return attention_all_gather.sent_bytes(call); },
     .device = "cuda",
+    .auxiliary_streams = 1,
 };
 
 }  // namespace tandem::kernels

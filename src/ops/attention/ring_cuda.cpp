@@ -62,12 +62,16 @@ class Ring final : public PreparedKernel {
     copy(args.operands[kK], k_bytes_, here, stream);
     copy(args.operands[kV], v_bytes_, here + aligned_size(k_bytes_), stream);
     std::vector<bool> begun(merged_.size(), false);
+    const cudaStream_t beside = cuda::handle_of(*args.auxiliary[0]);
     auto work = work_.begin();
     for (int step = 0; step < spread_.ranks; ++step) {
       const bool passes_on = step + 1 < spread_.ranks && block_bytes_ > 0;
-      if (passes_on) cuda::Exchange{*spread_.group, beside_.begin(stream), args.deadline}.run(Collective::shift, here, block_bytes_, next);
+      if (passes_on) {
+        beside_.begin(stream, beside);
+        cuda::Exchange{*spread_.group, beside, args.deadline}.run(Collective::shift, here, block_bytes_, next);
+      }
       for (; work != work_.end() && work->step == step; ++work) attend(args, *work, here, begun);
-      if (passes_on) beside_.end(stream);
+      if (passes_on) beside_.end(stream, beside);
       std::swap(here, next);
     }
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
@@ -218,6 +222,7 @@ const KernelDef cuda_attention_ring = {
     .rank = 4,
     .sent_bytes = [](const OpCall& call) { return attention_ring.sent_bytes(call); },
     .device = "cuda",
+    .auxiliary_streams = 1,
 };
 const KernelDef cuda_attention_parts = {
     .name = "cuda_attention_parts",

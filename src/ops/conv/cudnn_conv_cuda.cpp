@@ -61,10 +61,10 @@ std::size_t weight_bytes(const Problem& p) {
   return static_cast<std::size_t>(stored(p.groups * p.group_out, p) * p.taps() * stored(p.group_in, p)) * 2;
 }
 
-cuda::CudnnConvShape shape_of(const Problem& p) {
+cuda::CudnnConvShape shape_of(const Problem& p, bool tf32 = false) {
   const bool last = goes_channels_last(p.dtype);
   const auto channels = [&](std::int64_t count) { return last ? stored(count, p) : count; };
-  cuda::CudnnConvShape s{.dtype = p.dtype, .channels_last = last};
+  cuda::CudnnConvShape s{.dtype = p.dtype, .tf32 = tf32 && p.dtype == DType::f32, .channels_last = last};
   s.x = {p.batch, channels(p.groups * p.group_in)};
   s.w = {channels(p.groups * p.group_out), channels(p.group_in)};
   s.y = {p.batch, channels(p.groups * p.group_out)};
@@ -89,7 +89,7 @@ class Cudnn final : public PreparedKernel {
   // `own`: our kernel for the same call, for memory that does not begin at 16 bytes.
   Cudnn(const PrepareArgs& args, const Problem& p, std::unique_ptr<PreparedKernel> own)
       : p_(p),
-        conv_(shape_of(p), ordinal_of(args), args.algorithm),
+        conv_(shape_of(p, args.tf32), ordinal_of(args), args.algorithm),
         own_(std::move(own)),
         activation_(activation_of(args.call.attributes.text("activation"))),
         biased_(args.call.has_operand(kBias)),
@@ -256,7 +256,7 @@ std::vector<std::string> algorithms(const PrepareArgs& args) {
   const Problem p = problem_of(args.call);
   if (!suits(p)) return {};
   return p.channels_last ? plans_last(p, Finish(args.call), ordinal_of(args))
-                         : cuda::cudnn_conv_plans(shape_of(p), ordinal_of(args), kMostPlans);
+                         : cuda::cudnn_conv_plans(shape_of(p, args.tf32), ordinal_of(args), kMostPlans);
 }
 
 // Of a weight that is kept channels last.

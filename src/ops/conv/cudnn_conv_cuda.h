@@ -16,7 +16,8 @@
 namespace tandem::cuda {
 
 struct CudnnConvShape {
-  DType dtype = DType::f16;  // f32, f16 or bf16; sums are f32, without TF32
+  DType dtype = DType::f16;  // f32, f16 or bf16; sums are f32
+  bool tf32 = false;         // of f32: operands may be rounded to TF32
   // Extents [n, c, spatial…] of x, of the weight [m, c/groups, taps…] and of the result, two or three spatial dimensions.
   std::vector<std::int64_t> x, w, y, strides, dilations, before, after;
   bool channels_last = false;  // in memory, of all three

@@ -139,10 +139,13 @@ std::vector<std::string> words_of_algorithms(const LtProduct& product) {
   return words;
 }
 
-LtDesc make_desc(DType dtype) {
+LtDesc make_desc(DType dtype, bool tf32) {
   cublasLtMatmulDesc_t desc = nullptr;
-  const bool wide = dtype == DType::f64, whole = dtype == DType::i32;
-  const cublasComputeType_t compute = wide ? CUBLAS_COMPUTE_64F : whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F;
+  const bool wide = dtype == DType::f64, whole = dtype == DType::i32, rounds = tf32 && dtype == DType::f32;
+  const cublasComputeType_t compute = wide     ? CUBLAS_COMPUTE_64F
+                                      : whole  ? CUBLAS_COMPUTE_32I
+                                      : rounds ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                               : CUBLAS_COMPUTE_32F;
   check_cublas(cublaslt().make_desc(&desc, compute, wide ? CUDA_R_64F : whole ? CUDA_R_32I : CUDA_R_32F), "describing a product");
   return LtDesc(desc);
 }

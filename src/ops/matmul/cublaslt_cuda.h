@@ -67,7 +67,8 @@ std::optional<LtAlgorithm> choose_algorithm(const LtProduct& product, std::strin
 std::vector<std::string> words_of_algorithms(const LtProduct& product);
 // Its configuration, "id=66 tile=18 stages=36 cluster=2": tells it from the others that one version of the library proposes for one call.
 std::string algorithm_words(const cublasLtMatmulAlgo_t& algorithm);
-LtDesc make_desc(DType dtype);  // sums in f32, or in f64 for f64, in i32 for i32; no TF32
+LtDesc make_desc(DType dtype,
+                 bool tf32 = false);  // sums in f32, or in f64 for f64, in i32 for i32; `tf32`: operands of f32 are rounded to it
 
 template <typename T>
 void set(const LtDesc& desc, cublasLtMatmulDescAttributes_t which, const T& value) {

@@ -26,7 +26,7 @@ class CublasLtMatMul final : public PreparedKernel {
     const auto& device = static_cast<const CudaDevice&>(*args.device);
     handle_ = cublaslt_handle(device.ordinal());
     split_epilogue();
-    describe();
+    describe(args.tf32);
     most_workspace_ = most_workspace_of(device.sm());
     aligned_ = choose_algorithm(product(kWideAlignment), args.algorithm);
     if (!aligned_) return;
@@ -82,8 +82,8 @@ class CublasLtMatMul final : public PreparedKernel {
     residual_after_ = p_.residual && !residual_inside_;
   }
 
-  void describe() {
-    desc_ = make_desc(p_.dtype);
+  void describe(bool tf32) {
+    desc_ = make_desc(p_.dtype, tf32);
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     if (bias_inside_) epilogue = gelu_inside_ ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
     else if (gelu_inside_) epilogue = CUBLASLT_EPILOGUE_GELU;
