@@ -15,7 +15,9 @@ struct StepTime {
   bool communicates = false;  // a collective, or attention over several ranks
   double begin = 0;           // seconds since the first step began
   double seconds = 0;         // on a GPU by its own clock
-  double waiting = 0;         // of these: for other ranks. Told by CPU ranks; on GPUs 0, since waiting is inside of kernels there
+  // Of these: for other ranks. On GPUs, which wait inside of kernels, a Model tells it, of all-reduce, reduce-scatter, all-gather and
+  // all-to-all: what a rank takes longer than the one that came last; else 0.
+  double waiting = 0;
 
   // "wait" where most of the time is waiting, else "communication" or "compute".
   std::string_view kind() const { return !communicates ? "compute" : waiting > seconds / 2 ? "wait" : "communication"; }

@@ -6,6 +6,7 @@
 
 #include "api/run/engine_data.h"
 #include "api/run/step_time.h"
+#include "api/run/step_waiting.h"
 #include "core/seconds.h"
 #include "tandem/team.h"
 #include "team/team.h"
@@ -31,6 +32,17 @@ RankArrays to_arrays(const TeamTensors& tensors) {
 
 Json timeline_name(int rank, int track, const char* kind, const std::string& name) {
   return {{"ph", "M"}, {"pid", rank}, {"tid", track}, {"name", kind}, {"args", {{"name", name}}}};
+}
+
+// Of the slowest rank.
+double seconds_of(const TeamTimes& times) { return static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9; }
+
+TeamTimes run_traced(Team& team, const EngineData& engine, const RankArrays& inputs, RankArrays* outputs) {
+  TeamTimes times;
+  const TeamTensors out = team.run(to_tensors(inputs), true, &times);
+  if (outputs) *outputs = to_arrays(out);
+  if (engine.plan().device != "cpu" && engine.plans.size() == 1) tell_waiting(engine.plan(), times.profile, times.trace);
+  return times;
 }
 
 // Per rank one track of computation and one of communication.
@@ -101,7 +113,7 @@ Model::Model(Model&&) noexcept = default;
 RankArrays Model::run(const RankArrays& inputs, const OutputMemory& memory) {
   TeamTimes times;
   const TeamTensors outputs = team_->run(to_tensors(inputs), false, &times, memory);
-  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
+  last_seconds_ = seconds_of(times);
   last_copies_ = times.copies;
   return to_arrays(outputs);
 }
@@ -113,10 +125,8 @@ RankArrays Model::run(const Arrays& inputs) {
 }
 
 std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, RankArrays* outputs) {
-  TeamTimes times;
-  const TeamTensors out = team_->run(to_tensors(inputs), true, &times);
-  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
-  if (outputs) *outputs = to_arrays(out);
+  const TeamTimes times = run_traced(*team_, engine_.data(), inputs, outputs);
+  last_seconds_ = seconds_of(times);
   std::vector<std::vector<StepTime>> ranks;
   for (std::size_t r = 0; r < times.trace.size(); ++r) {
     ranks.emplace_back();
@@ -128,10 +138,8 @@ std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, Rank
 }
 
 std::string Model::trace(const RankArrays& inputs, RankArrays* outputs) {
-  TeamTimes times;
-  const TeamTensors out = team_->run(to_tensors(inputs), true, &times);
-  last_seconds_ = static_cast<double>(*std::ranges::max_element(times.rank_ns)) / 1e9;
-  if (outputs) *outputs = to_arrays(out);
+  const TeamTimes times = run_traced(*team_, engine_.data(), inputs, outputs);
+  last_seconds_ = seconds_of(times);
   return timeline(*team_, times).dump();
 }
 
