@@ -63,6 +63,25 @@ TEST_P(Tf32OnGpu, EnginesRoundOnlyWhereAsked) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Tf32OnGpu, ::testing::Values("mlp_legacy", "bert_dynamo", "resnet_dynamo"));
 
+// Needs no GPU.
+TEST(Tf32OnGpu, EnginesForAGpuElsewhereKeepIt) {
+  BuildOptions options;
+  options.target = "sm_90a";
+  options.device = "cuda";
+  const Engine plain = build(model_path("mlp_legacy"), options);
+  options.tf32 = true;
+  const Engine asked = build(model_path("mlp_legacy"), options);
+  const testing::TemporaryFolder folder;
+  const std::string path = (folder.path() / "e.tandem").string();
+  asked.save(path);
+  const Json before = Json::parse(plain.describe()), after = Json::parse(load_engine(path).describe());
+  EXPECT_FALSE(before["tf32"].get<bool>());
+  EXPECT_TRUE(after["tf32"].get<bool>());
+  EXPECT_EQ(after["built_with"]["options"], "tf32");
+  EXPECT_NE(after["digest"], before["digest"]);
+  EXPECT_EQ(asked.notices(), plain.notices());
+}
+
 // Large enough for cuBLASLt to take tensor cores: it did round.
 TEST(Tf32OnGpu, AskedForItIsUsed) {
   if (!has_gpu()) GTEST_SKIP() << "this machine has no GPU";
