@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What a GPU gives at most, by PyTorch: a large copy on the device and a large matrix product, one at a time (medians) and on end for seconds,
-when the limit of power lowers the clock. One line of JSON each."""
+"""What a GPU gives at most, by PyTorch: a large copy on the device and a large matrix product, one at a time (medians) and on end for
+seconds, when the limit of power lowers the clock. One line of JSON each."""
 
 import json
 import statistics

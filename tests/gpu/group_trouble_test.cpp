@@ -114,10 +114,14 @@ TEST_F(GroupTrouble, NoMemoryForPeersOnOneRankIsToldToAll) {
     cudaSetDevice(group.rank());
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
+    constexpr std::size_t kSpare = std::size_t{32} << 20;  // for a stream; twice that is less than the others' window
     std::vector<void*> held;
-    for (std::size_t piece = free; group.rank() == 1 && piece >= std::size_t{16} << 20; piece /= 2)
+    void* spare = nullptr;
+    check(cudaMalloc(&spare, kSpare) == cudaSuccess, "there is memory");
+    for (std::size_t piece = free; group.rank() == 1 && piece >= kSpare; piece /= 2)
       for (void* memory = nullptr; cudaMalloc(&memory, piece) == cudaSuccess;) held.push_back(memory);
     cudaGetLastError();
+    cudaFree(spare);
     check_refused(ErrorCode::unsupported, "rank 1: allocating memory", [&] { GpuRank(group, "peer"); });
     for (void* memory : held) cudaFree(memory);
     group.exchange({});

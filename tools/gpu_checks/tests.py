@@ -148,8 +148,8 @@ def tests(
 
 
 def models(check: Check) -> Iterator[Row]:
-    """Recorded cases, whole and over as many GPUs as there are; ranks by each way that GPUs of one host have to exchange. One kind of models
-    at a time, so that --resume goes on between them."""
+    """Recorded cases, whole and over as many GPUs as there are; ranks by each way that GPUs of one host have to exchange. One kind of
+    models at a time, so that --resume goes on between them."""
     sys.path.append(str(ROOT / "tests/models"))
     from run_cases import GROUPS, SHARDED
 

@@ -285,7 +285,8 @@ cudaError_t prepare_decode_attention(const AttentionRun& p, const DeviceLimits& 
       error = cudaFuncSetAttribute(attend_part<F>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     std::vector<DecodeBlocks> kinds;
     for (int cluster = 1; error == cudaSuccess && cluster <= (device.clusters ? kMostCluster : 1); ++cluster)
-      kinds.push_back({cluster, most, at_once<F>(device, cluster, most)});
+      kinds.push_back(
+          {cluster, most, at_once<F>(device, cluster, most), std::max(at_once<F>(device, 1, most) / device.multiprocessors, 1)});
     const std::int64_t steps = (p.columns + kDecodeKeys - 1) / kDecodeKeys;
     split = decode_split(std::int64_t{p.batch} * p.kv_heads * tiles_of(p), steps, KeyQueue<F>::kStageBytes, device.multiprocessors, kinds);
     return error;

@@ -7,20 +7,23 @@
 namespace tandem::cuda {
 namespace {
 
-// Bytes in a nanosecond: of one multiprocessor while all read, and the most that one gets; nanoseconds until a block's first keys are
-// there, for blocks of a cluster to merge, and for a second kernel.
-constexpr double kShare = 32, kMostShare = 50, kFirstKeys = 1500, kCluster = 700, kMergeKernel = 4000;
+// Bytes in a nanosecond: of one multiprocessor while all read, the most that a block gets, and that the blocks of a multiprocessor get;
+// nanoseconds until a block's first keys are there, for blocks of a cluster to merge, and for a second kernel. Read off an H200.
+constexpr double kShare = 32, kBlockShare = 36, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeKernel = 4000;
 constexpr int kMostParts = 64;
 
-double nanoseconds(const DecodeSplit& split, int at_once, std::int64_t tasks, std::int64_t steps, int step_bytes, int multiprocessors) {
+double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int64_t tasks, std::int64_t steps, int step_bytes,
+                   int multiprocessors) {
   const std::int64_t blocks = tasks * split.parts * split.cluster, slices = split.parts * split.cluster;
-  const double busy = static_cast<double>(std::min<std::int64_t>(blocks, at_once));
-  const double on_one = std::ceil(busy / multiprocessors);  // blocks that share a multiprocessor
-  const double share = std::min(kMostShare / on_one, kShare * multiprocessors / busy);
+  const double busy = static_cast<double>(std::min<std::int64_t>(blocks, kind.at_once));
+  // Clusters do not come out even on all multiprocessors: more of them than fit one block each have blocks that share one with another.
+  const int alone = kind.at_once / kind.on_one / kind.cluster * kind.cluster;
+  const double on_one = std::ceil(busy / std::max(alone, kind.cluster));
+  const double share = std::min({kBlockShare, kMostShare / on_one, kShare * multiprocessors / busy});
   const std::int64_t of_block = (steps + slices - 1) / slices, of_warp = (of_block + split.warps - 1) / split.warps;
   // Warps that have a step more than others determine the time of the block.
   const double bytes = static_cast<double>(of_warp * split.warps) * step_bytes;
-  const double waves = std::ceil(static_cast<double>(blocks) / at_once), begins = std::ceil(waves / on_one);
+  const double waves = std::ceil(static_cast<double>(blocks) / kind.at_once), begins = std::ceil(waves / on_one);
   return waves * bytes / share + begins * (kFirstKeys + (split.cluster > 1 ? kCluster : 0)) + (split.parts > 1 ? kMergeKernel : 0);
 }
 
@@ -35,7 +38,7 @@ DecodeSplit decode_split(std::int64_t tasks, std::int64_t steps, int step_bytes,
     const std::int64_t most = std::min({std::int64_t{kMostParts}, steps / kind.cluster, kind.at_once / (tasks * kind.cluster)});
     for (int parts = 1; parts == 1 || parts <= most; ++parts) {
       const DecodeSplit split{kind.cluster, parts, kind.warps};
-      const double time = nanoseconds(split, kind.at_once, tasks, steps, step_bytes, multiprocessors);
+      const double time = nanoseconds(split, kind, tasks, steps, step_bytes, multiprocessors);
       if (time >= least) continue;
       best = split;
       least = time;

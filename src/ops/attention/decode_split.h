@@ -16,6 +16,7 @@ struct DecodeSplit {
 struct DecodeBlocks {
   int cluster, warps;
   int at_once;  // 0: the GPU cannot have such clusters
+  int on_one;   // how many of them, without clusters, a multiprocessor holds
 };
 
 // The split that a model of the time says is fastest. `steps` of 16 keys, of `step_bytes` each, has every one of `tasks`; `kinds` holds one
