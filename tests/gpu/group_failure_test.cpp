@@ -250,9 +250,9 @@ class GpuFailures : public ::testing::TestWithParam<Way> {
   }
 };
 
+// Not windows: kernels on them do not end when NCCL aborts (docs/gpu.md says so, and that they are for trials).
 INSTANTIATE_TEST_SUITE_P(By, GpuFailures,
-                         ::testing::Values(Way{"nccl", "none"}, Way{"nccl", "windows"}, Way{"nccl", "buffers"}, Way{"peer", "none"},
-                                           Way{"host", "none"}),
+                         ::testing::Values(Way{"nccl", "none"}, Way{"nccl", "buffers"}, Way{"peer", "none"}, Way{"host", "none"}),
                          [](const auto& info) {
                            const std::string how = info.param.registered;
                            return info.param.group + (how == "none" ? "" : "_" + how);

@@ -29,10 +29,12 @@ TEST(DecodeSplit, OneKernelWhereClustersFillTheGpu) {
   EXPECT_GE(split(8, 1024).cluster, 8);
 }
 
-// Eight clusters of 16 leave blocks that share a multiprocessor, as was measured: 52 µs beside 38.
-TEST(DecodeSplit, WhatClustersLeaveIdleIsWeighed) {
-  EXPECT_NE(split(8, 32768).cluster, 16);
-  EXPECT_EQ(split(128, 1024).cluster, 1);  // 19.6 µs beside 20.0 in clusters of two
+// What was measured for 8 kv heads and 32768 keys: 52 µs by clusters of 16, which leave blocks that share a multiprocessor, 48 by 16 parts,
+// 38 by 33; for 128 heads and 1024 keys 19.6 without clusters, 20.0 by two.
+TEST(DecodeSplit, AsMeasured) {
+  EXPECT_EQ(split(8, 32768).cluster, 1);
+  EXPECT_GE(split(8, 32768).parts, 26);
+  EXPECT_EQ(split(128, 1024).cluster, 1);
 }
 
 TEST(DecodeSplit, PartsWhereOneClusterIsTooLittle) {

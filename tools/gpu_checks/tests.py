@@ -55,12 +55,13 @@ def through_host(rows: list[Row], refused: str) -> Row:
     return Row("kernels", "rows through the host", "failed" if unlisted or host > MOST_THROUGH_HOST * total else "passed", 0, text)
 
 
+ALONE = ("GpuTrouble.", "WeightBudgetOnGpu.MemoryStays", "WeightBudgetOnGpu.AnEngineLarger")  # they break GPUs, fill or count their memory
+
+
 def contexts(check: Check) -> Iterator[Row]:
     program = check.program("gpu_tests")
-    yield from tests(check, "contexts", program, wanted=lambda name: not name.startswith(("GpuTrouble.", "GpuSoak.")))
-    yield from tests(
-        check, "contexts", program, workers=1, wanted=lambda name: name.startswith("GpuTrouble."), limit=150
-    )  # these break GPUs and count their memory
+    yield from tests(check, "contexts", program, wanted=lambda name: not name.startswith((*ALONE, "GpuSoak.")))
+    yield from tests(check, "contexts", program, workers=1, wanted=lambda name: name.startswith(ALONE), limit=150)
 
 
 def soak(check: Check) -> Iterator[Row]:

@@ -9,7 +9,7 @@ namespace {
 
 // Bytes in a nanosecond: of one multiprocessor while all read, the most that a block gets, and that the blocks of a multiprocessor get;
 // nanoseconds until a block's first keys are there, for blocks of a cluster to merge, and for a second kernel. Read off an H200.
-constexpr double kShare = 32, kBlockShare = 36, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeKernel = 4000;
+constexpr double kShare = 32, kBlockShare = 32, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeKernel = 5000;
 constexpr int kMostParts = 64;
 
 double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int64_t tasks, std::int64_t steps, int step_bytes,

@@ -92,6 +92,7 @@ std::optional<std::string> refuse(const OpCall& call) {
   if (call.has_operand(kDequantZero)) return "it has no zero points";
   const auto rows = known_rows(a);
   if (!rows || *rows < 1 || *rows > cuda::kPackedRows) return "its first operand is not known to be 1 to 16 rows";
+  if (*rows == 1 && bits(b.dtype) == 8) return "one row is multiplied sooner with 8-bit codes as they came";
   if (!b.dims[0].is_constant() || !b.dims[1].is_constant() || !a.dims.back().is_constant())
     return "its second operand is not of known extents";
   const std::int64_t k = b.dims[0].constant(), n = b.dims[1].constant();
