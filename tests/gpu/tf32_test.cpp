@@ -7,6 +7,7 @@
 
 #include "api/run/engine_data.h"
 #include "gpu/here.h"
+#include "support/differences.h"
 #include "support/temporary_folder.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -15,6 +16,7 @@ namespace tandem {
 namespace {
 
 using testing::has_gpu;
+using testing::largest_difference;
 using testing::model_path;
 using Json = nlohmann::json;
 
@@ -23,22 +25,6 @@ Engine built(const std::string& model, const std::string& device, bool tf32) {
   options.device = device;
   options.tf32 = tf32;
   return build(model_path(model), options);
-}
-
-// Over the largest magnitude of the output.
-double largest_difference(const RankArrays& a, const RankArrays& b) {
-  double worst = 0;
-  for (const auto& [name, list] : a) {
-    const Tensor x = to_tensor(list[0]), y = to_tensor(b.at(name)[0]);
-    double difference = 0, largest = 0;
-    for (std::int64_t i = 0; i < x.count(); ++i) {
-      difference = std::max(difference, std::fabs(x.at(i) - y.at(i)));
-      largest = std::max(largest, std::fabs(x.at(i)));
-    }
-    EXPECT_GT(largest, 0) << name;
-    worst = std::max(worst, difference / largest);
-  }
-  return worst;
 }
 
 class Tf32OnGpu : public ::testing::TestWithParam<const char*> {};
