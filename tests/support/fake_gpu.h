@@ -22,6 +22,9 @@ class FakeGpu final : public Device {
   void keep_until_done(Stream& stream, std::shared_ptr<const void> needed) noexcept override { cpu_->keep_until_done(stream, needed); }
   std::byte* allocate(std::size_t bytes) override { return cpu_->allocate(bytes); }
   void release(std::byte* memory) noexcept override { cpu_->release(memory); }
+  std::size_t free_bytes() override { return cpu_->free_bytes(); }
+  std::byte* allocate_pinned(std::size_t bytes) override { return cpu_->allocate_pinned(bytes); }
+  void release_pinned(std::byte* memory) noexcept override { cpu_->release_pinned(memory); }
   void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stream& stream) override { cpu_->copy(to, from, bytes, stream); }
   void clear(std::byte* memory, std::size_t bytes, Stream& stream) override { cpu_->clear(memory, bytes, stream); }
   std::unique_ptr<Recording> record(Stream& stream, const std::function<void()>& work) override { return cpu_->record(stream, work); }
