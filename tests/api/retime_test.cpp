@@ -7,9 +7,9 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "api/models.h"
+#include "api/plans_differ.h"
 #include "api/run/engine_data.h"
 #include "core/check.h"
 #include "graph/builder.h"
@@ -296,18 +296,7 @@ TEST_F(TimedLoad, RanksThatChoseApartAreRefused) {
   make(model_path("mlp_legacy"), on("tp=2"));
   if (!turn()) GTEST_SKIP() << kNoChoice;
   const Engine engines[] = {load_engine(path_), time_kernels(load_engine(path_), options_)};
-  auto groups = Group::in_process(2);
-  std::vector<std::string> said(2);
-  std::vector<std::thread> ranks;
-  for (std::size_t r = 0; r < 2; ++r)
-    ranks.emplace_back([&, r, group = std::shared_ptr<Group>(std::move(groups[r]))] {
-      Context context(engines[r], {.rank = static_cast<int>(r), .threads = 1});
-      context.set_communicator(group);
-      context.set_input_shape(0, {2, 32});
-      said[r] = thrown([&] { context.prepare(); }).what();
-    });
-  for (std::thread& rank : ranks) rank.join();
-  for (const std::string& text : said) EXPECT_NE(text.find("the plan"), std::string::npos) << text;
+  testing::expect_plans_differ(engines);
 }
 
 TEST_F(TimedLoad, AFileThatIsNoCacheIsNamed) {

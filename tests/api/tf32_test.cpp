@@ -4,9 +4,9 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "api/models.h"
+#include "api/plans_differ.h"
 #include "api/run/engine_data.h"
 #include "build/build.h"
 #include "build/retime.h"
@@ -93,18 +93,7 @@ TEST(Tf32, IsKeptInPlansAndEngineFiles) {
 TEST(Tf32, RanksThatDifferAreRefused) {
   const Engine plain = build(model_path("mlp_legacy"), on("tp=2"));
   const Engine engines[] = {plain, rounding(plain)};
-  auto groups = Group::in_process(2);
-  std::vector<std::string> said(2);
-  std::vector<std::thread> ranks;
-  for (std::size_t r = 0; r < 2; ++r)
-    ranks.emplace_back([&, r, group = std::shared_ptr<Group>(std::move(groups[r]))] {
-      Context context(engines[r], {.rank = static_cast<int>(r), .threads = 1});
-      context.set_communicator(group);
-      context.set_input_shape(0, {2, 32});
-      said[r] = thrown([&] { context.prepare(); }).what();
-    });
-  for (std::thread& rank : ranks) rank.join();
-  for (const std::string& text : said) EXPECT_NE(text.find("the plan"), std::string::npos) << text;
+  testing::expect_plans_differ(engines);
 }
 
 // Times with and without it are kept apart, where there is f32 to round.

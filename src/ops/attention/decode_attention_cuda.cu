@@ -283,10 +283,10 @@ cudaError_t prepare_decode_attention(const AttentionRun& p, const DeviceLimits& 
     cudaError_t error = cudaFuncSetAttribute(attend_part<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, room_bytes<F>(most));
     if (error == cudaSuccess && device.clusters)
       error = cudaFuncSetAttribute(attend_part<F>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    const int on_one = std::max(at_once<F>(device, 1, most) / device.multiprocessors, 1);
     std::vector<DecodeBlocks> kinds;
     for (int cluster = 1; error == cudaSuccess && cluster <= (device.clusters ? kMostCluster : 1); ++cluster)
-      kinds.push_back(
-          {cluster, most, at_once<F>(device, cluster, most), std::max(at_once<F>(device, 1, most) / device.multiprocessors, 1)});
+      kinds.push_back({cluster, most, at_once<F>(device, cluster, most), on_one});
     const std::int64_t steps = (p.columns + kDecodeKeys - 1) / kDecodeKeys;
     split = decode_split(std::int64_t{p.batch} * p.kv_heads * tiles_of(p), steps, KeyQueue<F>::kStageBytes, device.multiprocessors, kinds);
     return error;
