@@ -45,6 +45,7 @@ struct Work {
   std::vector<std::size_t> weights = {};  // operands that are weights, which a kernel may keep in a layout of its own
   bool dependent = true;                  // calls start before those before them have ended, where the kernel can
   std::vector<DType> types = {};          // of the operands, where they differ from `dtype`
+  bool tf32 = false;                      // operands of f32 may be rounded to it
   DType type_of(std::size_t operand) const { return types.empty() ? dtype : types.at(operand); }
 };
 
@@ -103,6 +104,8 @@ std::vector<Work> all_work() {
   matmul("MatMul 16x4096x1536 bf16", DType::bf16, 16, 4096, 1536);
   matmul("MatMul 16x4096x28672 bf16", DType::bf16, 16, 4096, 28672);
   matmul("MatMul 4096 f32", DType::f32, 4096, 4096, 4096);
+  matmul("MatMul 4096 f32 as TF32", DType::f32, 4096, 4096, 4096);
+  list.back().tf32 = true;
   matmul("MatMul 1x4096x28672 bf16", DType::bf16, 1, 4096, 28672);
   matmul("MatMul 1x4096x7168 bf16", DType::bf16, 1, 4096, 7168);
   matmul("MatMul 1x4096x1536 bf16", DType::bf16, 1, 4096, 1536);
@@ -287,7 +290,7 @@ class Row {
     if (kernel_->algorithms) {                                                         // as a build chooses among them
       std::vector<bool> weights(call_.operands.size(), false);
       for (const std::size_t i : work_.weights) weights[i] = true;
-      algorithm_ = make_measure("cuda", 4)({*kernel_, call_, weights}).algorithm;
+      algorithm_ = make_measure("cuda", 4)({*kernel_, call_, weights, 1, work_.tf32}).algorithm;
     }
     for (std::size_t set = 0; set < sets_; ++set) {
       for (std::size_t i = 0; i < call_.operands.size(); ++i)
@@ -323,7 +326,8 @@ class Row {
                                           .packed = packed_.back().get(),
                                           .threads = 4,
                                           .device = device_.get(),
-                                          .algorithm = algorithm_}));
+                                          .algorithm = algorithm_,
+                                          .tf32 = work_.tf32}));
   }
 
   std::byte* room(std::size_t size) {

@@ -4,8 +4,10 @@
 //   gpu_engine enqueue               host time of Context::enqueue for a graph of 200 kernels: started one by one, and replayed; time of
 //                                    replays of 2, 20 and 200 kernels that follow each other
 //   gpu_engine memory                memory of the GPU after ten steps, against a bare CUDA context
+//   gpu_engine stream [GB]           a call of a stack of products whose weights are resident, or in parts come from the host in each run
 //   gpu_engine write FILE [GB]       an engine of bf16 products with random weights, and FILE.expected: one row of its result by plain
-//   loops gpu_engine start FILE            its first output; whoever starts this process takes the time
+//                                    loops
+//   gpu_engine start FILE            its first output; whoever starts this process takes the time
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -217,27 +220,81 @@ std::vector<std::uint16_t> product(const std::vector<std::uint16_t>& x, const st
 
 Array input_of_stack() { return random_array({kRows, kSize}, 5, 1); }
 
-// Each weight begins elsewhere in one block of random values, so that no two are equal and few have to be made.
+// Products one after another. Each weight begins elsewhere in one block of random values, so that no two are equal and few have to be made.
+struct Stack {
+  static constexpr std::size_t kElements = static_cast<std::size_t>(kSize) * kSize, kShift = 4096;
+  explicit Stack(double gigabytes)
+      : layers(std::max(1, static_cast<int>(std::lround(gigabytes * 1e9 / (2.0 * kElements))))),
+        block(random_bf16(kElements + static_cast<std::size_t>(layers) * kShift, 3, 1 / std::sqrt(static_cast<float>(kSize)))) {}
+  std::size_t offset(int layer) const { return static_cast<std::size_t>(layer) * kShift; }
+  std::size_t weight_bytes() const { return 2 * kElements * static_cast<std::size_t>(layers); }
+  Engine engine() const {
+    Network network;
+    auto x = network.input("x", DType::bf16, {kRows, kSize});
+    for (int i = 0; i < layers; ++i)
+      x = network.add("MatMul", {x, network.weight(fmt::format("w{}", i), array_at(block, offset(i), {kSize, kSize}))});
+    network.output("y", x);
+    return built(network);
+  }
+  const int layers;
+  const std::shared_ptr<std::uint16_t> block;
+};
+
 void write_stack(const std::string& path, double gigabytes) {
   const auto begin = Clock::now();
-  constexpr std::size_t kElements = static_cast<std::size_t>(kSize) * kSize, kShift = 4096;
-  const int layers = std::max(1, static_cast<int>(std::lround(gigabytes * 1e9 / (2.0 * kElements))));
-  const auto block = random_bf16(kElements + static_cast<std::size_t>(layers) * kShift, 3, 1 / std::sqrt(static_cast<float>(kSize)));
-  Network network;
-  auto x = network.input("x", DType::bf16, {kRows, kSize});
+  const Stack stack(gigabytes);
   const Array given = input_of_stack();
   const auto* first = reinterpret_cast<const std::uint16_t*>(given.data.get());
   std::vector<std::uint16_t> row(first, first + kSize);
-  for (int i = 0; i < layers; ++i) {
-    const std::size_t offset = static_cast<std::size_t>(i) * kShift;
-    x = network.add("MatMul", {x, network.weight(fmt::format("w{}", i), array_at(block, offset, {kSize, kSize}))});
-    row = product(row, block.get() + offset);
-  }
-  network.output("y", x);
-  built(network).save(path);
+  for (int i = 0; i < stack.layers; ++i) row = product(row, stack.block.get() + stack.offset(i));
+  stack.engine().save(path);
   std::ofstream(path + ".expected", std::ios::binary)
       .write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size() * 2));
-  print({{"name", "write"}, {"products", layers}, {"gb", 2.0 * kElements * layers / 1e9}, {"seconds", since(begin)}});
+  print(
+      {{"name", "write"}, {"products", stack.layers}, {"gb", static_cast<double>(stack.weight_bytes()) / 1e9}, {"seconds", since(begin)}});
+}
+
+// The median time of a call, with this much memory for weights (none: for all); the outputs must not differ from `expected`, which the
+// first call fills.
+void measure_streamed(const Engine& engine, const std::string& name, std::optional<std::size_t> budget, double came_bytes,
+                      std::vector<std::uint16_t>& expected) {
+  constexpr int kCalls = 9;
+  Context context(engine, {.weight_budget_bytes = budget});
+  const Gpu gpu(context.gpu());
+  const Array x = input_of_stack();
+  std::vector<std::uint16_t> y(kRows * kSize);
+  const auto in = gpu.allocate(x.size_bytes()), out = gpu.allocate(x.size_bytes());
+  gpu.copy(in.get(), x.data.get(), x.size_bytes());
+  gpu.synchronize();
+  const void* const inputs[] = {in.get()};
+  void* const outputs[] = {out.get()};
+  std::vector<double> us;
+  for (int call = 0; call < kCalls + 2; ++call) {  // the first ones prepare and record
+    const auto begin = Clock::now();
+    context.enqueue(inputs, outputs);
+    context.synchronize();
+    if (call >= 2) us.push_back(since(begin) * 1e6);
+  }
+  gpu.copy(y.data(), out.get(), x.size_bytes());
+  gpu.synchronize();
+  if (expected.empty()) expected = y;
+  if (y != expected) fail(ErrorCode::internal, "{}: the output is another than with all weights resident", name);
+  std::ranges::sort(us);
+  const double median = us[us.size() / 2];
+  print({{"name", name}, {"us", median}, {"came_gb", came_bytes / 1e9}, {"host_gb_s", came_bytes / median / 1e3}});
+}
+
+void measure_streaming(double gigabytes) {
+  const Stack stack(gigabytes);
+  const Engine engine = stack.engine();
+  std::vector<std::uint16_t> expected;
+  measure_streamed(engine, "weights resident", std::nullopt, 0, expected);
+  for (const int eighths : {6, 4, 2}) {
+    const std::size_t budget = stack.weight_bytes() * static_cast<std::size_t>(eighths) / 8;
+    const auto memory = engine.weight_memory(budget);
+    measure_streamed(engine, fmt::format("weights in {}/8 of their memory", eighths), budget, static_cast<double>(memory.streamed_bytes),
+                     expected);
+  }
 }
 
 // The difference from the plain loops, over the length of their row.
@@ -281,9 +338,10 @@ int main(int argc, char** argv) {
       measure_enqueue();
       for (const unsigned kernels : {2, 20, 200}) measure_replay(kernels);
     } else if (words == std::vector<std::string>{"memory"}) measure_memory();
+    else if (!words.empty() && words.size() <= 2 && words[0] == "stream") measure_streaming(words.size() > 1 ? std::stod(words[1]) : 4);
     else if (words.size() >= 2 && words[0] == "write") write_stack(words[1], words.size() > 2 ? std::stod(words[2]) : 15);
     else if (words.size() == 2 && words[0] == "start") first_output(words[1]);
-    else fail(ErrorCode::invalid_argument, "gpu_engine enqueue | memory | write FILE [GB] | start FILE");
+    else fail(ErrorCode::invalid_argument, "gpu_engine enqueue | memory | stream [GB] | write FILE [GB] | start FILE");
   } catch (const Error& error) {
     print({{"failed", error.what()}});
     return 1;

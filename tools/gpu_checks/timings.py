@@ -181,7 +181,7 @@ def first_output(check: Check) -> Row:
 
 
 def engines(check: Check) -> Iterator[Row]:
-    for part, bar in (("enqueue", "20 / 60 us"), ("memory", "200 MB")):
+    for part, bar in (("enqueue", "20 / 60 us"), ("memory", "200 MB"), ("stream", "")):
         if not check.group_is_known("engines", part):
             yield from engine_part(check, part, bar)
     if ("engines", FIRST_OUTPUT) not in check.known:
@@ -196,7 +196,9 @@ def engine_part(check: Check, part: str, bar: str) -> Iterator[Row]:
         if "name" not in values:
             continue
         name = values.pop("name")
-        values = {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()} | ({} if "us" in values else {"bar": bar})
+        values = {key: round(v, 2) if isinstance(v, float) else v for key, v in values.items()} | (
+            {} if "us" in values or not bar else {"bar": bar}
+        )
         yield Row("engines", name, "passed", seconds, "", values, group=part)
     told = "" if status == 0 else text.strip()[-600:]
     yield Row("engines", part, "passed" if status == 0 else "failed", seconds, told, group=part)

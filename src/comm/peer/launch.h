@@ -48,9 +48,10 @@ struct ReduceAndNorm {
   float epsilon;
   bool centers;  // LayerNorm, not RmsNorm
   DType dtype;
-  bool early;    // may start before what is before it in the stream has ended, for which it waits by itself
-  bool aligned;  // all addresses are, to a word
-  int blocks;    // that the GPU may run at once, at most kLanes
+  bool early;     // may start before what is before it in the stream has ended, for which it waits by itself
+  bool resident;  // then it may read offset, scale and bias before
+  bool aligned;   // all addresses are, to a word
+  int blocks;     // that the GPU may run at once, at most kLanes
 };
 // Whether rows are of whole words, and not too long.
 bool can_reduce_and_norm(DType dtype, std::int64_t length, int size);

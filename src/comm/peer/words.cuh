@@ -129,14 +129,22 @@ __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, 
 #pragma unroll
     for (int k = 0; k < kAhead; ++k)
       if (const int p = from + k; p < view.size) words[k] = p == view.rank ? own : load_word(first + p * apart);
+    // All that are missing are looked for at once: one after the other each would take the way to memory and back.
+    for (;;) {
+      int missing = -1;
+#pragma unroll
+      for (int k = 0; k < kAhead; ++k)
+        if (from + k < view.size && is_empty(words[k])) missing = from + k;
+      if (missing < 0 || wait.over(view, missing)) break;
+#pragma unroll
+      for (int k = 0; k < kAhead; ++k)
+        if (from + k < view.size && is_empty(words[k])) words[k] = load_word(first + (from + k) * apart);
+    }
 #pragma unroll
     for (int k = 0; k < kAhead; ++k) {
       const int p = from + k;
       if (p >= view.size) continue;
-      if (p != view.rank) {
-        while (is_empty(words[k]) && !wait.over(view, p)) words[k] = load_word(first + p * apart);
-        wipe(first + p * apart);
-      }
+      if (p != view.rank) wipe(first + p * apart);
       if (p == 0) sum = Values<T>::of(words[k]);
       else combine<kSums>(sum, Values<T>::of(words[k]), fold);
     }

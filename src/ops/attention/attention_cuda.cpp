@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "device/cuda/runtime.h"
+#include "ops/arrivals_cuda.h"
 #include "ops/attention/flat.h"
 #include "ops/attention/one_device_cuda.h"
 #include "ops/start_cuda.h"
@@ -55,7 +56,7 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
 class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
-  Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, bool lse, const cuda::CudaDevice& device)
+  Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, bool lse, cuda::CudaDevice& device)
       : call_(std::move(call)),
         run_(run_of(call_, problem)),
         begins_(begins),
@@ -68,6 +69,7 @@ class Attention final : public PreparedKernel {
     if (decodes_) {
       cuda::check(cuda::prepare_decode_attention(run_, device_, split_), "preparing attention");
       parts_ = split_.parts;
+      if (parts_ > 1) arrived_ = cuda::Arrivals(device, cuda::decode_tasks(run_));
     } else if (!on_tensor_cores_) parts_ = cuda::plain_attention_parts(run_, device_);
     if (on_tensor_cores_) cuda::check(cuda::prepare_tensor_attention(run_, device_), "preparing attention");
     cuda::check(cuda::prepare_plain_attention(run_), "preparing attention");
@@ -89,7 +91,7 @@ class Attention final : public PreparedKernel {
     run.past = integers(args, kPast);
     const cudaStream_t stream = cuda::handle_of(args.stream);
     const cuda::AttentionParts parts = cuda::attention_parts_in(run, parts_, args.workspace);
-    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, split_, parts, cuda::start_of(args));
+    if (decodes_ && aligned(run)) cuda::launch_decode_attention(run, split_, parts, arrived_.counters(), cuda::start_of(args));
     else if (on_tensor_cores_ && aligned(run)) cuda::launch_tensor_attention(run, device_, stream);
     else cuda::launch_plain_attention(run, parts, stream);
     cuda::check_launch("attention");
@@ -113,6 +115,7 @@ class Attention final : public PreparedKernel {
   cuda::DeviceLimits device_;
   int parts_ = 1;
   cuda::DecodeSplit split_;
+  cuda::Arrivals arrived_;
   bool empty_ = false, on_tensor_cores_ = false, decodes_ = false;
 };
 
@@ -135,7 +138,7 @@ std::optional<std::string> refuse_flat(const OpCall& call) {
   return attention_refusal(call);
 }
 
-const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
+cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<cuda::CudaDevice&>(*args.device); }
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   return prepare_own_attention(device_of(args), args.call, problem_of(args.call), {});
@@ -168,7 +171,7 @@ std::optional<std::string> own_attention_refusal(const OpCall& call) {
   return attention_refusal(call);
 }
 
-std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+std::unique_ptr<PreparedKernel> prepare_own_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
                                                       OperandBegins begins, bool lse) {
   return std::make_unique<kernels::Attention>(call, problem, begins, lse, device);
 }

@@ -62,13 +62,13 @@ inline constexpr int kMostAttentionSize = 256;
 struct AttentionParts {
   int count;
   float2* lines;  // a line's largest score, and its sum of weights exp(score − largest); −∞ and 0 where it attends to nothing
-  float* sums;    // its sum of weights times values, [value_size]
+  float* sums;    // its sum of weights times values, [value_size]; aligned to 16
 };
 
 // How many parts keep the device busy, of kernels that give a block `tile_lines` lines and walk over keys `tile_keys` at a time.
 int attention_parts(const AttentionRun& run, int tile_lines, int tile_keys, const DeviceLimits& device);
 std::size_t attention_parts_bytes(const AttentionRun& run, int count);
-AttentionParts attention_parts_in(const AttentionRun& run, int count, void* memory);  // aligned to 8
+AttentionParts attention_parts_in(const AttentionRun& run, int count, void* memory);  // aligned to 16
 void launch_merge_attention(const AttentionRun& run, const AttentionParts& parts, const Start& start);
 
 // Functions prepare_… are called before, when no graph is being captured; like …_parts and takes_… they look at no pointer.
@@ -82,9 +82,12 @@ bool takes_tensor_attention(const AttentionRun& run, const DeviceLimits& device)
 cudaError_t prepare_tensor_attention(const AttentionRun& run, const DeviceLimits& device);
 void launch_tensor_attention(const AttentionRun& run, const DeviceLimits& device, cudaStream_t stream);
 
-// The same for few queries over many keys, where that is worth it.
+// The same for few queries over many keys, where that is worth it. Parts are merged by the last block of each task, which the zeros at
+// `arrived` tell, one for each of decode_tasks(); they are zeros again afterwards.
 bool takes_decode_attention(const AttentionRun& run, const DeviceLimits& device);
 cudaError_t prepare_decode_attention(const AttentionRun& run, const DeviceLimits& device, DecodeSplit& split);
-void launch_decode_attention(const AttentionRun& run, const DecodeSplit& split, const AttentionParts& parts, const Start& start);
+std::int64_t decode_tasks(const AttentionRun& run);
+void launch_decode_attention(const AttentionRun& run, const DecodeSplit& split, const AttentionParts& parts, unsigned* arrived,
+                             const Start& start);
 
 }  // namespace tandem::cuda

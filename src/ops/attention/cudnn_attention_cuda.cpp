@@ -90,7 +90,7 @@ bool suits(const OpCall& call, const AttentionProblem& p) {
   return !empty && p.rows >= kFewRows && !(call.attributes.text("causal") == "lower_right" && p.rows > p.columns);
 }
 
-std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+std::unique_ptr<PreparedKernel> prepare_as(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
                                            OperandBegins begins, bool lse = false) {
   std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins, lse);
   if (!suits(call, problem)) return own;
@@ -102,7 +102,7 @@ std::unique_ptr<PreparedKernel> prepare_as(const cuda::CudaDevice& device, const
   }
 }
 
-const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
+cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<cuda::CudaDevice&>(*args.device); }
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   return prepare_as(device_of(args), args.call, problem_of(args.call), {});
@@ -143,8 +143,7 @@ const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
 
 namespace tandem::attention {
 
-std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
-                                                  bool lse) {
+std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, bool lse) {
   // Where a diagonal is given, call and problem do not say the same to cuDNN.
   if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
     return prepare_own_attention(device, call, problem, {}, lse);

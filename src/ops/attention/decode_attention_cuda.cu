@@ -1,8 +1,10 @@
 // Attention of few queries over many keys, for f16 and bf16: keys are shared out over the warps of a block, the blocks of a cluster, and
-// parts, as decode_split() says. Warps merge in shared memory, blocks by reading one another's, parts in a second kernel.
+// parts, as decode_split() says. Warps merge in shared memory, blocks by reading one another's, and the last block of a
+// task merges its parts.
 #include <vector>
 
 #include "device/cuda/dependent.cuh"
+#include "ops/arrivals_cuda.cuh"
 #include "ops/attention/decode_keys_cuda.cuh"
 #include "ops/cluster_cuda.cuh"
 
@@ -115,9 +117,7 @@ __device__ __forceinline__ void store_part(const AttentionRun& p, const Attentio
   const std::int64_t place = part_index(p, parts, at.group, at.part, at.first + line);
   if (chunk == 0) parts.lines[place] = make_float2(own.top, own.total);
   if (4 * chunk >= p.value_size) return;
-  float2* to = reinterpret_cast<float2*>(parts.sums + place * p.value_size + 4 * chunk);
-  to[0] = make_float2(own.sum.x, own.sum.y);
-  to[1] = make_float2(own.sum.z, own.sum.w);
+  *reinterpret_cast<float4*>(parts.sums + place * p.value_size + 4 * chunk) = own.sum;
 }
 
 template <typename F>
@@ -155,6 +155,63 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
   }
 }
 
+// The factors of the parts of each line to `weights` [line][kMostDecodeParts], and what all parts know of it to `merged`.
+template <typename F>
+__device__ __forceinline__ void weigh_parts(const AttentionRun& p, const AttentionParts& parts, const Place& at, float* weights,
+                                            Merged<F>& merged) {
+  constexpr int kEach = kMostDecodeParts / 32;
+  const int lane = threadIdx.x % 32;
+  for (int line = threadIdx.x / 32; line < at.lines; line += blockDim.x / 32) {
+    float2 own[kEach];
+    float top = kLowest, total = 0;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int part = lane + 32 * i;
+      own[i] = part < parts.count ? __ldcg(parts.lines + part_index(p, parts, at.group, part, at.first + line)) : make_float2(kLowest, 0);
+      top = fmaxf(top, own[i].x);
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const float weight = part_weight(own[i].x, top);
+      weights[line * kMostDecodeParts + lane + 32 * i] = weight;
+      total += own[i].y * weight;
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffff, total, step);
+    if (lane == 0) merged.tops[line] = top, merged.totals[line] = total;
+  }
+}
+
+// By the block that was the last to leave its part. `weights`: room for those of all lines.
+template <typename F>
+__device__ __forceinline__ void merge_parts(const AttentionRun& p, const AttentionParts& parts, const Place& at, float* weights,
+                                            Merged<F>& merged) {
+  constexpr int kChunks = F::kSize / 4, kAtOnce = 16;
+  weigh_parts<F>(p, parts, at, weights, merged);
+  __syncthreads();
+  for (int index = threadIdx.x; index < at.lines * kChunks; index += blockDim.x) {
+    const int line = index / kChunks, chunk = index % kChunks;
+    LineSum own = {merged.tops[line], merged.totals[line], {}};
+    const int count = 4 * chunk < p.value_size ? parts.count : 0;
+    const std::int64_t step = std::int64_t{lines_of(p)} * p.value_size;
+    const float* from = parts.sums + part_index(p, parts, at.group, 0, at.first + line) * p.value_size + 4 * chunk;
+#pragma unroll 1
+    for (int part = 0; part < count; part += kAtOnce) {
+      float4 sums[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (part + i < count) sums[i] = __ldcg(reinterpret_cast<const float4*>(from + (part + i) * step));
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (part + i < count) add_weighted(own.sum, sums[i], weights[line * kMostDecodeParts + part + i]);
+    }
+    store_result(p, at, line, chunk, own, merged);
+  }
+  __syncthreads();
+}
+
 template <typename F>
 __device__ __forceinline__ void load_queries(const AttentionRun& p, const Line (&own)[2], int batch, Rows<F>& rows) {
   const int low = threadIdx.x % 4;
@@ -169,7 +226,7 @@ __device__ __forceinline__ void load_queries(const AttentionRun& p, const Line (
 
 template <typename F>
 __global__ void __launch_bounds__(kMostWarps * 32, 2)
-    attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, int tiles, int cluster) {
+    attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, unsigned* arrived, int tiles, int cluster) {
   const bool waits_first = p.row_counts.at || p.column_counts.at || p.past.at;  // what lines there are is known only then
   if (waits_first) wait_for_previous();
   using T = typename F::T;
@@ -223,8 +280,13 @@ __global__ void __launch_bounds__(kMostWarps * 32, 2)
   __syncthreads();
   merge_warps<F>(lines, room, merged);
   wait_for_cluster();
-  store_lines<F>(p, parts, {group, part, first, lines, rank, cluster}, merged);
+  const Place place = {group, part, first, lines, rank, cluster};
+  store_lines<F>(p, parts, place, merged);
   wait_for_cluster();  // nobody reads this block's memory any more
+  if (parts.count > 1) {
+    if (!is_last_to_arrive(arrived + task, static_cast<unsigned>(slices))) return;
+    merge_parts<F>(p, parts, place, reinterpret_cast<float*>(room), merged);
+  }
   if (merged.careful == 0) return;
   for (int line = warp; line < lines; line += blockDim.x / 32)
     if (merged.careful >> line & 1) careful_line<T>(p, batch, kv_head, first + line, merged.warp_tops[0][line]);
@@ -288,22 +350,23 @@ cudaError_t prepare_decode_attention(const AttentionRun& p, const DeviceLimits& 
     for (int cluster = 1; error == cudaSuccess && cluster <= (device.clusters ? kMostCluster : 1); ++cluster)
       kinds.push_back({cluster, most, at_once<F>(device, cluster, most), on_one});
     const std::int64_t steps = (p.columns + kDecodeKeys - 1) / kDecodeKeys;
-    split = decode_split(std::int64_t{p.batch} * p.kv_heads * tiles_of(p), steps, KeyQueue<F>::kStageBytes, device.multiprocessors, kinds);
+    split = decode_split(decode_tasks(p), steps, KeyQueue<F>::kStageBytes, device.multiprocessors, kinds);
     return error;
   });
 }
 
-void launch_decode_attention(const AttentionRun& p, const DecodeSplit& split, const AttentionParts& parts, const Start& start) {
-  const std::int64_t tiles = tiles_of(p);
-  const unsigned blocks = grid_for(std::int64_t{p.batch} * p.kv_heads * tiles * parts.count * split.cluster, 1);
+std::int64_t decode_tasks(const AttentionRun& p) { return std::int64_t{p.batch} * p.kv_heads * tiles_of(p); }
+
+void launch_decode_attention(const AttentionRun& p, const DecodeSplit& split, const AttentionParts& parts, unsigned* arrived,
+                             const Start& start) {
+  const unsigned blocks = grid_for(decode_tasks(p) * parts.count * split.cluster, 1);
   Start first = start;
   first.cluster = static_cast<unsigned>(split.cluster);
   with_form(p, [&](auto form) {
     using F = decltype(form);
-    start_kernel(first, attend_part<F>, blocks, split.warps * 32, room_bytes<F>(split.warps), p, parts, static_cast<int>(tiles),
-                 split.cluster);
+    start_kernel(first, attend_part<F>, blocks, split.warps * 32, room_bytes<F>(split.warps), p, parts, arrived,
+                 static_cast<int>(tiles_of(p)), split.cluster);
   });
-  if (parts.count > 1) launch_merge_attention(p, parts, start);
 }
 
 }  // namespace tandem::cuda

@@ -8,9 +8,9 @@ namespace tandem::cuda {
 namespace {
 
 // Bytes in a nanosecond: of one multiprocessor while all read, the most that a block gets, and that the blocks of a multiprocessor get;
-// nanoseconds until a block's first keys are there, for blocks of a cluster to merge, and for a second kernel. Read off an H200.
-constexpr double kShare = 32, kBlockShare = 32, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeKernel = 5000;
-constexpr int kMostParts = 64;
+// nanoseconds until a block's first keys are there, for blocks of a cluster to merge, and for the last block to merge parts. Read off an
+// H200.
+constexpr double kShare = 32, kBlockShare = 32, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeParts = 2500;
 
 double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int64_t tasks, std::int64_t steps, int step_bytes,
                    int multiprocessors) {
@@ -24,7 +24,7 @@ double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int6
   // Warps that have a step more than others determine the time of the block.
   const double bytes = static_cast<double>(of_warp * split.warps) * step_bytes;
   const double waves = std::ceil(static_cast<double>(blocks) / kind.at_once), begins = std::ceil(waves / on_one);
-  return waves * bytes / share + begins * (kFirstKeys + (split.cluster > 1 ? kCluster : 0)) + (split.parts > 1 ? kMergeKernel : 0);
+  return waves * bytes / share + begins * (kFirstKeys + (split.cluster > 1 ? kCluster : 0)) + (split.parts > 1 ? kMergeParts : 0);
 }
 
 }  // namespace
@@ -35,7 +35,7 @@ DecodeSplit decode_split(std::int64_t tasks, std::int64_t steps, int step_bytes,
   for (const DecodeBlocks& kind : kinds) {
     if (kind.at_once == 0) continue;
     // More parts than one are for blocks that the GPU would not have to do.
-    const std::int64_t most = std::min({std::int64_t{kMostParts}, steps / kind.cluster, kind.at_once / (tasks * kind.cluster)});
+    const std::int64_t most = std::min({std::int64_t{kMostDecodeParts}, steps / kind.cluster, kind.at_once / (tasks * kind.cluster)});
     for (int parts = 1; parts == 1 || parts <= most; ++parts) {
       const DecodeSplit split{kind.cluster, parts, kind.warps};
       const double time = nanoseconds(split, kind, tasks, steps, step_bytes, multiprocessors);

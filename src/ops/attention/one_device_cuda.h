@@ -20,10 +20,10 @@ std::optional<std::string> own_attention_refusal(const OpCall& call);
 // `call` (bound, of one rank) says what is meant, `problem` how it lies in memory; where causal rows do not begin at the corner that the
 // call names, problem.diagonal. run() takes the call's operands and, with `lse`, a second result: f32 [batch, heads, rows], as AttentionRun
 // has it.
-std::unique_ptr<PreparedKernel> prepare_own_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+std::unique_ptr<PreparedKernel> prepare_own_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
                                                       OperandBegins begins, bool lse = false);
 // The same by cuDNN where it can and our own kernel would be slower.
-std::unique_ptr<PreparedKernel> prepare_attention(const cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
                                                   bool lse = false);
 
 }  // namespace tandem::attention

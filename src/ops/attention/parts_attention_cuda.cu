@@ -55,6 +55,8 @@ __global__ void __launch_bounds__(kThreads, kRoomFrom100) merge(const __grid_con
 }
 
 std::int64_t part_lines(const AttentionRun& p, int count) { return std::int64_t{count} * p.batch * p.kv_heads * lines_of(p); }
+// Of `lines` in memory, so that sums are aligned.
+std::int64_t even(std::int64_t lines) { return (lines + 1) / 2 * 2; }
 
 }  // namespace
 
@@ -68,12 +70,13 @@ int attention_parts(const AttentionRun& p, int tile_lines, int tile_keys, const 
 
 std::size_t attention_parts_bytes(const AttentionRun& p, int count) {
   if (count == 1) return 0;
-  return static_cast<std::size_t>(part_lines(p, count)) * (sizeof(float2) + static_cast<std::size_t>(p.value_size) * sizeof(float));
+  const std::int64_t lines = part_lines(p, count);
+  return static_cast<std::size_t>(even(lines)) * sizeof(float2) + static_cast<std::size_t>(lines * p.value_size) * sizeof(float);
 }
 
 AttentionParts attention_parts_in(const AttentionRun& p, int count, void* memory) {
   float2* lines = static_cast<float2*>(memory);
-  return {count, lines, reinterpret_cast<float*>(lines + part_lines(p, count))};
+  return {count, lines, reinterpret_cast<float*>(lines + even(part_lines(p, count)))};
 }
 
 void launch_merge_attention(const AttentionRun& p, const AttentionParts& parts, const Start& start) {

@@ -63,7 +63,7 @@ class Pushed final : public PreparedKernel {
  public:
   Pushed(const PrepareArgs& args, const Spread& spread, const AttentionProblem& local, OperandBegins begins)
       : group_(dynamic_cast<peer::PeerGroup&>(*spread.group)), spread_(spread), mask_(spread), local_(local), p_(local), begins_(begins) {
-    const auto& device = static_cast<const cuda::CudaDevice&>(*args.device);
+    auto& device = static_cast<cuda::CudaDevice&>(*args.device);
     element_ = bytes(p_.dtype, 1);
     p_.heads /= spread_.ranks;
     p_.kv_heads /= spread_.ranks;

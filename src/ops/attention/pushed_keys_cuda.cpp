@@ -32,8 +32,7 @@ class PushedKeys final : public PreparedKernel {
     p.kv_heads /= groups_.count;
     heads_ = p.heads, kv_heads_ = p.kv_heads;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      shares_.push_back(
-          make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<const cuda::CudaDevice&>(*args.device)));
+      shares_.push_back(make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<cuda::CudaDevice&>(*args.device)));
       workspace_bytes_ = std::max(workspace_bytes_, shares_.back().attention->workspace_bytes());
     }
     out_bytes_ = bytes(local.dtype, element_count(shape_of(args.call.results[0])));
@@ -141,7 +140,7 @@ std::unique_ptr<PreparedKernel> prepare_pushed_keys(const PrepareArgs& args, con
   const std::int64_t longest = spread.columns.local * std::max(problem.size, problem.value_size);
   if (bytes(problem.dtype, longest) > static_cast<std::size_t>(cuda::kMostLineBytes)) return nullptr;
   spread.problem = problem;
-  const auto& device = static_cast<const cuda::CudaDevice&>(*args.device);
+  auto& device = static_cast<cuda::CudaDevice&>(*args.device);
   const KeyGroups groups = key_groups_of(spread, kGroupSeconds, device.multiprocessors(), peer::kRoomEvents - 1);
   if (groups.count == 1) return nullptr;
   return std::make_unique<PushedKeys>(args, std::move(spread), groups, begins);

@@ -18,7 +18,7 @@ namespace {
 using namespace attention;
 using cuda::Layout;
 
-const cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<const cuda::CudaDevice&>(*args.device); }
+cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<cuda::CudaDevice&>(*args.device); }
 
 // One row segment's running result.
 struct Merged {

@@ -60,7 +60,7 @@ OpCall share_of(const OpCall& call, std::int64_t heads, std::int64_t kv_heads, s
   return share;
 }
 
-Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, bool lse, const cuda::CudaDevice& device) {
+Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, bool lse, cuda::CudaDevice& device) {
   OpCall call = spread.call;
   cut_causal(spread, rows, columns, call, p);
   p.rows = rows.count;

@@ -33,8 +33,7 @@ struct Share {
 // Rows of this rank's block against neighbouring columns; `problem` says how operands lie, `columns.local` where the columns begin there.
 // With `lse`, results[1] is theirs. Where `problem` has fewer heads than the call, these are one group of them, whose run() is given
 // HeadsFrom.
-Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse,
-                 const cuda::CudaDevice& device);
+Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse, cuda::CudaDevice& device);
 
 // What a run is given, from the head `first` on: q, a mask that differs by head, and the result. Keys and values stay as they are.
 struct HeadsFrom {

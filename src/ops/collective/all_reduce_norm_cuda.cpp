@@ -34,10 +34,19 @@ class OnPeers final : public PreparedKernel {
     work.y = args.results[0];
     work.sum = args.results[1];
     work.early = args.may_start_early;
+    work.resident = work.early && (args.resident & weights()) == weights();
     group_.reduce_and_norm(work, cuda::handle_of(args.stream), args.deadline.limit());
   }
 
  private:
+  // A bit for each of what rows are normed with.
+  std::uint64_t weights() const {
+    std::uint64_t bits = std::uint64_t{1} << operands_.scale();
+    if (biased_) bits |= std::uint64_t{1} << operands_.bias();
+    if (shifted_) bits |= std::uint64_t{1} << operands_.offset();
+    return bits;
+  }
+
   peer::PeerGroup& group_;
   NormOperands operands_;
   peer::ReduceAndNorm work_{};
@@ -76,6 +85,7 @@ constexpr KernelDef define(std::string_view name, std::string_view op) {
       .weaker = "NCCL rounds sums of 16-bit floats after each addition",
       .device = "cuda",
       .dependent = true,
+      .reads_early = [](const OpCall& call, std::size_t operand) { return operand >= norm_operands(parts_of(call).norm).scale(); },
   };
 }
 

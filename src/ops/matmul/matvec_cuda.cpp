@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/numeric.h"
 #include "device/cuda/runtime.h"
+#include "ops/arrivals_cuda.h"
 #include "ops/kernel.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/problem_cpu.h"
@@ -26,9 +27,7 @@ class CudaMatVec final : public PreparedKernel {
     depth_ = round_up(ceil_divide(p_.k, wanted), cuda::kMatVecDepth);
     splits_ = ceil_divide(p_.k, depth_);
     if (splits_ == 1) return;
-    arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
-    cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
-    cuda::finish(cudaStreamPerThread, "clearing counters");
+    arrived_ = cuda::Arrivals(device, column_blocks);
   }
 
   std::size_t workspace_bytes() const override {
@@ -50,7 +49,7 @@ class CudaMatVec final : public PreparedKernel {
                            .residual = residual,
                            .c = args.results[0],
                            .partials = reinterpret_cast<float*>(args.workspace),
-                           .arrived = reinterpret_cast<unsigned*>(arrived_.data()),
+                           .arrived = arrived_.counters(),
                            .m = p_.m,
                            .n = p_.n,
                            .k = p_.k,
@@ -68,7 +67,7 @@ class CudaMatVec final : public PreparedKernel {
 
   MatMulProblem p_;
   std::int64_t depth_ = 0, splits_ = 1;
-  DeviceMemory arrived_;
+  cuda::Arrivals arrived_;
 };
 
 }  // namespace

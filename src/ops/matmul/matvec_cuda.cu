@@ -1,5 +1,6 @@
 #include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
+#include "ops/arrivals_cuda.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/matvec_cuda.h"
 #include "ops/matmul/stream_cuda.cuh"

@@ -1,4 +1,4 @@
-// What kernels share that stream a matrix through shared memory, split over blocks: copies in groups, and the last block to arrive.
+// What kernels share that stream a matrix through shared memory: copies in groups.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,20 +16,6 @@ __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_grou
 template <int kLeft>
 __device__ __forceinline__ void wait_for_all_but() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
-
-// Whether this block is the last of so many to come here; what the others wrote before is then visible.
-__device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived, unsigned blocks) {
-  __shared__ bool is_last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(arrived, 1u) + 1 == blocks;
-    if (is_last) *arrived = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return is_last;
 }
 
 }  // namespace tandem::cuda

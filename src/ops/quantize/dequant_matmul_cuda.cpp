@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "core/numeric.h"
 #include "device/cuda/runtime.h"
+#include "ops/arrivals_cuda.h"
 #include "ops/kernel.h"
 #include "ops/ops.h"
 #include "ops/quantize/dequant_matvec_cuda.h"
@@ -89,9 +90,7 @@ class FewRows final : public PreparedKernel {
     splits_ = ceil_divide(p.k, depth_);
     if (!is_weight(args)) anywhere_ = std::make_unique<ThroughMemory>(args, p);
     if (splits_ == 1) return;
-    arrived_ = DeviceMemory(device.shared_from_this(), static_cast<std::size_t>(column_blocks) * sizeof(unsigned));
-    cuda::check(cudaMemsetAsync(arrived_.data(), 0, arrived_.bytes(), cudaStreamPerThread), "clearing counters");
-    cuda::finish(cudaStreamPerThread, "clearing counters");
+    arrived_ = cuda::Arrivals(device, column_blocks);
   }
 
   static bool is_able(const DequantProblem& p) {
@@ -114,7 +113,7 @@ class FewRows final : public PreparedKernel {
                                  .residual = optional(args, p_.residual, kDequantResidual),
                                  .c = args.results[0],
                                  .partials = reinterpret_cast<float*>(args.workspace),
-                                 .arrived = reinterpret_cast<unsigned*>(arrived_.data()),
+                                 .arrived = arrived_.counters(),
                                  .m = p_.m,
                                  .n = p_.n,
                                  .k = p_.k,
@@ -139,7 +138,7 @@ class FewRows final : public PreparedKernel {
   DequantProblem p_;
   std::int64_t depth_ = 0, splits_ = 1;
   std::unique_ptr<PreparedKernel> anywhere_;  // where b may begin anywhere
-  DeviceMemory arrived_;
+  cuda::Arrivals arrived_;
 };
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {

@@ -1,4 +1,5 @@
 #include "device/cuda/registers.cuh"
+#include "ops/arrivals_cuda.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/stream_cuda.cuh"
 #include "ops/quantize/codes_cuda.cuh"

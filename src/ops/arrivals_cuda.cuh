@@ -1,0 +1,22 @@
+// The last of several blocks goes on with what all of them have made. For *_cuda.cu files; the counters are those of arrivals_cuda.h.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace tandem::cuda {
+
+// Whether this block is the last of so many to come here; what the others wrote before is then visible. By all threads, once in a kernel.
+__device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived, unsigned blocks) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicAdd(arrived, 1u) + 1 == blocks;
+    if (is_last) *arrived = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return is_last;
+}
+
+}  // namespace tandem::cuda
