@@ -8,14 +8,14 @@ namespace tandem::cuda {
 // Whether this block is the last of so many to come here; what the others wrote before is then visible. By all threads, once in a kernel.
 __device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived, unsigned blocks) {
   __shared__ bool is_last;
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(arrived, 1u) + 1 == blocks;
+  if (threadIdx.x == 0) {  // its order holds for the block, whose threads the barriers order with it
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(__cvta_generic_to_global(arrived)) : "memory");
+    is_last = before + 1 == blocks;
     if (is_last) *arrived = 0;
   }
   __syncthreads();
-  __threadfence();
   return is_last;
 }
 

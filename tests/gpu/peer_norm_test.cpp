@@ -102,7 +102,9 @@ TEST_F(PeerNorm, EveryTypeLengthAndWay) {
                           seed += 10);
               if (!run.fits()) continue;
               const std::vector<std::byte> bytes = run.run();
-              for (const auto& theirs : control.exchange(bytes)) check(theirs == bytes, "equal bits on all ranks");
+              for (const auto& theirs : control.exchange(bytes))
+                check(theirs == bytes, fmt::format("equal bits on all ranks: {} rows of {} {}{}{}, way {}", rows, length, to_string(dtype),
+                                                   centers ? ", centered" : "", offset ? ", offset" : "", static_cast<int>(way)));
               ++cases;
             }
     check(cases > 150, "most cases fit into one launch");

@@ -20,17 +20,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto own_row = [&](int step) { return step * height + static_cast<int>(threadIdx.y); };
   const auto row_of = [&](int step) { return own_row(step) < rows ? first + own_row(step) : n.rows; };
   const auto at = [&](int step, int j) { return static_cast<std::size_t>(own_row(step) * words + column_of(j)) * kWord; };
-  let_next_begin();
-  constexpr bool kKeepsWeights = kPer == 1;  // two would not stay in registers beside everything else
-  RowWeights<kPer> weights{};
-  if (kKeepsWeights && n.resident) weights = load_weights<T, kPer>(n, words);
-  wait_for_previous();
+  begin_dependent();
   uint4 own[kPer], next[kPer];
   load_row<T>(n, n.in, row_of(0), words, own);
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
   const unsigned slot = turn.lane.calls & 1;
-  if (kKeepsWeights && !n.resident) weights = load_weights<T, kPer>(n, words);
   const auto push = [&](int step, const uint4(&row)[kPer]) {
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
@@ -59,8 +54,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int j = 0; j < kPer; ++j)
       if (row_of(step) != n.rows && column_of(j) < words)
         reduced[j] = take_and_reduce<T, kMost, true>(view, arriving + at(step, j), apart, never_empty(own[j]), Fold::sum, wait);
-    if (!kKeepsWeights) weights = load_weights<T, kPer>(n, words);
-    finish_row<T>(n, row_of(step), words, reduced, residual, weights, sums, step);
+    finish_row<T>(n, row_of(step), words, reduced, residual, sums, step);
   }
   if (threadIdx.x == 0 && threadIdx.y == 0) view.state->lanes[lane].calls = turn.lane.calls + 1;
 }
@@ -91,6 +85,7 @@ std::int64_t most_rows_at_once(const ReduceAndNorm& work, int size) {
 }
 
 void launch_norm_at_once(const View& view, const ReduceAndNorm& work, cudaStream_t stream) {
+  if (takes_norm_of_rows(work, view.size)) return launch_norm_of_rows(view, work, stream);
   with_type(work.dtype, view.size, [&](auto t, auto most) { launch_of<decltype(t), decltype(most)::value>(view, work, stream); });
 }
 

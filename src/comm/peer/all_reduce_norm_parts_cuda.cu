@@ -58,7 +58,7 @@ struct Parts {
       for_peers<kMost, kLoads>(
           view, [&](int) { return sum[j]; }, [&](int p, const uint4& word) { store_word(reduced(p, step, view.rank, j), word); });
     }
-    finish_row<T>(n, row, words, sum, residual, load_weights<T, kPer>(n, words), sums, turn);
+    finish_row<T>(n, row, words, sum, residual, sums, turn);
   }
 
   __device__ __forceinline__ void load_reduced(int step, int owner, uint4 (&word)[kPer], uint4 (&residual)[kPer]) const {
@@ -87,7 +87,7 @@ struct Parts {
         while (is_empty(now[j]) && !wait.over(view, owner)) now[j] = load_word(at);
         wipe(at);
       }
-      finish_row<T>(n, row_of(step, owner), words, now, more, load_weights<T, kPer>(n, words), sums, turn + k);
+      finish_row<T>(n, row_of(step, owner), words, now, more, sums, turn + k);
     }
   }
 };

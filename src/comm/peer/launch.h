@@ -59,6 +59,9 @@ bool can_reduce_and_norm(DType dtype, std::int64_t length, int size);
 std::int64_t most_rows_at_once(const ReduceAndNorm& work, int size);
 std::int64_t most_rows_by_parts(const ReduceAndNorm& work, int size);
 void launch_norm_at_once(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
+// How at once is done where it is quicker, in a few microseconds: few rows.
+bool takes_norm_of_rows(const ReduceAndNorm& work, int size);
+void launch_norm_of_rows(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
 void launch_norm_by_parts(const View& view, const ReduceAndNorm& work, cudaStream_t stream);
 
 // Any bytes: the stream of in[p], row by row, goes to rank p, which puts what rank r sends into its out[r]; in[rank] goes to out[rank].

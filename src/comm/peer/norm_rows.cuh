@@ -57,24 +57,6 @@ __device__ __forceinline__ void load_row(const ReduceAndNorm& n, const void* bas
     if (row < n.rows && column_of(j) < words) to[j] = row_word<T>(n, base, row * words + column_of(j));
 }
 
-// The thread's words of what all rows are normed with; zeros where there is none.
-template <int kPer>
-struct RowWeights {
-  uint4 scale[kPer], offset[kPer], bias[kPer];
-};
-template <typename T, int kPer>
-__device__ __forceinline__ RowWeights<kPer> load_weights(const ReduceAndNorm& n, int words) {
-  RowWeights<kPer> weights{};
-#pragma unroll
-  for (int j = 0; j < kPer; ++j) {
-    if (column_of(j) >= words) continue;
-    weights.scale[j] = row_word<T>(n, n.scale, column_of(j));
-    if (n.offset) weights.offset[j] = row_word<T>(n, n.offset, column_of(j));
-    if (n.bias) weights.bias[j] = row_word<T>(n, n.bias, column_of(j));
-  }
-  return weights;
-}
-
 // What the rows of a block share. Each norm() ends in the same number of barriers for all threads.
 struct RowSums {
   float at[2][2][kWarps];
@@ -97,17 +79,20 @@ __device__ __forceinline__ float row_sum(float x, float* shared) {
 // From the reduced words of a row to its two results. By all threads of the block, for rows that do not exist too; `turn` counts its calls.
 template <typename T, int kPer>
 __device__ __forceinline__ void finish_row(const ReduceAndNorm& n, std::int64_t row, int words, const uint4 (&reduced)[kPer],
-                                           const uint4 (&residual)[kPer], const RowWeights<kPer>& weights, RowSums& sums, int turn) {
+                                           const uint4 (&residual)[kPer], RowSums& sums, int turn) {
   constexpr int kCount = Values<T>::kCount;
   const auto has = [&](int j) { return row < n.rows && column_of(j) < words; };
   Values<T> x[kPer];
+  uint4 scale[kPer];
   float mean = 0, squares = 0;
 #pragma unroll
   for (int j = 0; j < kPer; ++j) {
     if (!has(j)) continue;
+    scale[j] = row_word<T>(n, n.scale, column_of(j));
     x[j] = Values<T>::of(reduced[j]);
     const Values<T> more = Values<T>::of(residual[j]);
-    const Values<T> offset = Values<T>::of(weights.offset[j]);
+    Values<T> offset{};
+    if (n.offset) offset = Values<T>::of(row_word<T>(n, n.offset, column_of(j)));
 #pragma unroll
     for (int k = 0; k < kCount; ++k) x[j].at[k] = x[j].at[k] + offset.at[k] + more.at[k];
     const uint4 stored = x[j].word();
@@ -127,7 +112,9 @@ __device__ __forceinline__ void finish_row(const ReduceAndNorm& n, std::int64_t 
 #pragma unroll
   for (int j = 0; j < kPer; ++j) {
     if (!has(j)) continue;
-    const Values<T> by = Values<T>::of(weights.scale[j]), bias = Values<T>::of(weights.bias[j]);
+    const Values<T> by = Values<T>::of(scale[j]);
+    Values<T> bias{};
+    if (n.bias) bias = Values<T>::of(row_word<T>(n, n.bias, column_of(j)));
 #pragma unroll
     for (int k = 0; k < kCount; ++k) x[j].at[k] = (x[j].at[k] - mean) * factor * by.at[k] + bias.at[k];
     put_row_word<T>(n, n.y, row * words + column_of(j), x[j].word());

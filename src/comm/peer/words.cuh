@@ -117,8 +117,9 @@ __device__ __forceinline__ void for_peers(const View& view, const Get& get, cons
 }
 
 // Waits for the word of every peer, `apart` bytes from one rank's to the next in memory of this rank, wipes them, and reduces them with
-// this rank's own in the order of the ranks. kMost: ranks that the code is unrolled for, at least view.size.
-template <typename T, int kMost, bool kSums, int kLoads = 4>
+// this rank's own in the order of the ranks. kMost: ranks that the code is unrolled for, at least view.size. kTogether: all words that are
+// missing are looked for at once, for one after the other each takes the way to memory and back; that needs registers.
+template <typename T, int kMost, bool kSums, int kLoads = 4, bool kTogether = false>
 __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, std::size_t apart, const uint4& own, Fold fold,
                                                  Wait& wait) {
   constexpr int kAhead = kMost < kLoads ? kMost : kLoads;
@@ -129,8 +130,7 @@ __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, 
 #pragma unroll
     for (int k = 0; k < kAhead; ++k)
       if (const int p = from + k; p < view.size) words[k] = p == view.rank ? own : load_word(first + p * apart);
-    // All that are missing are looked for at once: one after the other each would take the way to memory and back.
-    for (;;) {
+    while (kTogether) {
       int missing = -1;
 #pragma unroll
       for (int k = 0; k < kAhead; ++k)
@@ -144,7 +144,10 @@ __device__ __forceinline__ uint4 take_and_reduce(const View& view, char* first, 
     for (int k = 0; k < kAhead; ++k) {
       const int p = from + k;
       if (p >= view.size) continue;
-      if (p != view.rank) wipe(first + p * apart);
+      if (p != view.rank) {
+        while (is_empty(words[k]) && !wait.over(view, p)) words[k] = load_word(first + p * apart);
+        wipe(first + p * apart);
+      }
       if (p == 0) sum = Values<T>::of(words[k]);
       else combine<kSums>(sum, Values<T>::of(words[k]), fold);
     }

@@ -51,37 +51,36 @@ __device__ __forceinline__ void add_weighted(float4& to, const float4& more, flo
   to.x += more.x * weight, to.y += more.y * weight, to.z += more.z * weight, to.w += more.w * weight;
 }
 
-// `room`: the first warp's stages.
-template <typename F>
-__device__ __forceinline__ void merge_warps(int lines, const std::byte* room, Merged<F>& merged) {
-  constexpr int kWarpBytes = kDecodeStages * KeyQueue<F>::kStageBytes, kChunks = F::kSize / 4;
-  const int warps = blockDim.x / 32;
-  for (int index = threadIdx.x; index < lines * kChunks; index += blockDim.x) {
-    const int line = index / kChunks, chunk = index % kChunks;
-    float top = kLowest, total = 0;
-    float4 sum = {};
-#pragma unroll
-    for (int w = 0; w < kMostWarps; ++w)
-      if (w < warps) top = fmaxf(top, merged.warp_tops[w][line]);
-#pragma unroll
-    for (int w = 0; w < kMostWarps; ++w) {
-      if (w >= warps) break;
-      const float weight = part_weight(merged.warp_tops[w][line], top);
-      const auto* sums = reinterpret_cast<const float*>(room + w * kWarpBytes) + sums_place<F>(line, chunk / 2) + chunk % 2 * 4;
-      total += merged.warp_totals[w][line] * weight;
-      add_weighted(sum, *reinterpret_cast<const float4*>(sums), weight);
-    }
-    merged.sums[line][chunk] = sum;
-    if (chunk == 0) merged.tops[line] = top, merged.totals[line] = total;
-  }
-}
-
 struct LineSum {
   float top, total;
   float4 sum;
 };
 
-// Four values of a line over the blocks of the cluster. By whole warps, 16 neighbours or more of one line: each knows of one block.
+// Adds what another knows of four values of a line.
+__device__ __forceinline__ void add_line(LineSum& to, float top, float total, const float4& sum) {
+  const float weight = part_weight(top, to.top);
+  to.total += total * weight;
+  add_weighted(to.sum, sum, weight);
+}
+
+// Four values of a line over the warps of the block. `room`: the first warp's stages.
+template <typename F>
+__device__ __forceinline__ LineSum merge_warps(const std::byte* room, const Merged<F>& merged, int line, int chunk) {
+  constexpr int kWarpBytes = kDecodeStages * KeyQueue<F>::kStageBytes;
+  const int warps = blockDim.x / 32;
+  LineSum result = {kLowest, 0, {}};
+#pragma unroll
+  for (int w = 0; w < kMostWarps; ++w)
+    if (w < warps) result.top = fmaxf(result.top, merged.warp_tops[w][line]);
+#pragma unroll 1
+  for (int w = 0; w < warps; ++w) {
+    const auto* sums = reinterpret_cast<const float*>(room + w * kWarpBytes) + sums_place<F>(line, chunk / 2) + chunk % 2 * 4;
+    add_line(result, merged.warp_tops[w][line], merged.warp_totals[w][line], *reinterpret_cast<const float4*>(sums));
+  }
+  return result;
+}
+
+// The same over the blocks of the cluster. By whole warps, 16 neighbours or more of one line: each knows of one block.
 template <typename F>
 __device__ __forceinline__ LineSum merge_blocks(const Merged<F>& merged, int line, int chunk, int cluster) {
   const int block = threadIdx.x % kMostCluster;
@@ -128,7 +127,8 @@ __device__ __forceinline__ void store_result(const AttentionRun& p, const Place&
   const Line whose = line_of(p, batch, kv_head, at.first + line);
   const bool empty = own.top == kLowest && own.total == 0;
   const float nothing = p.empty_is_nan && whose.counts ? __int_as_float(0x7fffffff) : 0.0f;
-  const auto value = [&](float sum) { return empty ? nothing : sum / own.total; };
+  const float share = 1.0f / own.total;
+  const auto value = [&](float sum) { return empty ? nothing : sum * share; };
   const float values[4] = {value(own.sum.x), value(own.sum.y), value(own.sum.z), value(own.sum.w)};
   if (chunk == 0) {
     if (p.lse) store_lse(p, batch, kv_head, at.first + line, own.top, own.total);
@@ -142,75 +142,88 @@ __device__ __forceinline__ void store_result(const AttentionRun& p, const Place&
 }
 
 template <typename F>
-__device__ __forceinline__ void store_lines(const AttentionRun& p, const AttentionParts& parts, const Place& at, Merged<F>& merged) {
+__device__ __forceinline__ void store_line(const AttentionRun& p, const AttentionParts& parts, const Place& at, int line, int chunk,
+                                           const LineSum& own, Merged<F>& merged) {
+  if (parts.count > 1) store_part<F>(p, parts, at, line, chunk, own);
+  else store_result(p, at, line, chunk, own, merged);
+}
+
+// What the warps of the block, and those of its cluster, have found.
+template <typename F>
+__device__ __forceinline__ void store_lines(const AttentionRun& p, const AttentionParts& parts, const Place& at, const std::byte* room,
+                                            Merged<F>& merged) {
   constexpr int kChunks = F::kSize / 4;
+  for (int index = threadIdx.x; index < at.lines * kChunks; index += blockDim.x) {
+    const int line = index / kChunks, chunk = index % kChunks;
+    const LineSum own = merge_warps(room, merged, line, chunk);
+    if (at.cluster == 1) {
+      store_line(p, parts, at, line, chunk, own, merged);
+      continue;
+    }
+    merged.sums[line][chunk] = own.sum;
+    if (chunk == 0) merged.tops[line] = own.top, merged.totals[line] = own.total;
+  }
+  if (at.cluster == 1) return;
+  wait_for_cluster();
   const int own_lines = (at.lines - at.rank + at.cluster - 1) / at.cluster;  // none where the rank is past the lines
   const int most = (own_lines * kChunks + 31) / 32 * 32;
   for (int index = threadIdx.x; index < most; index += blockDim.x) {
     const int line = at.rank + at.cluster * (index / kChunks), chunk = index % kChunks;
     const LineSum own = merge_blocks(merged, min(line, kDecodeLines - 1), chunk, at.cluster);
-    if (line >= at.lines) continue;
-    if (parts.count > 1) store_part<F>(p, parts, at, line, chunk, own);
-    else store_result(p, at, line, chunk, own, merged);
+    if (line < at.lines) store_line(p, parts, at, line, chunk, own, merged);
   }
+  wait_for_cluster();  // nobody reads this block's memory any more
 }
 
-// The factors of the parts of each line to `weights` [line][kMostDecodeParts], and what all parts know of it to `merged`.
+// By the block that was the last to leave its part. All parts come to `room` at once. What is run once is written to be short: the
+// multiprocessor has to fetch the instructions too.
 template <typename F>
-__device__ __forceinline__ void weigh_parts(const AttentionRun& p, const AttentionParts& parts, const Place& at, float* weights,
+__device__ __forceinline__ void merge_parts(const AttentionRun& p, const AttentionParts& parts, const Place& at, std::byte* room,
                                             Merged<F>& merged) {
-  constexpr int kEach = kMostDecodeParts / 32;
-  const int lane = threadIdx.x % 32;
-  for (int line = threadIdx.x / 32; line < at.lines; line += blockDim.x / 32) {
-    float2 own[kEach];
-    float top = kLowest, total = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int part = lane + 32 * i;
-      own[i] = part < parts.count ? __ldcg(parts.lines + part_index(p, parts, at.group, part, at.first + line)) : make_float2(kLowest, 0);
-      top = fmaxf(top, own[i].x);
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const float weight = part_weight(own[i].x, top);
-      weights[line * kMostDecodeParts + lane + 32 * i] = weight;
-      total += own[i].y * weight;
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffff, total, step);
-    if (lane == 0) merged.tops[line] = top, merged.totals[line] = total;
-  }
-}
-
-// By the block that was the last to leave its part. `weights`: room for those of all lines.
-template <typename F>
-__device__ __forceinline__ void merge_parts(const AttentionRun& p, const AttentionParts& parts, const Place& at, float* weights,
-                                            Merged<F>& merged) {
-  constexpr int kChunks = F::kSize / 4, kAtOnce = 16;
-  weigh_parts<F>(p, parts, at, weights, merged);
-  __syncthreads();
-  for (int index = threadIdx.x; index < at.lines * kChunks; index += blockDim.x) {
-    const int line = index / kChunks, chunk = index % kChunks;
-    LineSum own = {merged.tops[line], merged.totals[line], {}};
-    const int count = 4 * chunk < p.value_size ? parts.count : 0;
-    const std::int64_t step = std::int64_t{lines_of(p)} * p.value_size;
-    const float* from = parts.sums + part_index(p, parts, at.group, 0, at.first + line) * p.value_size + 4 * chunk;
+  constexpr int kChunks = F::kSize / 4, kNeighbours = 16, kEach = kMostDecodeParts / kNeighbours;
+  const int stride = blockDim.x * 16, lane = threadIdx.x % kNeighbours;
+  std::byte* const own_room = room + threadIdx.x * 16;
 #pragma unroll 1
-    for (int part = 0; part < count; part += kAtOnce) {
-      float4 sums[kAtOnce];
+  for (int index = threadIdx.x; index < (at.lines * kChunks + 31) / 32 * 32; index += blockDim.x) {
+    const int line = min(index / kChunks, at.lines - 1), chunk = index % kChunks;
+    const std::int64_t first = part_index(p, parts, at.group, 0, at.first + line), step = lines_of(p);
+    const float* from = parts.sums + first * p.value_size + 4 * chunk;
+#pragma unroll 1
+    for (int part = 0; part < parts.count && 4 * chunk < p.value_size; ++part, from += step * p.value_size)
+      copy_beside(shared_address(own_room + part * stride), from, 16);
+    end_copies();
+    // Sixteen neighbours, who have one line, know of every sixteenth part each.
+    float tops[kEach], weights[kEach];
+    LineSum own = {kLowest, 0, {}};
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i)
-        if (part + i < count) sums[i] = __ldcg(reinterpret_cast<const float4*>(from + (part + i) * step));
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i)
-        if (part + i < count) add_weighted(own.sum, sums[i], weights[line * kMostDecodeParts + part + i]);
+    for (int i = 0; i < kEach; ++i) {
+      const int part = lane + i * kNeighbours;
+      const float2 known = part < parts.count ? __ldcg(parts.lines + first + part * step) : make_float2(kLowest, 0);
+      tops[i] = known.x, weights[i] = known.y;
+      own.top = fmaxf(own.top, known.x);
     }
-    store_result(p, at, line, chunk, own, merged);
+#pragma unroll
+    for (int to = kNeighbours / 2; to > 0; to /= 2) own.top = fmaxf(own.top, __shfl_xor_sync(0xffffffff, own.top, to));
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const float total = weights[i];
+      weights[i] = part_weight(tops[i], own.top);
+      own.total += total * weights[i];
+    }
+#pragma unroll
+    for (int to = kNeighbours / 2; to > 0; to /= 2) own.total += __shfl_xor_sync(0xffffffff, own.total, to);
+    wait_for_copies();
+#pragma unroll 1
+    for (int part = 0; part < parts.count; ++part) {
+      const float of_neighbour = part < kNeighbours ? weights[0] : part < 2 * kNeighbours ? weights[1] : weights[2];
+      add_weighted(own.sum, *reinterpret_cast<const float4*>(own_room + part * stride),
+                   __shfl_sync(0xffffffff, of_neighbour, part, kNeighbours));
+    }
+    if (index < at.lines * kChunks) store_result(p, at, line, chunk, own, merged);
   }
   __syncthreads();
 }
+static_assert(kMostDecodeParts == 48);  // as merge_parts() chooses among weights, and as a warp's stages hold for each thread of its
 
 template <typename F>
 __device__ __forceinline__ void load_queries(const AttentionRun& p, const Line (&own)[2], int batch, Rows<F>& rows) {
@@ -278,15 +291,11 @@ __global__ void __launch_bounds__(kMostWarps * 32, 2)
   const int lines = min(kDecodeLines, lines_of(p) - first);
   leave_rows<F>(p, rows, lines, reinterpret_cast<float*>(own_room), merged);
   __syncthreads();
-  merge_warps<F>(lines, room, merged);
-  wait_for_cluster();
   const Place place = {group, part, first, lines, rank, cluster};
-  store_lines<F>(p, parts, place, merged);
-  wait_for_cluster();  // nobody reads this block's memory any more
-  if (parts.count > 1) {
-    if (!is_last_to_arrive(arrived + task, static_cast<unsigned>(slices))) return;
-    merge_parts<F>(p, parts, place, reinterpret_cast<float*>(room), merged);
-  }
+  store_lines<F>(p, parts, place, room, merged);
+  if (parts.count == 1) __syncthreads();
+  else if (is_last_to_arrive(arrived + task, static_cast<unsigned>(slices))) merge_parts<F>(p, parts, place, room, merged);
+  else return;
   if (merged.careful == 0) return;
   for (int line = warp; line < lines; line += blockDim.x / 32)
     if (merged.careful >> line & 1) careful_line<T>(p, batch, kv_head, first + line, merged.warp_tops[0][line]);

@@ -10,7 +10,7 @@ namespace {
 // Bytes in a nanosecond: of one multiprocessor while all read, the most that a block gets, and that the blocks of a multiprocessor get;
 // nanoseconds until a block's first keys are there, for blocks of a cluster to merge, and for the last block to merge parts. Read off an
 // H200.
-constexpr double kShare = 32, kBlockShare = 32, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeParts = 2500;
+constexpr double kShare = 32, kBlockShare = 33, kMostShare = 46, kFirstKeys = 1500, kCluster = 700, kMergeParts = 2500, kMergeEach = 30;
 
 double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int64_t tasks, std::int64_t steps, int step_bytes,
                    int multiprocessors) {
@@ -24,7 +24,8 @@ double nanoseconds(const DecodeSplit& split, const DecodeBlocks& kind, std::int6
   // Warps that have a step more than others determine the time of the block.
   const double bytes = static_cast<double>(of_warp * split.warps) * step_bytes;
   const double waves = std::ceil(static_cast<double>(blocks) / kind.at_once), begins = std::ceil(waves / on_one);
-  return waves * bytes / share + begins * (kFirstKeys + (split.cluster > 1 ? kCluster : 0)) + (split.parts > 1 ? kMergeParts : 0);
+  return waves * bytes / share + begins * (kFirstKeys + (split.cluster > 1 ? kCluster : 0)) +
+         (split.parts > 1 ? kMergeParts + kMergeEach * split.parts : 0);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace tandem::cuda {
 
 // Of one task, the lines that share a kv head: `parts` clusters of `cluster` blocks of `warps` warps, each with its share of the keys. The
 // blocks of a cluster merge what they have; the last block of a task merges the parts.
-inline constexpr int kMostDecodeParts = 64;
+inline constexpr int kMostDecodeParts = 48;
 struct DecodeSplit {
   int cluster = 1, parts = 1, warps = 1;
 };
