@@ -12,8 +12,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 
 #include "comm/gpu_group.h"
+#include "comm/nccl/nccl_group.h"
 #include "comm/peer/peer_group.h"
 #include "comm/ranks.h"
 #include "core/check.h"
@@ -21,6 +23,7 @@
 #include "device/device.h"
 #include "gpu/peer_kernels_cuda.h"
 #include "ops/norm/norm_cuda.h"
+#include "peers/nccl_window.h"
 
 namespace {
 
@@ -127,37 +130,17 @@ class Bench {
     }
   }
 
-  // The same calls on memory that the group knows and on memory that it does not.
-  void run_registered(GpuGroup& group, const std::string& backend) {
-    for (const std::size_t bytes : {64u << 10, 1u << 20, 16u << 20})
-      for (const bool registered : {false, true}) {
-        const auto count = static_cast<std::int64_t>(bytes / 2);
-        const std::size_t total = bytes * (kInputs + 1 + static_cast<std::size_t>(group.size()));
-        const auto memory = registered ? std::make_shared<DeviceMemory>(device_, group.allocator(), stream_, total)
-                                       : std::make_shared<DeviceMemory>(device_, total);
-        std::shared_ptr<Registration> known;
-        if (registered) known = group.register_memory(memory, nullptr, Deadline::after(kLimit));
-        const std::string how = backend + (known ? fmt::format(", registered {}", known->kind()) : ", not registered");
-        auto* const in = reinterpret_cast<__nv_bfloat16*>(memory->data());
-        auto *const out = in + kInputs * count, *const all = out + count;
-        for (int i = 0; i < kInputs; ++i) fill(in, i, count);
-        const Shape shape = {count};
-        CollectiveCall call{.dtype = DType::bf16, .dims = shape, .stream = handle_, .deadline = Deadline::after(kLimit)};
-        const auto give = [&](Collective kind, __nv_bfloat16* to, int number) {
-          call.kind = kind;
-          call.reduction = info(kind).reduces ? std::optional(Reduction::sum) : std::nullopt;
-          call.in = in + number % kInputs * count;
-          call.out = to;
-          call.deadline = Deadline::after(kLimit);
-          group.run(call);
-        };
-        time(
-            "registration: all_reduce", bytes, how, [&](int number) { give(Collective::all_reduce, out, number); },
-            [&] { testing::compare_sum(out, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
-        time(
-            "registration: all_gather", bytes, how, [&](int number) { give(Collective::all_gather, all, number); },
-            [&] { testing::compare_gathered(all, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
-      }
+  // The same calls by NCCL on memory that it does not know, on memory registered as contexts have it, and on its windows.
+  void run_registered(nccl::NcclGroup& group, nccl::Communicator& comm) {
+    for (const std::size_t bytes : {64u << 10, 1u << 20, 16u << 20}) {
+      const std::size_t total = bytes * (kInputs + 1 + static_cast<std::size_t>(group.size()));
+      const auto memory = std::make_shared<DeviceMemory>(device_, total);
+      time_in(memory->data(), group, bytes, "nccl, not registered");
+      if (const auto known = group.register_memory(memory, nullptr, Deadline::after(kLimit)))
+        time_in(memory->data(), group, bytes, "nccl, registered buffers");
+      const bench::NcclWindow window(control_, comm, total, Deadline::after(kLimit));
+      time_in(window.data(), group, bytes, "nccl, registered windows");
+    }
   }
 
  private:
@@ -167,6 +150,31 @@ class Bench {
     const auto number = static_cast<std::uint32_t>(i + 1);
     cuda::check(cudaMemcpy(turn(i), &number, sizeof number, cudaMemcpyDefault), "copying");
     testing::fill(in + i * count, count, control_.rank(), turn(i), handle_);
+  }
+
+  // Calls whose operands lie there: inputs, what is reduced, what is gathered.
+  void time_in(std::byte* memory, GpuGroup& group, std::size_t bytes, const std::string& backend) {
+    const auto count = static_cast<std::int64_t>(bytes / 2);
+    auto* const in = reinterpret_cast<__nv_bfloat16*>(memory);
+    auto *const out = in + kInputs * count, *const all = out + count;
+    for (int i = 0; i < kInputs; ++i) fill(in, i, count);
+    const Shape shape = {count};
+    const auto give = [&](Collective kind, __nv_bfloat16* to, int number) {
+      group.run({.kind = kind,
+                 .reduction = info(kind).reduces ? std::optional(Reduction::sum) : std::nullopt,
+                 .dtype = DType::bf16,
+                 .dims = shape,
+                 .stream = handle_,
+                 .in = in + number % kInputs * count,
+                 .out = to,
+                 .deadline = Deadline::after(kLimit)});
+    };
+    time(
+        "registration: all_reduce", bytes, backend, [&](int number) { give(Collective::all_reduce, out, number); },
+        [&] { testing::compare_sum(out, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
+    time(
+        "registration: all_gather", bytes, backend, [&](int number) { give(Collective::all_gather, all, number); },
+        [&] { testing::compare_gathered(all, count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_); });
   }
 
   template <typename Call, typename Check>
@@ -223,22 +231,30 @@ class Bench {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
+// Runs `work`, or says why this machine cannot.
+void run_or_refuse(Group& control, std::string_view backend, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::unsupported) throw;
+    if (control.rank() == 0) fmt::print("{{\"backend\": \"{}\", \"refused\": \"{}\"}}\n", backend, error.message());
+  }
+}
+
 void run_rank(Group& control, const std::string& filter) {
   const auto device = open_device("cuda", control.rank());
   const OnDevice current(*device);
   Bench bench(control, device, filter);
-  for (const GpuBackend& backend : gpu_backends()) {
-    std::unique_ptr<GpuGroup> group;
-    try {
-      group = make_gpu_group(control, *device, {.backend = std::string(backend.name)}, nullptr);
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::unsupported) throw;
-      if (control.rank() == 0) fmt::print("{{\"backend\": \"{}\", \"refused\": \"{}\"}}\n", backend.name, error.message());
-      continue;
-    }
-    bench.run(*group, std::string(backend.name));
-    if (group->allocator()) bench.run_registered(*group, std::string(backend.name));
-  }
+  for (const GpuBackend& backend : gpu_backends())
+    run_or_refuse(control, backend.name, [&] {
+      const auto group = make_gpu_group(control, *device, {.backend = std::string(backend.name)}, nullptr);
+      bench.run(*group, std::string(backend.name));
+    });
+  run_or_refuse(control, "nccl, registered", [&] {
+    const std::shared_ptr<nccl::Communicator> comm = nccl::Communicator::create(control, Deadline::after(kRendezvousDeadline));
+    nccl::NcclGroup group(control, comm);
+    bench.run_registered(group, *comm);
+  });
 }
 
 }  // namespace
@@ -249,6 +265,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{} ranks need as many GPUs; this machine has {}\n", std::max(ranks, 2), gpus);
     return 3;
   }
+  setenv("TANDEM_NCCL_REGISTER", "buffers", 1);  // where it is asked for
   try {
     tandem::run_ranks(ranks, [&](tandem::Group& control) { run_rank(control, argc > 2 ? argv[2] : ""); });
   } catch (const tandem::Error& error) {

@@ -16,7 +16,6 @@
 namespace tandem {
 
 class Device;
-class DeviceAllocator;
 class DeviceMemory;
 
 // Memory of a rank's GPU that its group sends from and receives into without copies of its own. Keeps the memory and lets go of it first;
@@ -24,7 +23,6 @@ class DeviceMemory;
 class Registration {
  public:
   virtual ~Registration() = default;
-  virtual std::string_view kind() const = 0;  // "windows", "buffers"
 };
 
 class GpuGroup : public Group {
@@ -55,8 +53,6 @@ class GpuGroup : public Group {
   virtual std::optional<std::string> refusal(const CollectiveCall& call) const = 0;
   Group& control() const { return *control_; }
 
-  // Memory from here can become a window, which is faster than other memory that is registered. Null: there are no windows.
-  virtual std::shared_ptr<DeviceAllocator> allocator() const { return nullptr; }
   // Collective: registers memory that the ranks use alike, that is, in whose calls operands lie equally far from its begin on all ranks.
   // That of all ranks is registered, or none, and then null is given, as where the group has no use for it. `before` is what the last call
   // gave; it is given again where no rank's memory is another one now, and let go else.

@@ -165,8 +165,6 @@ class DeviceMemory {
 
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
-  // What gave it; null where that was the device, or the memory is borrowed.
-  const DeviceAllocator* allocator() const { return allocator_.get(); }
 
  private:
   std::shared_ptr<Device> device_;

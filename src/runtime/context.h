@@ -88,8 +88,8 @@ class RankContext {
   int copied_outputs() const { return copied_outputs_; }
   // Why collectives of GPUs go through the host, once they are prepared; empty where they do not.
   std::string through_host() const { return joined_ ? joined_->through_host : ""; }
-  // How memory of activations is registered with the communicator of all ranks ("windows", "buffers"); empty where it is not.
-  std::string registered() const;
+  // Whether memory of activations is registered with the communicator of all ranks.
+  bool is_registered() const;
   const std::shared_ptr<Device>& device() const { return engine_->device(); }
   // Bytes of activations and workspace in use at present.
   std::size_t arena_bytes() const { return arena_->bytes(); }
@@ -115,7 +115,6 @@ class RankContext {
   std::shared_ptr<Bound> prepare_bound(const SymbolValues& symbols);
   void reserve(std::size_t needed);
   DeviceMemory make_memory(std::size_t bytes) { return {engine_->device(), options_.allocator, stream_, bytes}; }
-  DeviceMemory make_arena(std::size_t bytes);
   void register_arena(Group& group);
   bool unregister_arena();
   void forget_recordings();

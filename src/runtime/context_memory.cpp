@@ -7,28 +7,13 @@
 namespace tandem {
 namespace {
 
-constexpr std::size_t kWindowBytes = std::size_t{2} << 20;  // windows are of whole ones of this, so that those of all ranks are equal
-
 [[noreturn]] void too_small(std::size_t needed, std::size_t given) {
   fail(ErrorCode::out_of_memory, "{} bytes are needed for activations and workspace, the memory that was given has {}", needed, given);
 }
 
 }  // namespace
 
-// As a window of the group where it can be one. Ranks of files that another tool made do not use their arenas alike.
-DeviceMemory RankContext::make_arena(std::size_t bytes) {
-  const auto* gpu = dynamic_cast<GpuGroup*>(others());
-  const std::shared_ptr<DeviceAllocator> windows = gpu && options_.same_plan && !options_.allocator ? gpu->allocator() : nullptr;
-  if (windows) {
-    try {
-      return {engine_->device(), windows, stream_, (bytes + kWindowBytes - 1) / kWindowBytes * kWindowBytes};
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::out_of_memory) throw;
-    }
-  }
-  return make_memory(bytes);  // says what is free where there is too little
-}
-
+// Ranks of files that another tool made do not use their arenas alike.
 void RankContext::register_arena(Group& group) {
   auto* gpu = dynamic_cast<GpuGroup*>(&group);
   if (!gpu || !options_.same_plan) return;
@@ -53,9 +38,9 @@ void RankContext::forget_recordings() {
   for (const auto& bound : bounds_) bound->recorded.clear();
 }
 
-std::string RankContext::registered() const {
+bool RankContext::is_registered() const {
   const auto known = registered_.find(group_);
-  return known == registered_.end() || !known->second ? "" : std::string(known->second->kind());
+  return known != registered_.end() && known->second;
 }
 
 void RankContext::set_memory(std::byte* memory, std::size_t bytes) {
@@ -79,7 +64,7 @@ void RankContext::reserve(std::size_t needed) {
   if (arena_->bytes() > 0) wait_until_done();
   unregister_arena();
   arena_ = std::make_shared<DeviceMemory>();  // first, for both need not fit
-  arena_ = std::make_shared<DeviceMemory>(make_arena(needed));
+  arena_ = std::make_shared<DeviceMemory>(make_memory(needed));
 }
 
 }  // namespace tandem

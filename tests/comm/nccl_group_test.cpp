@@ -241,70 +241,79 @@ TEST(NcclGroup, AnAbortThatDoesNotReturnIsLeftBehind) {
   });
 }
 
-std::shared_ptr<const DeviceMemory> memory_of(GpuGroup& group, std::size_t bytes) {
-  return std::make_shared<DeviceMemory>(cpu_device(), group.allocator(), cpu_device()->make_stream(1), bytes);
-}
-std::shared_ptr<const DeviceMemory> memory_of_the_device(std::size_t bytes) { return std::make_shared<DeviceMemory>(cpu_device(), bytes); }
+std::shared_ptr<const DeviceMemory> some_memory() { return std::make_shared<DeviceMemory>(cpu_device(), 4096); }
 
-void check_registered(int windows, int buffers) {
-  check(stub().windows == windows && stub().buffers == buffers,
-        fmt::format("{} windows and {} buffers are registered", stub().windows.load(), stub().buffers.load()));
-}
+void check_registered(int buffers) { check(stub().buffers == buffers, fmt::format("{} buffers are registered", stub().buffers.load())); }
 
 // What is registered where the ranks' memory is alike, and where it is not.
 TEST(NcclGroup, MemoryIsRegisteredOnAllRanksOrNone) {
   stub();
   run_rank_processes(2, [](Group& control) {
-    setenv("TANDEM_NCCL_REGISTER", "windows", 1);
+    setenv("TANDEM_NCCL_REGISTER", "buffers", 1);
     const bool second = control.rank() == 1;
     std::unique_ptr<GpuGroup> group = make_group(control);
     const Deadline limit = Deadline::after(20s);
-    const auto window = memory_of(*group, 4096), other = memory_of(*group, second ? 8192 : 4096), plain = memory_of_the_device(4096);
-    std::shared_ptr<Registration> known = group->register_memory(window, nullptr, limit);
-    check(known && known->kind() == "windows", "memory of the group becomes a window");
+    const auto memory = some_memory(), other = some_memory(), none = std::make_shared<const DeviceMemory>();
+    std::shared_ptr<Registration> known = group->register_memory(memory, nullptr, limit);
+    check(known != nullptr, "memory is registered");
     const Registration* const first = known.get();
-    known = group->register_memory(window, known, limit);
+    known = group->register_memory(memory, known, limit);
     check(known.get() == first, "the same memory stays as it is");
-    check_registered(1, 0);
-    known = group->register_memory(second ? window : plain, std::move(known), limit);
-    check(!known, "one rank has other memory");
-    check_registered(0, 0);
-    known = group->register_memory(plain, nullptr, limit);
-    check(known && known->kind() == "buffers", "memory of the device becomes a buffer");
-    known = group->register_memory(other, std::move(known), limit);
-    check(known && known->kind() == "buffers", "memory of unequal size becomes a buffer");
-    check_registered(0, 1);
-    known.reset();
+    check_registered(1);
+    known = group->register_memory(second ? memory : other, std::move(known), limit);
+    check(known != nullptr, "other memory of one rank is registered anew on both");
+    check_registered(1);
+    known = group->register_memory(second ? none : memory, std::move(known), limit);
+    check(!known, "one rank has none");
+    check_registered(0);
     stub().deaf = second;
-    check(!group->register_memory(window, nullptr, limit) && !group->register_memory(plain, nullptr, limit), "what NCCL does not take");
-    check_registered(0, 0);
+    check(!group->register_memory(memory, nullptr, limit), "what NCCL does not take on one");
+    stub().deaf = false;
+    setenv("TANDEM_NCCL_REGISTER", "none", 1);
+    check(!group->register_memory(memory, nullptr, limit), "what nobody asks for");
+    check_registered(0);
     group.reset();
     check_all_given_back(0, 1);
   });
 }
 
+TEST(NcclGroup, AnUnknownWayToRegisterIsRefused) {
+  stub();
+  for (const auto& [word, words] : {std::pair("buffer", "is 'buffer': buffers and none are known"),
+                                    {"windows", "is 'windows': buffers and none are known, and windows no more, for NCCL's kernels"}}) {
+    RankProcesses ranks(2, [&](Group& control) {
+      setenv("TANDEM_NCCL_REGISTER", word, 1);
+      make_group(control)->register_memory(some_memory(), nullptr, Deadline::after(20s));
+    });
+    for (const RankOutcome& outcome : ranks.wait(20s)) {
+      EXPECT_EQ(outcome.code, ErrorCode::invalid_argument) << outcome.text;
+      EXPECT_NE(outcome.text.find(words), std::string::npos) << outcome.text;
+    }
+  }
+}
+
 TEST(NcclGroup, MemoryGoesBeforeItsCommunicatorInWhateverOrder) {
   stub();
   run_rank_processes(2, [](Group& control) {
-    setenv("TANDEM_NCCL_REGISTER", "windows", 1);
+    setenv("TANDEM_NCCL_REGISTER", "buffers", 1);
     int groups = 0;
     for (const bool group_first : {true, false})
       for (const bool aborted : {false, true}) {
-        std::unique_ptr<GpuGroup> group = nullptr;
         // Not the group itself: an abort would end the world.
         const std::shared_ptr<nccl::Communicator> comm = nccl::Communicator::create(control, Deadline::after(20s));
-        group = std::make_unique<nccl::NcclGroup>(control, comm);
-        auto window = group->register_memory(memory_of(*group, 4096), nullptr, Deadline::after(20s));
-        auto buffer = group->register_memory(memory_of_the_device(4096), nullptr, Deadline::after(20s));
-        check(window && buffer, "both are registered");
+        std::unique_ptr<GpuGroup> group = std::make_unique<nccl::NcclGroup>(control, comm);
+        auto memory = some_memory();
+        const std::weak_ptr<const DeviceMemory> kept = memory;
+        auto buffer = group->register_memory(std::move(memory), nullptr, Deadline::after(20s));
+        check(buffer && !kept.expired(), "it is registered, and kept");
         control.exchange({});
         if (aborted) comm->family()->abort();
         if (group_first) group.reset();
-        window.reset(), buffer.reset();
+        buffer.reset();
         group.reset();
         check(comm->family()->has_given_back(), "nothing holds it");
         check(stub().misuses == 0, "none is touched once it is aborted, and nothing is registered when it goes");
-        check(stub().allocated == 0, "memory is given back");
+        check(kept.expired(), "memory is given back");
         control.exchange({});
         ++groups;
       }

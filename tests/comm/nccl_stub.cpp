@@ -7,7 +7,6 @@
 #include <sys/mman.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <mutex>
@@ -23,7 +22,6 @@ constexpr int kRanks = 8, kSplits = 4, kMeetings = 256;
 struct Meeting {
   std::atomic<int> arrived{0};
   std::atomic<int> calls[kRanks] = {};
-  std::atomic<int> registered[kRanks] = {};
   std::atomic<int> colors[kSplits][kRanks] = {};  // + 2; 1: in none, 0: has not come
   std::atomic<int> keys[kSplits][kRanks] = {};
   std::atomic<int> children[kSplits][kRanks] = {};  // by color: the number of a meeting
@@ -48,12 +46,6 @@ tandem::test::NcclStub& stub() {
 
 }  // namespace
 
-// A piece of memory that is registered.
-struct ncclWindow_vidmem {
-  ncclComm* comm = nullptr;
-  std::atomic<int>* count = nullptr;
-};
-
 struct ncclComm {
   Meeting* meeting = nullptr;
   int rank = 0, size = 0;
@@ -65,6 +57,11 @@ struct ncclComm {
 };
 
 namespace {
+
+// A piece of memory that is registered.
+struct Buffer {
+  ncclComm* comm;
+};
 
 std::mutex mutex;
 std::vector<ncclComm*> all;  // never freed, so that misuse is seen
@@ -103,24 +100,6 @@ void give_back(ncclComm* comm, std::atomic<int>& count) {
   comm->alive = false;
   ++count;
   --stub().live;
-}
-
-ncclWindow_vidmem* register_memory(ncclComm* comm, std::atomic<int>& count) {
-  if (stub().deaf) return nullptr;
-  ++comm->registered;
-  ++count;
-  return new ncclWindow_vidmem{comm, &count};
-}
-
-ncclResult_t deregister_memory(ncclComm* comm, ncclWindow_vidmem* memory) {
-  if (!usable(comm) || comm->aborted || !memory || memory->comm != comm) {
-    ++stub().misuses;
-    return ncclInvalidUsage;
-  }
-  --comm->registered;
-  --*memory->count;
-  delete memory;
-  return ncclSuccess;
 }
 
 ncclResult_t call(ncclComm* comm) {
@@ -242,43 +221,27 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t, int* device) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclMemAlloc(void** memory, size_t bytes) {
-  *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-  ++stub().allocated;
-  return ncclSuccess;
-}
-
-ncclResult_t ncclMemFree(void* memory) {
-  std::free(memory);
-  --stub().allocated;
-  return ncclSuccess;
-}
-
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void*, size_t, void** handle) {
   if (!usable(comm)) return ncclInvalidArgument;
-  *handle = register_memory(comm, stub().buffers);
+  *handle = nullptr;
+  if (stub().deaf) return ncclSuccess;
+  ++comm->registered;
+  ++stub().buffers;
+  *handle = new Buffer{comm};
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void* handle) {
-  return deregister_memory(comm, static_cast<ncclWindow_vidmem*>(handle));
+  const auto* buffer = static_cast<const Buffer*>(handle);
+  if (!usable(comm) || comm->aborted || !buffer || buffer->comm != comm) {
+    ++stub().misuses;
+    return ncclInvalidUsage;
+  }
+  --comm->registered;
+  --stub().buffers;
+  delete buffer;
+  return ncclSuccess;
 }
-
-// Collective, and done in the background, as a split is.
-ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void*, size_t, ncclWindow_t* window, int) {
-  if (!usable(comm)) return ncclInvalidArgument;
-  const int mine = ++comm->meeting->registered[comm->rank];
-  const std::lock_guard lock(comm->mutex);
-  comm->pending = [=] {
-    for (int r = 0; r < comm->size; ++r)
-      if (comm->meeting->registered[r] < mine) return true;
-    *window = register_memory(comm, stub().windows);
-    return false;
-  };
-  return ncclInProgress;
-}
-
-ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t window) { return deregister_memory(comm, window); }
 
 ncclResult_t ncclAllReduce(const void*, void*, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t comm, cudaStream_t) { return call(comm); }
 ncclResult_t ncclAllGather(const void*, void*, size_t, ncclDataType_t, ncclComm_t comm, cudaStream_t) { return call(comm); }

@@ -79,15 +79,9 @@ void reduce_in_place(GpuRank& rank, std::byte* memory, std::int64_t count) {
   rank.stream->wait(Deadline::after(std::chrono::seconds(20)));
 }
 
-// The result of a call whose operands lie in `memory`, which is registered as `kind` says, or not; at once, or by the second launch of a
-// recording.
-std::vector<std::byte> result_in(GpuRank& rank, const std::shared_ptr<DeviceMemory>& memory, std::string_view kind, bool recorded,
-                                 CollectiveCall call, const Tensor& input, std::size_t out_bytes) {
-  std::shared_ptr<Registration> known;
-  if (!kind.empty()) {
-    known = rank.group->register_memory(memory, nullptr, Deadline::after(std::chrono::seconds(20)));
-    check(known != nullptr && known->kind() == kind, fmt::format("NCCL registers {}", kind));
-  }
+// The result of a call whose operands lie in `memory`; at once, or by the second launch of a recording.
+std::vector<std::byte> result_in(GpuRank& rank, const std::shared_ptr<DeviceMemory>& memory, bool recorded, CollectiveCall call,
+                                 const Tensor& input, std::size_t out_bytes) {
   call.stream = rank.stream->native();
   call.in = memory->data();
   std::byte* const out = memory->data() + aligned_size(input.size_bytes());
@@ -115,14 +109,12 @@ void compare_registered(GpuRank& rank, Collective kind, DType dtype, const Shape
   const Tensor input = random_input(dtype, shape, rank.group->rank(), 77);
   const std::size_t out_bytes = bytes(dtype, element_count(collective_output_dims(call, rank.group->size())));
   const std::size_t total = aligned_size(input.size_bytes()) + aligned_size(out_bytes);
-  const auto plain = std::make_shared<DeviceMemory>(rank.device, total);
-  const auto window =
-      std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(), std::shared_ptr<Stream>(rank.device->make_stream(1)), total);
-  const auto wanted = result_in(rank, plain, "", false, call, input, out_bytes);
-  for (const bool recorded : {false, true}) {
-    check(result_in(rank, plain, "buffers", recorded, call, input, out_bytes) == wanted, to_string(call) + " in buffers");
-    check(result_in(rank, window, "windows", recorded, call, input, out_bytes) == wanted, to_string(call) + " in windows");
-  }
+  const auto memory = std::make_shared<DeviceMemory>(rank.device, total);
+  const auto wanted = result_in(rank, memory, false, call, input, out_bytes);
+  const auto known = rank.group->register_memory(memory, nullptr, Deadline::after(std::chrono::seconds(20)));
+  check(known != nullptr, "NCCL registers it");
+  for (const bool recorded : {false, true})
+    check(result_in(rank, memory, recorded, call, input, out_bytes) == wanted, to_string(call) + " in registered memory");
 }
 
 void every_move(GpuRank& rank, const Shape& shape) {
@@ -217,11 +209,11 @@ TEST_P(GpuGroups, PartsOfTheRanks) {
   });
 }
 
-// Calls on memory that is registered give the same bits as on memory that is not, at once and recorded, in windows and in buffers.
+// Calls on memory that is registered give the same bits as on memory that is not, at once and recorded.
 class RegisteredMemory : public testing::TestWithParam<Isolation> {
  protected:
   void SetUp() override {
-    setenv("TANDEM_NCCL_REGISTER", "windows", 1);  // where memory is NCCL's own
+    setenv("TANDEM_NCCL_REGISTER", "buffers", 1);
     if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
   }
   void TearDown() override { unsetenv("TANDEM_NCCL_REGISTER"); }
@@ -244,10 +236,7 @@ TEST_P(RegisteredMemory, IsGivenBack) {
     std::size_t before = 0;
     for (int cycle = 0; cycle < 210; ++cycle) {
       if (cycle == 10) before = free_bytes(rank);  // what NCCL makes once has been made
-      const bool window = cycle % 2 == 0;
-      const auto memory = window ? std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(),
-                                                                  std::shared_ptr<Stream>(rank.device->make_stream(1)), kBytes)
-                                 : std::make_shared<DeviceMemory>(rank.device, kBytes);
+      const auto memory = std::make_shared<DeviceMemory>(rank.device, kBytes);
       const auto known = rank.group->register_memory(memory, nullptr, Deadline::after(std::chrono::seconds(20)));
       check(known != nullptr, "NCCL registers it");
       reduce_in_place(rank, memory->data(), 1 << 18);
@@ -261,8 +250,7 @@ TEST_P(RegisteredMemory, IsGivenBack) {
 TEST_P(RegisteredMemory, GoesInWhateverOrder) {
   run_gpu_ranks(GetParam(), 2, "nccl", [](GpuRank& rank) {
     for (const bool part_first : {true, false}) {
-      const auto memory = std::make_shared<DeviceMemory>(rank.device, rank.group->allocator(),
-                                                         std::shared_ptr<Stream>(rank.device->make_stream(1)), 4 << 20);
+      const auto memory = std::make_shared<DeviceMemory>(rank.device, 4 << 20);
       std::unique_ptr<Group> part = rank.group->split({{1, 0}});
       const Deadline limit = Deadline::after(std::chrono::seconds(20));
       auto known = dynamic_cast<GpuGroup&>(*part).register_memory(memory, nullptr, limit);

@@ -58,7 +58,8 @@ struct Context::Data {
   std::shared_ptr<Group> group;  // outlives the context below
   RankContext context;
   std::vector<std::string> notices;
-  std::string through_host, registered;  // as the notices say it
+  std::string through_host;    // as the notices say it
+  bool is_registered = false;  // and this
   std::map<std::size_t, std::shared_ptr<OutputAllocator>> allocators;
 
   Data(const Engine& of, const ContextOptions& given, const RankContextOptions& rank_options)
@@ -90,7 +91,7 @@ void Context::set_communicator(std::shared_ptr<Group> group) {
   data_->group = std::move(group);  // the one before is not in use any more
   data_->notices = std::move(notices);
   data_->through_host.clear();
-  data_->registered.clear();
+  data_->is_registered = false;
 }
 
 const std::vector<std::string>& Context::notices() const {
@@ -98,9 +99,9 @@ const std::vector<std::string>& Context::notices() const {
   if (const std::string why = data_->context.through_host(); why != known && !why.empty())
     data_->notices.push_back(fmt::format("collectives between the GPUs go through the host, for {}", why));
   known = data_->context.through_host();
-  if (const std::string how = data_->context.registered(); how != data_->registered && !how.empty())
-    data_->notices.push_back(fmt::format("activations are registered with NCCL, as {}", how));
-  data_->registered = data_->context.registered();
+  const bool is_registered = data_->context.is_registered();
+  if (is_registered && !data_->is_registered) data_->notices.push_back("activations are registered with NCCL");
+  data_->is_registered = is_registered;
   return data_->notices;
 }
 

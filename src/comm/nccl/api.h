@@ -8,8 +8,7 @@
 
 namespace tandem::nccl {
 
-// Every function of NCCL that we call; the newer ones are null where the library lacks them (memory is registered from 2.19 on, windows
-// from 2.27 on).
+// Every function of NCCL that we call; the newer ones are null where the library lacks them (memory is registered from 2.19 on).
 struct Api {
 // clang-format off
 #define TANDEM_NCCL_FUNCTIONS(F)                                                                                              \
@@ -17,8 +16,7 @@ struct Api {
   F(ncclCommDestroy) F(ncclCommAbort) F(ncclCommGetAsyncError) F(ncclCommCount) F(ncclCommUserRank) F(ncclCommCuDevice)       \
   F(ncclAllReduce) F(ncclAllGather) F(ncclBroadcast) F(ncclReduce) F(ncclReduceScatter) F(ncclSend) F(ncclRecv)               \
   F(ncclGroupStart) F(ncclGroupEnd)
-#define TANDEM_NCCL_NEWER(F)                                                                                                  \
-  F(ncclMemAlloc) F(ncclMemFree) F(ncclCommRegister) F(ncclCommDeregister) F(ncclCommWindowRegister) F(ncclCommWindowDeregister)
+#define TANDEM_NCCL_NEWER(F) F(ncclCommRegister) F(ncclCommDeregister)
 // clang-format on
 #define TANDEM_NCCL_MEMBER(name) decltype(&::name) name = nullptr;
   TANDEM_NCCL_FUNCTIONS(TANDEM_NCCL_MEMBER)

@@ -66,9 +66,6 @@ class Communicator {
   Communicator(const Communicator&) = delete;
 
   ncclComm_t handle() const { return comm_; }
-  bool borrowed() const { return borrowed_; }
-  // Windows that this rank has registered with it.
-  std::atomic<int>& windows() { return windows_; }
   const std::shared_ptr<Family>& family() const { return family_; }
   // After a call of NCCL on this communicator: until NCCL has done it. What goes wrong there ends the world, with an error that names a
   // rank whose process is gone if that is the reason.
@@ -83,7 +80,6 @@ class Communicator {
   ncclComm_t comm_ = nullptr;
   std::shared_ptr<Family> family_;
   bool borrowed_ = false;
-  std::atomic<int> windows_{0};
 };
 
 }  // namespace tandem::nccl

@@ -210,8 +210,6 @@ std::unique_ptr<Group> NcclGroup::split(const std::vector<std::vector<int>>& lis
   return std::make_unique<NcclGroup>(std::move(part), progress_, std::move(comm));
 }
 
-std::shared_ptr<DeviceAllocator> NcclGroup::allocator() const { return comm_ && !comm_->borrowed() ? window_allocator() : nullptr; }
-
 std::shared_ptr<Registration> NcclGroup::register_memory(std::shared_ptr<const DeviceMemory> memory, std::shared_ptr<Registration> before,
                                                          Deadline deadline) {
   return comm_ ? register_on_all(*this, comm_, std::move(memory), std::move(before), deadline) : nullptr;
