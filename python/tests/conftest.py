@@ -1,4 +1,4 @@
-"""Small models that the tests make themselves, with their oracles in plain numpy."""
+"""Small models that the tests make themselves, with their oracles in plain numpy, and what tests of tandem.tensorrt share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tandem.tensorrt as trt
 from onnx import TensorProto, helper, numpy_helper
 
 if (
@@ -102,3 +103,36 @@ class Mlp:
 @pytest.fixture(scope="session")
 def mlp(folder: Path) -> Mlp:
     return Mlp(folder / "mlp.onnx")
+
+
+class Heard(trt.ILogger):
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def log(self, severity, msg):
+        self.messages.append((severity, msg))
+
+
+def add_network(builder, shape=(2, 3)):
+    network = builder.create_network()
+    a, b = (network.add_input(name, trt.DataType.FLOAT, shape) for name in "ab")
+    layer = network.add_elementwise(a, b, trt.ElementWiseOperation.SUM)
+    layer.get_output(0).name = "sum"
+    network.mark_output(layer.get_output(0))
+    return network
+
+
+@pytest.fixture
+def builder():
+    return trt.Builder(trt.Logger())
+
+
+@pytest.fixture
+def config(builder):
+    return builder.create_builder_config()
+
+
+@pytest.fixture
+def engine(builder, config):
+    return trt.Runtime(trt.Logger()).deserialize_cuda_engine(builder.build_serialized_network(add_network(builder), config))
