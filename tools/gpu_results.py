@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Keeps a run of tools/gpu_check.py: bench/results/DATE-COMMIT-DEVICE.json, and the tables of docs/gpu.md made from it.
+"""Keeps a run of tools/gpu_check.py: bench/results/DATE-COMMIT-DEVICE.json, of several GPUs DATE-COMMIT-2x-DEVICE.json, and the tables of
+docs/gpu.md made from the newest run on one GPU and on each number of several.
 
     gpu_results.py ROWS.jsonl [--manifest build/gpu/manifest.json] [--date YYYY-MM-DD]
-    gpu_results.py --check      the tables of docs/gpu.md are those of the newest result; exit status 1 if not
+    gpu_results.py --check      the tables of docs/gpu.md are those of the newest results; exit status 1 if not
 
 Refuses a pack that was made from a tree with changes that were not committed.
 """
@@ -14,22 +15,31 @@ import re
 import sys
 from pathlib import Path
 
-from gpu_checks.bars import DESIGN_COPY, DESIGN_PRODUCT, is_valid, verdicts
+from gpu_checks.bars import DESIGN_COPY, DESIGN_PRODUCT, ceilings_of, is_valid, verdicts
+from gpu_checks.several import STATUSES, block_of, count_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
 PAGE = ROOT / "docs/gpu.md"
 BEGIN, END = "<!-- results: made by tools/gpu_results.py -->\n", "<!-- end of results -->\n"
+BEGIN_SEVERAL = "<!-- results of several GPUs: made by tools/gpu_results.py -->\n"
+END_SEVERAL = "<!-- end of results of several GPUs -->\n"
 
 
 def device_of(rows: list[dict]) -> str:
-    text = next(row["text"] for row in rows if row["stage"] == "probe" and row["name"] == "gpu")
-    return text.split(",")[0].strip()
+    """The GPUs' kind as nvidia-smi names it, a line each; before it their number, if there are several: 2x NVIDIA H200."""
+    text = next((row["text"] for row in rows if row["stage"] == "probe" and row["name"] == "gpu"), "")
+    kinds = [line.split(",")[0].strip() for line in text.splitlines() if "," in line]
+    if not kinds:
+        sys.exit("no row of the stage `probe` says which GPUs these were")
+    if len(set(kinds)) > 1:
+        sys.exit(f"the GPUs are of several kinds: {', '.join(sorted(set(kinds)))}")
+    return kinds[0] if len(kinds) == 1 else f"{len(kinds)}x {kinds[0]}"
 
 
 def counts(rows: list[dict], stage: str) -> str:
     of = [row for row in rows if row["stage"] == stage]
-    return ", ".join(f"{sum(row['status'] == status for row in of)} {status}" for status in ("passed", "failed", "skipped"))
+    return ", ".join(f"{sum(row['status'] == status for row in of)} {status}" for status in STATUSES)
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -77,9 +87,10 @@ def page_of(result: dict) -> str:
         if row["stage"] == "kernels":
             for kernel, count in row["values"].items():
                 kernels[kernel] = kernels.get(kernel, 0) + count
-    ceilings = [json.loads(line) for row in rows if row["name"] == "ceilings" for line in row["text"].splitlines()]
-    copy = next(c["tb_s"] for c in ceilings if c["name"] == "copy")
-    products = [c["tflop_s"] for c in ceilings if c["name"].startswith("product")]
+    ceilings = ceilings_of(rows)
+    if ceilings is None:
+        sys.exit("the run measured no ceilings of a GPU: the stage `probe`")
+    copy, products = ceilings
     product = products[-1]  # on end, as the one that bars go by was measured, where the run has that
     what = f"a bf16 product of 8192 ({product / DESIGN_PRODUCT:.2f})"
     if len(products) > 1:
@@ -122,26 +133,35 @@ def page_of(result: dict) -> str:
     return "\n".join(lines + engine_lines(rows) + bar_lines(rows, copy, product)) + "\n"
 
 
-def write_page(result: dict, check: bool) -> int:
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+def between(text: str, begin: str, end: str, made: str) -> str:
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"{PAGE.name} has no place for results")
-    wanted = before + BEGIN + page_of(result) + END + after
+        sys.exit(f"{PAGE.name} has no place for results: {begin.strip()}")
+    return before + begin + made + end + after
+
+
+def write_page(check: bool, result: dict | None = None) -> int:
+    """`result`: one that takes the place of what else was run on as many GPUs."""
+    text = PAGE.read_text(encoding="utf-8")
+    shown = newest(text) | ({count_of(result["file"]): result} if result else {})
+    several = [shown[count] for count in sorted(shown, reverse=True) if count > 1]
+    wanted = between(text, BEGIN_SEVERAL, END_SEVERAL, "".join(line + "\n" for one in several for line in block_of(one)))
+    if 1 in shown:
+        wanted = between(wanted, BEGIN, END, page_of(shown[1]))
     if check:
         return 0 if wanted == text else 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 
-def newest() -> dict:
-    # Of several runs of one day, the one that the page names.
-    page = PAGE.read_text(encoding="utf-8")
+def newest(page: str) -> dict[int, dict]:
+    """By number of GPUs; of several runs of one day the one that the page names."""
     files = sorted(RESULTS.glob("*.json"), key=lambda file: (file.name[:10], file.name in page, file.name))
     if not files:
         sys.exit("bench/results holds none")
-    return json.loads(files[-1].read_text(encoding="utf-8"))
+    last = {count_of(file): file for file in files}
+    return {count: json.loads(file.read_text(encoding="utf-8")) for count, file in last.items()}
 
 
 def main() -> int:
@@ -152,7 +172,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     if args.check:
-        return write_page(newest(), True)
+        return write_page(True)
     rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
     manifest = json.loads(args.manifest.read_text(encoding="utf-8"))
     if manifest["dirty"]:
@@ -171,7 +191,7 @@ def main() -> int:
     result = {"file": name, "date": args.date, "commit": manifest["commit"], "device": device, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return write_page(result, False)
+    return write_page(False, result)
 
 
 if __name__ == "__main__":

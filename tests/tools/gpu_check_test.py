@@ -15,7 +15,8 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import gpu_check  # noqa: E402
-from gpu_checks import bars, sanitizer  # noqa: E402
+import gpu_results  # noqa: E402
+from gpu_checks import bars, sanitizer, several  # noqa: E402
 from gpu_checks.rows import Check, Row  # noqa: E402
 from gpu_checks.tests import counts_of, through_host  # noqa: E402
 
@@ -272,6 +273,100 @@ class Bars(unittest.TestCase):
         for bar in bars.BARS:
             start = bar.row.partition(" batch ")[0].partition(",")[0].removesuffix(" f16").rpartition(" ")[0] or bar.row
             self.assertIn(start, text, bar.row)
+
+    def test_those_of_several_gpus_are_judged_on_four(self) -> None:
+        values = {"us": 4.38, "peer": {"NCCL": 4.0, "NCCL windows": "this PyTorch has none"}}
+        rows = [
+            {"stage": "ranks", "name": "Attention over ranks 8K", "values": {"ratio": 1.371}},
+            {"stage": "ranks", "name": "Attention over ranks 128K", "values": {"ratio": 0.99}},
+            *({"stage": "ranks", "name": f"AllReduce + residual + RmsNorm {kb} KB", "values": values} for kb in (8, 16384)),
+            {"stage": "supervision", "name": "supervision 8 KB by nccl", "values": {"cost": 1.02}},
+        ]
+        four, two = ({(bar.row, bar.what): verdict for bar, _, verdict in bars.rank_verdicts(rows, count)} for count in (4, 2))
+        wanted = {
+            ("Attention over ranks 8K", "PyTorch / ours"): "missed",
+            ("Attention over ranks 128K", "PyTorch / ours"): "met",
+            ("Attention over ranks 32K", "PyTorch / ours"): "not measured",
+            ("AllReduce + residual + RmsNorm 8 KB", "µs"): "missed",
+            ("AllReduce + residual + RmsNorm 16384 KB", "ours / NCCL and a kernel"): "missed",
+            ("AllReduce + residual + RmsNorm 16384 KB", "ours / NCCL windows and a kernel"): "not measured",
+            ("supervision 8 KB by nccl", "with / without"): "missed",
+        }
+        for bar, verdict in wanted.items():
+            self.assertEqual(four[bar], verdict, bar)
+            self.assertEqual(two[bar], "not measured" if verdict == "not measured" else "not judged", bar)
+
+    def test_rank_rows_are_those_of_the_benchmark(self) -> None:
+        text = (TOOLS.parent / "bench/gpu_ranks_bench.cpp").read_text(encoding="utf-8")
+        for start in ("Attention over ranks", "AllReduce + residual + RmsNorm"):
+            self.assertIn(start, text)
+            self.assertTrue(any(bar.row.startswith(start) for bar in bars.RANK_BARS))
+
+
+class SeveralGpus(unittest.TestCase):
+    PROBE = "NVIDIA H200, 570.1, 143771 MiB, 1980 MHz"
+
+    def probe(self, *lines: str) -> list[dict]:
+        return [{"stage": "probe", "name": "gpu", "status": "passed", "text": "\n".join(lines), "values": {}}]
+
+    def test_their_number_is_part_of_the_device(self) -> None:
+        self.assertEqual(gpu_results.device_of(self.probe(self.PROBE)), "NVIDIA H200")
+        self.assertEqual(gpu_results.device_of(self.probe(self.PROBE, self.PROBE)), "2x NVIDIA H200")
+        for rows in ([], self.probe(""), self.probe(self.PROBE, "NVIDIA A100, 570.1, 81920 MiB, 1980 MHz")):
+            with self.assertRaises(SystemExit):
+                gpu_results.device_of(rows)
+
+    def test_files_say_how_many(self) -> None:
+        for name, count in (
+            ("2026-11-22-a6f9180-NVIDIA-H200.json", 1),
+            ("2026-11-22-d6e0a43-4x-NVIDIA-H200.json", 4),
+            ("2026-11-22-d6e0a43-2x-NVIDIA-H100-80GB.json", 2),
+        ):
+            self.assertEqual(several.count_of(name), count)
+
+    def test_ways_are_in_names(self) -> None:
+        for name, way in (
+            ("World/Ranks.Cell/2 by peer, processes", "peer, processes"),
+            ("gpt2_dynamo tp=2 by nccl, threads", "nccl, threads"),
+            ("Peers.SubGroups by 3 ranks", "3 ranks"),
+            ("Nccl/GpuGroups.PartsOfTheRanks/nccl_threads_2", "nccl, threads"),
+            ("By/GpuFailures.AKilledRankIsNamed/nccl_buffers", "nccl, buffers"),
+            ("By/GpuFailures.AStoppedRankIsNamed/peer", "peer"),
+            ("Peers.TenThousandReplays", ""),
+            ("World/Ranks.Cell/2", ""),
+        ):
+            self.assertEqual(several.way_of({"name": name}), way, name)
+
+    def test_the_block_has_counts_kernels_times_and_words(self) -> None:
+        def row(stage: str, name: str, status: str = "passed", text: str = "", **values: object) -> dict:
+            return {"stage": stage, "name": name, "status": status, "text": text, "values": values}
+
+        rows = [
+            row("groups", "Peers.A by 3 ranks", peer=40),
+            row("rank_rows", "R/2 by peer, threads", peer=2),
+            row("rank_rows", "S/2 by peer, threads", "failed", "it | broke\nbadly"),
+            row("rank_rows", "on 4 GPUs", "skipped", "40 tests need 4 GPUs, this machine has 2"),
+            row("ranks", "Attention over ranks 8K", us=402.1, peer_us=551.2, ratio=1.371, error=0.003, peer={"all-to-all": 551.2}),
+            row("ranks", "AllReduce + residual + RmsNorm 8 KB", us=4.38, peer_us=8.55, ratio=1.95, peer={"NCCL": 8.55, "windows": "none"}),
+        ]
+        result = {"file": "2026-11-22-d6e0a43-4x-NVIDIA-H200.json", "date": "2026-11-22", "commit": "d6e0a43", "device": "4x NVIDIA H200"}
+        text = "\n".join(several.block_of({**result, "rows": rows}))
+        for words in (
+            "on 4×NVIDIA H200 of one host",
+            "| rank_rows | peer, threads | 1 | 1 | 0 |",
+            "| groups | 3 ranks | 1 | 0 | 0 |",
+            "- failed: rank_rows, S/2 by peer, threads: it broke badly",
+            "- skipped: rank_rows, on 4 GPUs: 40 tests need 4 GPUs, this machine has 2",
+            "Rows of tests by what ran them: 42 peer.",
+            "| Attention over ranks 8K | 402 | 551 | 1.37 | all-to-all 551 | 3.0e-03 |",
+            "NCCL 8.55, windows (none)",
+            "| Attention over ranks 8K | PyTorch / ours | ≥ 1.45 | 1.37 | missed |",
+            "| AllReduce + residual + RmsNorm 8 KB | µs | ≤ 3.4 | 4.38 | missed |",
+        ):
+            self.assertIn(words, text)
+        two = "\n".join(several.block_of({**result, "file": result["file"].replace("4x", "2x"), "rows": rows}))
+        self.assertIn("| ≥ 1.45 | 1.37 | not judged |", two)
+        self.assertNotIn("missed |", two)
 
 
 class Results(Case):

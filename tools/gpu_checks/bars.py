@@ -1,5 +1,6 @@
-"""What one H200 should reach, and whether the rows of a run say so."""
+"""What one H200 and four of them should reach, and whether the rows of a run say so."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -54,15 +55,62 @@ BARS = [
 ]
 
 
+def of_way(way: str) -> Callable[[dict, float], float | None]:
+    """Our time over that of one of the peer's ways; where it has none, words stand for it."""
+
+    def ratio(values: dict, _: float) -> float | None:
+        theirs = (values.get("peer") or {}).get(way)
+        return values["us"] / theirs if isinstance(theirs, (int, float)) else None
+
+    return ratio
+
+
+RANKS = 4  # what follows was set for that many GPUs
+FUSED = "AllReduce + residual + RmsNorm {} KB"
+SUPERVISED = ("8 KB", "64 KB", "1024 KB", "chain of 64, 64 KB and a product")
+RANK_BARS = [
+    *(Bar(f"Attention over ranks {k}K", "PyTorch / ours", key("ratio"), bound) for k, bound in ((8, 1.45), (32, 1.08), (128, 0.99))),
+    *(Bar(f"Attention over ranks {k}K causal", "PyTorch / ours", key("ratio"), bound) for k, bound in ((8, 1.35), (32, 1.15), (128, 1.03))),
+    *(Bar(FUSED.format(kb), "µs", key("us"), bound, False) for kb, bound in ((8, 3.4), (64, 4.1), (512, 9.0))),
+    *(
+        Bar(FUSED.format(kb), f"ours / {way} and a kernel", of_way(way), 1.0, False)
+        for kb in (4096, 16384)
+        for way in ("NCCL", "NCCL windows")
+    ),
+    *(Bar(f"supervision {what} by {way}", "with / without", key("cost"), 1.01, False) for what in SUPERVISED for way in ("peer", "nccl")),
+]
+
+
+def ceilings_of(rows: Iterable[dict]) -> tuple[float, list[float]] | None:
+    """The run's copy in TB/s and products in TFLOP/s, the one that bars go by last; None where it measured none."""
+    lines = [
+        json.loads(line) for row in rows if row["name"] == "ceilings" and row["status"] == "passed" for line in row["text"].splitlines()
+    ]
+    copies = [line["tb_s"] for line in lines if line["name"] == "copy"]
+    products = [line["tflop_s"] for line in lines if line["name"].startswith("product")]
+    return (copies[0], products) if copies and products else None
+
+
 def is_valid(copy: float, product: float) -> bool:
     return abs(copy / DESIGN_COPY - 1) <= MOST_OFF and abs(product / DESIGN_PRODUCT - 1) <= MOST_OFF
 
 
-def verdicts(rows: Iterable[dict], copy: float) -> list[tuple[Bar, float | None, str]]:
+def judged(bars: Iterable[Bar], values: dict[str, dict], copy: float) -> list[tuple[Bar, float | None, str]]:
     """Of each bar what was measured, and: met, missed or not measured."""
-    by_name = {row["name"]: row["values"] for row in rows if row["stage"] in ("bench", "engines")}
     found = []
-    for bar in BARS:
-        value = bar.value(by_name.get(bar.row, {}), copy)
+    for bar in bars:
+        value = bar.value(values.get(bar.row, {}), copy)
         found.append((bar, value, "not measured" if value is None else "met" if bar.holds(value) else "missed"))
     return found
+
+
+def verdicts(rows: Iterable[dict], copy: float) -> list[tuple[Bar, float | None, str]]:
+    return judged(BARS, {row["name"]: row["values"] for row in rows if row["stage"] in ("bench", "engines")}, copy)
+
+
+def rank_verdicts(rows: Iterable[dict], gpus: int) -> list[tuple[Bar, float | None, str]]:
+    """On another number of GPUs than the bars were set for what was measured is not judged."""
+    found = judged(RANK_BARS, {row["name"]: row["values"] for row in rows if row["stage"] in ("ranks", "supervision")}, 0)
+    if gpus == RANKS:
+        return found
+    return [(bar, value, verdict if value is None else "not judged") for bar, value, verdict in found]
