@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs what tools/gpu_pack.sh packed, on a machine with GPUs: what is there, tests of every kernel, recorded models, a soak, benchmarks.
 
-    gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume [FILE]] [--pack build/gpu]
+    gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume [FILE]] [--jobs N] [--pack build/gpu]
 
 Stages run in their order, each with a limit of its own; one line of JSON per row goes to DIR/rows.jsonl as the row ends, and a table of at
 most 100 lines is printed last. --resume leaves out the rows that the same programs have passed before, as DIR/rows.jsonl or FILE says.
@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=540, help="seconds for all of it")
     parser.add_argument("--out", type=Path, default=(ROOT if PACK == ROOT else ROOT / "build") / "gpu_check")
     parser.add_argument("--resume", type=Path, nargs="?", const=Path(), metavar="FILE", help="default: rows.jsonl of --out")
+    parser.add_argument("--jobs", type=int, default=4, help="tests of several GPUs at a time, but for those that stay alone (4)")
     parser.add_argument("--pack", type=Path, default=PACK)
     args = parser.parse_args()
     if args.resume == Path():

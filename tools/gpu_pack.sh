@@ -45,7 +45,7 @@ printf '{"commit": "%s", "dirty": %s, "programs": "%s"}\n' "$(git rev-parse --sh
 # What the repository has, as it stands there.
 git ls-files -z tools/gpu_check.py tools/gpu_checks tests/models tests/refused.txt bench/gpu_models.py bench/peers/gpu_*.py python/tests examples/tensorrt |
   xargs -0 cp --parents -t "$to"
-printf '#!/usr/bin/env bash\n# gpu_check.sh [STAGE...] [--budget SECONDS] [--out DIR] [--resume [FILE]]\nexec python3 "$(dirname "${BASH_SOURCE[0]}")/tools/gpu_check.py" "$@"\n' >"$to/gpu_check.sh"
+printf '#!/usr/bin/env bash\n# gpu_check.sh [STAGE...] [--budget SECONDS] [--out DIR] [--resume [FILE]] [--jobs N]\nexec python3 "$(dirname "${BASH_SOURCE[0]}")/tools/gpu_check.py" "$@"\n' >"$to/gpu_check.sh"
 chmod +x "$to/gpu_check.sh"
 size=$(du -s --block-size=1M "$to" | cut -f1)
 echo "$size MiB"

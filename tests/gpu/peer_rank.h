@@ -49,13 +49,19 @@ class Peers : public ::testing::Test {
   }
 };
 
-// Memory of the current GPU.
+// Memory of the current GPU; goes when what uses it has ended. cudaFree() may wait for all kernels of a GPU: where ranks share one, another's
+// may wait for the rank that frees, so memory is of a pool there.
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes) : bytes_(bytes) {
-    cuda::check(cudaMalloc(&data_, std::max<std::size_t>(bytes, 1) + 16), "cudaMalloc");
+  explicit Buffer(std::size_t bytes) : bytes_(bytes), of_pool_(rank_count() > peer_gpu_count()) {
+    const std::size_t all = std::max<std::size_t>(bytes, 1) + 16;
+    cuda::check(of_pool_ ? cudaMallocAsync(&data_, all, cudaStreamPerThread) : cudaMalloc(&data_, all), "allocating memory");
+    if (of_pool_) cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "allocating memory");
   }
-  ~Buffer() { cudaFree(data_); }
+  ~Buffer() {
+    if (of_pool_) cudaFreeAsync(data_, cudaStreamPerThread);
+    else cudaFree(data_);
+  }
   Buffer(const Buffer&) = delete;
   // `offset`: of an address that is aligned to an element only.
   std::byte* at(std::size_t offset = 0) const { return static_cast<std::byte*>(data_) + offset; }
@@ -68,6 +74,7 @@ class Buffer {
  private:
   void* data_ = nullptr;
   std::size_t bytes_;
+  bool of_pool_;
 };
 
 // A rank of a group on GPUs, with a stream. Over peer memory, or by NCCL for the tests that are of both.

@@ -18,7 +18,7 @@ import gpu_check  # noqa: E402
 import gpu_results  # noqa: E402
 from gpu_checks import bars, sanitizer, several  # noqa: E402
 from gpu_checks.rows import Check, Row  # noqa: E402
-from gpu_checks.tests import counts_of, through_host  # noqa: E402
+from gpu_checks.tests import MOST_THROUGH_HOST, counts_of, through_host  # noqa: E402
 
 # Lists three tests; each says which rows it ran, and leaves its name in a log. Bad fails while there is a file `bad`.
 PROGRAM = """#!/bin/sh
@@ -41,8 +41,24 @@ case "$1" in
   --gtest_list_tests) printf 'World/Ranks.\\n  Cell/2\\n  Cell/4\\n'; exit 0;;
 esac
 echo "$TANDEM_GPU_GROUP:${TANDEM_TEST_RANKS_AS:-threads}:$RANK:$WORLD_SIZE" >> @LOG@
+echo '[ cuda ] 5 rows on cuda_attention_ring'
+echo "[ cuda ] 2 rows on cuda_host (Attention f32): $(cat @WHY@)"
 [ ! -e @BAD@ ] || [ "$RANK" != 1 ] || exit 3
 """
+# Tests of groups: each says what it was told, and how many others ran when it began and when it ended.
+GROUPS = """#!/bin/sh
+case "$1" in
+  --gtest_list_tests) printf 'Peers.\n  Quick\n  Quick2\n  Quick3\n  TenThousandReplays\n  AProcessThatIsKilledIsNamed\n'; exit 0;;
+esac
+name=${1#--gtest_filter=*.}
+mkdir -p @RUNNING@; touch @RUNNING@/$$; before=$(ls @RUNNING@ | wc -l)
+sleep 0.3
+after=$(ls @RUNNING@ | wc -l); rm @RUNNING@/$$
+how=together
+[ $before != 1 ] || [ $after != 1 ] || how=alone
+echo "$name:${TANDEM_TEST_RANKS:-all}:${CUDA_DEVICE_MAX_CONNECTIONS:-8}:$how" >> @LOG@
+"""
+LISTED_WHY = "lengths are counted over the whole sequence; it is for split='qkv'"
 TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one\\nGPU 1: another\\n'\n"
 
 
@@ -52,14 +68,25 @@ class Case(unittest.TestCase):
         self.addCleanup(held.cleanup)
         self.folder = Path(held.name)
         self.log, self.bad, self.out = self.folder / "log", self.folder / "bad", self.folder / "out"
+        self.why = self.folder / "why"
+        self.why.write_text(LISTED_WHY)
         self.pack("programs of the first pack")
 
     def pack(self, programs: str, dirty: bool = False) -> None:
         binary = self.folder / "bin"
         binary.mkdir(exist_ok=True)
-        for name, text in (("kernels_test", PROGRAM), ("attention_ranks_test", RANKS)):
+        places = {"LOG": self.log, "BAD": self.bad, "WHY": self.why, "RUNNING": self.folder / "running"}
+        scripts = {
+            "kernels_test": PROGRAM,
+            "attention_ranks_test": RANKS,
+            "peer_test": GROUPS,
+            "gpu_group_tests": GROUPS.replace("Peers", "GroupTrouble"),
+        }
+        for name, text in scripts.items():
             program = binary / name
-            program.write_text(text.replace("@LOG@", str(self.log)).replace("@BAD@", str(self.bad)))
+            for word, place in places.items():
+                text = text.replace(f"@{word}@", str(place))
+            program.write_text(text)
             program.chmod(0o755)
         with tarfile.open(self.folder / "pack.tar.xz", "w:xz") as pack:
             pack.add(binary, "bin")
@@ -128,26 +155,43 @@ class Ranks(Case):
         before = os.environ["PATH"]
         self.addCleanup(os.environ.__setitem__, "PATH", before)
         os.environ["PATH"] = f"{tool.parent}:{before}"
-        return self.check("rank_rows", *words)
+        return self.check(*words)
 
     def test_each_way_is_a_row_and_what_needs_more_gpus_is_counted(self) -> None:
-        self.assertEqual(self.check_on_two().returncode, 0)
+        self.assertEqual(self.check_on_two("rank_rows").returncode, 0)
         self.assertEqual(
             self.rows(),
             {f"World/Ranks.Cell/2 by {backend}, {how}": "passed" for backend in ("peer", "nccl") for how in ("threads", "processes")}
-            | {"on 4 GPUs": "skipped"},
+            | {"on 4 GPUs": "skipped", "rows through the host": "passed"},
         )
         ranks = [f"{backend}:{how}" for backend in ("nccl", "peer") for how in ("processes:0:2", "processes:1:2", "threads::")]
         self.assertEqual(self.ran(), ranks)
-        self.assertEqual(self.check_on_two("--resume").returncode, 0)
+        self.assertEqual(self.check_on_two("rank_rows", "--resume").returncode, 0)
         self.assertEqual(self.ran(), [])
 
     def test_one_rank_that_fails_fails_the_row(self) -> None:
         self.bad.touch()
-        self.assertEqual(self.check_on_two().returncode, 1)
+        self.assertEqual(self.check_on_two("rank_rows").returncode, 1)
         rows = self.rows()
         self.assertEqual(rows["World/Ranks.Cell/2 by peer, processes"], "failed")
         self.assertEqual(rows["World/Ranks.Cell/2 by peer, threads"], "passed")
+
+    def test_rows_of_ranks_that_go_through_the_host_must_be_listed(self) -> None:
+        self.why.write_text("it is too long")
+        self.assertEqual(self.check_on_two("rank_rows").returncode, 1)
+        rows = self.rows()
+        self.assertEqual([name for name, status in rows.items() if status == "failed"], ["rows through the host"])
+
+    def test_groups_run_some_at_a_time_and_trouble_alone_and_more_ranks_than_gpus(self) -> None:
+        self.assertEqual(self.check_on_two("groups", "--jobs", "3").returncode, 0)
+        ran = [line.split(":") for line in self.ran()]
+        alone = ("AProcessThatIsKilledIsNamed", "TenThousandReplays")
+        self.assertFalse([line for line in ran if line[0] in alone and line[3] == "together"])
+        self.assertGreater(sum(line[3] == "together" for line in ran), 6)
+        self.assertEqual({(count, connections) for _, count, connections, _ in ran}, {("all", "8"), ("3", "32"), ("4", "32"), ("8", "32")})
+        for name, counts in ((alone[0], ["all"]), (alone[1], ["4", "all"]), ("Quick", ["3", "4", "8", "all"])):
+            self.assertEqual(sorted({line[1] for line in ran if line[0] == name}), counts)
+        self.assertEqual(self.rows()["Peers.Quick by 8 ranks"], "passed")
 
 
 class Stages(Case):
@@ -157,7 +201,7 @@ class Stages(Case):
         gpu_check.run_stage(check, "slow")
 
     def new_check(self, budget: float) -> Check:
-        return self.opened(Namespace(budget=budget, pack=self.folder, out=self.out, resume=None))
+        return self.opened(Namespace(budget=budget, pack=self.folder, out=self.out, resume=None, jobs=2))
 
     def opened(self, arguments: Namespace) -> Check:
         check = Check(arguments)
@@ -190,7 +234,7 @@ class Stages(Case):
         check.add(Row("models", "a one", "skipped", group="all on one"))
         check.add(Row("models", "b two", "passed", group="all on two"))
         check.add(Row("models", "all on one", "passed", group="all on one"))
-        again = self.opened(Namespace(budget=60, pack=self.folder, out=self.folder / "again", resume=self.out / "rows.jsonl"))
+        again = self.opened(Namespace(budget=60, pack=self.folder, out=self.folder / "again", resume=self.out / "rows.jsonl", jobs=2))
         self.assertTrue(again.group_is_known("models", "all on one"))
         self.assertFalse(again.group_is_known("models", "all on two"))
         self.assertEqual([row.name for row in again.rows], ["a one", "b two", "all on one"])
@@ -212,20 +256,21 @@ class ThroughTheHost(unittest.TestCase):
         many = "[ cuda ] 1000 rows on cuda_matmul\n"
         good = self.row(many + "[ cuda ] 3 rows on cuda_host (Reduce i32): it takes no roots (yet)\n")
         self.assertEqual(good.values, {"cuda_matmul": 1000, "cuda_host (Reduce i32)": 3})
-        verdict = through_host([good, good], self.LISTED)
+        verdict = through_host("kernels", [good, good], self.LISTED, MOST_THROUGH_HOST)
         self.assertEqual((verdict.status, verdict.text), ("passed", "6 of 2006 rows went through the host, at most 3% may"))
         for line in (
             "cuda_host (Reduce i32): it is too long",
             "cuda_host (Reduce i64): it takes no roots",
             "cuda_host (Iota f32): it does not",
         ):
-            verdict = through_host([self.row(many + "[ cuda ] 1 rows on " + line)], self.LISTED)
+            verdict = through_host("kernels", [self.row(many + "[ cuda ] 1 rows on " + line)], self.LISTED)
             self.assertEqual(verdict.status, "failed")
             self.assertIn(line.partition(": ")[2], verdict.text)
 
     def test_at_most_three_in_a_hundred(self) -> None:
         rows = [self.row("[ cuda ] 96 rows on cuda_matmul\n[ cuda ] 4 rows on cuda_host (Reduce i32): it takes no roots\n")]
-        self.assertEqual(through_host(rows, self.LISTED).status, "failed")
+        self.assertEqual(through_host("kernels", rows, self.LISTED, MOST_THROUGH_HOST).status, "failed")
+        self.assertEqual(through_host("rank_rows", rows, self.LISTED).status, "passed")
 
 
 class Sanitizer(unittest.TestCase):

@@ -1,6 +1,7 @@
 """What every stage has: the rows it gives, the packed programs, the time that is left."""
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -47,7 +48,8 @@ class Check:
         args.out.mkdir(parents=True, exist_ok=True)
         self.file = (args.out / "rows.jsonl").open("w")  # which may be the file that --resume names
         self.rows: list[Row] = []
-        self.meetings = 0
+        self.jobs = args.jobs
+        self.ports = itertools.count(20001)  # where ranks meet: another for each meeting, and several meet at a time
         for row in self.known.values():
             self.keep(row)
         self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
@@ -91,8 +93,7 @@ class Check:
 
     def call_ranks(self, command: list[str], limit: float, more: dict[str, str], count: int) -> tuple[int, str, float]:
         """The same for `count` processes at a time, each with its rank in the environment; the first status that is not 0."""
-        self.meetings += 1
-        world = {"TANDEM_TEST_RANKS_AS": "processes", "WORLD_SIZE": str(count), "MASTER_PORT": str(20000 + self.meetings)}
+        world = {"TANDEM_TEST_RANKS_AS": "processes", "WORLD_SIZE": str(count), "MASTER_PORT": str(next(self.ports))}
         with ThreadPoolExecutor(count) as pool:
             ranks = [pool.submit(self.call, command, limit, {**more, **world, "RANK": str(rank)}) for rank in range(count)]
             done = [rank.result() for rank in ranks]

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
@@ -33,14 +33,18 @@ def kernels(check: Check) -> Iterator[Row]:
     for row in tests(check, "kernels", check.program("kernels_test")):
         rows.append(row)
         yield row
-    yield through_host(rows, (ROOT / "tests/refused.txt").read_text(encoding="utf-8"))
+    yield through_host("kernels", rows, refused_list(), MOST_THROUGH_HOST)
 
 
-MOST_THROUGH_HOST = 0.03  # of the rows
+MOST_THROUGH_HOST = 0.03  # of the rows of kernels
 
 
-def through_host(rows: list[Row], refused: str) -> Row:
-    """Each row of the tests that no kernel of a GPU takes must have its line in tests/refused.txt."""
+def refused_list() -> str:
+    return (ROOT / "tests/refused.txt").read_text(encoding="utf-8")
+
+
+def through_host(stage: str, rows: list[Row], refused: str, most: float = 1) -> Row:
+    """Each row of the tests that no kernel of a GPU takes must have its line in tests/refused.txt; `most`: the part of all that may."""
     listed = [line.split(maxsplit=3)[1:] for line in refused.splitlines() if line.startswith("host ")]
     total, host, unlisted = sum(sum(row.values.values()) for row in rows), 0, set()
     for count, op, dtype, why in re.findall(
@@ -49,10 +53,10 @@ def through_host(rows: list[Row], refused: str) -> Row:
         host += int(count)
         if not any((op, dtype) == (line[0], line[1]) and line[2] in why for line in listed):
             unlisted.add(f"{op} {dtype}: {why}")
-    text = f"{host} of {total} rows went through the host, at most {MOST_THROUGH_HOST:.0%} may"
+    text = f"{host} of {total} rows went through the host" + (f", at most {most:.0%} may" if most < 1 else "")
     if unlisted:
         text += "; not in refused.txt: " + "; ".join(sorted(unlisted))
-    return Row("kernels", "rows through the host", "failed" if unlisted or host > MOST_THROUGH_HOST * total else "passed", 0, text)
+    return Row(stage, "rows through the host", "failed" if unlisted or host > most * total else "passed", 0, text)
 
 
 ALONE = ("GpuTrouble.", "WeightBudgetOnGpu.MemoryStays", "WeightBudgetOnGpu.AnEngineLarger")  # they break GPUs, fill or count their memory
@@ -69,28 +73,47 @@ def soak(check: Check) -> Iterator[Row]:
     yield from tests(check, "soak", check.program("gpu_tests"), workers=1, wanted=lambda name: name.startswith("GpuSoak."), limit=150)
 
 
+# Tests of groups that stay alone: they measure time or memory, replay for long, or kill, stop, abort and fill.
+GROUPS_ALONE = re.compile(
+    r"GpuFailures|GroupTrouble|LentCommunicators|SeveralHosts|RegisteredMemory\.IsGivenBack|CallsInAnotherOrder"
+    r"|Peers\.(TenThousand|TwoGraphs|Processes|AProcess|ARankThatNeverCalls|AnAbort)"
+)
+SHARING = (3, 4, 8)  # ranks of peer_test, threads that share GPUs, so that kernels for so many run where there are fewer
+# A process of its own for a rank shares a GPU in time slices only, which takes too long; more replays than a few at one size only.
+NOT_SHARING = re.compile(r"PeerChild|Process|TwoRanksOnOneGpu")
+
+
 def groups(check: Check) -> Iterator[Row]:
-    """Collectives between GPUs; one test at a time, for each takes all of them."""
-    program = check.program("gpu_group_tests")
-    four = [name for name in names_of(check, program) if re.search(r"(?<!host_processes)_4$", name)] if gpus() < 4 else []
+    """Collectives between GPUs; some tests at a time, for while one compares on the host another may use the GPUs."""
+    program, count = check.program("gpu_group_tests"), gpus()
+    four = [name for name in names_of(check, program) if re.search(r"(?<!host_processes)_4$", name)] if count < 4 else []
     if four:
-        yield Row("groups", "on 4 GPUs", "skipped", 0, f"{len(four)} tests need 4 GPUs, this machine has {gpus()}")
-    yield from tests(check, "groups", program, workers=1, wanted=lambda name: name not in four, limit=120)
-    yield from tests(check, "groups", check.program("peer_test"), workers=1, limit=120)
+        yield Row("groups", "on 4 GPUs", "skipped", 0, f"{len(four)} tests need 4 GPUs, this machine has {count}")
+    alone = GROUPS_ALONE.search
+    yield from tests(check, "groups", program, check.jobs, wanted=lambda name: name not in four, alone=alone, limit=120)
+    program = check.program("peer_test")
+    yield from tests(check, "groups", program, check.jobs, alone=alone, limit=120)
+    for ranks in [ranks for ranks in SHARING if count > 1 and ranks != count]:
+        wanted = lambda name, long=ranks == 4: not NOT_SHARING.search(name) and (long or "TenThousand" not in name)  # noqa: E731
+        yield from tests(check, "groups", program, check.jobs, wanted=wanted, alone=alone, limit=120, sharing=ranks)
 
 
 def rank_rows(check: Check) -> Iterator[Row]:
     """Rows of the CPU's ranks on a GPU for each rank: by what carries them, ranks as threads and as processes."""
-    program, count = check.program("attention_ranks_test"), gpus()
+    program, count, rows = check.program("attention_ranks_test"), gpus(), []
     for ranks in (2, 4):
         wanted = lambda name, ranks=ranks: name.rsplit("/", 1)[-1] == str(ranks)  # noqa: E731
         if count < ranks:
-            rows = sum(wanted(name) for name in names_of(check, program))
-            yield Row("rank_rows", f"on {ranks} GPUs", "skipped", 0, f"{4 * rows} tests need {ranks} GPUs, this machine has {count}")
+            needing = sum(wanted(name) for name in names_of(check, program))
+            yield Row("rank_rows", f"on {ranks} GPUs", "skipped", 0, f"{4 * needing} tests need {ranks} GPUs, this machine has {count}")
             continue
         for backend in ("peer", "nccl"):
             for processes in (0, ranks):
-                yield from tests(check, "rank_rows", program, workers=1, wanted=wanted, limit=150, backend=backend, processes=processes)
+                for row in tests(check, "rank_rows", program, check.jobs, wanted, limit=150, backend=backend, processes=processes):
+                    rows.append(row)
+                    yield row
+    if rows:
+        yield through_host("rank_rows", rows, refused_list())
 
 
 def names_of(check: Check, program: str) -> list[str]:
@@ -120,14 +143,19 @@ def tests(
     stage: str,
     program: str,
     workers: int = WORKERS,
-    wanted=lambda name: True,
+    wanted: Callable[[str], object] = lambda name: True,
+    alone: Callable[[str], object] = lambda name: False,
     limit: float = 60,
     backend: str = "",
     processes: int = 0,
+    sharing: int = 0,
 ) -> Iterator[Row]:
-    """A row for each test. `backend`: what carries collectives. `processes`: so many run the test together, each is a rank."""
-    way = f" by {backend}, {'processes' if processes else 'threads'}" if backend else ""
+    """A row for each test. `alone`: one at a time, when the others have ended. `backend`: what carries collectives. `processes`: so many
+    run the test together, each is a rank. `sharing`: so many ranks of peer_test, threads, on whatever GPUs there are."""
+    way = f" by {backend}, {'processes' if processes else 'threads'}" if backend else f" by {sharing} ranks" if sharing else ""
     more = {"TANDEM_GPU_GROUP": backend} if backend else {}
+    if sharing:  # streams that share a connection to the GPU wait for one another, which ranks that wait for each other must not
+        more = {"TANDEM_TEST_RANKS": str(sharing), "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
 
     def run(test: str) -> Row:
         name = test + way
@@ -144,8 +172,10 @@ def tests(
     names = [name for name in names_of(check, program) if wanted(name)]
     if not names:
         yield Row(stage, "list", "failed", 0, "the program lists no tests")
+    together = [name for name in names if not alone(name)]
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(run, names)
+        yield from pool.map(run, together)
+    yield from map(run, [name for name in names if alone(name)])
 
 
 def models(check: Check) -> Iterator[Row]:
@@ -155,11 +185,11 @@ def models(check: Check) -> Iterator[Row]:
     from run_cases import GROUPS, SHARDED
 
     # Ranks that share a GPU go through the host: with GPUs enough, those of files that other tools sharded for more.
-    sets = [("one", "", "processes", 6), (TWO_RANKS, "", "processes", 1 if gpus() > 1 else 6)]
+    sets = [("one", "", "processes", 6), (TWO_RANKS, "", "processes", check.jobs if gpus() > 1 else 6)]
     for ranks, meshes in ((2, TWO_RANKS), (4, FOUR_RANKS)):
         ways = [(backend, isolate) for isolate in ("processes", "threads") for backend in ("peer", "nccl")]
         if gpus() >= ranks:
-            sets += [(meshes, backend, isolate, 1) for backend, isolate in ways]
+            sets += [(meshes, backend, isolate, check.jobs) for backend, isolate in ways]
         else:
             yield Row("models", f"all on {meshes}", "skipped", 0, f"{len(ways)} runs need {ranks} GPUs, this machine has {gpus()}")
     for meshes, backend, isolate, jobs in sets:
