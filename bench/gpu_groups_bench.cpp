@@ -2,6 +2,7 @@
 // for every way to communicate that serves these GPUs, in turn. Ranks are threads, one per GPU. A line of JSON per row.
 //
 //   gpu_groups_bench [RANKS] [FILTER]     FILTER: part of a row's name
+//   gpu_groups_bench RANKS supervision    what counting collectives for the other ranks costs: gpu_supervision.h
 //
 // Inputs change from call to call. What the last call gave is compared with what it must be, element by element, on the GPU.
 #include <cuda_bf16.h>
@@ -22,6 +23,7 @@
 #include "device/cuda/runtime.h"
 #include "device/device.h"
 #include "gpu/peer_kernels_cuda.h"
+#include "gpu_supervision.h"
 #include "ops/norm/norm_cuda.h"
 #include "peers/nccl_window.h"
 
@@ -267,7 +269,11 @@ int main(int argc, char** argv) {
   }
   setenv("TANDEM_NCCL_REGISTER", "buffers", 1);  // where it is asked for
   try {
-    tandem::run_ranks(ranks, [&](tandem::Group& control) { run_rank(control, argc > 2 ? argv[2] : ""); });
+    const std::string filter = argc > 2 ? argv[2] : "";
+    tandem::run_ranks(ranks, [&](tandem::Group& control) {
+      if (filter == "supervision") tandem::bench::run_supervision(control);
+      else run_rank(control, filter);
+    });
   } catch (const tandem::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

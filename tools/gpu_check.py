@@ -13,7 +13,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from gpu_checks import sanitizer, tests, timings
+from gpu_checks import sanitizer, supervision, tests, timings
 from gpu_checks.rows import PACK, ROOT, Check, Row
 
 # What each runs, and the seconds that it may take of the budget.
@@ -29,6 +29,7 @@ STAGES = {
     "bench": (timings.bench, 500),
     "engines": (timings.engines, 900),
     "ranks": (timings.ranks, 600),
+    "supervision": (supervision.supervision, 160),
     "sanitizer": (sanitizer.sanitizer, 900),
 }
 
@@ -47,7 +48,7 @@ def table(rows: list[Row], limit: int = 100) -> str:
                 total[kernel] = total.get(kernel, 0) + count
     lines += [f"  {count:6} rows on {kernel}" for kernel, count in sorted(total.items())]
     for row in rows:
-        if row.stage in ("probe", "bench", "engines", "ranks") or row.status == "failed":
+        if row.stage in ("probe", "bench", "engines", "ranks", "supervision") or row.status == "failed":
             lines.append(f"{row.status} {row.stage} {row.name} {row.values or ''} {row.text[:400]}")
     return "\n".join("\n".join(lines).splitlines()[:limit])
 

@@ -49,8 +49,8 @@ class Peers : public ::testing::Test {
   }
 };
 
-// Memory of the current GPU; goes when what uses it has ended. cudaFree() may wait for all kernels of a GPU: where ranks share one, another's
-// may wait for the rank that frees, so memory is of a pool there.
+// Memory of the current GPU; goes when what uses it has ended. cudaFree() may wait for all kernels of a GPU: where ranks share one,
+// another's may wait for the rank that frees, so memory is of a pool there.
 class Buffer {
  public:
   explicit Buffer(std::size_t bytes) : bytes_(bytes), of_pool_(rank_count() > peer_gpu_count()) {

@@ -58,6 +58,12 @@ how=together
 [ $before != 1 ] || [ $after != 1 ] || how=alone
 echo "$name:${TANDEM_TEST_RANKS:-all}:${CUDA_DEVICE_MAX_CONNECTIONS:-8}:$how" >> @LOG@
 """
+SUPERVISION = """#!/bin/sh
+echo "$1 $2" >> @LOG@
+echo '{"backend": "peer", "refused": "no way"}'
+echo '{"name": "supervision 8 KB by nccl", "ranks": 2, "us": 8.1, "without_us": 8.0, "cost": 1.0125}'
+[ ! -e @BAD@ ] || exit 1
+"""
 LISTED_WHY = "lengths are counted over the whole sequence; it is for split='qkv'"
 TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one\\nGPU 1: another\\n'\n"
 
@@ -81,6 +87,7 @@ class Case(unittest.TestCase):
             "attention_ranks_test": RANKS,
             "peer_test": GROUPS,
             "gpu_group_tests": GROUPS.replace("Peers", "GroupTrouble"),
+            "gpu_groups_bench": SUPERVISION,
         }
         for name, text in scripts.items():
             program = binary / name
@@ -192,6 +199,16 @@ class Ranks(Case):
         for name, counts in ((alone[0], ["all"]), (alone[1], ["4", "all"]), ("Quick", ["3", "4", "8", "all"])):
             self.assertEqual(sorted({line[1] for line in ran if line[0] == name}), counts)
         self.assertEqual(self.rows()["Peers.Quick by 8 ranks"], "passed")
+
+    def test_what_supervision_costs_is_a_group_of_rows(self) -> None:
+        self.bad.touch()
+        self.assertEqual(self.check_on_two("supervision").returncode, 1)
+        self.bad.unlink()
+        self.assertEqual(self.check_on_two("supervision", "--resume").returncode, 0)
+        self.assertEqual(self.ran(), ["2", "2", "supervision", "supervision"])
+        self.assertEqual(self.rows(), {"by peer": "skipped", "supervision 8 KB by nccl": "passed", "all": "passed"})
+        self.check_on_two("supervision", "--resume")
+        self.assertEqual(self.ran(), [])
 
 
 class Stages(Case):
@@ -341,9 +358,9 @@ class Bars(unittest.TestCase):
             self.assertEqual(four[bar], verdict, bar)
             self.assertEqual(two[bar], "not measured" if verdict == "not measured" else "not judged", bar)
 
-    def test_rank_rows_are_those_of_the_benchmark(self) -> None:
-        text = (TOOLS.parent / "bench/gpu_ranks_bench.cpp").read_text(encoding="utf-8")
-        for start in ("Attention over ranks", "AllReduce + residual + RmsNorm"):
+    def test_rank_rows_are_those_of_the_benchmarks(self) -> None:
+        text = "".join((TOOLS.parent / "bench" / f).read_text(encoding="utf-8") for f in ("gpu_ranks_bench.cpp", "gpu_supervision.cpp"))
+        for start in ("Attention over ranks", "AllReduce + residual + RmsNorm", "supervision "):
             self.assertIn(start, text)
             self.assertTrue(any(bar.row.startswith(start) for bar in bars.RANK_BARS))
 

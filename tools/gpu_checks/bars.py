@@ -67,7 +67,7 @@ def of_way(way: str) -> Callable[[dict, float], float | None]:
 
 RANKS = 4  # what follows was set for that many GPUs
 FUSED = "AllReduce + residual + RmsNorm {} KB"
-SUPERVISED = ("8 KB", "64 KB", "1024 KB", "chain of 64, 64 KB and a product")
+SUPERVISED = ("8 KB", "64 KB", "1024 KB", "chain of 64, 64 KB and a product")  # as bench/gpu_supervision.cpp names them
 RANK_BARS = [
     *(Bar(f"Attention over ranks {k}K", "PyTorch / ours", key("ratio"), bound) for k, bound in ((8, 1.45), (32, 1.08), (128, 0.99))),
     *(Bar(f"Attention over ranks {k}K causal", "PyTorch / ours", key("ratio"), bound) for k, bound in ((8, 1.35), (32, 1.15), (128, 1.03))),
