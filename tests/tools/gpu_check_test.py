@@ -18,7 +18,7 @@ import gpu_check  # noqa: E402
 import gpu_results  # noqa: E402
 from gpu_checks import bars, sanitizer, several  # noqa: E402
 from gpu_checks.rows import Check, Row  # noqa: E402
-from gpu_checks.tests import MOST_THROUGH_HOST, counts_of, through_host  # noqa: E402
+from gpu_checks.tests import GROUPS_ALONE, MOST_THROUGH_HOST, counts_of, through_host  # noqa: E402
 
 # Lists three tests; each says which rows it ran, and leaves its name in a log. Bad fails while there is a file `bad`.
 PROGRAM = """#!/bin/sh
@@ -199,6 +199,16 @@ class Ranks(Case):
         for name, counts in ((alone[0], ["all"]), (alone[1], ["4", "all"]), ("Quick", ["3", "4", "8", "all"])):
             self.assertEqual(sorted({line[1] for line in ran if line[0] == name}), counts)
         self.assertEqual(self.rows()["Peers.Quick by 8 ranks"], "passed")
+
+    def test_what_stays_alone(self) -> None:
+        alone = (
+            "By/GpuFailures.AKilledRankIsNamed/peer",
+            "GroupTrouble.NoMemoryOnOneRankEndsTheOther",
+            "Peers.TenThousandReplaysInProcesses",
+        )
+        together = ("Peer/GpuGroups.PartsOfTheRanks/peer_processes_2", "By/RegisteredMemory.GivesTheSameBits/threads", "PeerNorm.ManyRows")
+        for names, wanted in ((alone, True), (together, False)):
+            self.assertEqual([bool(GROUPS_ALONE.search(name)) for name in names], [wanted] * 3)
 
     def test_what_supervision_costs_is_a_group_of_rows(self) -> None:
         self.bad.touch()

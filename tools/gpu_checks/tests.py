@@ -75,7 +75,7 @@ def soak(check: Check) -> Iterator[Row]:
 
 # Tests of groups that stay alone: they measure time or memory, replay for long, or kill, stop, abort and fill.
 GROUPS_ALONE = re.compile(
-    r"GpuFailures|GroupTrouble|LentCommunicators|SeveralHosts|RegisteredMemory\.IsGivenBack|CallsInAnotherOrder"
+    r"GpuFailures|Trouble|LentCommunicators|SeveralHosts|RegisteredMemory\.IsGivenBack|CallsInAnotherOrder"
     r"|Peers\.(TenThousand|TwoGraphs|Processes|AProcess|ARankThatNeverCalls|AnAbort)"
 )
 SHARING = (3, 4, 8)  # ranks of peer_test, threads that share GPUs, so that kernels for so many run where there are fewer
