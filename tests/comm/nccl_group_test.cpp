@@ -7,6 +7,8 @@
 #include <signal.h>
 
 #include <cstdlib>
+#include <cstring>
+#include <functional>
 #include <thread>
 
 #include "comm/gpu_wait.h"
@@ -14,6 +16,7 @@
 #include "comm/rank_processes.h"
 #include "comm/shm/shm_group.h"
 #include "core/check.h"
+#include "core/stop.h"
 #include "device/device.h"
 
 namespace tandem {
@@ -225,6 +228,64 @@ TEST(NcclGroup, PartsAreAbortedTogether) {
     group.reset();
     check_all_given_back(control.rank() == 1 ? 2 : 3, 0);
   });
+}
+
+ncclComm_t communicator_of_the_caller(Group& group) {
+  const nccl::Api& api = nccl::api();
+  ncclUniqueId id = {};
+  if (group.rank() == 0) nccl::check(api.ncclGetUniqueId(&id), "making a name");
+  std::memcpy(&id, group.exchange(std::as_bytes(std::span(&id, 1))).at(0).data(), sizeof id);
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  ncclComm_t comm = nullptr;
+  ncclResult_t state = api.ncclCommInitRankConfig(&comm, group.size(), id, group.rank(), &config);
+  for (; state == ncclInProgress; std::this_thread::sleep_for(1ms)) nccl::check(api.ncclCommGetAsyncError(comm, &state), "joining");
+  nccl::check(state, "joining");
+  return comm;
+}
+
+// Whether who asks for memory may get what lies at `at`.
+bool is_free(const void* at) {
+  bool found = false;
+  std::vector<std::unique_ptr<char[]>> held;
+  for (std::size_t size = 8; size <= 1024; size += 8)
+    for (int i = 0; i < 16; ++i) {
+      const char* const from = held.emplace_back(new char[size]).get();
+      found |= !std::less<const void*>()(at, from) && std::less<const void*>()(at, from + size);
+    }
+  return found;
+}
+
+// One rank does not come: the other's wait ends, with its deadline or when its caller wants it, and what NCCL writes to then stays.
+TEST(NcclGroup, ASplitThatOneRankMissesEndsAndMayStillBeWritten) {
+  stub();
+  for (const bool lent : {false, true})
+    for (const bool hasty : {false, true})
+      for (const bool interrupted : {false, true}) {
+        RankProcesses ranks(2, [&](Group& control) {
+          std::unique_ptr<nccl::Communicator> comm = lent ? nccl::Communicator::borrow(communicator_of_the_caller(control))
+                                                          : nccl::Communicator::create(control, Deadline::after(20s));
+          control.exchange({});
+          if (control.rank() == 1)
+            for (;; std::this_thread::sleep_for(1ms)) control.throw_if_failed();  // until it hears of it
+          stub().hasty = hasty;
+          const Deadline soon = Deadline::after(200ms);
+          const std::function<bool()> stop = [&] { return interrupted && soon.expired(); };
+          const StopScope scope(stop);
+          try {
+            comm->split(control, 0, 0, Deadline::after(interrupted ? 20s : 200ms));
+          } catch (const Error&) {
+            check(stub().split_to != nullptr && !is_free(stub().split_to), "NCCL may still write there");
+            comm.reset();
+            check_all_given_back(1, 0);
+            throw;
+          }
+        });
+        const RankOutcome outcome = ranks.wait(20s).at(0);
+        SCOPED_TRACE(fmt::format("lent {}, hasty {}, interrupted {}", lent, hasty, interrupted));
+        ASSERT_TRUE(outcome.finished);
+        EXPECT_EQ(outcome.code, interrupted ? ErrorCode::interrupted : ErrorCode::timeout) << outcome.text;
+        EXPECT_LT(outcome.seconds, 5);
+      }
 }
 
 TEST(NcclGroup, AnAbortThatDoesNotReturnIsLeftBehind) {

@@ -164,6 +164,7 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* made
   const int number = comm->splits++, group = color == NCCL_SPLIT_NOCOLOR ? -1 : color;
   comm->meeting->keys[number][comm->rank] = key;
   comm->meeting->colors[number][comm->rank] = group + 2;
+  stub().split_to = made;
   const std::lock_guard lock(comm->mutex);
   comm->pending = [=] { return split_is_pending(comm, number, group, made); };
   return ncclInProgress;
@@ -174,7 +175,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   const std::lock_guard lock(comm->mutex);
   if (comm->pending && !comm->pending()) comm->pending = nullptr;
   *state = static_cast<ncclResult_t>(stub().trouble.load());
-  if (*state == ncclSuccess && (comm->pending || stub().busy || comm->meeting->arrived < comm->size)) *state = ncclInProgress;
+  if (*state == ncclSuccess && ((comm->pending && !stub().hasty) || stub().busy || comm->meeting->arrived < comm->size))
+    *state = ncclInProgress;
   return ncclSuccess;
 }
 

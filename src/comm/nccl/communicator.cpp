@@ -80,6 +80,22 @@ std::optional<ncclResult_t> Family::state_of(ncclComm_t comm) {
   return state;
 }
 
+template <typename Done>
+void Communicator::wait_until(const Done& done, const char* what, Group& control, std::chrono::nanoseconds limit) {
+  GpuWait wait(control, limit, fmt::format("NCCL's {}", what));
+  try {
+    while (!done()) {
+      wait.look();
+      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted in NCCL's {}", what));
+      std::this_thread::yield();
+    }
+  } catch (const Error& error) {
+    control.abort(error.message());
+    family_->abort();
+    throw;
+  }
+}
+
 std::unique_ptr<Communicator> Communicator::create(Group& control, Deadline deadline) {
   ncclUniqueId id = {};
   if (control.rank() == 0) check(api().ncclGetUniqueId(&id), "making a name for the ranks");
@@ -137,30 +153,21 @@ void Communicator::split_aside(Group& control, int color, int key, ncclComm_t& m
   };
   auto call = std::make_shared<Call>();
   Aside::begin([call, comm = comm_, color, key] { call->result = api().ncclCommSplit(comm, color, key, &call->made, &call->config); });
-  GpuWait wait(control, limit, "NCCL's splitting the ranks");
   try {
-    while (call->result < 0) {
-      wait.look();
-      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted in NCCL's splitting the ranks");
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-  } catch (const Error& error) {
-    control.abort(error.message());
+    wait_until([&] { return call->result >= 0; }, "splitting the ranks", control, limit);
+    wait_for_part(static_cast<ncclResult_t>(call->result.load()), call->made, color, control, limit);
+  } catch (...) {
+    static_cast<void>(new std::shared_ptr<Call>(std::move(call)));  // never let go: NCCL may still write to it
     throw;
   }
-  wait_for_part(static_cast<ncclResult_t>(call->result.load()), call->made, color, control, limit);
   made = call->made;
 }
 
 // ncclCommSplit may say that it is done while it is not; it gives the communicator once it is.
 void Communicator::wait_for_part(ncclResult_t result, ncclComm_t& made, int color, Group& control, std::chrono::nanoseconds limit) {
   settle(result == ncclSuccess ? ncclInProgress : result, "splitting the ranks", control, limit);
-  GpuWait wait(control, limit, "NCCL's splitting the ranks");
   const std::atomic_ref<ncclComm_t> written(made);
-  while (color >= 0 && !written.load()) {
-    wait.look();
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
+  wait_until([&] { return color < 0 || written.load(); }, "splitting the ranks", control, limit);
 }
 
 void name_the_dead(Group& control) {
@@ -181,22 +188,14 @@ ncclResult_t Communicator::state() {
 }
 
 void Communicator::settle(ncclResult_t result, const char* what, Group& control, std::chrono::nanoseconds limit) {
-  GpuWait wait(control, limit, fmt::format("NCCL's {}", what));
-  try {
-    while (result == ncclInProgress) {
-      result = state();
-      if (result != ncclInProgress) break;
-      wait.look();
-      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, fmt::format("interrupted in NCCL's {}", what));
-      std::this_thread::yield();
-    }
+  const auto settled = [&] {
+    if (result == ncclInProgress) result = state();
+    if (result == ncclInProgress) return false;
     if (result != ncclSuccess) name_the_dead(control);
     check(result, what, comm_);
-  } catch (const Error& error) {
-    control.abort(error.message());
-    family_->abort();
-    throw;
-  }
+    return true;
+  };
+  wait_until(settled, what, control, limit);
 }
 
 }  // namespace tandem::nccl

@@ -74,6 +74,9 @@ class Communicator {
  private:
   Communicator() = default;
   ncclResult_t state();
+  // Until `done` gives true. What ends the wait, or `done` throws, ends the world.
+  template <typename Done>
+  void wait_until(const Done& done, const char* what, Group& control, std::chrono::nanoseconds limit);
   void wait_for_part(ncclResult_t result, ncclComm_t& made, int color, Group& control, std::chrono::nanoseconds limit);
   void split_aside(Group& control, int color, int key, ncclComm_t& made, std::chrono::nanoseconds limit);
 
