@@ -41,8 +41,11 @@ T value_of(const std::vector<std::byte>& blob) {
 // False once the deadline has passed.
 bool await_readable(int fd, Deadline deadline) {
   pollfd poller = {fd, POLLIN, 0};
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining()).count();
-  return poll(&poller, 1, static_cast<int>(left)) > 0;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining()).count();
+    const int ready = poll(&poller, 1, static_cast<int>(left));
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
 }
 
 Message receive(MeetingSocket& socket, Deadline deadline, Descriptor* descriptor = nullptr) {
