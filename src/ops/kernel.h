@@ -66,6 +66,9 @@ class PreparedKernel {
   virtual ~PreparedKernel() = default;
   virtual std::size_t workspace_bytes() const { return 0; }
   virtual void run(const RunArgs& args) const = 0;
+  // Optional, of what communicates: makes what its ranks hold together beside workspaces. Collective over its group, before the first run
+  // where that is known; throws on all ranks or on none, and then the group serves on.
+  virtual void meet(Deadline) const {}
 };
 
 struct KernelDef {

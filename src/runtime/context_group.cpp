@@ -179,6 +179,14 @@ void RankContext::agree_on_collectives(Bound& bound) {
     require_same_calls(*group, calls, Deadline::after(options_.rendezvous_deadline));
     register_arena(*group);
   }
+  for (std::size_t s = 0; s < bound.launches.size(); ++s) {
+    if (!bound.launches[s].communicates) continue;
+    try {
+      bound.launches[s].kernel->meet(Deadline::after(options_.rendezvous_deadline));
+    } catch (const Error& error) {
+      throw error.at_node(label(program().steps[s]));
+    }
+  }
   bound.agreed = true;
 }
 

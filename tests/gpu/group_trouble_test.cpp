@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "comm/rank_processes.h"
@@ -13,6 +16,7 @@
 #include "gpu/gpu_ranks.h"
 #include "support/temporary_folder.h"
 #include "tandem/nccl.h"
+#include "tandem/network.h"
 
 namespace tandem::test {
 namespace {
@@ -108,24 +112,111 @@ TEST_F(GroupTrouble, NoMemoryOnOneRankEndsTheOther) {
   EXPECT_LT(outcomes[0].seconds, 30) << "it need not wait for a deadline";
 }
 
+// All memory of the current GPU but some for a stream: twice that is less than windows and rooms of these tests have.
+class FullGpu {
+ public:
+  FullGpu() {
+    constexpr std::size_t kSpare = std::size_t{32} << 20;
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
+    void* spare = nullptr;
+    check(cudaMalloc(&spare, kSpare) == cudaSuccess, "there is memory");
+    for (std::size_t piece = free; piece >= kSpare; piece /= 2)
+      for (void* memory = nullptr; cudaMalloc(&memory, piece) == cudaSuccess;) held_.push_back(memory);
+    cudaGetLastError();
+    cudaFree(spare);
+  }
+  ~FullGpu() {
+    for (void* memory : held_) cudaFree(memory);
+  }
+  FullGpu(const FullGpu&) = delete;
+
+ private:
+  std::vector<void*> held_;
+};
+
 // No GPU memory for what the others push into, on one rank: all hear which.
 TEST_F(GroupTrouble, NoMemoryForPeersOnOneRankIsToldToAll) {
   run_rank_processes(2, [](Group& group) {
     cudaSetDevice(group.rank());
-    std::size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total) == cudaSuccess, "the GPU tells its memory");
-    constexpr std::size_t kSpare = std::size_t{32} << 20;  // for a stream; twice that is less than the others' window
-    std::vector<void*> held;
-    void* spare = nullptr;
-    check(cudaMalloc(&spare, kSpare) == cudaSuccess, "there is memory");
-    for (std::size_t piece = free; group.rank() == 1 && piece >= kSpare; piece /= 2)
-      for (void* memory = nullptr; cudaMalloc(&memory, piece) == cudaSuccess;) held.push_back(memory);
-    cudaGetLastError();
-    cudaFree(spare);
-    check_refused(ErrorCode::unsupported, "rank 1: allocating memory", [&] { GpuRank(group, "peer"); });
-    for (void* memory : held) cudaFree(memory);
+    {
+      std::optional<FullGpu> full;
+      if (group.rank() == 1) full.emplace();
+      check_refused(ErrorCode::unsupported, "rank 1: allocating memory", [&] { GpuRank(group, "peer"); });
+    }
     group.exchange({});
     check(GpuRank(group, "peer").group != nullptr, "with memory they have their group");
+    group.exchange({});
+  });
+}
+
+// One rank of attention over two that push their heads to one another, all in memory of its GPU.
+class PushedAttention {
+ public:
+  explicit PushedAttention(Group& group)
+      : device_(open_device("cuda", group.rank())), on_device_(*device_), engine_(engine()), context_(engine_, {.rank = group.rank()}) {
+    context_.set_communicator(std::shared_ptr<Group>(&group, [](Group*) {}));
+    set_rows(kMost);
+    for (auto* memory : {&q_, &k_, &v_, &out_}) *memory = std::make_unique<DeviceMemory>(device_, kMost / 2 * kRowBytes);
+    activations_ = std::make_unique<DeviceMemory>(device_, context_.device_memory_bytes());
+    context_.set_device_memory(activations_->data(), activations_->bytes());
+    const std::vector<std::uint16_t> ones(out_->bytes() / 2, 0x3c00), twos(ones.size(), 0x4000);  // in f16
+    for (auto* memory : {&q_, &k_}) check(cudaMemset((*memory)->data(), 0, (*memory)->bytes()) == cudaSuccess, "clearing");
+    check(cudaMemcpy(v_->data(), group.rank() == 0 ? ones.data() : twos.data(), v_->bytes(), cudaMemcpyDefault) == cudaSuccess, "copying");
+  }
+  // Every row attends alike to those of both ranks.
+  void run(std::int64_t rows) {
+    set_rows(rows);
+    check(cudaMemset(out_->data(), 0xff, out_->bytes()) == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess, "clearing");
+    const void* const in[] = {q_->data(), k_->data(), v_->data()};
+    void* const out[] = {out_->data()};
+    context_.enqueue(in, out);
+    context_.synchronize();
+    std::vector<std::uint16_t> got(static_cast<std::size_t>(rows) / 2 * kRowBytes / 2);
+    check(cudaMemcpy(got.data(), out_->data(), got.size() * 2, cudaMemcpyDefault) == cudaSuccess, "copying");
+    check(std::ranges::all_of(got, [](std::uint16_t value) { return std::abs(value - 0x3e00) < 4; }), "all are 1.5");
+  }
+  static constexpr std::int64_t kMost = 65536;
+
+ private:
+  static constexpr std::int64_t kHeads = 8, kSize = 128;
+  static constexpr std::size_t kRowBytes = kHeads * kSize * 2;
+  static Engine engine() {
+    Network network("cp=2");
+    network.symbol("rows", 2, 256, kMost);
+    std::vector<Network::Value> operands;
+    for (const char* name : {"q", "k", "v"}) operands.push_back(network.input(name, DType::f16, {1, kHeads, "rows", kSize}, "2:cp"));
+    network.output("out", network.attention(operands[0], operands[1], operands[2], {.axis = "cp"}), "2:cp");
+    return build(network, {.device = "cuda", .kernels = {"cuda_attention_all_to_all"}});
+  }
+  void set_rows(std::int64_t rows) {
+    for (std::size_t input = 0; input < 3; ++input) context_.set_input_shape(input, {1, kHeads, rows, kSize});
+  }
+
+  std::shared_ptr<Device> device_;
+  OnDevice on_device_;
+  std::unique_ptr<DeviceMemory> q_, k_, v_, out_, activations_;
+  Engine engine_;
+  Context context_;
+};
+
+// A context that would need more of it serves what it can, and what it could not once there is memory.
+TEST_F(GroupTrouble, NoMemoryForARoomOnOneRankLeavesSmallerShapes) {
+  run_rank_processes(2, [](Group& group) {
+    setenv("TANDEM_GPU_GROUP", "peer", 1);
+    PushedAttention attention(group);
+    attention.run(256);
+    {
+      std::optional<FullGpu> full;
+      if (group.rank() == 1) full.emplace();
+      group.exchange({});
+      for (int call = 0; call < 2; ++call)
+        check_refused(ErrorCode::out_of_memory, "rank 1: allocating memory for peers", [&] { attention.run(PushedAttention::kMost); });
+      for (int call = 0; call < 3; ++call) attention.run(256);
+      group.exchange({});
+    }
+    group.exchange({});
+    for (int call = 0; call < 3; ++call) attention.run(PushedAttention::kMost), attention.run(256);
     group.exchange({});
   });
 }

@@ -59,12 +59,16 @@ Message receive(MeetingSocket& socket, Deadline deadline, Descriptor* descriptor
 
 }  // namespace
 
-void agree(Group& group, const std::string& trouble, Deadline deadline) {
-  const auto texts = group.exchange(std::as_bytes(std::span(trouble)), deadline);
-  for (std::size_t r = 0; r < texts.size(); ++r)
-    if (!texts[r].empty())
-      fail(ErrorCode::unsupported, "rank {}: {}", group.members()[r],
-           std::string_view(reinterpret_cast<const char*>(texts[r].data()), texts[r].size()));
+void agree(Group& group, const std::optional<Error>& trouble, Deadline deadline) {
+  constexpr char kMemory = 'm', kOther = '-';
+  std::string mine;
+  if (trouble) mine = (trouble->code() == ErrorCode::out_of_memory ? kMemory : kOther) + trouble->message();
+  const auto texts = group.exchange(std::as_bytes(std::span(mine)), deadline);
+  for (std::size_t r = 0; r < texts.size(); ++r) {
+    const std::string_view text(reinterpret_cast<const char*>(texts[r].data()), texts[r].size());
+    if (!text.empty())
+      fail(text[0] == kMemory ? ErrorCode::out_of_memory : ErrorCode::unsupported, "rank {}: {}", group.members()[r], text.substr(1));
+  }
 }
 
 Links::Links(Group& group, Deadline deadline) : rank_(group.rank()), peers_(static_cast<std::size_t>(group.size())) {

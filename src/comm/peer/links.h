@@ -12,16 +12,17 @@
 
 namespace tandem::peer {
 
-// Collective: throws Error(unsupported) on all ranks unless `trouble` is empty on all; the message names the first rank that has some.
-void agree(Group& group, const std::string& trouble, Deadline deadline);
-// Collective: runs `work` on this rank; if it throws an Error on any rank, throws on all of them.
+// Collective: throws on all ranks if any has some trouble, naming the first that has: Error(out_of_memory) if that is its trouble, else
+// Error(unsupported).
+void agree(Group& group, const std::optional<Error>& trouble, Deadline deadline);
+// Collective: runs `work` on this rank; if it throws an Error on any rank, throws on all of them as agree() does.
 template <typename Work>
 void all_do(Group& group, Deadline deadline, const Work& work) {
-  std::string trouble;
+  std::optional<Error> trouble;
   try {
     work();
   } catch (const Error& error) {
-    trouble = error.message();
+    trouble = error;
   }
   agree(group, trouble, deadline);
 }

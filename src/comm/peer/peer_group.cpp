@@ -39,7 +39,7 @@ std::unique_ptr<GpuGroup> make_peer_group(Group& control, Device& device, Deadli
   try {
     return std::make_unique<PeerGroup>(control, device, deadline, options);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::unsupported) throw;
+    if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::out_of_memory) throw;
     if (why) *why = error.message();
     return nullptr;
   }

@@ -53,7 +53,8 @@ class PeerGroup final : public GpuGroup {
   View view(std::chrono::nanoseconds limit) const;
   int blocks() const { return blocks_; }
   // Collective, on all ranks with the same numbers of bytes in the same order: a room of at least so many, which may be in use by others in
-  // the same stream too. It may allocate, and the device is the thread's current one. Whoever holds it lets go of it before the group ends.
+  // the same stream too. It may allocate, and the device is the thread's current one. Throws on all ranks or on none, Error(out_of_memory)
+  // where one has too little, and then the group serves on. Whoever holds it lets go of it before the group ends.
   std::shared_ptr<Room> room(std::size_t there, std::size_t back, Deadline deadline);
   // All-reduce with what follows it; `aligned` and `blocks` are set here. Whether it can depends on nothing that ranks may differ in.
   bool can_reduce_and_norm(DType dtype, std::int64_t length) const;

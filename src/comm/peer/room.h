@@ -11,8 +11,8 @@ namespace tandem::peer {
 
 class Room {
  public:
-  // Collective; throws on all ranks or on none, Error(mismatch) where they want other numbers of bytes, Error(unsupported) where there is
-  // no memory. The device is the thread's current one.
+  // Collective; throws on all ranks or on none, Error(mismatch) where they want other numbers of bytes, Error(out_of_memory) where
+  // there is too little memory. The device is the thread's current one.
   Room(Group& group, Device& device, std::size_t there, std::size_t back, Deadline deadline);
   // No kernel of this rank may be using it.
   ~Room();

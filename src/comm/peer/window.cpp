@@ -73,7 +73,10 @@ void Window::make_own(int ordinal, int rank, std::size_t bytes, Descriptor& expo
   driver_.check(driver_.granularity(&unit, &properties, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED), "asking for the unit of memory");
   bytes_ = (bytes + unit - 1) / unit * unit;
   View& own = view(rank);
-  driver_.check(driver_.create(&own.handle, bytes_, &properties, 0), "allocating memory for peers");
+  const CUresult status = driver_.create(&own.handle, bytes_, &properties, 0);
+  if (std::size_t free = 0, total = 0; status == CUDA_ERROR_OUT_OF_MEMORY && cudaMemGetInfo(&free, &total) == cudaSuccess)
+    fail(ErrorCode::out_of_memory, "allocating memory for peers: {} bytes are needed, {} of {} are free", bytes_, free, total);
+  driver_.check(status, "allocating memory for peers");
   own.owned = true;
   map(own, ordinal);
   int number = -1;

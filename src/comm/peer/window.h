@@ -16,8 +16,8 @@ namespace tandem::peer {
 
 class Window {
  public:
-  // Collective; throws on all ranks or on none, Error(unsupported) where the GPUs do not reach each other. At least `bytes` on each rank,
-  // with contents undefined. The device is the thread's current one.
+  // Collective; throws on all ranks or on none, Error(unsupported) where the GPUs do not reach each other, Error(out_of_memory) where
+  // one has too little. At least `bytes` on each rank, with contents undefined. The device is the thread's current one.
   Window(Group& group, Links& links, Device& device, std::size_t bytes, Deadline deadline);
   // Only this rank's view of it ends, and the memory of each rank with the last view. No kernel may be using it here.
   ~Window();

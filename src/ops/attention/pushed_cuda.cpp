@@ -86,9 +86,13 @@ class Pushed final : public PreparedKernel {
 
   std::size_t workspace_bytes() const override { return layout_.total(); }
 
+  void meet(Deadline deadline) const override {
+    if (!room_) room_ = group_.room(there_bytes_, back_bytes_, deadline);
+  }
+
   void run(const RunArgs& args) const override {
     group_.throw_if_failed();
-    if (!room_) room_ = group_.room(there_bytes_, back_bytes_, args.deadline);
+    meet(args.deadline);
     const cuda::Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
     const cudaStream_t main = cuda::handle_of(args.stream);
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)

@@ -40,9 +40,13 @@ class PushedKeys final : public PreparedKernel {
 
   std::size_t workspace_bytes() const override { return workspace_bytes_; }
 
+  void meet(Deadline deadline) const override {
+    if (!room_) room_ = group_.room(there_bytes_, 0, deadline);
+  }
+
   void run(const RunArgs& args) const override {
     group_.throw_if_failed();
-    if (!room_) room_ = group_.room(there_bytes_, 0, args.deadline);
+    meet(args.deadline);
     const cuda::Turn turn = {args, group_.view(args.deadline.limit()), room_->view()};
     const cudaStream_t main = cuda::handle_of(args.stream), beside = cuda::handle_of(*args.auxiliary[0]);
     beside_.begin(main, beside);
