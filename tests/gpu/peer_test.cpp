@@ -105,5 +105,53 @@ TEST_F(Peers, EqualBitsOnAllRanks) {
   });
 }
 
+// Of another group; in one of its ranks' agreements this rank says that it is in trouble. Who agrees tells nothing.
+class InTrouble final : public Group {
+ public:
+  InTrouble(Group& of, int agreement) : of_(of), left_(agreement) {}
+  std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) override {
+    constexpr std::string_view kTrouble = "-it is a test";
+    return of_.exchange(blob.empty() && left_-- == 0 ? std::as_bytes(std::span(kTrouble)) : blob, deadline);
+  }
+  int rank() const override { return of_.rank(); }
+  int size() const override { return of_.size(); }
+  std::string_view backend() const override { return of_.backend(); }
+  std::span<const int> members() const override { return of_.members(); }
+  void run(const CollectiveCall& call) override { of_.run(call); }
+  void send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) override { of_.send(bytes, to, deadline); }
+  void recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) override { of_.recv(bytes, from, deadline); }
+  std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override {
+    return of_.split(lists, deadline);
+  }
+  void mark(std::int64_t step) override { of_.mark(step); }
+  void throw_if_failed() override { of_.throw_if_failed(); }
+  Progress progress(int rank) const override { return of_.progress(rank); }
+  void abort(std::string_view reason) override { of_.abort(reason); }
+
+ private:
+  Group& of_;
+  int left_;
+};
+
+// Whatever a rank has made before another one fails goes: pages that were mapped where a page is still known to CUDA are not taken.
+TEST_F(Peers, ARankInTroubleLeavesNothingOfTheOthers) {
+  run_ranks(rank_count(), [](Group& control) {
+    int agreement = 0;
+    for (bool made = false; !made; ++agreement)
+      for (int again = 0; again < 3 && !made; ++again) {
+        InTrouble last(control, control.rank() + 1 == control.size() ? agreement : -1);
+        try {
+          const PeerRank rank(last);
+          check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::sum}, {100}, 3);
+          made = true;
+        } catch (const Error& error) {
+          if (error.message().find(fmt::format("rank {}: it is a test", control.size() - 1)) == std::string::npos) throw;
+        }
+        control.exchange({});
+      }
+    check(agreement > 6, "ranks agree after each part of a group");
+  });
+}
+
 }  // namespace
 }  // namespace tandem::test

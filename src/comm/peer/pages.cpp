@@ -26,17 +26,14 @@ Pages::Pages(Group& group, Links& links, Deadline deadline) : rank_(group.rank()
     Page* mine = new (&page(rank_)) Page;
     cuda::check(cudaHostRegister(mine, kBytes, cudaHostRegisterMapped | cudaHostRegisterPortable),
                 "letting the GPU see a page of the host");
+    shown_.reset(mine);
     void* seen = nullptr;
-    const cudaError_t status = cudaHostGetDevicePointer(&seen, mine, 0);
-    if (status != cudaSuccess) cudaHostUnregister(mine);
-    cuda::check(status, "asking where the GPU sees a page of the host");
+    cuda::check(cudaHostGetDevicePointer(&seen, mine, 0), "asking where the GPU sees a page of the host");
     on_gpu_ = static_cast<HostPage*>(seen);
   });
 }
 
-Pages::~Pages() {
-  if (on_gpu_) cudaHostUnregister(&page(rank_));
-}
+void Pages::HideFromGpu::operator()(Page* page) const { cudaHostUnregister(page); }
 
 void Pages::end(ErrorCode code, int world_rank, std::string_view text) {
   for (int r = 0; r < static_cast<int>(mappings_.size()); ++r) {

@@ -18,7 +18,6 @@ class Pages {
  public:
   // Collective; throws on all ranks or on none. The GPU is the thread's current one.
   Pages(Group& group, Links& links, Deadline deadline);
-  ~Pages();
   Pages(const Pages&) = delete;
 
   // This rank's, as its GPU addresses it.
@@ -40,11 +39,15 @@ class Pages {
     std::int32_t code = 0, rank = -1;
     char text[1000] = {};
   };
+  struct HideFromGpu {
+    void operator()(Page* page) const;
+  };
   Page& page(int rank) const { return *reinterpret_cast<Page*>(mappings_[static_cast<std::size_t>(rank)]->data()); }
   const volatile HostPage& volatile_page(int rank) const { return page(rank).gpu; }
 
   int rank_;
   std::vector<std::unique_ptr<Mapping>> mappings_;  // by rank
+  std::unique_ptr<Page, HideFromGpu> shown_;        // this rank's, while the GPU sees it; goes before its mapping
   HostPage* on_gpu_ = nullptr;
 };
 

@@ -59,7 +59,6 @@ PeerGroup::~PeerGroup() {
   stops_ = true;
   if (watcher_.joinable()) watcher_.join();
   if (links_) links_->leave();
-  cudaFree(state_);
 }
 
 // What every rank knows of the others' GPUs, in one exchange; gives the blocks that all of them can run at once.
@@ -106,8 +105,8 @@ void PeerGroup::set_up(Deadline deadline) {
     if (cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, static_cast<cuda::CudaDevice&>(device_).ordinal()) == cudaSuccess &&
         kilohertz > 0)
       clocks_per_second_ = kilohertz * 1e3;
-    cuda::check(cudaMalloc(reinterpret_cast<void**>(&state_), sizeof(State)), "allocating the state of a group");
-    cuda::check(cudaMemset(state_, 0, sizeof(State)), "clearing the state of a group");
+    state_ = allocate_on_gpu<State>("allocating the state of a group");
+    cuda::check(cudaMemset(state_.get(), 0, sizeof(State)), "clearing the state of a group");
     cuda::check(cudaMemset(window_->at(rank()) + Slab::kWords, 0xff, Slab::kData), "clearing the memory of a group");
     cuda::check(cudaMemset(window_->at(rank()) + Slab::kArrivals, 0, Slab::kBytes - Slab::kArrivals), "clearing the memory of a group");
     cuda::check(cudaDeviceSynchronize(), "clearing the memory of a group");
@@ -118,7 +117,7 @@ void PeerGroup::set_up(Deadline deadline) {
 View PeerGroup::view(std::chrono::nanoseconds limit) const {
   View view{};
   for (int r = 0; r < size(); ++r) view.slab[r] = window_->at(r);
-  view.state = state_;
+  view.state = state_.get();
   view.page = pages_->on_gpu();
   view.rank = rank();
   view.size = size();

@@ -11,6 +11,7 @@
 
 #include "comm/gpu_group.h"
 #include "comm/nccl/progress.h"
+#include "comm/peer/gpu_memory.h"
 #include "comm/peer/launch.h"
 #include "comm/peer/links.h"
 #include "comm/peer/pages.h"
@@ -94,7 +95,7 @@ class PeerGroup final : public GpuGroup {
   std::unique_ptr<Window> window_;
   std::shared_ptr<Room> room_;                    // the last one made
   std::shared_ptr<nccl::ProgressWord> progress_;  // null where the control group has none
-  State* state_ = nullptr;
+  std::unique_ptr<State, FreeOnGpu> state_;
   std::atomic<bool> stops_{false};
   std::thread watcher_;
 };

@@ -43,12 +43,10 @@ Room::Room(Group& group, Device& device, std::size_t there, std::size_t back, De
   window_ = std::make_unique<Window>(group, links, device, there_ + back_ + kArrivalBytes, deadline);
   all_do(group, deadline, [&] {
     clear(window_->at(group.rank()) + there_ + back_, kArrivalBytes);
-    cuda::check(cudaMalloc(reinterpret_cast<void**>(&state_), sizeof(RoomState)), "allocating the state of a room");
-    clear(state_, sizeof(RoomState));
+    state_ = allocate_on_gpu<RoomState>("allocating the state of a room");
+    clear(state_.get(), sizeof(RoomState));
   });
 }
-
-Room::~Room() { cudaFree(state_); }
 
 RoomView Room::view() const {
   RoomView view{};
@@ -57,7 +55,7 @@ RoomView Room::view() const {
     view.back[r] = view.there[r] + there_;
     view.arrivals[r] = view.back[r] + back_;
   }
-  view.state = state_;
+  view.state = state_.get();
   return view;
 }
 

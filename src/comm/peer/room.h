@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "comm/peer/gpu_memory.h"
 #include "comm/peer/room_layout.h"
 #include "comm/peer/window.h"
 
@@ -14,8 +15,7 @@ class Room {
   // Collective; throws on all ranks or on none, Error(mismatch) where they want other numbers of bytes, Error(out_of_memory) where
   // there is too little memory. The device is the thread's current one.
   Room(Group& group, Device& device, std::size_t there, std::size_t back, Deadline deadline);
-  // No kernel of this rank may be using it.
-  ~Room();
+  // No kernel of this rank may be using it when it goes.
   Room(const Room&) = delete;
 
   bool holds(std::size_t there, std::size_t back) const { return there <= there_ && back <= back_; }
@@ -25,7 +25,7 @@ class Room {
   int ranks_;
   std::size_t there_, back_;
   std::unique_ptr<Window> window_;
-  RoomState* state_ = nullptr;
+  std::unique_ptr<RoomState, FreeOnGpu> state_;
 };
 
 }  // namespace tandem::peer
