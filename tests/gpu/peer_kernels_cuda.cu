@@ -49,11 +49,15 @@ __global__ void compare_gathered_kernel(const T* got, std::int64_t count, int ra
 
 __global__ void next_turn_kernel(std::uint32_t* turn) { ++*turn; }
 
+__device__ unsigned long long now_ns() {
+  unsigned long long now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+
 __global__ void pause_kernel(int rank, const std::uint32_t* turn, unsigned most_ns) {
-  const unsigned draw = mixed(77, static_cast<unsigned>(rank), *turn);
-  if (draw % 4 != 0) return;  // most turns have none
-  const long long cycles = static_cast<long long>(draw / 4 % most_ns) * 3 / 2, start = clock64();
-  while (clock64() - start < cycles) {
+  const unsigned long long end = now_ns() + mixed(77, static_cast<unsigned>(rank), *turn) % (most_ns + 1);
+  while (now_ns() < end) {
   }
 }
 

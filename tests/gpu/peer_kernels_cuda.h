@@ -19,7 +19,7 @@ template <typename T>
 void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors,
                       cudaStream_t stream);
 void next_turn(std::uint32_t* turn, cudaStream_t stream);
-// Up to `most_ns`, by rank and turn.
+// 0 to `most_ns` of the GPU's clock, by rank and turn, alike often.
 void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream);
 
 }  // namespace tandem::testing
