@@ -32,8 +32,9 @@ using Json = nlohmann::json;
 
 constexpr std::int64_t kHeads = 24, kSize = 128, kWidth = 4096;
 constexpr int kChained = 200;  // small collectives in one recording: as of a whole model, so that starting it does not show
-// Of the largest difference, relative to the largest magnitude: what bf16 allows of attention; two units in the last place.
-constexpr double kAttentionLimit = 0.016, kChainLimit = 0.008;
+// Of the largest difference, relative to the largest magnitude: what bf16 allows of attention; of a chain, whose sums are rounded here and
+// there, and where a rank that adds its own words for another's in every call is off by 0.1 or more.
+constexpr double kAttentionLimit = 0.016, kChainLimit = 0.03;
 
 struct Work {
   std::string name;
@@ -109,13 +110,13 @@ Network network_of(const Work& work, int ranks) {
   }
   Network::Value x = network.input("x", DType::bf16, {work.length, kWidth}),
                  residual = network.input("residual", DType::bf16, {work.length, kWidth}, "same");
-  const Network::Value scale = network.input("scale", DType::bf16, {kWidth}, "same");
+  const Network::Value scale = network.input("scale", DType::bf16, {kWidth});  // each rank's own, so that each sum is of different values
   for (int i = 0; i < kChained; ++i) {
     x = network.dist_collective(x, "all_reduce", {.reduce = "sum", .axis = "cp"});
     const std::vector<Network::Value> both = network.add_all("AddRmsNorm", {x, residual, scale});
     x = both[0];
   }
-  network.output("out", x, "same");
+  network.output("out", x);
   return network;
 }
 
@@ -131,8 +132,7 @@ class Row {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const Shape shape = inputs[i].local_range.at(1);
       std::vector<std::uint16_t> values(static_cast<std::size_t>(element_count(shape)));
-      const std::int64_t first =
-          inputs[i].name == "residual" || inputs[i].name == "scale" ? 0 : world.rank() * static_cast<std::int64_t>(values.size());
+      const std::int64_t first = inputs[i].name == "residual" ? 0 : world.rank() * static_cast<std::int64_t>(values.size());
       for (std::size_t e = 0; e < values.size(); ++e) values[e] = numbers_[i].bits(first + static_cast<std::int64_t>(e));
       memory_.emplace_back(device_, values.size() * 2);
       device_->copy(memory_.back().data(), reinterpret_cast<const std::byte*>(values.data()), values.size() * 2, *stream);
@@ -237,28 +237,28 @@ class Row {
     }
   }
 
-  // Rounded where the plan stores: the sum over ranks, that with the residual, the result.
+  // All ranks' rows, rounded where the plan stores: the sum over ranks, that with the residual, the result.
   template <typename Compare>
   void compare_norm(const Compare& compare) const {
     const auto stored = [](double value) { return static_cast<double>(bf16_to_float(float_to_bf16(static_cast<float>(value)))); };
+    const auto at = [](std::int64_t r, std::int64_t c) { return static_cast<std::size_t>(r * kWidth + c); };
     for (const std::int64_t row : {std::int64_t{0}, work_.length - 1}) {
-      std::vector<double> x(kWidth);
+      std::vector<double> x(at(world_.size(), 0)), with_residual(kWidth);
+      for (std::int64_t r = 0; r < world_.size(); ++r)
+        for (std::int64_t c = 0; c < kWidth; ++c) x[at(r, c)] = numbers_[0].at((r * work_.length + row) * kWidth + c);
       for (int i = 0; i < kChained; ++i) {
         double squares = 0;
         for (std::int64_t c = 0; c < kWidth; ++c) {
           double sum = 0;
-          for (int r = 0; r < world_.size(); ++r)
-            sum += i == 0 ? numbers_[0].at(r * work_.length * kWidth + row * kWidth + c) : x[static_cast<std::size_t>(c)];
-          x[static_cast<std::size_t>(c)] = stored(stored(sum) + numbers_[1].at(row * kWidth + c));
+          for (std::int64_t r = 0; r < world_.size(); ++r) sum += x[at(r, c)];
+          const double value = with_residual[at(0, c)] = stored(stored(sum) + numbers_[1].at(row * kWidth + c));
+          squares += value * value;
         }
-        for (const double value : x) squares += value * value;
         const double scale = 1 / std::sqrt(squares / static_cast<double>(kWidth) + 1e-5);
-        for (std::int64_t c = 0; c < kWidth; ++c) {
-          double& value = x[static_cast<std::size_t>(c)];
-          value = stored(value * scale * numbers_[2].at(c));
-        }
+        for (std::int64_t r = 0; r < world_.size(); ++r)
+          for (std::int64_t c = 0; c < kWidth; ++c) x[at(r, c)] = stored(with_residual[at(0, c)] * scale * numbers_[2].at(r * kWidth + c));
       }
-      for (std::int64_t c = 0; c < kWidth; ++c) compare(static_cast<std::size_t>(row * kWidth + c), x[static_cast<std::size_t>(c)]);
+      for (std::int64_t c = 0; c < kWidth; ++c) compare(at(row, c), x[at(world_.rank(), c)]);
     }
   }
 
