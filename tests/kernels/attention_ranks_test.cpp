@@ -33,6 +33,32 @@ TEST_P(AttentionRanks, EveryCell) {
   }
 }
 
+// The sizes of heads that models have, for which GPUs take other kernels than for small ones.
+TEST_P(AttentionRanks, HeadSizesOfModels) {
+  const int n = GetParam();
+  for (const DType dtype : kFloats) {
+    std::vector<Whole> cases;
+    for (const auto& [size, value_size] : {std::pair{64, 64}, {192, 192}, {192, 128}, {256, 256}})
+      for (const std::int64_t rows : {7, 65})
+        for (const char* causal : {"none", "upper_left"}) {
+          Whole w{.dtype = dtype,
+                  .heads = 2 * n,
+                  .kv_heads = n,
+                  .rows = rows,
+                  .columns = rows,
+                  .size = size,
+                  .value_size = value_size,
+                  .causal = causal};
+          w.fill(static_cast<unsigned>(cases.size()));
+          cases.push_back(std::move(w));
+        }
+    expect_right(cases, all_spreadings(n));
+    if (!on_cuda()) continue;
+    for (const char* way : {"all_to_all", "all_gather", "ring"})
+      expect_right(cases, {{fmt::format("cuda_flat_attention_{}", way), "contiguous", "qkv", n, 1, true}});
+  }
+}
+
 // Fewer kv heads than ranks, or heads that do not divide.
 TEST_P(AttentionRanks, HeadsThatDoNotDivide) {
   const int n = GetParam();
