@@ -29,7 +29,7 @@ ContextRank::ContextRank(Group& group, std::int64_t rows, double step_deadline_s
     : ContextRank(std::shared_ptr<Group>(&group, [](Group*) {}), rows, step_deadline_s) {}
 
 ContextRank::ContextRank(const std::shared_ptr<Group>& group, std::int64_t rows, double step_deadline_s)
-    : ContextRank(engine_of("cuda", "tp=2", rows), group, {.step_deadline_s = step_deadline_s}) {}
+    : ContextRank(engine_of("cuda", fmt::format("tp={}", group->size()), rows), group, {.step_deadline_s = step_deadline_s}) {}
 
 ContextRank::ContextRank(const Engine& of, const std::shared_ptr<Group>& group, ContextOptions options)
     : engine(of), inputs(engine.random_inputs(1)) {

@@ -1,4 +1,4 @@
-// A context that is one rank of a small model over two GPUs, and what tests of ranks in trouble look at.
+// A context that is one rank of a small model over GPUs, and what tests of ranks in trouble look at.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,7 @@ namespace tandem::test {
 // The MLP of the recorded models. `rows` 0: any number of them.
 Engine engine_of(const std::string& device, const std::string& mesh, std::int64_t rows);
 
-// One rank of it over two GPUs, with memory of the host.
+// One rank of it over as many GPUs as the group has ranks, with memory of the host.
 struct ContextRank {
   ContextRank(Group& group, std::int64_t rows = 8, double step_deadline_s = 30);
   explicit ContextRank(const std::shared_ptr<Group>& group, std::int64_t rows = 8, double step_deadline_s = 30);

@@ -1,5 +1,5 @@
 // Contexts of rank processes on a GPU each: what they give, and who is named when one is killed, stopped, late or different. Needs two
-// GPUs: with fewer every test is skipped and says so.
+// GPUs, or four: with fewer every test is skipped and says so.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -15,7 +15,10 @@
 #include <iostream>
 #include <map>
 #include <new>
+#include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "comm/rank_processes.h"
 #include "core/check.h"
@@ -29,15 +32,26 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr int kMostRanks = 4;
+constexpr double kMostSeconds = 4;  // from the moment to the error on each of the others
+
 // What the ranks tell the test of the moment that matters, by the clock that all processes share.
 struct Told {
-  std::atomic<std::int64_t> acted_at{0}, out_at{0};
+  std::atomic<std::int64_t> acted_at{0}, out_at[kMostRanks] = {};
+  std::atomic<int> out{0};  // ranks other than the first one and rank 1
 };
 
-// Rank 1 does `act` after twenty replays, rank 0 goes on until it hears of it, and ends rank 1 for good where that is stopped, as a
-// supervisor would. A life without trouble comes first: what libraries load then stays on the GPU. `notice` is one that contexts have.
-std::vector<RankOutcome> outcomes_when(const std::function<void(ContextRank&)>& act, Told& told, const std::string& notice, bool stops) {
-  RankProcesses ranks(2, [&](Group& group) {
+// What rank 1 does to the others.
+struct Trouble {
+  std::function<void(ContextRank&)> act;
+  bool stops = false;       // it has to be ended for good, as a supervisor would
+  std::string notice = {};  // one that contexts have
+};
+
+// Rank 1 does so after twenty replays, the others go on until they hear of it. A life without trouble comes first: what libraries load then
+// stays on the GPU.
+std::vector<RankOutcome> outcomes_when(const Trouble& trouble, int world, Told& told) {
+  RankProcesses ranks(world, [&](Group& group) {
     cudaSetDevice(group.rank());
     const pid_t mine = getpid();
     pid_t other = 0;
@@ -45,7 +59,7 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(ContextRank&)>& 
     {
       ContextRank rank(group);
       for (int call = 0; call < 3; ++call) rank.run();
-      check(notice.empty() || rank.has_notice(notice), notice);
+      check(trouble.notice.empty() || rank.has_notice(trouble.notice), trouble.notice);
       group.exchange({});
     }
     group.exchange({});
@@ -57,14 +71,18 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(ContextRank&)>& 
       ContextRank rank(group, 8, 1);
       for (int call = 0; call < 2000; ++call) {
         acts = call == 20 && group.rank() == 1;
-        if (acts) told.acted_at = monotonic_ns(), act(rank);
+        if (acts) told.acted_at = monotonic_ns(), trouble.act(rank);
         acts = false;
         rank.run();
       }
     } catch (const Error& error) {
       if (acts) throw;  // the others have yet to hear of it
-      if (group.rank() == 0) told.out_at = monotonic_ns();
-      if (stops && group.rank() == 0) kill(other, SIGKILL);
+      told.out_at[group.rank()] = monotonic_ns();
+      if (group.rank() > 1) ++told.out;
+      if (trouble.stops && group.rank() == 0) {
+        for (const Deadline patience = Deadline::after(5s); told.out < world - 2 && !patience.expired();) std::this_thread::sleep_for(1ms);
+        kill(other, SIGKILL);
+      }
       try {
         check_gpu_is_well(free);
       } catch (const Error& worse) {
@@ -73,28 +91,49 @@ std::vector<RankOutcome> outcomes_when(const std::function<void(ContextRank&)>& 
       throw;
     }
   });
-  return ranks.wait(25s);
+  return ranks.wait(25s * world / 2);
 }
 
-// The same, with how soon rank 0 was out and what is left on the GPUs once all processes have ended.
-std::vector<RankOutcome> watched(const std::function<void(ContextRank&)>& act, const std::string& notice, bool stops = false,
-                                 double most_seconds = 4) {
+// The same, with how soon the others were out and what is left on the GPUs once all processes have ended.
+std::vector<RankOutcome> watched(const Trouble& trouble, int world) {
   void* const shared = mmap(nullptr, sizeof(Told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   auto* const told = new (shared) Told;
   const std::vector<std::size_t> before = used_bytes();
-  std::vector<RankOutcome> outcomes = outcomes_when(act, *told, notice, stops);
-  const double seconds = static_cast<double>(told->out_at - told->acted_at) * 1e-9;
+  std::vector<RankOutcome> outcomes = outcomes_when(trouble, world, *told);
   EXPECT_GT(told->acted_at, 0);
-  EXPECT_GT(seconds, 0);
-  EXPECT_LE(seconds, most_seconds) << "from the moment to the error";
+  for (int r = 0; r < world; ++r) {
+    if (r == 1) continue;
+    const double seconds = static_cast<double>(told->out_at[r] - told->acted_at) * 1e-9;
+    EXPECT_GT(seconds, 0) << "rank " << r;
+    EXPECT_LE(seconds, kMostSeconds) << "from the moment to the error on rank " << r;
+    std::cout << "rank " << r << " was out after " << seconds << " s: " << outcomes[static_cast<std::size_t>(r)].text << "\n";
+  }
   std::vector<std::size_t> after = used_bytes();
-  const auto left = [&](std::size_t gpu) { return (static_cast<double>(after.at(gpu)) - static_cast<double>(before[gpu])) / (1 << 20); };
-  for (const Deadline patience = Deadline::after(5s); left(0) + left(1) > 0 && !patience.expired(); after = used_bytes())
+  const auto left = [&](int gpu) {
+    const auto at = static_cast<std::size_t>(gpu);
+    return (static_cast<double>(after.at(at)) - static_cast<double>(before.at(at))) / (1 << 20);
+  };
+  const auto any_left = [&] {
+    double all = 0;
+    for (int gpu = 0; gpu < world; ++gpu) all += left(gpu);
+    return all > 0;
+  };
+  for (const Deadline patience = Deadline::after(5s); any_left() && !patience.expired(); after = used_bytes())
     std::this_thread::sleep_for(200ms);
-  for (const std::size_t gpu : {0u, 1u}) EXPECT_LT(left(gpu), 1) << "MiB that the ranks have left on GPU " << gpu;
-  std::cout << "rank 0 was out after " << seconds << " s: " << outcomes[0].text << "\n";
+  for (int gpu = 0; gpu < world; ++gpu) EXPECT_LT(left(gpu), 1) << "MiB that the ranks have left on GPU " << gpu;
   munmap(shared, sizeof(Told));
   return outcomes;
+}
+
+// That all but rank 1 have ended with an error about it.
+void expect_named(const std::vector<RankOutcome>& outcomes, std::optional<ErrorCode> code) {
+  for (std::size_t r = 0; r < outcomes.size(); ++r) {
+    if (r == 1) continue;
+    ASSERT_TRUE(outcomes[r].finished) << "rank " << r << " waits for ever";
+    EXPECT_FALSE(outcomes[r].ok) << "rank " << r;
+    EXPECT_EQ(outcomes[r].code, code.value_or(outcomes[r].code)) << outcomes[r].text;
+    EXPECT_EQ(outcomes[r].rank, 1) << outcomes[r].text;
+  }
 }
 
 // By what carries collectives between the GPUs.
@@ -227,9 +266,10 @@ TEST_F(LentCommunicators, OneOfAnotherSizeOrGpuIsRefused) {
   });
 }
 
-// How the ranks communicate, with memory registered or not.
+// How the ranks communicate, with memory registered or not, and how many they are.
 struct Way {
   const char *group, *registered;
+  int ranks = 2;
 };
 
 class GpuFailures : public ::testing::TestWithParam<Way> {
@@ -237,56 +277,51 @@ class GpuFailures : public ::testing::TestWithParam<Way> {
   void SetUp() override {
     setenv("TANDEM_GPU_GROUP", GetParam().group, 1);
     setenv("TANDEM_NCCL_REGISTER", GetParam().registered, 1);
-    if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
+    if (const int count = gpu_count(); count < ranks()) GTEST_SKIP() << ranks() << " GPUs are needed, this machine has " << count;
   }
   void TearDown() override {
     unsetenv("TANDEM_GPU_GROUP");
     unsetenv("TANDEM_NCCL_REGISTER");
   }
+  static int ranks() { return GetParam().ranks; }
   // What contexts say where memory is registered.
   static std::string notice() { return std::string_view(GetParam().registered) == "none" ? "" : "activations are registered with NCCL"; }
 };
 
 INSTANTIATE_TEST_SUITE_P(By, GpuFailures,
-                         ::testing::Values(Way{"nccl", "none"}, Way{"nccl", "buffers"}, Way{"peer", "none"}, Way{"host", "none"}),
+                         ::testing::Values(Way{"nccl", "none"}, Way{"nccl", "buffers"}, Way{"peer", "none"}, Way{"host", "none"},
+                                           Way{"nccl", "none", 4}, Way{"peer", "none", 4}, Way{"host", "none", 4}),
                          [](const auto& info) {
                            const std::string how = info.param.registered;
-                           return info.param.group + (how == "none" ? "" : "_" + how);
+                           const std::string ranks = info.param.ranks == 2 ? "" : "_4";
+                           return info.param.group + (how == "none" ? "" : "_" + how) + ranks;
                          });
 
 TEST_P(GpuFailures, AKilledRankIsNamed) {
-  const auto outcomes = watched([](ContextRank&) { raise(SIGKILL); }, notice());
-  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
-  EXPECT_FALSE(outcomes[0].ok);
-  EXPECT_EQ(outcomes[0].code, ErrorCode::rank_failed) << outcomes[0].text;
-  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
+  expect_named(watched({.act = [](ContextRank&) { raise(SIGKILL); }, .notice = notice()}, ranks()), ErrorCode::rank_failed);
 }
 
 TEST_P(GpuFailures, AStoppedRankIsNamed) {
-  const auto outcomes = watched([](ContextRank&) { raise(SIGSTOP); }, notice(), true);
-  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
-  EXPECT_EQ(outcomes[0].code, ErrorCode::timeout) << outcomes[0].text;
-  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
+  expect_named(watched({.act = [](ContextRank&) { raise(SIGSTOP); }, .stops = true, .notice = notice()}, ranks()), ErrorCode::timeout);
 }
 
 TEST_P(GpuFailures, ARankThatDoesNotCallIsNamedAndHearsOfIt) {
-  const auto outcomes = watched([](ContextRank&) { std::this_thread::sleep_for(5s); }, notice());
-  for (const RankOutcome& outcome : outcomes) {
-    ASSERT_TRUE(outcome.finished) << "a rank waits for ever";
-    EXPECT_EQ(outcome.code, ErrorCode::timeout) << outcome.text;
-    EXPECT_EQ(outcome.rank, 1) << outcome.text;
-  }
+  const auto outcomes = watched({.act = [](ContextRank&) { std::this_thread::sleep_for(5s); }, .notice = notice()}, ranks());
+  expect_named(outcomes, ErrorCode::timeout);
+  ASSERT_TRUE(outcomes[1].finished) << "rank 1 waits for ever";
+  EXPECT_EQ(outcomes[1].code, ErrorCode::timeout) << outcomes[1].text;
+  EXPECT_EQ(outcomes[1].rank, 1) << outcomes[1].text;
 }
 
 // The others are behind it then.
 TEST_P(GpuFailures, ARankThatCallsTwiceHearsWhomItWaitsFor) {
-  RankProcesses ranks(2, [&](Group& group) {
+  RankProcesses processes(ranks(), [&](Group& group) {
     ContextRank rank(group, 8, 1);
     for (int call = 0; call < 5; ++call) rank.run();
     if (group.rank() == 0) std::this_thread::sleep_for(3s);
     rank.run();
   });
-  for (const RankOutcome& outcome : ranks.wait(25s)) {
+  for (const RankOutcome& outcome : processes.wait(25s * ranks() / 2)) {
     ASSERT_TRUE(outcome.finished) << "a rank waits for ever";
     EXPECT_EQ(outcome.code, ErrorCode::timeout) << outcome.text;
     EXPECT_EQ(outcome.rank, 0) << outcome.text;
@@ -294,10 +329,9 @@ TEST_P(GpuFailures, ARankThatCallsTwiceHearsWhomItWaitsFor) {
 }
 
 TEST_P(GpuFailures, ARankThatThrowsEndsTheOthers) {
-  const auto outcomes = watched([](ContextRank&) { fail(ErrorCode::io, "the disk is full"); }, notice());
-  ASSERT_TRUE(outcomes[0].finished) << "rank 0 waits for ever";
-  EXPECT_EQ(outcomes[0].rank, 1) << outcomes[0].text;
-  EXPECT_NE(outcomes[0].text.find("the disk is full"), std::string::npos) << outcomes[0].text;
+  const auto outcomes = watched({.act = [](ContextRank&) { fail(ErrorCode::io, "the disk is full"); }, .notice = notice()}, ranks());
+  expect_named(outcomes, std::nullopt);
+  for (const RankOutcome& outcome : outcomes) EXPECT_NE(outcome.text.find("the disk is full"), std::string::npos) << outcome.text;
 }
 
 TEST_P(GpuContexts, PlansThatDifferAreRefusedBeforeAnythingRuns) {
