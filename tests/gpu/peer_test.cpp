@@ -2,6 +2,7 @@
 // without a GPU every test is skipped and says so. TANDEM_TEST_RANKS sets the number of ranks (else the GPUs, or 3 that share one).
 #include <iostream>
 
+#include "comm/forwarding_group.h"
 #include "comm/ranks.h"
 #include "gpu/peer_rank.h"
 
@@ -106,30 +107,15 @@ TEST_F(Peers, EqualBitsOnAllRanks) {
 }
 
 // Of another group; in one of its ranks' agreements this rank says that it is in trouble. Who agrees tells nothing.
-class InTrouble final : public Group {
+class InTrouble final : public ForwardingGroup {
  public:
-  InTrouble(Group& of, int agreement) : of_(of), left_(agreement) {}
+  InTrouble(Group& of, int agreement) : ForwardingGroup(of), left_(agreement) {}
   std::vector<std::vector<std::byte>> exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) override {
     constexpr std::string_view kTrouble = "-it is a test";
-    return of_.exchange(blob.empty() && left_-- == 0 ? std::as_bytes(std::span(kTrouble)) : blob, deadline);
+    return ForwardingGroup::exchange(blob.empty() && left_-- == 0 ? std::as_bytes(std::span(kTrouble)) : blob, deadline);
   }
-  int rank() const override { return of_.rank(); }
-  int size() const override { return of_.size(); }
-  std::string_view backend() const override { return of_.backend(); }
-  std::span<const int> members() const override { return of_.members(); }
-  void run(const CollectiveCall& call) override { of_.run(call); }
-  void send(std::span<const std::byte> bytes, int to, std::optional<Deadline> deadline) override { of_.send(bytes, to, deadline); }
-  void recv(std::span<std::byte> bytes, int from, std::optional<Deadline> deadline) override { of_.recv(bytes, from, deadline); }
-  std::unique_ptr<Group> split(const std::vector<std::vector<int>>& lists, std::optional<Deadline> deadline) override {
-    return of_.split(lists, deadline);
-  }
-  void mark(std::int64_t step) override { of_.mark(step); }
-  void throw_if_failed() override { of_.throw_if_failed(); }
-  Progress progress(int rank) const override { return of_.progress(rank); }
-  void abort(std::string_view reason) override { of_.abort(reason); }
 
  private:
-  Group& of_;
   int left_;
 };
 
