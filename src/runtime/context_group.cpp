@@ -159,7 +159,8 @@ void RankContext::make_parts(Joined& joined, Group& world) {
   }
 }
 
-// A GPU is not told what another one does in a collective, so ranks compare theirs before shapes run for the first time.
+// A GPU is not told what another one does in a collective, so ranks compare theirs before shapes run for the first time, and then make what
+// they hold together.
 void RankContext::agree_on_collectives(Bound& bound) {
   if (bound.agreed || !others()) return;
   std::vector<std::pair<Group*, std::vector<std::string>>> lists;  // in the order of first use, as the groups were made
