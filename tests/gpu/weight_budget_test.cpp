@@ -5,11 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <random>
 #include <thread>
 
+#include "gpu/chain.h"
 #include "gpu/here.h"
 #include "support/thrown.h"
 #include "tandem/tandem.h"
@@ -17,7 +16,9 @@
 namespace tandem {
 namespace {
 
+using testing::chain;
 using testing::model_path;
+using testing::random_array;
 using testing::thrown;
 using Bytes = std::vector<std::byte>;
 
@@ -29,42 +30,6 @@ class WeightBudgetOnGpu : public ::testing::Test {
     if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
   }
 };
-
-Array random_array(DType dtype, const Shape& shape, unsigned seed, float scale) {
-  std::int64_t count = 1;
-  for (const std::int64_t extent : shape) count *= extent;
-  auto* values = new std::vector<float>(static_cast<std::size_t>(count));
-  std::mt19937 random(seed);
-  std::uniform_real_distribution<float> real(-scale, scale);
-  for (float& value : *values) value = real(random);
-  if (dtype == DType::f32)
-    return {dtype, shape, {reinterpret_cast<std::byte*>(values->data()), [values](const std::byte*) { delete values; }}};
-  auto* halves = new std::vector<std::uint16_t>(values->size());  // bf16: the upper half
-  for (std::size_t i = 0; i < halves->size(); ++i) {
-    std::uint32_t word = 0;
-    std::memcpy(&word, &(*values)[i], 4);
-    (*halves)[i] = static_cast<std::uint16_t>(word >> 16);
-  }
-  delete values;
-  return {dtype, shape, {reinterpret_cast<std::byte*>(halves->data()), [halves](const std::byte*) { delete halves; }}};
-}
-
-// x [rows, width] times so many matrices, each followed by a ReLU. One row of bf16 takes kernels that pack their weights and read them
-// early.
-Engine chain(std::int64_t layers, std::int64_t width, std::int64_t rows, DType dtype) {
-  Network network;
-  Network::Value x = network.input("x", dtype, {rows, width});
-  for (std::int64_t i = 0; i < layers; ++i) {
-    const float scale = 2.5f / std::sqrt(static_cast<float>(width));
-    const Network::Value w =
-        network.weight(fmt::format("w{}", i), random_array(dtype, {width, width}, static_cast<unsigned>(i + 1), scale));
-    x = network.add("Relu", {network.add("MatMul", {x, w})});
-  }
-  network.output("y", x);
-  BuildOptions options;
-  options.device = "cuda";
-  return build(network, options);
-}
 
 // All outputs of several calls with changing inputs: the first is run, the second recorded, the others replayed.
 std::vector<Bytes> outputs_of(const Engine& engine, const ContextOptions& options, int calls = 6) {

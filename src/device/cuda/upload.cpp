@@ -110,6 +110,7 @@ void upload_to_cuda(Device& device, std::span<const Upload> whole, Deadline dead
   for (std::exception_ptr& error : errors)
     threads.emplace_back([&] {
       try {
+        const BesideRecordings allowed;
         check(cudaSetDevice(cuda_number(device)), "choosing a GPU");
         Lane lane;
         lane.open();
