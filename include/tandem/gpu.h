@@ -27,7 +27,8 @@ class Gpu {
   // all that it was given. Throws Error(out_of_memory) with the bytes needed and free.
   std::shared_ptr<std::byte> allocate(std::size_t bytes) const;
   // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read, and
-  // after synchronize() if it is written.
+  // after synchronize() if it is written. So copies from pinned or managed memory wait until they are done, and throw as synchronize()
+  // does. What a caller records reads memory of the host when it is replayed.
   void copy(void* to, const void* from, std::size_t bytes, void* stream = nullptr) const;
   // What is given to stream `later` from now on starts after all that `earlier` was given so far. Waits for nothing.
   void order(void* earlier, void* later) const;

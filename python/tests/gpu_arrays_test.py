@@ -71,6 +71,15 @@ def test_device_array_there_and_back():
         array.__dlpack__(dl_device=(1, 0))
 
 
+def test_pinned_memory_may_be_used_again(torch):
+    """The copy begins late, behind other work of the stream."""
+    pinned = torch.ones(64 << 20, dtype=torch.float32, pin_memory=True)
+    torch.cuda._sleep(200_000_000)
+    array = tandem.DeviceArray(pinned)
+    pinned.fill_(2)
+    assert (array.numpy() == 1).all()
+
+
 def test_device_arrays(context, mlp):
     x = mlp.inputs()
     given = tandem.DeviceArray(x)

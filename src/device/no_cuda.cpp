@@ -15,6 +15,7 @@ int cuda_device_count() { return 0; }
 bool any_gpu_lost() noexcept { return false; }
 void upload_to_cuda(Device&, std::span<const Upload>, Deadline) {}
 int cuda_number(const Device&) { return -1; }
+bool is_read_late_by_cuda(const void*) { return false; }
 
 std::vector<int> gpus_reached_by(int) { return {}; }
 

@@ -27,5 +27,7 @@ int gpu_number(const Device& device);
 // Of device/cuda, or of its stand-in in programs without it.
 void upload_to_cuda(Device& device, std::span<const Upload> pieces, Deadline deadline);
 int cuda_number(const Device& device);
+// Whether Device::copy() returns before it has read this memory of the host: it is pinned, by whomever, or managed.
+bool is_read_late_by_cuda(const void* memory);
 
 }  // namespace tandem

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "device/upload.h"
+#include "gpu/trouble.h"
 #include "support/thrown.h"
 #include "tandem/gpu.h"
 
@@ -52,6 +53,30 @@ TEST_F(MemoryOfGpu, CopiesInTheOrderOfStreams) {
   }
   cudaStreamDestroy(first);
   cudaStreamDestroy(second);
+}
+
+// Behind work that lets the copy begin late, so that it would read what the caller has written by then.
+TEST_F(MemoryOfGpu, PinnedAndManagedMemoryMayBeUsedAgainOnceACopyReturns) {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  const Gpu gpu(0);
+  const testing::Flag stop;
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  const auto there = gpu.allocate(kBytes);
+  std::vector<std::byte> back(kBytes);
+  for (const bool pinned : {true, false}) {
+    void* memory = nullptr;
+    ASSERT_EQ(pinned ? cudaHostAlloc(&memory, kBytes, cudaHostAllocDefault) : cudaMallocManaged(&memory, kBytes), cudaSuccess);
+    std::memset(memory, 1, kBytes);
+    testing::launch_spin(stop.word, 0.2, stream);
+    gpu.copy(there.get(), memory, kBytes, stream);
+    std::memset(memory, 2, kBytes);
+    gpu.copy(back.data(), there.get(), kBytes, stream);
+    gpu.synchronize(stream);
+    EXPECT_EQ(std::ranges::count(back, std::byte{1}), static_cast<std::ptrdiff_t>(kBytes)) << (pinned ? "pinned" : "managed");
+    EXPECT_EQ(pinned ? cudaFreeHost(memory) : cudaFree(memory), cudaSuccess);
+  }
+  cudaStreamDestroy(stream);
 }
 
 TEST_F(MemoryOfGpu, NoMemoryForNothing) { EXPECT_EQ(Gpu(0).allocate(0), nullptr); }

@@ -45,7 +45,11 @@ std::shared_ptr<std::byte> Gpu::allocate(std::size_t bytes) const {
 
 void Gpu::copy(void* to, const void* from, std::size_t bytes, void* stream) const {
   const std::lock_guard lock(data_->mutex);
-  data_->on(stream, [&] { data_->device->copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes, *data_->stream); });
+  data_->on(stream, [&] {
+    data_->device->copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes, *data_->stream);
+    if (bytes > 0 && is_read_late_by_cuda(from) && !data_->device->is_recorded(*data_->stream))
+      data_->stream->wait(Deadline::after(kStepDeadline));
+  });
 }
 
 void Gpu::order(void* earlier, void* later) const {

@@ -126,6 +126,12 @@ void upload_to_cuda(Device& device, std::span<const Upload> whole, Deadline dead
     if (error) std::rethrow_exception(error);
 }
 
+bool is_read_late_by_cuda(const void* memory) {
+  cudaPointerAttributes found{};
+  cuda::check(cudaPointerGetAttributes(&found, memory), "asking what memory this is");
+  return found.type == cudaMemoryTypeHost || found.type == cudaMemoryTypeManaged;
+}
+
 int cuda_number(const Device& device) { return static_cast<const cuda::CudaDevice&>(device).ordinal(); }
 
 }  // namespace tandem
