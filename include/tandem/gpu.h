@@ -23,8 +23,9 @@ class Gpu {
   // Throws Error(unsupported) where there is no GPU of this number, saying why.
   explicit Gpu(int number);
   int number() const;
-  // Bytes of the GPU, aligned to 256, contents undefined; null for none. The last owner gives them back, which waits until the GPU has done
-  // all that it was given. Throws Error(out_of_memory) with the bytes needed and free.
+  // Bytes of the GPU, aligned to 256, contents undefined; null for none. The last owner gives them back once the GPU has done all that
+  // it was given; where work of a context takes more than 4 s for that, a later call does. Throws Error(out_of_memory) with the bytes
+  // needed and free.
   std::shared_ptr<std::byte> allocate(std::size_t bytes) const;
   // In the order of the stream. Either side may be memory of the host: such memory may be used again once this returns if it is read, and
   // after synchronize() if it is written. So copies from pinned or managed memory wait until they are done, and throw as synchronize()

@@ -96,6 +96,9 @@ class Device {
   // Its work goes before that of other streams, where the device can choose.
   virtual std::unique_ptr<Stream> make_urgent_stream() { return make_stream(1); }
   virtual std::unique_ptr<Event> make_event() = 0;
+  // One that its owner records behind all that it gives to the device, outside recordings: while such work goes on, memory is given back
+  // late rather than waited for without a deadline.
+  virtual std::unique_ptr<Event> make_end_event() { return make_event(); }
   virtual std::unique_ptr<Stopwatch> make_stopwatch() = 0;
   // Records an event of the caller's (a cudaEvent_t of this device, borrowed), also in recordings. Error(unsupported) where there are none.
   virtual void record_event(void* event, Stream& stream) = 0;

@@ -56,7 +56,7 @@ RankContext::RankContext(std::shared_ptr<const RankEngine> engine, RankContextOp
       device_(*engine_->device()),
       stream_(device_.make_stream(options.threads)),
       auxiliary_(std::make_shared<AuxiliaryStreams>(device_, tandem::auxiliary_streams(engine_->plan()))),
-      done_(device_.make_event()),
+      done_(device_.make_end_event()),
       marks_(std::make_unique<Marks>(device_)),
       shapes_(program().inputs.size()),
       shape_set_(program().inputs.size(), false),

@@ -135,6 +135,64 @@ TEST_F(GpuTrouble, AKernelThatNeverEndsHoldsUpNothing) {
   EXPECT_LT(Seconds(std::chrono::steady_clock::now() - begin).count(), kSpin);
 }
 
+// Work of a context behind a kernel that does not end, for which nobody has waited yet; so the GPU is not lost.
+struct Behind {
+  explicit Behind(Mlp& mlp, double seconds) : in(new Buffer(mlp.input.size_bytes())), out(new Buffer(mlp.wanted.size() * sizeof(float))) {
+    mlp.run(mlp.context);
+    launch_spin(stop.word, seconds, stream);
+    const void* const from[] = {in->data};
+    void* const to[] = {out->data};
+    mlp.context.enqueue(from, to, stream);
+  }
+  bool goes_on() const { return cudaStreamQuery(stream) == cudaErrorNotReady; }
+  Flag stop;
+  cudaStream_t stream = new_stream();
+  Buffer *in, *out;  // freeing them would wait
+};
+
+TEST_F(GpuTrouble, AContextGoesBesideAKernelThatNeverEndsInAnother) {
+  constexpr double kSpin = 60;
+  const auto life = [] {
+    Mlp mlp;
+    auto another = std::make_unique<Mlp>();
+    another->run(another->context);
+    const Behind behind(mlp, kSpin);
+    another.reset();  // context and engine
+    std::fprintf(stderr, "%s, the GPU is %s\n", behind.goes_on() ? "while it runs" : "only after it", gpu_lost() ? "lost" : "not lost");
+    std::fflush(nullptr);
+    std::quick_exit(0);
+  };
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EXIT(life(), ::testing::ExitedWithCode(0), "while it runs, the GPU is not lost");
+  EXPECT_LT(Seconds(std::chrono::steady_clock::now() - begin).count(), kSpin);
+}
+
+TEST_F(GpuTrouble, MemoryThatCouldNotBeGivenBackIsOnceTheWorkHasEnded) {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  const auto free_memory = [] {
+    std::size_t free = 0, total = 0;
+    cuda(cudaMemGetInfo(&free, &total));
+    return free;
+  };
+  Mlp mlp, well;
+  well.run(well.context);
+  std::shared_ptr<std::byte> memory = Gpu(0).allocate(kBytes);
+  const std::size_t before = free_memory();
+  const Behind behind(mlp, kLongestSpin);
+  const auto begin = std::chrono::steady_clock::now();
+  memory.reset();
+  EXPECT_LT(Seconds(std::chrono::steady_clock::now() - begin).count(), 10);
+  EXPECT_TRUE(behind.goes_on()) << "it was waited for";
+  well.run(well.context);  // the GPU is not lost
+  EXPECT_TRUE(behind.goes_on());
+  *behind.stop.word = 1;
+  cuda(cudaStreamSynchronize(behind.stream));
+  expect_soon([&] {
+    well.run(well.context);
+    return free_memory() > before + kBytes / 2;
+  });
+}
+
 // y = x, behind a spinning kernel.
 volatile int* stop_of_spin = nullptr;
 void spin_on_gpu(const CustomCall& call) {

@@ -9,6 +9,7 @@
 #include "core/stop.h"
 #include "device/cuda/current.h"
 #include "device/cuda/driver.h"
+#include "device/cuda/frees.h"
 #include "device/cuda/runtime.h"
 #include "device/cuda/stopwatch.h"
 #include "device/cuda/trouble.h"
@@ -33,10 +34,24 @@ class Moment final : public Event {
     if (status != cudaErrorNotReady) check(status, "the work of a step");
     return status == cudaSuccess;
   }
+  cudaEvent_t handle() const { return event_; }
 
  private:
   int ordinal_;
   cudaEvent_t event_ = nullptr;
+};
+
+// Of the last work of one who gives work to the GPU.
+class End final : public Event {
+ public:
+  explicit End(int ordinal) : moment_(ordinal) { watch(ordinal, moment_.handle()); }
+  ~End() override { unwatch(moment_.handle()); }
+  void record(Stream& stream) override { moment_.record(stream); }
+  void wait(Stream& stream) override { moment_.wait(stream); }
+  bool passed() override { return moment_.passed(); }
+
+ private:
+  Moment moment_;
 };
 
 int attribute(cudaDeviceAttr which, int ordinal) {
@@ -115,14 +130,13 @@ void check(cudaError_t status, const char* what) {
   throw_if_lost(ordinal);
 }
 
-void free_host(void* memory) noexcept {
-  const BesideRecordings allowed;
-  if (!any_lost()) cudaFreeHost(memory);
-}
+void free_host(void* memory) noexcept { free_when_idle(kAllGpus, memory, cudaFreeHost); }
 
 void free_device(void* memory) noexcept {
   const BesideRecordings allowed;
-  if (!any_lost()) cudaFree(memory);
+  cudaPointerAttributes found{};
+  const bool known = memory && cudaPointerGetAttributes(&found, memory) == cudaSuccess && found.type == cudaMemoryTypeDevice;
+  free_when_idle(known ? found.device : kAllGpus, memory, cudaFree);
 }
 
 CudaStream::CudaStream(std::shared_ptr<CudaDevice> device, int threads, bool urgent) : device_(std::move(device)), threads_(threads) {
@@ -191,11 +205,13 @@ int CudaDevice::enter() {
   if (before != ordinal_) check(cudaSetDevice(ordinal_), "choosing a GPU");
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   check(cudaThreadExchangeStreamCaptureMode(&mode), "allowing work beside recordings");
-  if (any_let_go_.exchange(false)) {
+  if (any_let_go_ && is_idle(ordinal_)) {
+    any_let_go_ = false;
     std::vector<std::shared_ptr<const void>> let_go;
     const std::lock_guard lock(mutex_);
     let_go.swap(let_go_);
   }
+  free_kept();
   return before << 8 | static_cast<int>(mode);
 }
 
@@ -222,6 +238,8 @@ std::unique_ptr<Stream> CudaDevice::make_stream(int threads) { return std::make_
 std::unique_ptr<Stream> CudaDevice::make_urgent_stream() { return std::make_unique<CudaStream>(shared_from_this(), 1, true); }
 
 std::unique_ptr<Event> CudaDevice::make_event() { return std::make_unique<Moment>(ordinal_); }
+
+std::unique_ptr<Event> CudaDevice::make_end_event() { return std::make_unique<End>(ordinal_); }
 
 std::unique_ptr<Stopwatch> CudaDevice::make_stopwatch() { return cuda::make_stopwatch(); }
 
@@ -250,7 +268,11 @@ std::byte* CudaDevice::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   const Current current(ordinal_);
   void* memory = nullptr;
-  const cudaError_t status = cudaMalloc(&memory, bytes);
+  cudaError_t status = cudaMalloc(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation && any_kept() && becomes_idle(ordinal_, Deadline::after(kStepDeadline))) {
+    free_kept();
+    status = cudaMalloc(&memory, bytes);
+  }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     const auto [free, total] = memory_here();
@@ -260,10 +282,7 @@ std::byte* CudaDevice::allocate(std::size_t bytes) {
   return static_cast<std::byte*>(memory);
 }
 
-void CudaDevice::release(std::byte* memory) noexcept {
-  const BesideRecordings allowed;
-  if (!lost()) cudaFree(memory);  // which waits for the GPU
-}
+void CudaDevice::release(std::byte* memory) noexcept { free_when_idle(ordinal_, memory, cudaFree); }
 
 std::size_t CudaDevice::free_bytes() {
   const Current current(ordinal_);

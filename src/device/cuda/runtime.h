@@ -22,7 +22,7 @@ inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel)
 // Error(timeout) after 30 s, and asks StopScope.
 void finish(cudaStream_t stream, const char* what);
 
-// Memory of the host that a GPU may use, and memory of the thread's current GPU; kept where one is lost, for that may be waited for.
+// Memory of the host that a GPU may use, and memory of a GPU: as free_when_idle() does.
 void free_host(void* memory) noexcept;
 void free_device(void* memory) noexcept;
 
@@ -74,6 +74,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   std::unique_ptr<Stream> make_stream(int threads) override;
   std::unique_ptr<Stream> make_urgent_stream() override;
   std::unique_ptr<Event> make_event() override;
+  std::unique_ptr<Event> make_end_event() override;
   std::unique_ptr<Stopwatch> make_stopwatch() override;
   void record_event(void* event, Stream& stream) override;
   void begin_range(const char* name) noexcept override;

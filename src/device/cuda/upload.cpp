@@ -34,12 +34,10 @@ class Lane {
     }
   }
   ~Lane() {
+    for (const Buffer& buffer : buffers_) free_host(buffer.memory);  // not before copies from it are done
     if (any_lost()) return;
-    if (stream_) cudaStreamSynchronize(stream_);
-    for (Buffer& buffer : buffers_) {
+    for (const Buffer& buffer : buffers_)
       if (buffer.fetched) cudaEventDestroy(buffer.fetched);
-      if (buffer.memory) cudaFreeHost(buffer.memory);
-    }
     if (stream_) cudaStreamDestroy(stream_);
   }
   Lane(const Lane&) = delete;
