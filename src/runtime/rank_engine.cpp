@@ -7,7 +7,6 @@
 
 #include "core/check.h"
 #include "device/code.h"
-#include "device/upload.h"
 #include "ops/ops.h"
 #include "plan/engine_file.h"
 #include "plan/step_call.h"
@@ -145,8 +144,7 @@ std::shared_ptr<const RankEngine> RankEngine::load(std::shared_ptr<const Plan> p
     return engine;
   }
   try {
-    engine->place_weights();
-    engine->pack_all(progress);
+    engine->load_whole(progress);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::out_of_memory || engine->device_->is_host()) throw;
     throw Error(error.code(),
@@ -178,25 +176,6 @@ void RankEngine::load_weights(const WeightSource& source, const LoadProgress& pr
   }
 }
 
-// To a device whose kernels do not read the host's memory.
-void RankEngine::place_weights() {
-  weight_data_.resize(weights_.size());
-  for (std::size_t w = 0; w < weights_.size(); ++w) weight_data_[w] = weights_[w].data();
-  if (device_->is_host()) return;
-  std::size_t total = 0;
-  for (const Tensor& weight : weights_) total += aligned_size(weight.size_bytes());
-  uploaded_ = DeviceMemory(device_, total);
-  std::vector<Upload> pieces;
-  std::byte* to = uploaded_.data();
-  for (std::size_t w = 0; w < weights_.size(); ++w) {
-    pieces.push_back({to, weights_[w].data(), weights_[w].size_bytes()});
-    weight_data_[w] = to;
-    to += aligned_size(weights_[w].size_bytes());
-  }
-  upload(*device_, pieces, Deadline::after(kLoadDeadline));
-  for (Tensor& weight : weights_) weight = Tensor();
-}
-
 OpCall RankEngine::call(std::size_t p, std::size_t s) const {
   return call_of(plan_->programs[p], plan_->programs[p].steps[s], *ops_[p][s]);
 }
@@ -221,64 +200,6 @@ std::vector<int> RankEngine::weight_operands(std::size_t p, std::size_t s) const
 // A value may be another name of a weight.
 int RankEngine::weight_of_value(std::size_t p, int v) const {
   return plan_->programs[p].values[static_cast<std::size_t>(roots_[p][static_cast<std::size_t>(v)])].weight;
-}
-
-// Marks in `read_plain` the weights that this step still reads as they are.
-void RankEngine::pack_step(std::size_t p, std::size_t s, std::vector<bool>& read_plain) {
-  const KernelDef& kernel = *kernels_[p][s];
-  const std::vector<int> numbers = weight_operands(p, s);
-  std::vector<const std::byte*> pointers;
-  for (const int weight : numbers) pointers.push_back(weight < 0 ? nullptr : weight_data_[static_cast<std::size_t>(weight)]);
-  const OpCall bare = call(p, s);
-  if (kernel.pack) {
-    const auto like = packed_like(p, s);
-    packed_[p].back() = like ? packed_[*like][s] : kernel.pack(bare, pointers);
-  }
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    const bool copied = packed_[p].back() && kernel.packs_operand && kernel.packs_operand(bare, i);
-    if (numbers[i] >= 0 && !copied) read_plain[static_cast<std::size_t>(numbers[i])] = true;
-  }
-}
-
-void RankEngine::pack_all(const LoadProgress& progress) {
-  std::vector<bool> read_plain(weights_.size(), false);
-  std::size_t steps = 0, done = 0;
-  for (const Program& program : plan_->programs) steps += program.steps.size();
-  for (std::size_t p = 0; p < plan_->programs.size(); ++p) {
-    const Program& program = plan_->programs[p];
-    packed_.emplace_back();
-    for (std::size_t s = 0; s < program.steps.size(); ++s) {
-      packed_[p].emplace_back();
-      pack_step(p, s, read_plain);
-      if (progress) progress(0.5 + 0.5 * static_cast<double>(++done) / static_cast<double>(steps));
-    }
-    for (const Binding& output : program.outputs)
-      if (const int weight = weight_of_value(p, output.value); weight >= 0) read_plain[static_cast<std::size_t>(weight)] = true;
-  }
-  drop_plain(read_plain);
-}
-
-// What is left on a device moves together, so that the rest can be given back.
-void RankEngine::drop_plain(const std::vector<bool>& read_plain) {
-  if (std::ranges::find(read_plain, false) == read_plain.end()) return;
-  const auto size_of = [&](std::size_t w) { return bytes(plan_->weights[w].dtype, element_count(plan_->weights[w].shape)); };
-  std::size_t total = 0;
-  for (std::size_t w = 0; w < weights_.size(); ++w) total += read_plain[w] ? aligned_size(size_of(w)) : 0;
-  DeviceMemory left;
-  std::unique_ptr<Stream> stream;
-  if (!device_->is_host()) left = DeviceMemory(device_, total), stream = device_->make_stream(1);
-  std::byte* to = left.data();
-  for (std::size_t w = 0; w < weights_.size(); ++w) {
-    if (!read_plain[w]) {
-      weights_[w] = Tensor(), weight_data_[w] = nullptr;
-    } else if (stream) {
-      device_->copy(to, weight_data_[w], size_of(w), *stream);
-      weight_data_[w] = to;
-      to += aligned_size(size_of(w));
-    }
-  }
-  if (stream) stream->wait(Deadline::after(kLoadDeadline));
-  uploaded_ = std::move(left);
 }
 
 std::size_t RankEngine::weight_bytes() const {

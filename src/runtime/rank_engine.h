@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -37,8 +38,8 @@ class RankEngine {
   // is not what the plan says, Error(invalid_engine) naming a kernel this build does not have.
   // Opens the device of the rank, and throws what open_device() throws. With a budget the weights take at most so many bytes of the device,
   // the ring of one context among them; those that are not resident stay in pinned memory of the host (streaming()). While it loads, a
-  // weight that a kernel packs is there a second time. Error(invalid_argument) says the least budget, Error(out_of_memory) without one
-  // that there is such a thing.
+  // weight that a kernel packs is there a second time, without a budget up to a quarter of them, at most 4 GiB. Error(invalid_argument)
+  // says the least budget, Error(out_of_memory) without one that there is such a thing.
   static std::shared_ptr<const RankEngine> load(std::shared_ptr<const Plan> plan, int rank, const WeightSource& weights,
                                                 const LoadProgress& progress = {}, std::optional<std::size_t> budget = {});
 
@@ -73,15 +74,22 @@ class RankEngine {
   // Plan, kernels and device, without weights.
   static std::shared_ptr<RankEngine> bare(std::shared_ptr<const Plan> plan, int rank);
   void load_weights(const WeightSource& weights, const LoadProgress& progress);
-  void place_weights();
-  void pack_all(const LoadProgress& progress);
-  void drop_plain(const std::vector<bool>& read_plain);
-  void pack_step(std::size_t program, std::size_t step, std::vector<bool>& read_plain);
   std::optional<std::size_t> packed_like(std::size_t program, std::size_t step) const;
   std::vector<int> weight_operands(std::size_t program, std::size_t step) const;
   int weight_of_value(std::size_t program, int value) const;
 
+  // rank_engine_whole.cpp
+  struct StepAt {
+    std::size_t program, step;
+  };
+  void load_whole(const LoadProgress& progress);
+  std::size_t room_for(std::span<const StepAt> steps) const;
+  std::size_t bring(const DeviceMemory& room, std::span<const StepAt> steps, std::size_t at);
+  void pack_step(const StepAt& at, std::vector<bool>& read_plain);
+  void keep_plain(const std::vector<bool>& read_plain);
+
   // rank_engine_budget.cpp
+  bool packs(std::size_t program, std::size_t step) const;
   void load_within(std::size_t budget, const LoadProgress& progress);
   void pack_unmoved();
   WeightBlocks find_blocks() const;

@@ -77,6 +77,13 @@ std::size_t RankEngine::plain_bytes(std::size_t p, std::size_t s) const {
   return size;
 }
 
+// Whether the kernel makes something of its weights that no program before it has.
+bool RankEngine::packs(std::size_t p, std::size_t s) const {
+  const KernelDef& kernel = *kernels_[p][s];
+  if (!kernel.pack || packed_like(p, s)) return false;
+  return !kernel.packed_bytes || kernel.packed_bytes(call(p, s), marks(weight_operands(p, s))) > 0;
+}
+
 WeightBlocks RankEngine::find_blocks() const {
   WeightBlocks out;
   out.of_weight.assign(plan_->weights.size(), -1);

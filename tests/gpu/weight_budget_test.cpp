@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <thread>
 
@@ -119,6 +120,28 @@ TEST_F(WeightBudgetOnGpu, MemoryStaysWithinTheBudget) {
     EXPECT_LT(before - free_memory(), budget + kBeside) << "budget " << budget;
     EXPECT_GT(before - free_memory(), budget / 2);
   }
+}
+
+// Of weights that kernels pack only a part is there a second time.
+TEST_F(WeightBudgetOnGpu, MemoryStaysNearThatOfTheWeightsWhileTheyAreLoaded) {
+  constexpr std::size_t kBeside = std::size_t{96} << 20;
+  const Engine engine = chain(24, 4096, 1, DType::bf16);  // 805 MB
+  const std::size_t weights = engine.weight_memory().bytes;
+  outputs_of(chain(2, 4096, 1, DType::bf16), {}, 2);
+  const std::size_t before = free_memory();
+  std::atomic<bool> loaded{false};
+  std::size_t least = before;
+  std::thread watcher([&] {
+    while (!loaded) {
+      least = std::min(least, free_memory());
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  });
+  const Context context(engine);
+  loaded = true;
+  watcher.join();
+  EXPECT_GT(before - least, weights);
+  EXPECT_LT(before - least, weights + weights / 4 + kBeside);
 }
 
 // Where the rest of the GPU is taken an engine is refused with the way out, which works.
