@@ -44,6 +44,32 @@ TEST_F(GpuTrouble, AStreamOfAnotherGpu) {
   mlp.run(mlp.context);
 }
 
+TEST_F(GpuTrouble, ARecordedStreamOfAnotherGpu) {
+  int count = 0;
+  cuda(cudaGetDeviceCount(&count));
+  if (count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
+  Mlp mlp;
+  mlp.context.prepare();
+  Buffer in(mlp.input.size_bytes()), out(mlp.wanted.size() * sizeof(float));
+  const void* const from[] = {in.data};
+  void* const to[] = {out.data};
+  for (const cudaStreamCaptureMode mode : {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed}) {
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cuda(cudaSetDevice(1));
+    cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    cuda(cudaStreamBeginCapture(stream, mode));
+    cuda(cudaSetDevice(0));
+    const Error error = thrown([&] { mlp.context.enqueue(from, to, stream); });
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(error.message().find("the stream is of GPU 1, the engine runs on GPU 0"), std::string::npos) << error.what();
+    cuda(cudaStreamEndCapture(stream, &graph));  // goes on as before
+    cuda(cudaGraphDestroy(graph));
+    cuda(cudaStreamDestroy(stream));
+  }
+  mlp.run(mlp.context);
+}
+
 // The strictest mode forbids every thread what may allocate or wait, and breaks the recording where it happens.
 TEST_F(GpuTrouble, ARecordingOfAnotherStreamIsNotDisturbed) {
   for (const cudaStreamCaptureMode mode : {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal}) {

@@ -12,6 +12,7 @@
 #include "device/cuda/frees.h"
 #include "device/cuda/runtime.h"
 #include "device/cuda/stopwatch.h"
+#include "device/cuda/stream_gpu.h"
 #include "device/cuda/trouble.h"
 
 namespace tandem {
@@ -165,9 +166,8 @@ void CudaStream::redirect(void* handle) {
     return;
   }
   if (handle) check(cudaStreamIsCapturing(static_cast<cudaStream_t>(handle), &status), "looking at the stream that was given");
-  if (handle && status == cudaStreamCaptureStatusNone) {  // a stream that is recorded does not say
-    int ordinal = -1;
-    check(cudaStreamGetDevice(static_cast<cudaStream_t>(handle), &ordinal), "looking at the stream that was given");
+  if (handle) {
+    const int ordinal = gpu_of_stream(static_cast<cudaStream_t>(handle), status != cudaStreamCaptureStatusNone);
     if (ordinal != device_->ordinal())
       fail(ErrorCode::invalid_argument, "the stream is of GPU {}, the engine runs on GPU {}", ordinal, device_->ordinal());
   }
