@@ -92,14 +92,16 @@ class Context {
   // All first-time work for the shapes that are set. With several ranks the first one after set_communicator() is collective.
   void prepare();
   // One pointer per input and output: dense, row-major, of this rank's part. Inputs are only read; outputs are written completely and
-  // may be used for intermediate values before, so they must not overlap inputs. Ranks that communicate must all call. Throws Error; after
-  // another rank's failure the group is of no more use.
+  // may be used for intermediate values before, so they must not overlap inputs. Only what has no bytes may be null:
+  // Error(invalid_argument) else. Ranks that communicate must all call. Throws Error; after another rank's failure the group is of no more
+  // use.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
   // The same with memory of the rank's device: gives the work to `stream` (a cudaStream_t of the caller's on that GPU, where CUDA's
   // default stream is cudaStreamLegacy; null: the context's own) and returns without waiting for it; on CPU ranks it is done by then. What
   // the pointers lead to stays valid until it is done. Calls on different streams run one after the other. While the caller records its
   // stream into a graph of its own, the work becomes part of that; call prepare() before. What was recorded keeps the memory that it needs,
-  // also when the context is gone.
+  // also when the context is gone. It shares that with the context's own runs, against which its replays are not ordered: the caller sees
+  // to it that neither begins before the other has ended.
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
   // From now on each run asks for the memory of this output, before anything is computed, and what it is given for it may be null; null: as
   // before. Error(out_of_memory) where there is none.

@@ -391,10 +391,22 @@ void RankContext::check_counts(std::span<const std::byte* const> inputs, std::sp
          program().inputs.size(), program().outputs.size());
 }
 
+// Of values that have bytes.
+void RankContext::check_pointers(const Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const {
+  const auto require = [&](const char* kind, const Binding& binding, const std::byte* given) {
+    const std::size_t size = bound.memory.size[static_cast<std::size_t>(binding.value)];
+    if (!given && size > 0)
+      fail(ErrorCode::invalid_argument, "{} '{}' is given as a null pointer, expected memory of {} bytes", kind, binding.name, size);
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i) require("input", program().inputs[i], inputs[i]);
+  for (std::size_t i = 0; i < outputs.size(); ++i) require("output", program().outputs[i], outputs[i]);
+}
+
 void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const Turn turn(*this);
   check_counts(inputs, outputs);
   const std::shared_ptr<Bound>& ready = bound();
+  check_pointers(*ready, inputs, outputs);
   if (device_.is_host()) {
     place(*ready, inputs, outputs);
     if (hook_) return run_timed(*ready, outputs);

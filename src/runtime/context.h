@@ -141,6 +141,7 @@ class RankContext {
   void place(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void run_staged(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   void check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
+  void check_pointers(const Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const;
   void stage(Bound& bound);
   void one_by_one(const std::function<void()>& steps);
   void give_recorded(Bound& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs,

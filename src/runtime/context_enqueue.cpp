@@ -37,7 +37,9 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
     if (!is_prepared() && device_.is_recorded(*stream_))
       fail(ErrorCode::invalid_argument,
            "the stream that was given is being recorded, and these shapes were not prepared: call prepare() before the recording begins");
-    enqueue_bound(std::shared_ptr<Bound>(bound()), inputs, outputs);
+    const std::shared_ptr<Bound> ready = bound();
+    check_pointers(*ready, inputs, outputs);
+    enqueue_bound(ready, inputs, outputs);
   });
 }
 

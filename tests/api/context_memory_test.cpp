@@ -283,6 +283,45 @@ TEST(ContextMemory, EventsAreForGpus) {
   context.set_inputs_consumed_event(nullptr);
 }
 
+TEST(ContextMemory, NullPointersAreForWhatHasNoBytes) {
+  const Engine engine = bert();
+  Context context(engine);
+  const Call call = call_of(engine);
+  for (std::size_t i = 0; i < call.shapes.size(); ++i) context.set_input_shape(i, call.shapes[i]);
+  std::vector<std::vector<std::byte>> room;
+  std::vector<void*> to;
+  for (std::size_t i = 0; i < call.count; ++i)
+    room.emplace_back(Array{engine.outputs()[i].dtype, context.output_shape(i), nullptr}.size_bytes());
+  for (auto& output : room) to.push_back(output.data());
+  const auto expect_refused = [&](const std::vector<const void*>& inputs, const std::vector<void*>& outputs, const std::string& port) {
+    for (const bool at_once : {true, false}) {
+      const Error error = thrown([&] { at_once ? context.run(inputs, outputs) : context.enqueue(inputs, outputs); });
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+      EXPECT_NE(error.message().find(port + " is given as a null pointer, expected memory of "), std::string::npos) << error.what();
+    }
+  };
+  for (std::size_t i = 0; i < call.inputs.size(); ++i) {
+    std::vector<const void*> inputs = call.inputs;
+    inputs[i] = nullptr;
+    expect_refused(inputs, to, "input '" + engine.inputs()[i].name + "'");
+  }
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    std::vector<void*> outputs = to;
+    outputs[i] = nullptr;
+    expect_refused(call.inputs, outputs, "output '" + engine.outputs()[i].name + "'");
+  }
+  context.run(call.inputs, to);  // as if nothing had been
+}
+
+TEST(ContextMemory, NothingMayBeNull) {
+  Network network;
+  network.output("y", network.add("Relu", {network.input("x", DType::f32, {0, 4})}));
+  Context context(build(network));
+  const void* const inputs[] = {nullptr};
+  void* const outputs[] = {nullptr};
+  EXPECT_NO_THROW(context.run(inputs, outputs));
+}
+
 TEST(ContextMemory, NoKernelOfTheCpuUsesAuxiliaryStreams) {
   Context context(bert());
   EXPECT_EQ(context.auxiliary_streams(), 0);
