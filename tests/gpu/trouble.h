@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <new>
 #include <string>
 #include <vector>
@@ -81,6 +83,14 @@ struct Flag {
   }
   volatile int* word = nullptr;
 };
+
+// A folder with a file of this name that is no library.
+inline std::string folder_with_broken(const std::string& soname) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / ("tandem_trouble_" + soname);
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / soname) << "no library\n";
+  return folder.string();
+}
 
 // Says what happened on stderr, which the test reads, and ends the process as any program ends.
 [[noreturn]] inline void end_with(const std::string& text) {
