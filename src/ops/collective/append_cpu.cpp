@@ -1,85 +1,73 @@
-// Append: the blocks of the longer sequence are longer, so each rank takes the first rows of the blocks behind its own, and rows of `new`.
-#include <algorithm>
+// Append: rows go to lower ranks, what is new is on all of them.
 #include <cstring>
 
 #include "comm/group.h"
 #include "core/check.h"
-#include "ops/kernel.h"
+#include "ops/collective/append_cpu.h"
 #include "ops/shape_rules.h"
 
 namespace tandem::kernels {
+
+AppendRows::AppendRows(const PrepareArgs& args) : group(args.group) {
+  const OpCall& call = args.call;
+  ranks = static_cast<int>(call.attributes.integer("num_ranks"));
+  if (!group) fail(ErrorCode::invalid_argument, "Append over {} ranks cannot run on a rank outside their groups", ranks);
+  if (group->size() != ranks) fail(ErrorCode::mismatch, "Append is over {} ranks, its group has {}", ranks, group->size());
+  rank = group->rank();
+  const int dim = normalize_axis(call.attributes.integer("dim"), call.operand(0).rank());
+  const AxisView before(shape_of(call.operand(0)), dim), added(shape_of(call.operand(1)), dim), after(shape_of(call.results.at(0)), dim);
+  extent = call.attributes.dim("extent").constant();
+  lines = after.outer;
+  row_bytes = bytes(call.operand(0).dtype, after.inner);
+  past = before.extent;
+  fresh = added.extent;
+  block = after.extent;
+}
+
 namespace {
 
 class Append final : public PreparedKernel {
  public:
-  explicit Append(const PrepareArgs& args) : group_(args.group) {
-    const OpCall& call = args.call;
-    const auto ranks = call.attributes.integer("num_ranks");
-    if (!group_) fail(ErrorCode::invalid_argument, "Append over {} ranks cannot run on a rank outside their groups", ranks);
-    if (group_->size() != ranks) fail(ErrorCode::mismatch, "Append is over {} ranks, its group has {}", ranks, group_->size());
-    const int dim = normalize_axis(call.attributes.integer("dim"), call.operand(0).rank());
-    const AxisView past(shape_of(call.operand(0)), dim), fresh(shape_of(call.operand(1)), dim), to(shape_of(call.results.at(0)), dim);
-    extent_ = call.attributes.dim("extent").constant();
-    lines_ = to.outer;
-    row_bytes_ = bytes(call.operand(0).dtype, to.inner);
-    past_ = past.extent;
-    fresh_ = fresh.extent;
-    block_ = to.extent;
-    for (int peer = 0; peer < group_->size(); ++peer) {
-      const Rows out = moved(group_->rank(), peer), in = moved(peer, group_->rank());
-      if (peer != group_->rank()) message_bytes_ = std::max({message_bytes_, size(out), size(in)});
-    }
+  explicit Append(const PrepareArgs& args) : rows_(args) {
+    for (int peer = 0; peer < rows_.ranks; ++peer)
+      if (peer != rows_.rank)
+        message_bytes_ = std::max({message_bytes_, size(rows_.moved(rows_.rank, peer)), size(rows_.moved(peer, rows_.rank))});
   }
 
   std::size_t workspace_bytes() const override { return message_bytes_; }
 
-  // Rows go to lower ranks only. Every rank sends before it receives and starts with its neighbour, so no two wait for each other.
+  // Every rank sends before it receives and starts with its neighbour, so no two wait for each other.
   void run(const RunArgs& args) const override {
-    const int rank = group_->rank();
-    const std::int64_t from = rank * past_, to = rank * block_;
+    const std::int64_t from = rows_.rank * rows_.past, to = rows_.rank * rows_.block;
     std::byte *message = args.workspace, *out = args.results[0];
-    for (int peer = rank - 1; peer >= 0; --peer) {
-      const Rows rows = moved(rank, peer);
+    for (int peer = rows_.rank - 1; peer >= 0; --peer) {
+      const AppendRows::Rows rows = rows_.moved(rows_.rank, peer);
       if (size(rows) == 0) continue;
-      copy(args.pool(), args.operands[0], past_, rows.begin - from, message, rows.count, 0, rows.count);
-      group_->send({message, size(rows)}, peer, args.deadline);
+      copy(args.pool(), args.operands[0], rows_.past, rows.begin - from, message, rows.count, 0, rows.count);
+      rows_.group->send({message, size(rows)}, peer, args.deadline);
     }
-    const Rows kept = moved(rank, rank), added = overlap(extent_, extent_ + fresh_, to, to + block_);
-    copy(args.pool(), args.operands[0], past_, kept.begin - from, out, block_, kept.begin - to, kept.count);
-    copy(args.pool(), args.operands[1], fresh_, added.begin - extent_, out, block_, added.begin - to, added.count);
-    clear(out, std::clamp<std::int64_t>(extent_ + fresh_ - to, 0, block_));
-    for (int peer = rank + 1; peer < group_->size(); ++peer) {
-      const Rows rows = moved(peer, rank);
+    const AppendRows::Rows kept = rows_.kept(), added = rows_.added();
+    copy(args.pool(), args.operands[0], rows_.past, kept.begin - from, out, rows_.block, kept.begin - to, kept.count);
+    copy(args.pool(), args.operands[1], rows_.fresh, added.begin - rows_.extent, out, rows_.block, added.begin - to, added.count);
+    clear(out, rows_.valid());
+    for (int peer = rows_.rank + 1; peer < rows_.ranks; ++peer) {
+      const AppendRows::Rows rows = rows_.moved(peer, rows_.rank);
       if (size(rows) == 0) continue;
-      group_->recv({message, size(rows)}, peer, args.deadline);
-      copy(args.pool(), message, rows.count, 0, out, block_, rows.begin - to, rows.count);
+      rows_.group->recv({message, size(rows)}, peer, args.deadline);
+      copy(args.pool(), message, rows.count, 0, out, rows_.block, rows.begin - to, rows.count);
     }
   }
 
  private:
-  struct Rows {
-    std::int64_t begin, count;  // positions in the whole sequence
-  };
-
-  static Rows overlap(std::int64_t a_begin, std::int64_t a_end, std::int64_t b_begin, std::int64_t b_end) {
-    const std::int64_t begin = std::max(a_begin, b_begin);
-    return {begin, std::max<std::int64_t>(std::min(a_end, b_end) - begin, 0)};
-  }
-
-  // Rows of the past that one rank has and another is to have.
-  Rows moved(int from, int to) const {
-    return overlap(from * past_, std::min((from + 1) * past_, extent_), to * block_, (to + 1) * block_);
-  }
-
-  std::size_t size(const Rows& rows) const { return static_cast<std::size_t>(lines_ * rows.count) * row_bytes_; }
+  std::size_t size(const AppendRows::Rows& rows) const { return rows_.bytes_of(rows.count); }
 
   // Rows of every line, between blocks of `from_rows` and `to_rows` a line.
   void copy(ThreadPool& pool, const std::byte* from, std::int64_t from_rows, std::int64_t from_begin, std::byte* to, std::int64_t to_rows,
             std::int64_t to_begin, std::int64_t count) const {
-    const auto at = [&](std::int64_t rows) { return static_cast<std::size_t>(rows) * row_bytes_; };
+    const auto at = [&](std::int64_t rows) { return static_cast<std::size_t>(rows) * rows_.row_bytes; };
     if (at(count) == 0) return;
     const auto grain = static_cast<std::int64_t>(1 + (64 << 10) / at(count));
-    pool.split(lines_, grain, [&](std::int64_t begin, std::int64_t end, int) {
+    pool.split(rows_.lines, grain, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t line = begin; line < end; ++line)
         std::memcpy(to + at(line * to_rows + to_begin), from + at(line * from_rows + from_begin), at(count));
     });
@@ -87,15 +75,14 @@ class Append final : public PreparedKernel {
 
   // The rows of every line from `begin` on.
   void clear(std::byte* out, std::int64_t begin) const {
-    if (begin == block_) return;
-    const auto at = [&](std::int64_t rows) { return static_cast<std::size_t>(rows) * row_bytes_; };
-    for (std::int64_t line = 0; line < lines_; ++line) std::memset(out + at(line * block_ + begin), 0, at(block_ - begin));
+    const std::int64_t block = rows_.block;
+    if (begin == block) return;
+    const auto at = [&](std::int64_t rows) { return static_cast<std::size_t>(rows) * rows_.row_bytes; };
+    for (std::int64_t line = 0; line < rows_.lines; ++line) std::memset(out + at(line * block + begin), 0, at(block - begin));
   }
 
-  Group* group_;
-  std::int64_t lines_ = 0, extent_ = 0;
-  std::int64_t past_ = 0, fresh_ = 0, block_ = 0;  // rows a rank has of the past, of what is new, and is to have
-  std::size_t row_bytes_ = 0, message_bytes_ = 0;
+  AppendRows rows_;
+  std::size_t message_bytes_ = 0;
 };
 
 // What the last rank but its padding sends: its block, or as many rows as all blocks before it grow by.
