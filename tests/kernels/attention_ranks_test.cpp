@@ -176,6 +176,15 @@ TEST_P(AttentionRanks, NothingToAttendToAndNoNumbers) {
   expect_right(cases, all_spreadings(n));
 }
 
+// A mask that adds the lowest float to all columns of the first row, so that all count alike, and to most columns of the others.
+Tensor pushed_down(std::int64_t rows, std::int64_t columns) {
+  Tensor mask(DType::f32, {rows, columns});
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < columns; ++j)
+      if (i == 0 || j % 7 != 3) mask.mutable_as<float>()[i * columns + j] = std::numeric_limits<float>::lowest();
+  return mask;
+}
+
 // Queries on all ranks, keys in parts.
 TEST_P(AttentionRanks, KeysInParts) {
   const int n = GetParam();
@@ -184,13 +193,15 @@ TEST_P(AttentionRanks, KeysInParts) {
     for (const std::int64_t rows : {1, 5})
       for (const std::int64_t columns : {0, 1, 2, 7, 64, 301})
         for (const int kv_heads : {1, 6})
-          for (const char* form : {"full", "lower_right", "offset", "bool", "additive", "lengths"}) {
+          for (const char* form : {"full", "lower_right", "offset", "bool", "additive", "lowest", "lengths", "row lengths"}) {
             Whole w{.dtype = dtype, .batch = 2, .heads = 6, .kv_heads = kv_heads, .rows = rows, .columns = columns, .past = columns / 2};
             const std::string f = form;
             if (f == "lower_right" || f == "offset") w.causal = f;
             if (f == "bool") w.mask = random_bools({2, 1, rows, columns}, 1, 3);
             if (f == "additive") w.mask = random_tensor(dtype, {rows, columns}, 9, 2);
-            if (f == "lengths") w.column_counts = {columns / 3, columns};
+            if (f == "lowest") w.mask = pushed_down(rows, columns);
+            if (f.ends_with("lengths")) w.column_counts = {columns / 3, columns};
+            if (f == "row lengths") w.row_counts = {rows / 2, rows}, w.empty_rows = "nan";
             w.fill(static_cast<unsigned>(cases.size()));
             cases.push_back(std::move(w));
           }

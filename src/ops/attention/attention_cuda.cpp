@@ -47,6 +47,8 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
   run.causal = causal != "none";
   run.diagonal = causal == "lower_right" ? p.columns - p.rows : 0;
   if (p.diagonal != AttentionProblem::kNoDiagonal) run.diagonal = p.diagonal;
+  run.first_row = p.first_row;
+  run.first_column = p.first_column;
   run.scale = p.scale;
   run.softcap = p.softcap;
   run.empty_is_nan = p.empty_is_nan;
@@ -56,11 +58,11 @@ cuda::AttentionRun run_of(const OpCall& call, const AttentionProblem& p) {
 class Attention final : public PreparedKernel {
  public:
   // `begins`: the bytes of q, k and v before their first element.
-  Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, bool lse, cuda::CudaDevice& device)
+  Attention(OpCall call, const AttentionProblem& problem, OperandBegins begins, Gives gives, cuda::CudaDevice& device)
       : call_(std::move(call)),
         run_(run_of(call_, problem)),
         begins_(begins),
-        lse_(lse),
+        gives_(gives),
         device_{device.multiprocessors(), device.shared_bytes(), device.sm() >= 90} {
     empty_ = problem.batch * problem.heads * problem.rows * problem.value_size == 0;
     if (empty_) return;
@@ -83,8 +85,9 @@ class Attention final : public PreparedKernel {
     run.q = args.operands[kQ] + begins_[kQ];
     run.k = args.operands[kK] + begins_[kK];
     run.v = args.operands[kV] + begins_[kV];
-    run.out = args.results[0];
-    run.lse = lse_ ? reinterpret_cast<float*>(args.results[1]) : nullptr;
+    if (gives_ != Gives::sums) run.out = args.results[0];
+    else run.sums = reinterpret_cast<float*>(args.results[0]), run.lines = reinterpret_cast<float2*>(args.results[1]);
+    if (gives_ == Gives::logarithms) run.lse = reinterpret_cast<float*>(args.results[1]);
     run.mask = run.masked ? args.operands[kMask] : nullptr;
     run.row_counts = integers(args, kQueryLengths);
     run.column_counts = integers(args, kKeyLengths);
@@ -111,7 +114,7 @@ class Attention final : public PreparedKernel {
   OpCall call_;
   cuda::AttentionRun run_;
   OperandBegins begins_;
-  bool lse_;
+  Gives gives_;
   cuda::DeviceLimits device_;
   int parts_ = 1;
   cuda::DecodeSplit split_;
@@ -172,8 +175,8 @@ std::optional<std::string> own_attention_refusal(const OpCall& call) {
 }
 
 std::unique_ptr<PreparedKernel> prepare_own_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
-                                                      OperandBegins begins, bool lse) {
-  return std::make_unique<kernels::Attention>(call, problem, begins, lse, device);
+                                                      OperandBegins begins, Gives gives) {
+  return std::make_unique<kernels::Attention>(call, problem, begins, gives, device);
 }
 
 }  // namespace tandem::attention

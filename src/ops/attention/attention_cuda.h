@@ -39,14 +39,21 @@ struct AttentionRun {
   bool causal;  // row i attends to columns j ≤ i + diagonal + past
   std::int64_t diagonal;
   DeviceIntegers past;  // one number
-  // Per batch entry: rows from there on are zeros, columns from there on are not attended to.
+  // Per batch entry: rows from there on are zeros, columns from there on are not attended to. Counted over whole sequences, in which the
+  // first row and column are first_row and first_column.
   DeviceIntegers row_counts, column_counts;
+  std::int64_t first_row, first_column;
   float scale, softcap;  // softcap 0: none
   bool empty_is_nan;     // the result of a row that attends to nothing, else 0
 
   // [batch, heads, rows], dense; null: not wanted. The natural logarithm of each row's sum of exp(score), by which results over different
   // columns are merged; −∞ where a row attends to nothing.
   float* lse;
+  // Both or neither, instead of `out`, aligned to 16: each row's mean of values in f32, [batch, heads, rows, value_size], and its largest
+  // score and sum of exp(score − largest), [batch, heads, rows]; −∞ and 0 where it attends to nothing. Unlike the logarithm, these two tell
+  // how many keys a row attends to whose mask adds the lowest number.
+  float* sums;
+  float2* lines;
 };
 
 struct DeviceLimits {

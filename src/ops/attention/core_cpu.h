@@ -41,6 +41,9 @@ struct AttentionProblem {
   std::span<const std::int64_t> row_counts, column_counts;
   float scale = 1, softcap = 0;
   bool empty_is_nan = false;
+
+  // On GPUs, which know lengths late: where the first row and column are in the whole sequences, over which lengths count.
+  std::int64_t first_row = 0, first_column = 0;
 };
 
 // Bytes that run_attention needs, aligned to 64.

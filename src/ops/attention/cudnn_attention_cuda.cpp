@@ -91,14 +91,14 @@ bool suits(const OpCall& call, const AttentionProblem& p) {
 }
 
 std::unique_ptr<PreparedKernel> prepare_as(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
-                                           OperandBegins begins, bool lse = false) {
-  std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins, lse);
+                                           OperandBegins begins, Gives gives = Gives::result) {
+  std::unique_ptr<PreparedKernel> own = prepare_own_attention(device, call, problem, begins, gives);
   if (!suits(call, problem)) return own;
   try {
-    return std::make_unique<Cudnn>(cudnn_shape(call, problem, lse), begins, device.ordinal(), std::move(own));
+    return std::make_unique<Cudnn>(cudnn_shape(call, problem, gives == Gives::logarithms), begins, device.ordinal(), std::move(own));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::unsupported) throw;
-    return prepare_own_attention(device, call, problem, begins, lse);
+    return prepare_own_attention(device, call, problem, begins, gives);
   }
 }
 
@@ -143,11 +143,12 @@ const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
 
 namespace tandem::attention {
 
-std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem, bool lse) {
+std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+                                                  Gives gives) {
   // Where a diagonal is given, call and problem do not say the same to cuDNN.
-  if (problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
-    return prepare_own_attention(device, call, problem, {}, lse);
-  return kernels::prepare_as(device, call, problem, {}, lse);
+  if (gives == Gives::sums || problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
+    return prepare_own_attention(device, call, problem, {}, gives);
+  return kernels::prepare_as(device, call, problem, {}, gives);
 }
 
 }  // namespace tandem::attention

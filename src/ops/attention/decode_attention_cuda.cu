@@ -131,12 +131,16 @@ __device__ __forceinline__ void store_result(const AttentionRun& p, const Place&
   const auto value = [&](float sum) { return empty ? nothing : sum * share; };
   const float values[4] = {value(own.sum.x), value(own.sum.y), value(own.sum.z), value(own.sum.w)};
   if (chunk == 0) {
-    if (p.lse) store_lse(p, batch, kv_head, at.first + line, own.top, own.total);
+    store_total(p, batch, kv_head, at.first + line, own.top, own.total);
     merged.warp_tops[0][line] = own.top;
   }
   if (4 * chunk >= p.value_size) return;
-  *reinterpret_cast<uint2*>(static_cast<T*>(p.out) + offset_of(p.out_steps, batch, whose) + 4 * chunk) =
-      make_uint2(pack<T>(values[0], values[1]), pack<T>(values[2], values[3]));
+  if (p.sums)
+    *reinterpret_cast<float4*>(p.sums + dense_line(p, batch, kv_head, at.first + line) * p.value_size + 4 * chunk) =
+        make_float4(values[0], values[1], values[2], values[3]);
+  else
+    *reinterpret_cast<uint2*>(static_cast<T*>(p.out) + offset_of(p.out_steps, batch, whose) + 4 * chunk) =
+        make_uint2(pack<T>(values[0], values[1]), pack<T>(values[2], values[3]));
   if (!empty && !(isfinite(values[0]) && isfinite(values[1]) && isfinite(values[2]) && isfinite(values[3])))
     atomicOr(&merged.careful, 1u << line);
 }

@@ -25,10 +25,10 @@ inline __host__ __device__ int lines_of(const AttentionRun& p) { return p.heads 
 // `line` may lie past the last one: such a line attends to nothing.
 __device__ __forceinline__ Line line_of(const AttentionRun& p, int batch, int kv_head, int line) {
   Line result = {kv_head * (p.heads / p.kv_heads) + line / p.rows, line % p.rows, 0, line < lines_of(p)};
-  if (p.row_counts.at) result.counts = result.counts && result.row < integer_at(p.row_counts, batch);
+  if (p.row_counts.at) result.counts = result.counts && p.first_row + result.row < integer_at(p.row_counts, batch);
   if (!result.counts) return result;
   std::int64_t end = p.columns;
-  if (p.column_counts.at) end = min(end, integer_at(p.column_counts, batch));
+  if (p.column_counts.at) end = min(end, integer_at(p.column_counts, batch) - p.first_column);
   if (p.causal) end = min(end, result.row + p.diagonal + (p.past.at ? integer_at(p.past, 0) : 0) + 1);
   result.end = static_cast<int>(max(end, std::int64_t{0}));
   return result;
@@ -38,10 +38,25 @@ __device__ __forceinline__ std::int64_t offset_of(const AttentionSteps& steps, i
   return batch * steps.batch + line.head * steps.head + line.row * steps.row;
 }
 
+// Where a line is in dense [batch, heads, rows].
+__device__ __forceinline__ std::int64_t dense_line(const AttentionRun& p, int batch, int kv_head, int line) {
+  return (std::int64_t{batch} * p.kv_heads + kv_head) * lines_of(p) + line;
+}
+__device__ __forceinline__ std::int64_t dense_line(const AttentionRun& p, int batch, const Line& line) {
+  return (std::int64_t{batch} * p.heads + line.head) * p.rows + line.row;
+}
+
 // To be called once for a line that exists. `top`: the line's largest score, `total`: its sum of exp(score − top).
-__device__ __forceinline__ void store_lse(const AttentionRun& p, int batch, int kv_head, int line, float top, float total) {
-  const std::int64_t head = kv_head * (p.heads / p.kv_heads) + line / p.rows;
-  p.lse[(std::int64_t{batch} * p.heads + head) * p.rows + line % p.rows] = total == 0 ? kLowest : top + logf(total);
+__device__ __forceinline__ void store_total(const AttentionRun& p, int batch, int kv_head, int line, float top, float total) {
+  if (p.lines) p.lines[dense_line(p, batch, kv_head, line)] = make_float2(top, total);
+  if (p.lse) p.lse[dense_line(p, batch, kv_head, line)] = total == 0 ? kLowest : top + logf(total);
+}
+
+// Value `d` of a line's result. `offset`: of the line in `out`, `dense`: dense_line().
+template <typename T>
+__device__ __forceinline__ void store_value(const AttentionRun& p, std::int64_t offset, std::int64_t dense, int d, float value) {
+  if (p.sums) p.sums[dense * p.value_size + d] = value;
+  else static_cast<T*>(p.out)[offset + d] = from_float<T>(value);
 }
 
 // What the mask adds at an offset: −∞ where nothing may be attended to.
@@ -95,10 +110,10 @@ __device__ __noinline__ void careful_line(const AttentionRun& p, int batch, int 
     for (int i = 0; i < kMost; ++i)
       if (lane + 32 * i < p.value_size) sums[i] += weight * to_float(v[lane + 32 * i]);
   }
-  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, line);
+  const std::int64_t offset = offset_of(p.out_steps, batch, line), dense = dense_line(p, batch, line);
 #pragma unroll
   for (int i = 0; i < kMost; ++i)
-    if (lane + 32 * i < p.value_size) out[lane + 32 * i] = from_float<T>(sums[i] / total);
+    if (lane + 32 * i < p.value_size) store_value<T>(p, offset, dense, lane + 32 * i, sums[i] / total);
 }
 
 }  // namespace tandem::cuda

@@ -12,18 +12,24 @@
 
 namespace tandem::attention {
 
+// What an attention gives: its result, or what is merged with results over other columns (AttentionRun has both forms).
+enum class Gives : std::uint8_t {
+  result,
+  logarithms,  // the result and, as a second one, AttentionRun::lse
+  sums         // AttentionRun::sums and ::lines
+};
+
 using OperandBegins = std::array<std::size_t, 3>;  // the bytes of q, k and v before their first element
 
 // Why our own kernels cannot run a call, over however many ranks.
 std::optional<std::string> own_attention_refusal(const OpCall& call);
 
 // `call` (bound, of one rank) says what is meant, `problem` how it lies in memory; where causal rows do not begin at the corner that the
-// call names, problem.diagonal. run() takes the call's operands and, with `lse`, a second result: f32 [batch, heads, rows], as AttentionRun
-// has it.
+// call names, problem.diagonal. run() takes the call's operands and the memory of what it gives.
 std::unique_ptr<PreparedKernel> prepare_own_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
-                                                      OperandBegins begins, bool lse = false);
-// The same by cuDNN where it can and our own kernel would be slower.
+                                                      OperandBegins begins, Gives gives = Gives::result);
+// The same by cuDNN where it can and our own kernel would be slower; sums are always our own kernel's.
 std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
-                                                  bool lse = false);
+                                                  Gives gives = Gives::result);
 
 }  // namespace tandem::attention

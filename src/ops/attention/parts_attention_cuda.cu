@@ -1,6 +1,5 @@
 // Merging the parts of attention over parts of the keys: a block per line, whose warps take parts in turn.
 #include "device/cuda/dependent.cuh"
-#include "device/cuda/registers.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
 namespace tandem::cuda {
@@ -28,7 +27,7 @@ __device__ __forceinline__ float add_parts(const AttentionRun& p, const Attentio
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kRoomFrom100) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
+__global__ void __launch_bounds__(kThreads, 1) merge(const __grid_constant__ AttentionRun p, const AttentionParts parts) {
   begin_dependent();
   __shared__ float warp_sums[kWarps][kMostAttentionSize], warp_totals[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -49,8 +48,8 @@ __global__ void __launch_bounds__(kThreads, kRoomFrom100) merge(const __grid_con
   const bool empty = top == kLowest && total == 0;
   const float nothing = p.empty_is_nan && own.counts ? __int_as_float(0x7fffffff) : 0.0f, value = empty ? nothing : sum / total;
   const bool wanted = d < p.value_size;
-  if (p.lse && d == 0) store_lse(p, batch, kv_head, line, top, total);
-  if (wanted) static_cast<T*>(p.out)[offset_of(p.out_steps, batch, own) + d] = from_float<T>(value);
+  if (d == 0) store_total(p, batch, kv_head, line, top, total);
+  if (wanted) store_value<T>(p, offset_of(p.out_steps, batch, own), dense_line(p, batch, kv_head, line), d, value);
   if (__syncthreads_or(wanted && !empty && !isfinite(value)) && warp == 0) careful_line<T>(p, batch, kv_head, line, top);
 }
 

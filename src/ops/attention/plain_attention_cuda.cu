@@ -157,15 +157,16 @@ __device__ __forceinline__ void each_value(const AttentionRun& p, const float4 (
 
 // The results of a line; false if one of this thread's is no finite number.
 template <typename T, int kChunks>
-__device__ __forceinline__ bool store_line(const AttentionRun& p, int batch, const Rows<kChunks>& rows, int i, float total) {
+__device__ __forceinline__ bool store_line(const AttentionRun& p, int batch, std::int64_t dense, const Rows<kChunks>& rows, int i,
+                                           float total) {
   const bool empty = rows.tops[i] == kLowest && total == 0;
   const float nothing = p.empty_is_nan && rows.lines[i].counts ? __int_as_float(0x7fffffff) : 0.0f, factor = 1.0f / total;
-  T* out = static_cast<T*>(p.out) + offset_of(p.out_steps, batch, rows.lines[i]);
+  const std::int64_t offset = offset_of(p.out_steps, batch, rows.lines[i]);
   bool finite = true;
   each_value(p, rows.sums[i], [&](int d, float sum) {
     const float value = empty ? nothing : sum * factor;
     finite = finite && (empty || isfinite(value));
-    out[d] = from_float<T>(value);
+    store_value<T>(p, offset, dense, d, value);
   });
   return finite;
 }
@@ -192,8 +193,8 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, const Attenti
     bool finite = true;
     if (line < lines_of(p)) {
       if (parts.count > 1) store_part(p, parts, part_index(p, parts, group, part, line), rows, i, total);
-      else finite = store_line<T>(p, batch, rows, i, total);
-      if (p.lse && parts.count == 1 && threadIdx.x % 8 == 0) store_lse(p, batch, kv_head, line, rows.tops[i], total);
+      else finite = store_line<T>(p, batch, dense_line(p, batch, kv_head, line), rows, i, total);
+      if (parts.count == 1 && threadIdx.x % 8 == 0) store_total(p, batch, kv_head, line, rows.tops[i], total);
     }
     const float worst = over_line(finite ? 0.0f : 1.0f, [](float a, float b) { return fmaxf(a, b); });
     bad[own_line(i)] = worst != 0;

@@ -118,7 +118,8 @@ class ByKeys final : public PreparedKernel {
     p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
     std::size_t workspace = 0;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      shares_.push_back(make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, false, static_cast<cuda::CudaDevice&>(*args.device)));
+      shares_.push_back(
+          make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, Gives::result, static_cast<cuda::CudaDevice&>(*args.device)));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));
@@ -196,7 +197,6 @@ std::unique_ptr<PreparedKernel> prepare_in_groups(const PrepareArgs& args) {
 
 std::optional<std::string> refuse_by_keys(const OpCall& call) {
   if (auto reason = attention_all_gather.refuse(call)) return reason;
-  if (call.has_operand(kQueryLengths)) return "lengths of queries are counted over the whole sequence";
   return own_attention_refusal(call);
 }
 

@@ -20,15 +20,38 @@ using cuda::Layout;
 
 cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<cuda::CudaDevice&>(*args.device); }
 
-// One row segment's running result.
+// Memory for partial results of so many lines, as a share gives them.
+struct Room {
+  Room(Gives gives, const AttentionProblem& p, std::int64_t lines)
+      : values(bytes(gives == Gives::sums ? DType::f32 : p.dtype, lines * p.value_size)),
+        totals(static_cast<std::size_t>(lines) * (gives == Gives::sums ? sizeof(float2) : sizeof(float))) {}
+  std::size_t values, totals;  // bytes
+};
+
+// Tells a merge of the shares' results: where the first one's are, in bytes from one to the next.
+void give(cuda::AttentionMerge& merge, Gives gives, const std::byte* values, const std::byte* totals, std::size_t step) {
+  const bool sums = gives == Gives::sums;
+  merge.values = values;
+  merge.totals = sums ? reinterpret_cast<const float2*>(totals) : nullptr;
+  merge.lse = sums ? nullptr : reinterpret_cast<const float*>(totals);
+  merge.value_step = static_cast<std::int64_t>(step / bytes(sums ? DType::f32 : merge.type, 1));
+  merge.line_step = static_cast<std::int64_t>(step / (sums ? sizeof(float2) : sizeof(float)));
+}
+
+cuda::DeviceIntegers row_counts(const OpCall& call, const RunArgs& args) {
+  if (!call.has_operand(kQueryLengths)) return {};
+  return {args.operands[kQueryLengths], call.operand(kQueryLengths).dtype == DType::i64};
+}
+
+// One row segment's running result, and a share's.
 struct Merged {
   std::int64_t lines;
-  std::size_t sums, lse, part, part_lse;  // in the workspace
+  std::size_t sums, totals, part, part_totals;  // in the workspace
 };
 
 class Ring final : public PreparedKernel {
  public:
-  explicit Ring(const PrepareArgs& args) : spread_(args), rows_(spread_.rows.of(spread_.rank)) {
+  explicit Ring(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(spread_)), rows_(spread_.rows.of(spread_.rank)) {
     const AttentionProblem& p = spread_.problem;
     k_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.operand(kK))));
     v_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.operand(kV))));
@@ -43,7 +66,7 @@ class Ring final : public PreparedKernel {
         for (const Segment& columns : spread_.columns.of((spread_.rank - step + spread_.ranks) % spread_.ranks)) {
           AttentionProblem part = p;
           part.out_steps = dense_steps(p.heads, rows.count, p.value_size);
-          Share share = make_share(spread_, part, rows, columns, true, device_of(args));
+          Share share = make_share(spread_, part, rows, columns, gives_, device_of(args));
           share.out_begin = 0;
           if (!share.sees_any) continue;
           workspace = std::max(workspace, share.attention->workspace_bytes());
@@ -88,8 +111,9 @@ class Ring final : public PreparedKernel {
 
   Merged room_for(std::int64_t lines) {
     const auto size = static_cast<std::size_t>(lines), width = static_cast<std::size_t>(spread_.problem.value_size);
-    return {lines, layout_.add(size * width * sizeof(float)), layout_.add(size * sizeof(float)), layout_.add(size * width * sizeof(float)),
-            layout_.add(size * sizeof(float))};
+    const Room part(gives_, spread_.problem, lines);
+    return {lines, layout_.add(size * width * sizeof(float)), layout_.add(size * sizeof(float2)), layout_.add(part.values),
+            layout_.add(part.totals)};
   }
 
   static void copy(const std::byte* from, std::size_t size, std::byte* to, cudaStream_t stream) {
@@ -100,21 +124,22 @@ class Ring final : public PreparedKernel {
     std::byte* at = args.workspace;
     return {.type = spread_.problem.dtype,
             .lines = m.lines,
+            .batch_lines = m.lines / std::max<std::int64_t>(spread_.problem.batch, 1),
             .size = static_cast<int>(spread_.problem.value_size),
-            .count = 1,
-            .parts = at + m.part,
-            .lse = reinterpret_cast<float*>(at + m.part_lse),
             .sums = reinterpret_cast<float*>(at + m.sums),
-            .sums_lse = reinterpret_cast<float*>(at + m.lse),
+            .sums_totals = reinterpret_cast<float2*>(at + m.totals),
             .begun = begun,
             .empty_is_nan = spread_.problem.empty_is_nan};
   }
 
   void attend(const RunArgs& args, const Work& work, const std::byte* block, std::vector<bool>& begun) const {
     const Merged& m = merged_[work.rows];
-    std::byte* const results[] = {args.workspace + m.part, args.workspace + m.part_lse};
+    std::byte* const results[] = {args.workspace + m.part, args.workspace + m.part_totals};
     work.share.run(args, block, block + aligned_size(k_bytes_), results, args.workspace + at_rest_);
-    cuda::launch_merge_parts(merge_of(args, m, begun[work.rows]), cuda::handle_of(args.stream));
+    cuda::AttentionMerge merge = merge_of(args, m, begun[work.rows]);
+    merge.count = 1;
+    give(merge, gives_, results[0], results[1], 0);
+    cuda::launch_merge_parts(merge, cuda::handle_of(args.stream));
     cuda::check_launch("merging attention");
     begun[work.rows] = true;
   }
@@ -123,7 +148,8 @@ class Ring final : public PreparedKernel {
   void finish(const RunArgs& args, std::size_t i, bool begun) const {
     const AttentionProblem& p = spread_.problem;
     cuda::AttentionMerge merge = merge_of(args, merged_[i], begun);
-    merge.count = 0;
+    merge.row_counts = row_counts(spread_.call, args);
+    merge.first_row = rows_[i].position;
     merge.out = args.results[0] + bytes(p.dtype, rows_[i].local * p.value_size);
     merge.rows = rows_[i].count;
     merge.row_lines = spread_.rows.local;
@@ -132,6 +158,7 @@ class Ring final : public PreparedKernel {
   }
 
   Spread spread_;
+  Gives gives_;
   std::vector<Segment> rows_;
   std::vector<Merged> merged_;  // per row segment
   std::vector<Work> work_;      // by step
@@ -143,18 +170,19 @@ class Ring final : public PreparedKernel {
 // Every rank attends to its own columns; all gather everyone's results and merge them in the same order.
 class Parts final : public PreparedKernel {
  public:
-  explicit Parts(const PrepareArgs& args) : spread_(args) {
+  explicit Parts(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(spread_)) {
     AttentionProblem p = spread_.problem;
     const Segment rows{0, 0, p.rows};
     lines_ = p.batch * p.heads * p.rows;
-    lse_begin_ = aligned_size(bytes(p.dtype, lines_ * p.value_size));
-    part_bytes_ = lse_begin_ + aligned_size(static_cast<std::size_t>(lines_) * sizeof(float));
+    const Room room(gives_, p, lines_);
+    totals_begin_ = aligned_size(room.values);
+    part_bytes_ = totals_begin_ + aligned_size(room.totals);
     parts_ = spread_.columns.zigzag ? 2 : 1;  // of a rank
     std::vector<Segment> columns = spread_.columns.of(spread_.rank);
     columns.resize(static_cast<std::size_t>(parts_), {0, 0, 0});
     std::size_t workspace = 0;
     for (const Segment& some : columns) {
-      shares_.push_back(make_share(spread_, p, rows, some, true, device_of(args)));
+      shares_.push_back(make_share(spread_, p, rows, some, gives_, device_of(args)));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_own_ = layout_.add(own_bytes());
@@ -168,26 +196,25 @@ class Parts final : public PreparedKernel {
     const cudaStream_t stream = cuda::handle_of(args.stream);
     std::byte *own = args.workspace + at_own_, *all = args.workspace + at_all_;
     for (const Share& share : shares_) {
-      std::byte* const results[] = {own, own + lse_begin_};
+      std::byte* const results[] = {own, own + totals_begin_};
       share.run(args, args.operands[kK], args.operands[kV], results, args.workspace + at_rest_);
       own += part_bytes_;
     }
     if (lines_ == 0) return;
     cuda::Exchange{*spread_.group, stream, args.deadline}.run(Collective::all_gather, args.workspace + at_own_, own_bytes(), all);
     const AttentionProblem& p = spread_.problem;
-    cuda::launch_merge_parts({.type = p.dtype,
-                              .lines = lines_,
-                              .size = static_cast<int>(p.value_size),
-                              .count = parts_ * spread_.ranks,
-                              .parts = all,
-                              .lse = reinterpret_cast<const float*>(all + lse_begin_),
-                              .part_step = static_cast<std::int64_t>(part_bytes_ / bytes(p.dtype, 1)),
-                              .lse_step = static_cast<std::int64_t>(part_bytes_ / sizeof(float)),
-                              .out = args.results[0],
-                              .rows = lines_,
-                              .row_lines = lines_,
-                              .empty_is_nan = p.empty_is_nan},
-                             stream);
+    cuda::AttentionMerge merge = {.type = p.dtype,
+                                  .lines = lines_,
+                                  .batch_lines = p.heads * p.rows,
+                                  .size = static_cast<int>(p.value_size),
+                                  .count = parts_ * spread_.ranks,
+                                  .out = args.results[0],
+                                  .rows = p.rows,
+                                  .row_lines = p.rows,
+                                  .empty_is_nan = p.empty_is_nan,
+                                  .row_counts = row_counts(spread_.call, args)};
+    give(merge, gives_, all, all + totals_begin_, part_bytes_);
+    cuda::launch_merge_parts(merge, stream);
     cuda::check_launch("merging attention");
   }
 
@@ -195,19 +222,16 @@ class Parts final : public PreparedKernel {
   std::size_t own_bytes() const { return part_bytes_ * static_cast<std::size_t>(parts_); }
 
   Spread spread_;
+  Gives gives_;
   std::vector<Share> shares_;
   std::int64_t lines_ = 0;
   int parts_ = 1;
-  std::size_t lse_begin_ = 0, part_bytes_ = 0, at_own_ = 0, at_all_ = 0, at_rest_ = 0;
+  std::size_t totals_begin_ = 0, part_bytes_ = 0, at_own_ = 0, at_all_ = 0, at_rest_ = 0;
   Layout layout_;
 };
 
-// What logarithms cannot tell, and counts of a whole sequence that only the GPU knows.
 std::optional<std::string> refuse(const OpCall& call, const KernelDef& host) {
   if (auto reason = host.refuse(call)) return reason;
-  if (call.has_operand(kMask) && call.operand(kMask).dtype != DType::boolean)
-    return "sums over keys that a mask adds the lowest number to are not told apart when parts are merged";
-  if (call.has_operand(kQueryLengths) || call.has_operand(kKeyLengths)) return "lengths are counted over the whole sequence";
   return own_attention_refusal(call);
 }
 

@@ -49,6 +49,14 @@ void place_mask(AttentionProblem& problem, const Shape& dims) {
   problem.mask_column_step = step(kColumns);
 }
 
+Gives given_to_merge(const Spread& spread) {
+  const OpCall& call = spread.call;
+  for (std::size_t i = kMask; i < call.operands.size(); ++i)
+    if (call.has_operand(i)) return Gives::sums;
+  const bool many_rows = spread.rows.local >= 64;
+  return many_rows && spread.problem.dtype != DType::f32 && spread.problem.softcap == 0 ? Gives::logarithms : Gives::sums;
+}
+
 OpCall share_of(const OpCall& call, std::int64_t heads, std::int64_t kv_heads, std::int64_t rows, std::int64_t columns) {
   OpCall share = call;
   share.attributes.set("num_ranks", std::int64_t{1});
@@ -60,11 +68,13 @@ OpCall share_of(const OpCall& call, std::int64_t heads, std::int64_t kv_heads, s
   return share;
 }
 
-Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, bool lse, cuda::CudaDevice& device) {
+Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, Gives gives, cuda::CudaDevice& device) {
   OpCall call = spread.call;
   cut_causal(spread, rows, columns, call, p);
   p.rows = rows.count;
   p.columns = columns.count;
+  p.first_row = rows.position;
+  p.first_column = columns.position;
   call = share_of(call, p.heads, p.kv_heads, p.rows, p.columns);
   Share share{nullptr,
               bytes(p.dtype, rows.local * p.q_steps.row),
@@ -82,7 +92,7 @@ Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, 
     if (means[kColumns] != 1) means[kColumns] = p.columns;
     call.operands[kMask]->dims = {means.begin(), means.end()};
   }
-  share.attention = prepare_attention(device, call, p, lse);
+  share.attention = prepare_attention(device, call, p, gives);
   return share;
 }
 

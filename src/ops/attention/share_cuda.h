@@ -30,10 +30,15 @@ struct Share {
   void run(const RunArgs& args, const std::byte* k, const std::byte* v, std::span<std::byte* const> results, std::byte* workspace) const;
 };
 
+// What shares give whose results are merged: sums by our own kernels; of what cuDNN may attend to faster, f16 and bf16 without masks and
+// lengths and of many rows, results of that type and logarithms. The same on all ranks.
+Gives given_to_merge(const Spread& spread);
+
 // Rows of this rank's block against neighbouring columns; `problem` says how operands lie, `columns.local` where the columns begin there.
-// With `lse`, results[1] is theirs. Where `problem` has fewer heads than the call, these are one group of them, whose run() is given
+// Where `problem` has fewer heads than the call, these are one group of them, whose run() is given
 // HeadsFrom.
-Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, bool lse, cuda::CudaDevice& device);
+Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, Gives gives,
+                 cuda::CudaDevice& device);
 
 // What a run is given, from the head `first` on: q, a mask that differs by head, and the result. Keys and values stay as they are.
 struct HeadsFrom {

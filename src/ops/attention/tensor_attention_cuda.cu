@@ -182,19 +182,22 @@ __device__ __forceinline__ void store_lines(const AttentionRun& p, int batch, in
     const bool empty = rows.tops[r] == kLowest && total == 0;
     const float nothing = p.empty_is_nan && line_of(p, batch, kv_head, first + index).counts ? __int_as_float(0x7fffffff) : 0.0f;
     const float by = 1.0f / total;
-    if (p.lse && lane % 4 == 0 && first + index < lines_of(p))
-      store_lse(p, batch, kv_head, first + index, rows.tops[r] * top_factor, total);
+    const bool real = first + index < lines_of(p);
+    float* const sums = p.sums && real ? p.sums + dense_line(p, batch, kv_head, first + index) * p.value_size : nullptr;
+    if (lane % 4 == 0 && real) store_total(p, batch, kv_head, first + index, rows.tops[r] * top_factor, total);
     bool finite = true;
 #pragma unroll
     for (int n = 0; n < F::kSize / 8; ++n) {
       const float x = rows.sums[r / 2][n][r % 2 * 2] * by, y = rows.sums[r / 2][n][r % 2 * 2 + 1] * by;
       finite = finite && isfinite(x) && isfinite(y);
+      if (sums && 8 * n < p.value_size)
+        *reinterpret_cast<float2*>(sums + 8 * n + lane % 4 * 2) = empty ? make_float2(nothing, nothing) : make_float2(x, y);
       *reinterpret_cast<unsigned*>(stage + index * F::kStep + 8 * n + lane % 4 * 2) = empty ? pack<T>(nothing, nothing) : pack<T>(x, y);
     }
-    bad[r] = __ballot_sync(0xffffffff, !finite && !empty && first + index < lines_of(p));
+    bad[r] = __ballot_sync(0xffffffff, !finite && !empty && real);
   }
   __syncwarp();
-  for (int index = lane; index < 16 * F::kTiles * F::kChunks; index += 32) {
+  for (int index = lane; !p.sums && index < 16 * F::kTiles * F::kChunks; index += 32) {
     const int i = index / F::kChunks, line = first + i, d = index % F::kChunks * 8;
     if (line >= lines_of(p) || d >= p.value_size) continue;
     const Line at = {kv_head * (p.heads / p.kv_heads) + line / p.rows, line % p.rows, 0, false};
