@@ -41,6 +41,7 @@ using OutputMemory = std::function<std::shared_ptr<std::byte>(const std::string&
 int serve_rank(const std::string& argument);
 
 class Team;
+struct TeamTimes;
 
 // The ranks of one engine, started. Serves one thread at a time; a second concurrent call is Error(invalid_argument).
 class Model {
@@ -60,16 +61,22 @@ class Model {
   double last_seconds() const { return last_seconds_; }
   // Arrays, or parts of them, that the last run copied between the caller's memory and that of the ranks.
   int last_copies() const { return last_copies_; }
+  // Sentences about the ranks that the user should read, of the last run: that their GPUs communicate through the host, and why. Engine has
+  // those about the model.
+  const std::vector<std::string>& notices() const { return notices_; }
   // Runs once and returns the steps of each rank, with their times.
   std::vector<std::vector<StepTime>> profile(const RankArrays& inputs, RankArrays* outputs = nullptr);
   // Runs once and returns a timeline of every rank in the Trace Event format, which Perfetto reads.
   std::string trace(const RankArrays& inputs, RankArrays* outputs = nullptr);
 
  private:
+  void learn(const TeamTimes& times);
+
   Engine engine_;
   std::unique_ptr<Team> team_;
   double last_seconds_ = 0;
   int last_copies_ = 0;
+  std::vector<std::string> notices_;
 };
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 // Model: the ranks of an engine, started and used as one.
 #include <fmt/format.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
 #include "progress.h"
 #include "rank_runner.h"
@@ -81,11 +82,13 @@ class Ranks {
     };
     Model& team = *team_;  // stays, also if close() lets go of it meanwhile
     interrupt_->waiting([&] { team.run(arrays, memory); });
+    learn(team.notices());
     copies_ = packed + team.last_copies();
     return results(made, kind, given.kind(), like);
   }
 
   int last_copies() const { return single_ ? single_->last_copies() : copies_; }
+  const std::vector<std::string>& notices() const { return notices_; }
   double last_seconds() const { return single_ ? single_->last_seconds() : team_ ? team_->last_seconds() : 0; }
   void interrupt() { interrupt_->end(); }
   void end() {
@@ -98,6 +101,14 @@ class Ranks {
   }
 
  private:
+  // The logger gets what it has not had yet.
+  void learn(const std::vector<std::string>& notices) {
+    if (notices == notices_) return;
+    notices_ = notices;
+    const nb::object log = nb::module_::import_("logging").attr("getLogger")("tandem");
+    for (const std::string& notice : notices_) log.attr("warning")("%s", notice);
+  }
+
   // The caller's array, or a fresh one; what is returned keeps it alive.
   std::shared_ptr<std::byte> output_memory(const std::string& name, DType type, const Shape& shape, ArrayKind kind,
                                            const GivenArrays& wanted, std::vector<nb::object>& made) {
@@ -134,6 +145,7 @@ class Ranks {
   std::optional<RankRunner> single_;
   std::unique_ptr<Model> team_;
   int copies_ = 0;
+  std::vector<std::string> notices_;
 };
 
 class PyModel {
@@ -154,6 +166,7 @@ class PyModel {
   const Engine& engine() const { return engine_; }
   double last_seconds() const { return closed() ? 0 : ranks_.last_seconds(); }
   int last_copies() const { return closed() ? 0 : ranks_.last_copies(); }
+  const std::vector<std::string>& notices() const { return ranks_.notices(); }
 
  private:
   Engine engine_;
@@ -207,6 +220,10 @@ void bind_model(nb::module_& module) {
                    "Seconds that the slowest rank took in the last call, without scatter and gather.")
       .def_prop_ro("last_copies", &PyModel::last_copies,
                    "How many arrays, or parts of them, the last call copied between your memory and that of the ranks.")
+      .def_prop_ro(
+          "notices", &PyModel::notices,
+          "Sentences about the ranks, of the last call: that their GPUs communicate through the host, and why. The logger `tandem` got "
+          "them too.")
       .def(
           "__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Model"), "Returns itself.")
       .def(

@@ -278,11 +278,27 @@ def test_several_ranks_take_arrays_of_the_host(mlp, torch):
     if torch.cuda.device_count() < 2:
         with tandem.load(engine) as model, pytest.raises(tandem.Error, match="ranks 0 and 1 are threads of one process and share one GPU"):
             model(x=x)
-    isolate = "threads" if torch.cuda.device_count() > 1 else "processes"
-    with tandem.load(engine, isolate=isolate) as model:
+    shared = torch.cuda.device_count() < 2
+    with tandem.load(engine, isolate="processes" if shared else "threads") as model:
         with pytest.raises(tandem.Error, match="several ranks takes and gives arrays of the host"):
             model(x=torch.from_numpy(x).cuda())
         near(model(x=x)["out"], mlp(x))
+        told = ["collectives between the GPUs go through the host, for ranks 0 and 1 share one GPU"]
+        assert model.notices == (told if shared else [])
+
+
+def test_more_ranks_than_gpus_say_who_shares_one(mlp, torch, caplog):
+    gpus = torch.cuda.device_count()
+    if 16 % (2 * gpus) != 0:
+        pytest.skip(f"the model's 16 hidden units cannot be split over {2 * gpus} ranks")
+    x = mlp.inputs()
+    engine = tandem.build(mlp.path, mesh={"tp": 2 * gpus}, device="cuda")
+    caplog.clear()
+    with tandem.load(engine, isolate="processes") as model:
+        near(model(x=x)["out"], mlp(x))
+        assert model.notices == [f"collectives between the GPUs go through the host, for ranks 0 and {gpus} share one GPU"]
+        near(model(x=x)["out"], mlp(x))
+    assert [r.message for r in caplog.records if r.name == "tandem"] == model.notices  # once, though there were two calls
 
 
 def test_an_index_outside_its_extent_is_told(folder, torch):

@@ -121,10 +121,15 @@ Run add_run(CLI::App& app, Common& common) {
       const std::string timeline = model.trace(inputs, &outputs);
       write_text(state->trace, timeline);
     }
+    for (const std::string& text : model.notices()) note(common, text);
     const Arrays arrays = as_file(outputs);
     if (!state->outputs.empty()) write_arrays(state->outputs, arrays);
     if (common.json) {
-      Json report = {{"ranks", engine.ranks()}, {"mesh", engine.mesh()}, {"seconds", model.last_seconds()}, {"outputs", describe(arrays)}};
+      Json report = {{"ranks", engine.ranks()},
+                     {"mesh", engine.mesh()},
+                     {"seconds", model.last_seconds()},
+                     {"notices", model.notices()},
+                     {"outputs", describe(arrays)}};
       if (state->profile) report["profile"] = steps_as_json(steps);
       fmt::print("{}\n", report.dump());
     } else {
@@ -181,6 +186,7 @@ Run add_bench(CLI::App& app, Common& common) {
     const double overhead = overhead_us(model, inputs, std::min(state->runs, 20), progress), around = at(outside, 0.5);
     const RankSteps steps = state->profile ? profile_often(model, inputs, std::min(state->runs, 20), progress) : RankSteps();
     progress = {};
+    for (const std::string& text : model.notices()) note(common, text);
     Json report = {{"ranks", engine.ranks()},
                    {"runs", state->runs},
                    {"min_ms", at(slowest, 0)},
@@ -189,7 +195,8 @@ Run add_bench(CLI::App& app, Common& common) {
                    {"call_median_ms", at(whole, 0.5)},
                    {"runs_per_second", 1e3 / at(whole, 0.5)},
                    {"rank_overhead_us", overhead},
-                   {"call_overhead_us", overhead + around}};
+                   {"call_overhead_us", overhead + around},
+                   {"notices", model.notices()}};
     if (state->profile) report["profile"] = steps_as_json(steps);
     if (common.json) {
       fmt::print("{}\n", report.dump());

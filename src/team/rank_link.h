@@ -37,6 +37,7 @@ struct RankReply {
   bool ended = false;            // the rank is no more; `error` says how it ended
   std::int64_t nanoseconds = 0;  // of RankContext::run
   int copies = 0;                // outputs that the run copied, of threads
+  std::string through_host;      // RankContext has it
   std::vector<TraceEvent> trace;
 };
 

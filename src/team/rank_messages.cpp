@@ -11,6 +11,7 @@ Json to_json(const RankReply& reply) {
                     {"message", reply.error->message()},
                     {"node", reply.error->node()},
                     {"rank", reply.error->rank()}};
+  if (!reply.through_host.empty()) out["through_host"] = reply.through_host;
   for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns, event.waited_ns});
   return out;
 }
@@ -18,6 +19,7 @@ Json to_json(const RankReply& reply) {
 RankReply reply_from_json(const Json& message) {
   RankReply reply;
   reply.nanoseconds = message.value("nanoseconds", std::int64_t{0});
+  reply.through_host = message.value("through_host", std::string());
   if (message.contains("error")) {
     const Json& e = message["error"];
     reply.error = Error(static_cast<ErrorCode>(e.at("code").get<int>()), e.at("message"), e.at("node"), e.at("rank"));

@@ -56,6 +56,7 @@ RankReply RankWorker::serve(const RankRequest& request) {
     context_->run(request.inputs, request.outputs);
     into.nanoseconds = monotonic_ns() - begin;
     into.copies = context_->copied_outputs();
+    into.through_host = context_->through_host();
   });
   context_->set_step_hook({});
   return reply;

@@ -283,6 +283,7 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
     times->trace.clear();
     times->copies = copies_;
     times->profile = profile;
+    times->through_host = replies[0].through_host;
     for (RankReply& reply : replies) {
       times->rank_ns.push_back(reply.nanoseconds);
       times->trace.push_back(std::move(reply.trace));

@@ -40,6 +40,7 @@ struct TeamTimes {
   std::vector<std::vector<TraceEvent>> trace;  // per rank, if asked for
   std::size_t profile = 0;                     // whose program ran
   int copies = 0;                              // of whole arrays or blocks, between the caller's memory and that of the ranks
+  std::string through_host;                    // why collectives of GPUs go that way, as rank 0 has it; empty where they do not
 };
 
 // Asked before the ranks start for the memory of an output: all of it, or that of one rank (else −1) where each has its own. It is kept

@@ -3,6 +3,7 @@
 
 #include "team/blocks.h"
 #include "team/mlp.h"
+#include "team/rank_messages.h"
 
 namespace tandem {
 namespace {
@@ -48,6 +49,17 @@ TEST(Team, NamesWrongInputs) {
   EXPECT_NE(message({{"x", {Tensor(DType::f32, {65, 4})}}}).find("B = 65"), std::string::npos);
   EXPECT_NE(message({{"x", {Tensor(DType::f32, {2, 4})}}, {"z", {Tensor(DType::f32, {2, 4})}}}).find("'z'"), std::string::npos);
   EXPECT_EQ(message({{"x", {Tensor(DType::f32, {2, 4})}}}), "");  // still usable
+}
+
+// Only GPUs have something to say; what a rank process says must come over.
+TEST(Team, TellsWhyCollectivesOfGpusGoThroughTheHost) {
+  EXPECT_EQ(reply_from_json(to_json(RankReply{.through_host = "ranks 0 and 1 share one GPU"})).through_host, "ranks 0 and 1 share one GPU");
+  EXPECT_EQ(reply_from_json(to_json(RankReply{})).through_host, "");
+  const Built built = build_mlp("tp=2");
+  TeamTimes times;
+  times.through_host = "of a run before";
+  Team({built.plan}, built.weights(), {}).run({{"x", {Tensor(DType::f32, {2, kWidth})}}}, false, &times);
+  EXPECT_EQ(times.through_host, "");
 }
 
 TEST(Blocks, PadsTheLastBlockAndTrimsIt) {

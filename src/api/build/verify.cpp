@@ -140,6 +140,7 @@ MeshCheck check_mesh(const std::string& path, const VerifyOptions& options, cons
       if (i < unsharded.size()) compare_all(result, reference + " " + cases[i].name, unsharded[i], got, tolerance, tf32);
       compare_all(result, cases[i].name, cases[i].outputs, got, tolerance, tf32);
     }
+    result.notices.insert(result.notices.end(), model.notices().begin(), model.notices().end());
     result.passed = !result.outputs.empty();
     bool told = false;  // something other than zeros was compared
     for (const OutputCheck& output : result.outputs) {

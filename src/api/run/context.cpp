@@ -6,6 +6,7 @@
 
 #include "api/run/engine_data.h"
 #include "api/run/step_time.h"
+#include "api/run/through_host.h"
 #include "comm/group.h"
 #include "core/seconds.h"
 #include "core/stop.h"
@@ -97,7 +98,7 @@ void Context::set_communicator(std::shared_ptr<Group> group) {
 const std::vector<std::string>& Context::notices() const {
   std::string& known = data_->through_host;
   if (const std::string why = data_->context.through_host(); why != known && !why.empty())
-    data_->notices.push_back(fmt::format("collectives between the GPUs go through the host, for {}", why));
+    data_->notices.push_back(through_host_notice(why));
   known = data_->context.through_host();
   const bool is_registered = data_->context.is_registered();
   if (is_registered && !data_->is_registered) data_->notices.push_back("activations are registered with NCCL");

@@ -7,6 +7,7 @@
 #include "api/run/engine_data.h"
 #include "api/run/step_time.h"
 #include "api/run/step_waiting.h"
+#include "api/run/through_host.h"
 #include "core/seconds.h"
 #include "tandem/team.h"
 #include "team/team.h"
@@ -113,9 +114,15 @@ Model::Model(Model&&) noexcept = default;
 RankArrays Model::run(const RankArrays& inputs, const OutputMemory& memory) {
   TeamTimes times;
   const TeamTensors outputs = team_->run(to_tensors(inputs), false, &times, memory);
-  last_seconds_ = seconds_of(times);
+  learn(times);
   last_copies_ = times.copies;
   return to_arrays(outputs);
+}
+
+void Model::learn(const TeamTimes& times) {
+  last_seconds_ = seconds_of(times);
+  notices_.clear();
+  if (!times.through_host.empty()) notices_.push_back(through_host_notice(times.through_host));
 }
 
 RankArrays Model::run(const Arrays& inputs) {
@@ -126,7 +133,7 @@ RankArrays Model::run(const Arrays& inputs) {
 
 std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, RankArrays* outputs) {
   const TeamTimes times = run_traced(*team_, engine_.data(), inputs, outputs);
-  last_seconds_ = seconds_of(times);
+  learn(times);
   std::vector<std::vector<StepTime>> ranks;
   for (std::size_t r = 0; r < times.trace.size(); ++r) {
     ranks.emplace_back();
@@ -139,7 +146,7 @@ std::vector<std::vector<StepTime>> Model::profile(const RankArrays& inputs, Rank
 
 std::string Model::trace(const RankArrays& inputs, RankArrays* outputs) {
   const TeamTimes times = run_traced(*team_, engine_.data(), inputs, outputs);
-  last_seconds_ = seconds_of(times);
+  learn(times);
   return timeline(*team_, times).dump();
 }
 
