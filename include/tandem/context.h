@@ -101,7 +101,8 @@ class Context {
   // the pointers lead to stays valid until it is done. Calls on different streams run one after the other. While the caller records its
   // stream into a graph of its own, the work becomes part of that; call prepare() before. What was recorded keeps the memory that it needs,
   // also when the context is gone. It shares that with the context's own runs, against which its replays are not ordered: the caller sees
-  // to it that neither begins before the other has ended.
+  // to it that neither begins before the other has ended. Contexts that communicate and share a GPU are to be given to one stream, or
+  // ordered alike on all ranks: else each may wait on one GPU for what the other holds up on another, until their deadlines end both.
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
   // From now on each run asks for the memory of this output, before anything is computed, and what it is given for it may be null; null: as
   // before. Error(out_of_memory) where there is none.
