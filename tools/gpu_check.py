@@ -4,16 +4,19 @@
     gpu_check.py [STAGE…] [--budget SECONDS] [--out DIR] [--resume [FILE]] [--jobs N] [--pack build/gpu]
 
 Stages run in their order, each with a limit of its own; one line of JSON per row goes to DIR/rows.jsonl as the row ends, and a table of at
-most 100 lines is printed last. --resume leaves out the rows that the same programs have passed before, as DIR/rows.jsonl or FILE says.
-Exit status 1 if a row failed.
+most 100 lines is printed last, failures first. --resume leaves out the rows that the same programs have passed before, as DIR/rows.jsonl or
+FILE says; `probe` is run in each call that takes times. Two calls may run side by side, each on its own GPU (CUDA_VISIBLE_DEVICES) and with
+its own --out: their rows.jsonl, one after the other, are those of one run.
+Exit status 1 if a row failed, or a bar that was measured was missed.
 """
 
 import argparse
 import contextlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from gpu_checks import sanitizer, supervision, tests, timings
+from gpu_checks import bars, sanitizer, supervision, tests, timings
 from gpu_checks.rows import PACK, ROOT, Check, Row
 
 # What each runs, and the seconds that it may take of the budget.
@@ -34,23 +37,50 @@ STAGES = {
 }
 
 
-def table(rows: list[Row], limit: int = 100) -> str:
-    lines = []
+TIMED = ("bench", "engines", "ranks")  # their rows are judged beside the ceilings of the same call
+
+
+def judged(rows: list[Row]) -> tuple[list[str], bool]:
+    """What bars say of the rows, a line each for those that were run and not met; whether all that were run are met and count."""
     rows = [row for row in rows if not row.is_end()]
+    as_kept = [asdict(row) for row in rows]
+    of = [row for row in bars.timed(as_kept)]
+    if not of:
+        return [], True
+    if others := {row["gpu"] for row in of} - {bars.DEVICE}:
+        return [f"bars: not judged, they are of one {bars.DEVICE} and not of {', '.join(sorted(others)) or 'another GPU'}"], True
+    found, valid = bars.verdicts(as_kept), bars.are_valid(as_kept)
+    counts = ", ".join(f"{sum(verdict == word for _, _, verdict in found)} {word}" for word in bars.WORDS)
+    lines = [
+        f"bars: {counts}; " + ("they count" if valid else "they do not count: ceilings beside them are over 5 % off, or were not measured")
+    ]
+    missed = [(bar, value, verdict) for bar, value, verdict in found if verdict in ("missed", "not measured")]
+    lines += [f"{verdict}: {bar.row}, {bar.what}, wanted {bar.words()}, found {value}" for bar, value, verdict in missed]
+    return lines, valid and not missed
+
+
+def table(rows: list[Row], limit: int = 100) -> str:
+    """Counts, bars that were missed, rows that failed; then what else there is room for."""
+    lines = []
+    rows = [row for row in rows if not row.is_end() or row.status == "failed"]
     for stage in STAGES:
         of = [row for row in rows if row.stage == stage]
         if of:
             lines.append(f"{stage}: " + ", ".join(f"{sum(r.status == s for r in of)} {s}" for s in ("passed", "failed", "skipped")))
+    lines += judged(rows)[0]
+    told = [" ".join(f"{row.status} {row.stage} {row.name} {row.values or ''} {row.text[:400]}".split()) for row in rows]
+    failed = [line for row, line in zip(rows, told, strict=True) if row.status == "failed"]
+    room = limit - len(lines)
+    lines += failed if len(failed) <= room else [*failed[: room - 1], f"and {len(failed) - room + 1} more that failed"]
     total: dict[str, int] = {}
     for row in rows:
         if row.stage in ("kernels", "groups", "rank_rows"):
             for kernel, count in row.values.items():
                 total[kernel] = total.get(kernel, 0) + count
     lines += [f"  {count:6} rows on {kernel}" for kernel, count in sorted(total.items())]
-    for row in rows:
-        if row.stage in ("probe", "bench", "engines", "ranks", "supervision") or row.status == "failed":
-            lines.append(f"{row.status} {row.stage} {row.name} {row.values or ''} {row.text[:400]}")
-    return "\n".join("\n".join(lines).splitlines()[:limit])
+    shown = ("probe", *TIMED, "supervision")
+    lines += [line for row, line in zip(rows, told, strict=True) if row.stage in shown and row.status != "failed"]
+    return "\n".join(lines[:limit])
 
 
 def run_stage(check: Check, stage: str) -> None:
@@ -77,12 +107,15 @@ def main() -> int:
     if args.resume == Path():
         args.resume = args.out / "rows.jsonl"
     check = Check(args)
-    for stage in args.stages or STAGES:
+    stages = args.stages or list(STAGES)
+    if "probe" not in stages and not set(TIMED).isdisjoint(stages):
+        stages = ["probe", *stages]
+    for stage in stages:
         run_stage(check, stage)
         if check.is_over():
             break
     print(table(check.rows))
-    return 1 if any(row.status == "failed" for row in check.rows) else 0
+    return 0 if judged(check.rows)[1] and all(row.status != "failed" for row in check.rows) else 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ docs/gpu.md made from the newest run on one GPU and on each number of several.
     gpu_results.py ROWS.jsonl [--manifest build/gpu/manifest.json] [--date YYYY-MM-DD]
     gpu_results.py --check      the tables of docs/gpu.md are those of the newest results; exit status 1 if not
 
-Refuses a pack that was made from a tree with changes that were not committed.
+Refuses a pack that was made from a tree with changes that were not committed, and rows of GPUs of several kinds. A file that says "made_by"
+was put together by hand: no table of one GPU is made from it, and of several only, with these words, while there is no other of as many.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import re
 import sys
 from pathlib import Path
 
-from gpu_checks.bars import DESIGN_COPY, DESIGN_PRODUCT, ceilings_of, is_valid, verdicts
+from gpu_check import STAGES
+from gpu_checks.bars import WORDS, are_valid, of_copy, verdicts
+from gpu_checks.ceilings import DESIGN_COPY, DESIGN_PRODUCT, ceilings_of
 from gpu_checks.several import STATUSES, block_of, count_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,19 +30,35 @@ END_SEVERAL = "<!-- end of results of several GPUs -->\n"
 
 
 def device_of(rows: list[dict]) -> str:
-    """The GPUs' kind as nvidia-smi names it, a line each; before it their number, if there are several: 2x NVIDIA H200."""
-    text = next((row["text"] for row in rows if row["stage"] == "probe" and row["name"] == "gpu"), "")
-    kinds = [line.split(",")[0].strip() for line in text.splitlines() if "," in line]
+    """The GPUs' kind as nvidia-smi names it, a line each; before it the most that one call had, if several: 2x NVIDIA H200."""
+    texts = [row["text"] for row in rows if row["stage"] == "probe" and row["name"] == "gpu" and row["status"] == "passed"]
+    calls = [[line.split(",")[0].strip() for line in text.splitlines() if "," in line] for text in texts]
+    kinds, count = sorted({kind for call in calls for kind in call}), max(map(len, calls), default=0)
     if not kinds:
         sys.exit("no row of the stage `probe` says which GPUs these were")
-    if len(set(kinds)) > 1:
-        sys.exit(f"the GPUs are of several kinds: {', '.join(sorted(set(kinds)))}")
-    return kinds[0] if len(kinds) == 1 else f"{len(kinds)}x {kinds[0]}"
+    if len(kinds) > 1:
+        sys.exit(f"the GPUs are of several kinds: {', '.join(kinds)}")
+    return kinds[0] if count == 1 else f"{count}x {kinds[0]}"
 
 
 def counts(rows: list[dict], stage: str) -> str:
     of = [row for row in rows if row["stage"] == stage]
+    if not of:
+        return "not run"
     return ", ".join(f"{sum(row['status'] == status for row in of)} {status}" for status in STATUSES)
+
+
+def calls_of(rows: list[dict]) -> list[str]:
+    """Which calls of tools/gpu_check.py made the run, and on which GPUs; rows that were kept before they said so tell nothing."""
+    calls: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.get("begun"):
+            calls.setdefault((row["begun"], row["uuid"]), []).append(row["stage"])
+    lines = [
+        f"- from {begun} on {', '.join(uuid[:12] for uuid in uuids.split(','))}: {', '.join(stage for stage in STAGES if stage in stages)}"
+        for (begun, uuids), stages in sorted(calls.items())
+    ]
+    return ["", f"Rows came from {len(lines)} calls, each with ceilings of its own GPU where it took times:", "", *lines] if lines else []
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -66,10 +85,10 @@ def engine_lines(rows: list[dict]) -> list[str]:
     return ["", "| whole engines | measured | against | error |", "|---|---|---|---|", *lines] if lines else []
 
 
-def bar_lines(rows: list[dict], copy: float, product: float) -> list[str]:
-    of = verdicts(rows, copy)
-    counts = ", ".join(f"{sum(verdict == word for _, _, verdict in of)} {word}" for word in ("met", "missed", "not measured"))
-    beside = "are" if is_valid(copy, product) else "are not"
+def bar_lines(rows: list[dict]) -> list[str]:
+    of = verdicts(rows)
+    counts = ", ".join(f"{sum(verdict == word for _, _, verdict in of)} {word}" for word in WORDS)
+    beside = "are" if are_valid(rows) else "are not"
     return [
         "",
         f"Bars: {counts}. The run's ceilings {beside} within 5 % of those that the bars were set beside.",
@@ -87,10 +106,10 @@ def page_of(result: dict) -> str:
         if row["stage"] == "kernels":
             for kernel, count in row["values"].items():
                 kernels[kernel] = kernels.get(kernel, 0) + count
-    ceilings = ceilings_of(rows)
+    ceilings = ceilings_of(next((row for row in rows if row["stage"] == "bench"), rows[0]), rows)
     if ceilings is None:
-        sys.exit("the run measured no ceilings of a GPU: the stage `probe`")
-    copy, products = ceilings
+        sys.exit("the run measured no ceilings of the GPU that it took times on: the stage `probe`")
+    copy, products = ceilings.copy, ceilings.products
     product = products[-1]  # on end, as the one that bars go by was measured, where the run has that
     what = f"a bf16 product of 8192 ({product / DESIGN_PRODUCT:.2f})"
     if len(products) > 1:
@@ -103,7 +122,8 @@ def page_of(result: dict) -> str:
         "",
         "| stage | rows |",
         "|---|---|",
-        *(f"| {stage} | {counts(rows, stage)} |" for stage in dict.fromkeys(row["stage"] for row in rows)),
+        *(f"| {stage} | {counts(rows, stage)} |" for stage in STAGES),
+        *calls_of(rows),
         "",
         f"Rows of the kernels' tests, by name: {total}, of which {host} went through the host"
         + (
@@ -124,13 +144,15 @@ def page_of(result: dict) -> str:
             continue
         v = row["values"]
         error = v.get("error", -1)
+        beside = ceilings_of(row, rows)
+        share = of_copy(v, beside.copy if beside else None) if "tflop_s" not in v else None
         lines.append(
             f"| {row['name']} | {v.get('kernel', row['text'][:60])} | {number(v.get('us'))} | {number(v.get('gb_s'), 0)} "
-            f"| {number(v['gb_s'] / copy / 1e3 if 'gb_s' in v and 'tflop_s' not in v else None)} | {number(v.get('tflop_s'), 0)} "
+            f"| {number(share)} | {number(v.get('tflop_s'), 0)} "
             f"| {number(v.get('peer_us'))} | {number(v.get('ratio'))} | {number(v.get('library_ratio'))} "
             f"| {'not compared' if error < 0 else f'{error:.1e}'} |"
         )
-    return "\n".join(lines + engine_lines(rows) + bar_lines(rows, copy, product)) + "\n"
+    return "\n".join(lines + engine_lines(rows) + bar_lines(rows)) + "\n"
 
 
 def between(text: str, begin: str, end: str, made: str) -> str:
@@ -156,12 +178,15 @@ def write_page(check: bool, result: dict | None = None) -> int:
 
 
 def newest(page: str) -> dict[int, dict]:
-    """By number of GPUs; of several runs of one day the one that the page names."""
+    """By number of GPUs; of several runs of one day the one that the page names. What was put together by hand is shown of several GPUs
+    only, and only where there is no other run on as many."""
     files = sorted(RESULTS.glob("*.json"), key=lambda file: (file.name[:10], file.name in page, file.name))
-    if not files:
+    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    by_hand = {count_of(file): one for file, one in found.items() if "made_by" in one and count_of(file) > 1}
+    last = by_hand | {count_of(file): one for file, one in found.items() if "made_by" not in one}
+    if not last:
         sys.exit("bench/results holds none")
-    last = {count_of(file): file for file in files}
-    return {count: json.loads(file.read_text(encoding="utf-8")) for count, file in last.items()}
+    return last
 
 
 def main() -> int:
@@ -179,6 +204,9 @@ def main() -> int:
         sys.exit("the pack was made from a tree with changes that were not committed")
     if any(row["programs"] != manifest["programs"] for row in rows):
         sys.exit("the rows are of other programs than the pack's")
+    kinds = {row["gpu"] for row in rows}
+    if len(kinds) > 1 or " and " in "".join(kinds):
+        sys.exit(f"the rows are of GPUs of several kinds: {', '.join(sorted(kinds))}")
     device = device_of(rows)
     groups = {row.get("group") for row in rows}  # a row of that name says that all of them were run, and tells nothing else
     for row in rows:

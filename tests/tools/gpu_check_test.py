@@ -10,25 +10,29 @@ import time
 import unittest
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import gpu_check  # noqa: E402
 import gpu_results  # noqa: E402
-from gpu_checks import bars, sanitizer, several  # noqa: E402
+from gpu_checks import bars, sanitizer, several, timings  # noqa: E402
+from gpu_checks.ceilings import ceilings_of  # noqa: E402
 from gpu_checks.rows import Check, Row  # noqa: E402
 from gpu_checks.tests import GROUPS_ALONE, MOST_THROUGH_HOST, counts_of, through_host  # noqa: E402
 
-# Lists three tests; each says which rows it ran, and leaves its name in a log. Bad fails while there is a file `bad`.
+# Lists three tests; each says which rows it ran, and leaves its name in a log. Bad fails while there is a file `bad`, Good there where
+# memory is not aligned.
 PROGRAM = """#!/bin/sh
 case "$1" in
   --gtest_list_tests) printf 'Suite.\\n  Good\\n  Host\\n  Bad\\n'; exit 0;;
 esac
 name=${1#--gtest_filter=Suite.}
-echo "$name" >> @LOG@
+echo "$name$TANDEM_TEST_UNALIGNED" >> @LOG@
 case "$name" in
-  Good) echo '[ cuda ] 99 rows on cuda_matmul'; echo '[ cuda ] 8 rows on cuda_reduce';;
+  Good) [ -z "$TANDEM_TEST_UNALIGNED" ] || [ ! -e @BAD@ ] || exit 1
+    echo '[ cuda ] 99 rows on cuda_matmul'; echo '[ cuda ] 8 rows on cuda_reduce';;
   Host) echo '[ cuda ] 1 rows on cuda_host (Reduce i32): it takes no roots or logarithms of integers; and (much) more';;
   Bad) [ ! -e @BAD@ ] || exit 1; echo '[ cuda ] 2 rows on cuda_matmul';;
 esac
@@ -65,7 +69,7 @@ echo '{"name": "supervision 8 KB by nccl", "ranks": 2, "us": 8.1, "without_us": 
 [ ! -e @BAD@ ] || exit 1
 """
 LISTED_WHY = "lengths are counted over the whole sequence; it is for split='qkv'"
-TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one\\nGPU 1: another\\n'\n"
+TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one (UUID: GPU-1a)\\nGPU 1: another (UUID: GPU-2b)\\n'\n"
 
 
 class Case(unittest.TestCase):
@@ -120,31 +124,36 @@ class Runs(Case):
     def test_a_row_for_each_test_and_a_table(self) -> None:
         done = self.check("kernels", "--budget", "50")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        expected = {"Suite.Good": "passed", "Suite.Host": "passed", "Suite.Bad": "passed", "rows through the host": "passed"}
-        self.assertEqual(self.rows(), expected)
-        for words in ("kernels: 4 passed, 0 failed, 0 skipped", "101 rows on cuda_matmul", "1 rows on cuda_host (Reduce i32)"):
+        names = [f"Suite.{name}{how}" for name in ("Good", "Host", "Bad") for how in ("", " unaligned")]
+        self.assertEqual(self.rows(), dict.fromkeys([*names, "rows through the host"], "passed"))
+        for words in ("kernels: 7 passed, 0 failed, 0 skipped", "101 rows on cuda_matmul", "1 rows on cuda_host (Reduce i32)"):
             self.assertIn(words, done.stdout)
 
     def test_resume_runs_what_has_not_passed_and_keeps_the_rest(self) -> None:
         self.bad.touch()
-        self.assertEqual(self.check("kernels").returncode, 1)
-        self.assertEqual(self.rows()["Suite.Bad"], "failed")
-        self.assertEqual(self.ran(), ["Bad", "Good", "Host"])
+        done = self.check("kernels")
+        self.assertEqual(done.returncode, 1)
+        failed = ["Suite.Bad", "Suite.Bad unaligned", "Suite.Good unaligned"]
+        self.assertEqual(sorted(name for name, status in self.rows().items() if status == "failed"), failed)
+        lines = done.stdout.splitlines()
+        self.assertEqual(lines[0], "kernels: 4 passed, 3 failed, 0 skipped")
+        self.assertEqual(sorted(line.split(" ", 2)[2].strip() for line in lines[1:4]), failed)
+        self.assertEqual(self.ran(), ["Bad", "Bad1", "Good", "Good1", "Host", "Host1"])
         self.bad.unlink()
         self.assertEqual(self.check("kernels", "--resume").returncode, 0)  # of the file that is written anew
-        self.assertEqual(self.ran(), ["Bad"])
+        self.assertEqual(self.ran(), ["Bad", "Bad1", "Good1"])
         self.assertEqual(set(self.rows().values()), {"passed"})
-        self.assertEqual(len(self.rows()), 4)
+        self.assertEqual(len(self.rows()), 7)
         self.check("kernels", "--resume", str(self.out / "rows.jsonl"))
         self.assertEqual(self.ran(), [])
-        self.assertEqual(len(self.rows()), 4)
+        self.assertEqual(len(self.rows()), 7)
 
     def test_resume_takes_nothing_of_other_programs(self) -> None:
         self.check("kernels")
         self.ran()
         self.pack("programs of the second pack")
         self.assertEqual(self.check("kernels", "--resume").returncode, 0)
-        self.assertEqual(self.ran(), ["Bad", "Good", "Host"])
+        self.assertEqual(self.ran(), ["Bad", "Bad1", "Good", "Good1", "Host", "Host1"])
 
     def test_stages_that_are_not_asked_for_keep_their_rows(self) -> None:
         self.check("kernels")
@@ -175,6 +184,19 @@ class Ranks(Case):
         self.assertEqual(self.ran(), ranks)
         self.assertEqual(self.check_on_two("rank_rows", "--resume").returncode, 0)
         self.assertEqual(self.ran(), [])
+
+    def test_rows_say_which_gpus_they_had(self) -> None:
+        def told(visible: str) -> set[tuple[str, str]]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+            self.check_on_two("rank_rows")
+            return {(row["gpu"], row["uuid"]) for row in map(json.loads, (self.out / "rows.jsonl").read_text().splitlines())}
+
+        self.addCleanup(os.environ.pop, "CUDA_VISIBLE_DEVICES")
+        self.assertEqual(told("0,1"), {("another and one", "GPU-1a,GPU-2b")})
+        self.assertEqual(told("1"), {("another", "GPU-2b")})
+        self.assertEqual(self.rows(), {"on 2 GPUs": "skipped", "on 4 GPUs": "skipped"})
+        self.assertEqual(told("GPU-2,0"), {("another and one", "GPU-2b,GPU-1a")})
+        self.assertEqual(told("1,7,0"), {("another", "GPU-2b")})  # as CUDA takes it
 
     def test_one_rank_that_fails_fails_the_row(self) -> None:
         self.bad.touch()
@@ -267,9 +289,22 @@ class Stages(Case):
         self.assertEqual([row.name for row in again.rows], ["a one", "b two", "all on one"])
         self.assertIn("models: 1 passed, 0 failed, 1 skipped", gpu_check.table(again.rows))
 
+    def test_each_call_has_rows_of_probe_of_its_own(self) -> None:
+        self.new_check(60).add(Row("probe", "ceilings", "passed", 0, "first"))
+        again = self.opened(Namespace(budget=60, pack=self.folder, out=self.folder / "again", resume=self.out / "rows.jsonl", jobs=2))
+        again.add(Row("probe", "ceilings", "passed", 0, "second"))
+        self.assertEqual([row.text for row in again.rows], ["first", "second"])
+
     def test_the_table_has_at_most_a_hundred_lines(self) -> None:
         rows = [Row("kernels", f"row {i}", "failed", 0, "why\n" * 9) for i in range(500)]
-        self.assertEqual(len(gpu_check.table(rows).splitlines()), 100)
+        lines = gpu_check.table(rows).splitlines()
+        self.assertEqual((len(lines), lines[-1]), (100, "and 402 more that failed"))
+
+    def test_what_failed_comes_before_what_passed(self) -> None:
+        rows = [Row("bench", f"row {i}", "passed") for i in range(500)] + [Row("soak", "long", "failed", 0, "why\nand how")]
+        lines = gpu_check.table(rows).splitlines()
+        self.assertEqual(lines[:2], ["soak: 0 passed, 1 failed, 0 skipped", "bench: 500 passed, 0 failed, 0 skipped"])
+        self.assertIn("failed soak long why and how", lines[:4])
 
 
 class ThroughTheHost(unittest.TestCase):
@@ -306,36 +341,86 @@ class Sanitizer(unittest.TestCase):
         for status, text, verdict in (
             (0, clean, "passed"),
             (0, "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", "passed"),
+            (0, "========= RACECHECK SUMMARY: 12 hazards displayed (0 errors, 12 warnings)\n", "failed"),
+            (0, "========= RACECHECK SUMMARY: 10 hazards displayed (0 errors, 10 warnings)\n", "failed"),
             (0, clean + "[  SKIPPED ] 1 test", "skipped"),
             (9, "========= ERROR SUMMARY: 2 errors\n", "failed"),
             (0, "", "failed"),
             (9, race.format("softmax"), "failed"),
             (9, race.format("cudnn_attention"), "skipped"),
             (9, race.format("cudnn_attention") + race.format("softmax"), "failed"),
-            (124, "no end after 90 s", "skipped"),
+            (124, "no end after 90 s", "failed"),
             (9, "Target application terminated before first instrumented API call", "skipped"),
         ):
             self.assertEqual(sanitizer.verdict_of(status, text)[0], verdict, text)
 
 
+def ceilings(copy: float, product: float, **words: str) -> dict:
+    text = "\n".join(json.dumps(line) for line in ({"name": "copy", "tb_s": copy}, {"name": "product", "tflop_s": product}))
+    return {"stage": "probe", "name": "ceilings", "status": "passed", "text": text, **words}
+
+
+def bench_row(name: str, stage: str = "bench", **values: float) -> dict:
+    return {"stage": stage, "name": name, "status": "passed", "text": "", "values": values}
+
+
 class Bars(unittest.TestCase):
     def test_verdicts(self) -> None:
         rows = [
-            {"stage": "bench", "name": "MatMul 8192 bf16", "values": {"library_ratio": 0.97}},
-            {"stage": "bench", "name": "LayerNorm", "values": {"gb_s": 3600}},
-            {"stage": "bench", "name": "Attention 8K", "values": {"us": 1}},  # the peer gave no answer
-            {"stage": "engines", "name": "enqueue of 200 kernels, replayed", "values": {"p50_us": 20, "p99_us": 61}},
-            {"stage": "kernels", "name": "RmsNorm", "values": {"gb_s": 9999}},
+            ceilings(4.0, 676),
+            bench_row("MatMul 8192 bf16", library_ratio=0.97),
+            bench_row("LayerNorm", gb_s=3600),
+            bench_row("Attention 8K", us=1),  # the peer gave no answer
+            bench_row("enqueue of 200 kernels, replayed", "engines", p50_us=20, p99_us=61),
+            bench_row("RmsNorm", "kernels", gb_s=9999),
         ]
-        found = {(bar.row, bar.what): verdict for bar, _, verdict in bars.verdicts(rows, 4.0)}
+        found = {(bar.row, bar.what): verdict for bar, _, verdict in bars.verdicts(rows)}
         self.assertEqual(found["MatMul 8192 bf16", "cuBLASLt alone / ours"], "missed")
         self.assertEqual(found["LayerNorm", "of a copy of the same bytes"], "met")
         self.assertEqual(found["Attention 8K", "cuDNN through PyTorch / ours"], "not measured")
-        self.assertEqual(found["RmsNorm", "of a copy of the same bytes"], "not measured")
+        self.assertEqual(found["RmsNorm", "of a copy of the same bytes"], "not run")
         self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, median"], "met")
         self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, 99 of 100"], "missed")
-        self.assertTrue(bars.is_valid(4.1, 690))
-        self.assertFalse(bars.is_valid(4.24, 779))
+        self.assertFalse(bars.are_valid(rows))
+        self.assertTrue(bars.are_valid([ceilings(4.1, 690), *rows[1:]]))
+        self.assertFalse(bars.are_valid([ceilings(4.24, 779), *rows[1:]]))
+        self.assertFalse(bars.are_valid(rows[1:]))
+
+    def test_ceilings_are_those_of_the_same_call_on_the_same_gpu(self) -> None:
+        one, other = {"uuid": "GPU-1a,GPU-2b", "begun": "10:00"}, {"uuid": "GPU-2b", "begun": "10:00"}
+        later = {"uuid": "GPU-2b", "begun": "11:00"}
+        rows = [ceilings(copy, 676, **words) for copy, words in ((4.1, one), (4.2, other), (4.3, later))]
+        copies = [ceilings_of(row, rows).copy for row in (one, other, later, {"uuid": "GPU-1a", "begun": "12:00"})]
+        self.assertEqual(copies, [4.1, 4.2, 4.3, 4.1])
+        self.assertIsNone(ceilings_of({"uuid": "GPU-3c", "begun": "10:00"}, rows))
+
+    def test_what_is_missed_is_told_and_fails_the_run(self) -> None:
+        def rows(gpu: str, copy: float, gb_s: float) -> list[Row]:
+            return [Row(gpu=gpu, **row) for row in ({**ceilings(copy, 676), "values": {}}, bench_row("LayerNorm", gb_s=gb_s))]
+
+        lines, good = gpu_check.judged(rows("NVIDIA H200", 4.2, 4000))
+        self.assertTrue(good)
+        self.assertRegex(lines[0], r"^bars: 1 met, 0 missed, 0 not measured, \d+ not run; they count$")
+        lines, good = gpu_check.judged(rows("NVIDIA H200", 4.2, 3000))
+        self.assertFalse(good)
+        self.assertRegex("\n".join(lines), r"\nmissed: LayerNorm, of a copy of the same bytes, wanted ≥ 0.88, found 0.71")
+        lines, good = gpu_check.judged(rows("NVIDIA H200", 3.9, 4000))
+        self.assertEqual((good, "they do not count" in lines[0]), (False, True))
+        lines, good = gpu_check.judged(rows("NVIDIA H100", 4.2, 3000))
+        self.assertEqual((good, "not judged" in lines[0]), (True, True))
+        self.assertEqual(gpu_check.judged([Row("kernels", "row", "passed")]), ([], True))
+
+    def test_a_row_that_compared_nothing_has_failed(self) -> None:
+        class Answers:
+            def __init__(self, **values: float) -> None:
+                self.values = values
+
+            def ask(self, name: str) -> dict:
+                return {"name": name, "us": 2.0, **self.values}
+
+        for values, status in (({"error": 0.0}, "passed"), ({"error": 0.1}, "failed"), ({"error": -1}, "failed"), ({}, "failed")):
+            row = timings.bench_row("Add", Answers(**values), Answers(), None)
+            self.assertEqual((row.status, row.values["us"], row.values["ratio"]), (status, 2.0, 1.0), values)
 
     def test_rows_are_those_of_the_benchmarks(self) -> None:
         text = "".join(
@@ -349,16 +434,16 @@ class Bars(unittest.TestCase):
     def test_those_of_several_gpus_are_judged_on_four(self) -> None:
         values = {"us": 4.38, "peer": {"NCCL": 4.0, "NCCL windows": "this PyTorch has none"}}
         rows = [
-            {"stage": "ranks", "name": "Attention over ranks 8K", "values": {"ratio": 1.371}},
-            {"stage": "ranks", "name": "Attention over ranks 128K", "values": {"ratio": 0.99}},
-            *({"stage": "ranks", "name": f"AllReduce + residual + RmsNorm {kb} KB", "values": values} for kb in (8, 16384)),
-            {"stage": "supervision", "name": "supervision 8 KB by nccl", "values": {"cost": 1.02}},
+            bench_row("Attention over ranks 8K", "ranks", ratio=1.371),
+            bench_row("Attention over ranks 128K", "ranks", ratio=0.99),
+            *(bench_row(f"AllReduce + residual + RmsNorm {kb} KB", "ranks", **values) for kb in (8, 16384)),
+            bench_row("supervision 8 KB by nccl", "supervision", cost=1.02),
         ]
         four, two = ({(bar.row, bar.what): verdict for bar, _, verdict in bars.rank_verdicts(rows, count)} for count in (4, 2))
         wanted = {
             ("Attention over ranks 8K", "PyTorch / ours"): "missed",
             ("Attention over ranks 128K", "PyTorch / ours"): "met",
-            ("Attention over ranks 32K", "PyTorch / ours"): "not measured",
+            ("Attention over ranks 32K", "PyTorch / ours"): "not run",
             ("AllReduce + residual + RmsNorm 8 KB", "µs"): "missed",
             ("AllReduce + residual + RmsNorm 16384 KB", "ours / NCCL and a kernel"): "missed",
             ("AllReduce + residual + RmsNorm 16384 KB", "ours / NCCL windows and a kernel"): "not measured",
@@ -366,7 +451,7 @@ class Bars(unittest.TestCase):
         }
         for bar, verdict in wanted.items():
             self.assertEqual(four[bar], verdict, bar)
-            self.assertEqual(two[bar], "not measured" if verdict == "not measured" else "not judged", bar)
+            self.assertEqual(two[bar], verdict if verdict in ("not measured", "not run") else "not judged", bar)
 
     def test_rank_rows_are_those_of_the_benchmarks(self) -> None:
         text = "".join((TOOLS.parent / "bench" / f).read_text(encoding="utf-8") for f in ("gpu_ranks_bench.cpp", "gpu_supervision.cpp"))
@@ -384,6 +469,9 @@ class SeveralGpus(unittest.TestCase):
     def test_their_number_is_part_of_the_device(self) -> None:
         self.assertEqual(gpu_results.device_of(self.probe(self.PROBE)), "NVIDIA H200")
         self.assertEqual(gpu_results.device_of(self.probe(self.PROBE, self.PROBE)), "2x NVIDIA H200")
+        one, two = self.probe(self.PROBE), self.probe(self.PROBE, self.PROBE)
+        self.assertEqual(gpu_results.device_of(one + one), "NVIDIA H200")  # two calls side by side
+        self.assertEqual(gpu_results.device_of(one + two), "2x NVIDIA H200")
         for rows in ([], self.probe(""), self.probe(self.PROBE, "NVIDIA A100, 570.1, 81920 MiB, 1980 MHz")):
             with self.assertRaises(SystemExit):
                 gpu_results.device_of(rows)
@@ -395,6 +483,24 @@ class SeveralGpus(unittest.TestCase):
             ("2026-11-22-d6e0a43-2x-NVIDIA-H100-80GB.json", 2),
         ):
             self.assertEqual(several.count_of(name), count)
+
+    def test_what_was_made_by_hand_is_shown_of_several_while_there_is_no_other(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(gpu_results, "RESULTS", Path(folder)):
+
+            def keep(name: str, **words: str) -> None:
+                (Path(folder) / name).write_text(json.dumps({"file": name, **words}))
+
+            def newest() -> dict[int, str]:
+                return {count: one["file"] for count, one in gpu_results.newest("").items()}
+
+            keep("2026-11-22-aaaaaaa-GPU.json", made_by="hand")
+            with self.assertRaises(SystemExit):
+                newest()
+            keep("2026-11-21-bbbbbbb-GPU.json")
+            keep("2026-11-22-ccccccc-4x-GPU.json", made_by="hand")
+            self.assertEqual(newest(), {1: "2026-11-21-bbbbbbb-GPU.json", 4: "2026-11-22-ccccccc-4x-GPU.json"})
+            keep("2026-11-20-ddddddd-4x-GPU.json")
+            self.assertEqual(newest()[4], "2026-11-20-ddddddd-4x-GPU.json")
 
     def test_ways_are_in_names(self) -> None:
         for name, way in (
@@ -453,6 +559,12 @@ class Results(Case):
         done = self.keep([Row("probe", "gpu", "passed", programs="first")])
         self.assertEqual(done.returncode, 1)
         self.assertIn("changes that were not committed", done.stderr)
+
+    def test_gpus_of_several_kinds_are_refused(self) -> None:
+        for kinds in (("NVIDIA H100", "NVIDIA H200"), ("NVIDIA H100 and NVIDIA H200",)):
+            done = self.keep([Row("probe", "gpu", "passed", programs="programs of the first pack", gpu=kind) for kind in kinds])
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("GPUs of several kinds: NVIDIA H100", done.stderr)
 
     def test_rows_of_other_programs_are_refused(self) -> None:
         self.pack("second")

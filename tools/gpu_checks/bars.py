@@ -1,18 +1,19 @@
 """What one H200 and four of them should reach, and whether the rows of a run say so."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-DESIGN_COPY, DESIGN_PRODUCT = 4.24, 676  # TB/s and TFLOP/s: the ceilings that bars were set beside; they count where both are within 5 %
-MOST_OFF = 0.05
+from gpu_checks.ceilings import DESIGN_COPY, ceilings_of
+
+DEVICE = "NVIDIA H200"  # that they were set for
+WORDS = ("met", "missed", "not measured", "not run")
 
 
 @dataclass
 class Bar:
     row: str
     what: str
-    value: Callable[[dict, float], float | None]  # of the row's values and the run's copy in TB/s
+    value: Callable[[dict, float | None], float | None]  # of the row's values, and of a copy in TB/s, which may be unknown
     bound: float
     least: bool = True  # whether the value should be at least the bound, or at most
 
@@ -23,15 +24,15 @@ class Bar:
         return value >= self.bound if self.least else value <= self.bound
 
 
-def key(name: str) -> Callable[[dict, float], float | None]:
+def key(name: str) -> Callable[[dict, float | None], float | None]:
     return lambda values, _: values.get(name)
 
 
-def of_copy(values: dict, copy: float) -> float | None:
-    return values["gb_s"] / copy / 1e3 if "gb_s" in values else None
+def of_copy(values: dict, copy: float | None) -> float | None:
+    return values["gb_s"] / copy / 1e3 if "gb_s" in values and copy else None
 
 
-def terabytes(values: dict, _: float) -> float | None:
+def terabytes(values: dict, _: float | None) -> float | None:
     return values["gb_s"] / 1e3 if "gb_s" in values else None
 
 
@@ -55,10 +56,10 @@ BARS = [
 ]
 
 
-def of_way(way: str) -> Callable[[dict, float], float | None]:
+def of_way(way: str) -> Callable[[dict, float | None], float | None]:
     """Our time over that of one of the peer's ways; where it has none, words stand for it."""
 
-    def ratio(values: dict, _: float) -> float | None:
+    def ratio(values: dict, _: float | None) -> float | None:
         theirs = (values.get("peer") or {}).get(way)
         return values["us"] / theirs if isinstance(theirs, (int, float)) else None
 
@@ -79,38 +80,42 @@ RANK_BARS = [
     ),
     *(Bar(f"supervision {what} by {way}", "with / without", key("cost"), 1.01, False) for what in SUPERVISED for way in ("peer", "nccl")),
 ]
+ONE_GPU, SEVERAL_GPUS = ("bench", "engines"), ("ranks", "supervision")  # the stages that have them
 
 
-def ceilings_of(rows: Iterable[dict]) -> tuple[float, list[float]] | None:
-    """The run's copy in TB/s and products in TFLOP/s, the one that bars go by last; None where it measured none."""
-    lines = [
-        json.loads(line) for row in rows if row["name"] == "ceilings" and row["status"] == "passed" for line in row["text"].splitlines()
-    ]
-    copies = [line["tb_s"] for line in lines if line["name"] == "copy"]
-    products = [line["tflop_s"] for line in lines if line["name"].startswith("product")]
-    return (copies[0], products) if copies and products else None
-
-
-def is_valid(copy: float, product: float) -> bool:
-    return abs(copy / DESIGN_COPY - 1) <= MOST_OFF and abs(product / DESIGN_PRODUCT - 1) <= MOST_OFF
-
-
-def judged(bars: Iterable[Bar], values: dict[str, dict], copy: float) -> list[tuple[Bar, float | None, str]]:
-    """Of each bar what was measured, and: met, missed or not measured."""
+def judged(of: Iterable[Bar], rows: Iterable[dict], stages: Iterable[str]) -> list[tuple[Bar, float | None, str]]:
+    """Of each bar what was measured, and: met, missed, not measured (the row was run, but gave no figure), not run. With the ceilings of
+    the row's own GPU."""
+    rows = list(rows)
+    by_name = {row["name"]: row for row in timed(rows, stages) if row["status"] != "skipped"}
     found = []
-    for bar in bars:
-        value = bar.value(values.get(bar.row, {}), copy)
-        found.append((bar, value, "not measured" if value is None else "met" if bar.holds(value) else "missed"))
+    for bar in of:
+        row = by_name.get(bar.row)
+        ceilings = ceilings_of(row, rows) if row else None
+        value = bar.value(row["values"], ceilings.copy if ceilings else None) if row else None
+        found.append(
+            (bar, value, "not run" if row is None else "not measured" if value is None else "met" if bar.holds(value) else "missed")
+        )
     return found
 
 
-def verdicts(rows: Iterable[dict], copy: float) -> list[tuple[Bar, float | None, str]]:
-    return judged(BARS, {row["name"]: row["values"] for row in rows if row["stage"] in ("bench", "engines")}, copy)
+def verdicts(rows: Iterable[dict]) -> list[tuple[Bar, float | None, str]]:
+    return judged(BARS, rows, ONE_GPU)
 
 
 def rank_verdicts(rows: Iterable[dict], gpus: int) -> list[tuple[Bar, float | None, str]]:
     """On another number of GPUs than the bars were set for what was measured is not judged."""
-    found = judged(RANK_BARS, {row["name"]: row["values"] for row in rows if row["stage"] in ("ranks", "supervision")}, 0)
+    found = judged(RANK_BARS, rows, SEVERAL_GPUS)
     if gpus == RANKS:
         return found
     return [(bar, value, verdict if value is None else "not judged") for bar, value, verdict in found]
+
+
+def timed(rows: Iterable[dict], stages: Iterable[str] = ONE_GPU) -> list[dict]:
+    return [row for row in rows if row["stage"] in stages]
+
+
+def are_valid(rows: list[dict], stages: Iterable[str] = ONE_GPU) -> bool:
+    """Whether each timed row has ceilings beside it that bars count with."""
+    found = [ceilings_of(row, rows) for row in timed(rows, stages)]
+    return all(ceilings is not None and ceilings.are_valid() for ceilings in found)

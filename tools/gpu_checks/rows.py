@@ -1,10 +1,12 @@
 """What every stage has: the rows it gives, the packed programs, the time that is left."""
 
 import argparse
+import datetime
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -28,6 +30,9 @@ class Row:
     values: dict = field(default_factory=dict)
     group: str = ""  # the command that gave it, where one gives many; a row of that name says that it came to its end
     programs: str = ""  # the digest of the pack
+    gpu: str = ""  # the name of its kind; of several kinds all of them
+    uuid: str = ""  # of the GPUs that it could use, by commas; what needs one uses the first
+    begun: str = ""  # when this call of tools/gpu_check.py began, in UTC; with `uuid` it tells calls apart
 
     def is_end(self) -> bool:
         """Not of anything that was run, but of a group that came to its end."""
@@ -36,7 +41,7 @@ class Row:
 
 class Check:
     """What an earlier run of the same programs has passed is kept from the beginning, and is not run again: rows are `known` by stage and
-    name, groups of rows by group_is_known()."""
+    name, groups of rows by group_is_known(). Rows of `probe` are kept too, but each run has its own: they tell of the GPU that it is on."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.end = self.stage_end = time.monotonic() + args.budget
@@ -44,13 +49,17 @@ class Check:
         self.manifest = json.loads((self.pack / "manifest.json").read_text())
         before = self.rows_of(args.resume) if args.resume else []
         self.groups = {(row.stage, row.group) for row in before if row.is_end() and row.status == "passed"}
-        self.known = {(row.stage, row.name): row for row in before if row.status == "passed" or (row.stage, row.group) in self.groups}
+        kept = [row for row in before if row.status == "passed" or (row.stage, row.group) in self.groups]
+        self.known = {(row.stage, row.name): row for row in kept if row.stage != "probe"}
         args.out.mkdir(parents=True, exist_ok=True)
         self.file = (args.out / "rows.jsonl").open("w")  # which may be the file that --resume names
         self.rows: list[Row] = []
         self.jobs = args.jobs
         self.ports = itertools.count(20001)  # where ranks meet: another for each meeting, and several meet at a time
-        for row in self.known.values():
+        visible = visible_gpus()
+        self.gpu, self.uuid = " and ".join(sorted({name for name, _ in visible})), ",".join(uuid for _, uuid in visible)
+        self.begun = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for row in [*(row for row in kept if row.stage == "probe"), *self.known.values()]:
             self.keep(row)
         self.unpacked = Path(tempfile.mkdtemp(prefix="tandem-"))
         with tarfile.open(self.pack / "pack.tar.xz") as pack:
@@ -82,10 +91,10 @@ class Check:
 
     def add(self, row: Row) -> None:
         if (row.stage, row.name) not in self.known:
+            row.programs, row.gpu, row.uuid, row.begun = self.manifest["programs"], self.gpu, self.uuid, self.begun
             self.keep(row)
 
     def keep(self, row: Row) -> None:
-        row.programs = self.manifest["programs"]
         self.rows.append(row)
         self.file.write(json.dumps(asdict(row)) + "\n")
         self.file.flush()
@@ -118,7 +127,24 @@ class Check:
         return str(self.unpacked / "bin" / name)
 
 
+def visible_gpus() -> list[tuple[str, str]]:
+    """Name and uuid of those that CUDA_VISIBLE_DEVICES leaves of this machine's, in its order."""
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout if shutil.which("nvidia-smi") else ""
+    found = re.findall(r"^GPU (\d+): (.*?)(?: \(UUID: (\S+)\))?$", listed, re.MULTILINE)
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return [(name, uuid) for _, name, uuid in found]
+    visible = []
+    for word in wanted.split(","):
+        one = next(
+            ((name, uuid) for index, name, uuid in found if word == index or (word.startswith("GPU-") and uuid.startswith(word))), None
+        )
+        if one is None:  # CUDA takes none of those that follow either
+            break
+        visible.append(one)
+    return visible
+
+
 def gpus() -> int:
-    """How many this machine has."""
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return len(re.findall(r"^GPU ", listed.stdout, re.MULTILINE))
+    """How many it can use."""
+    return len(visible_gpus())

@@ -15,10 +15,10 @@ SMALL = "OneSmallShape."  # tests/kernels/one_small_shape_test.cpp
 
 def verdict_of(status: int, text: str) -> tuple[str, str]:
     """Of one call of the sanitizer: passed, failed or skipped, and what is told of it."""
-    clean = status == 0 and ("ERROR SUMMARY: 0 errors" in text or "hazards displayed (0 errors" in text)
+    clean = status == 0 and ("ERROR SUMMARY: 0 errors" in text or "RACECHECK SUMMARY: 0 hazards displayed" in text)
     at = re.findall(r"(?:Read|Write) access at (\w+)", text)
     if status == 124:
-        return "skipped", "took longer than its limit"
+        return "failed", "took longer than its limit"
     if "before first instrumented API call" in text:
         return "skipped", "it uses no GPU"
     if clean:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gpu_checks.bars import RANKS, ceilings_of, is_valid, rank_verdicts
+from gpu_checks.bars import RANKS, SEVERAL_GPUS, WORDS, are_valid, rank_verdicts
 
 STATUSES = ("passed", "failed", "skipped")
 
@@ -85,11 +85,10 @@ def bar_lines(rows: list[dict], count: int) -> list[str]:
     of = rank_verdicts(rows, count)
     if all(value is None for _, value, _ in of):
         return []
-    words = ", ".join(f"{sum(verdict == word for _, _, verdict in of)} {word}" for word in ("met", "missed", "not judged", "not measured"))
-    ceilings = ceilings_of(rows)
+    words = ", ".join(f"{sum(verdict == word for _, _, verdict in of)} {word}" for word in (*WORDS, "not judged"))
     beside = "The run measured no ceilings of a GPU."
-    if ceilings:
-        are = "are" if is_valid(ceilings[0], ceilings[1][-1]) else "are not"
+    if any(row["name"] == "ceilings" and row["status"] == "passed" for row in rows):
+        are = "are" if are_valid(rows, SEVERAL_GPUS) else "are not"
         beside = f"The run's ceilings {are} within 5 % of those that the bars were set beside."
     return [
         "",
@@ -108,6 +107,7 @@ def block_of(result: dict) -> list[str]:
     return [
         f"`tools/gpu_check.py` at commit {result['commit']} on {count}×{kind} of one host, {result['date']} "
         f"(`bench/results/{result['file']}`).",
+        *(["", f"Made by {result['made_by']}."] if "made_by" in result else []),
         "",
         *count_lines(rows),
         *told_lines(rows),

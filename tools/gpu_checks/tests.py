@@ -16,23 +16,25 @@ FOUR_RANKS = "tp=4+dp=2,tp=2+cp=2,tp=2"
 
 
 def probe(check: Check) -> Iterator[Row]:
+    """Anew in each call, whose rows are judged beside it."""
+    visible = ["-i", check.uuid] if check.uuid else []
     for name, command in [
-        ("gpu", ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm", "--format=csv,noheader"]),
+        ("gpu", ["nvidia-smi", *visible, "--query-gpu=name,driver_version,memory.total,clocks.sm,uuid", "--format=csv,noheader"]),
         ("doctor", [check.program("tandem"), "doctor"]),
         ("ceilings", [sys.executable, "bench/peers/gpu_ceilings.py"]),
     ]:
-        if ("probe", name) in check.known:
-            continue
         status, text, seconds = check.call(command, 90)
         yield Row("probe", name, "passed" if status == 0 else "failed", seconds, text.strip()[-1500:])
 
 
 def kernels(check: Check) -> Iterator[Row]:
-    """One process per test, so that a kernel that broke its context breaks no other row."""
+    """One process per test, so that a kernel that broke its context breaks no other row. A second time with operands and results that lie
+    one element past an aligned address."""
     rows = []
     for row in tests(check, "kernels", check.program("kernels_test")):
         rows.append(row)
         yield row
+    yield from tests(check, "kernels", check.program("kernels_test"), unaligned=True)
     yield through_host("kernels", rows, refused_list(), MOST_THROUGH_HOST)
 
 
@@ -149,13 +151,18 @@ def tests(
     backend: str = "",
     processes: int = 0,
     sharing: int = 0,
+    unaligned: bool = False,
 ) -> Iterator[Row]:
     """A row for each test. `alone`: one at a time, when the others have ended. `backend`: what carries collectives. `processes`: so many
-    run the test together, each is a rank. `sharing`: so many ranks of peer_test, threads, on whatever GPUs there are."""
-    way = f" by {backend}, {'processes' if processes else 'threads'}" if backend else f" by {sharing} ranks" if sharing else ""
-    more = {"TANDEM_GPU_GROUP": backend} if backend else {}
-    if sharing:  # streams that share a connection to the GPU wait for one another, which ranks that wait for each other must not
-        more = {"TANDEM_TEST_RANKS": str(sharing), "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+    run the test together, each is a rank. `sharing`: so many ranks of peer_test, threads, on whatever GPUs there are. `unaligned` ones
+    are not counted by kernel: they are the same rows again."""
+    way, more = "", {}
+    if backend:
+        way, more = f" by {backend}, {'processes' if processes else 'threads'}", {"TANDEM_GPU_GROUP": backend}
+    elif sharing:  # streams that share a connection to the GPU wait for one another, which ranks that wait for each other must not
+        way, more = f" by {sharing} ranks", {"TANDEM_TEST_RANKS": str(sharing), "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+    elif unaligned:
+        way, more = " unaligned", {"TANDEM_TEST_UNALIGNED": "1"}
 
     def run(test: str) -> Row:
         name = test + way
@@ -163,7 +170,7 @@ def tests(
             return check.known[stage, name]
         command = [program, "--gtest_filter=" + test, "--gtest_brief=1"]
         status, text, seconds = check.call_ranks(command, limit, more, processes) if processes else check.call(command, limit, more)
-        counts, host = counts_of(text)
+        counts, host = ({}, "") if unaligned else counts_of(text)
         verdict = "failed" if status != 0 else "skipped" if "SKIPPED" in text else "passed"
         if status < 0:
             text = f"ended by signal {-status}\n{text}"
