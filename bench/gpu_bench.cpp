@@ -172,9 +172,10 @@ std::vector<Work> all_work() {
   attention("Attention 8K causal", 1, 24, 24, 8192, 8192, true);
   attention("Attention 32K", 1, 24, 24, 32768, 32768, false);
   attention("Attention 131K", 1, 24, 24, 131072, 131072, false);
-  for (const std::int64_t batch : {1, 16})
-    for (const std::int64_t columns : {1024, 8192, 32768})
-      attention(fmt::format("Attention decode {}{}", columns, batch == 1 ? "" : ", batch 16"), batch, 32, 8, 1, columns, false);
+  for (const std::int64_t columns : {1024, 8192, 16384, 32768})
+    attention(fmt::format("Attention decode {}", columns), 1, 32, 8, 1, columns, false);
+  for (const std::int64_t columns : {1024, 2048, 4096, 8192, 32768})
+    attention(fmt::format("Attention decode {}, batch 16", columns), 16, 32, 8, 1, columns, false);
   // As in ResNet-50, batch 32; the weight is brought into the kernel's layout by each call, which an engine does once.
   const auto conv = [&](const char* name, DType dtype, std::int64_t in, std::int64_t out, std::int64_t side, std::int64_t window,
                         std::int64_t stride) {

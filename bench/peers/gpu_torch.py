@@ -84,8 +84,8 @@ PEERS = {
     "Attention 8K causal": attention(24, 24, 8192, 8192, True),
     "Attention 32K": attention(24, 24, 32768, 32768),
     "Attention 131K": attention(24, 24, 131072, 131072),
-    **{f"Attention decode {n}": attention(32, 8, 1, n) for n in (1024, 8192, 32768)},
-    **{f"Attention decode {n}, batch 16": attention(32, 8, 1, n, batch=16) for n in (1024, 8192, 32768)},
+    **{f"Attention decode {n}": attention(32, 8, 1, n) for n in (1024, 8192, 16384, 32768)},
+    **{f"Attention decode {n}, batch 16": attention(32, 8, 1, n, batch=16) for n in (1024, 2048, 4096, 8192, 32768)},
 }
 
 

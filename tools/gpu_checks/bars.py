@@ -40,7 +40,10 @@ PRODUCTS = ("MatMul 8192 bf16", "MatMul 2048x14336x4096 bf16", "MatMul 16x4096x4
 ATTENTION = ("Attention 8K", "Attention 32K", "Attention 131K")
 STREAMS = ("LayerNorm", "RmsNorm", "Softmax 4096", "Softmax 512", "RotaryEmbedding", "Pointwise of six")
 VECTORS = (("MatMul 1x4096x28672 bf16", 4.2), ("MatMul 1x4096x7168 bf16", 3.9), ("MatMul 1x4096x1536 bf16", 2.9))
-DECODE = ("Attention decode 32768", *(f"Attention decode {n}, batch 16" for n in (1024, 8192, 32768)))  # those of 64 MB and more
+DECODE = (  # those of 64 MB and more
+    *(f"Attention decode {n}" for n in (16384, 32768)),
+    *(f"Attention decode {n}, batch 16" for n in (1024, 2048, 4096, 8192, 32768)),
+)
 MODELS = tuple(f"{model} f16 batch {batch}" for model in ("BERT-large 384", "ResNet-50 224") for batch in (1, 32))
 BARS = [
     *(Bar(row, "cuBLASLt alone / ours", key("library_ratio"), 0.98) for row in PRODUCTS),
