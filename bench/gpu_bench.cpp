@@ -11,12 +11,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <tuple>
 
 #include "api/build/measure.h"
@@ -279,6 +281,48 @@ Tensor corner_of(const Tensor& whole, const Shape& shape) {
   return part;
 }
 
+// Seconds of that many calls, which a recording holds so that starting them costs little.
+double seconds_of(Device& device, Stream& stream, int calls, const std::function<void(int)>& call) {
+  const auto recording = device.record(stream, [&] {
+    for (int i = 0; i < calls; ++i) call(i);
+  });
+  recording->launch(stream);
+  stream.wait(Deadline::after(std::chrono::seconds(60)));
+  const std::int64_t begin = monotonic_ns();
+  recording->launch(stream);
+  stream.wait(Deadline::after(std::chrono::seconds(60)));
+  return static_cast<double>(monotonic_ns() - begin) / 1e9;
+}
+
+// The device's own copy of as many bytes as the rows of norms and the like read and write, which those are judged beside: half a GB to
+// another place, in several pairs of places.
+constexpr const char* kCopy = "Copy of 1.07 GB";
+Json measure_copy() {
+  constexpr std::size_t kBytes = std::size_t{1} << 29, kPairs = 2;
+  const auto device = open_device("cuda", 0);
+  const auto stream = device->make_stream(4);
+  const Tensor block = test::random_tensor(DType::bf16, {1 << 20}, 1);
+  std::vector<DeviceMemory> from, to;
+  for (std::size_t pair = 0; pair < kPairs; ++pair) {
+    from.emplace_back(device, kBytes);
+    to.emplace_back(device, kBytes);
+    for (std::size_t at = 0; at < kBytes; at += block.size_bytes())
+      device->copy(from.back().data() + at, block.data(), block.size_bytes(), *stream);
+  }
+  const auto call = [&](int i) {
+    const std::size_t pair = static_cast<std::size_t>(i) % kPairs;
+    device->copy(to[pair].data(), from[pair].data(), kBytes, *stream);
+  };
+  const double once = seconds_of(*device, *stream, kPairs, call) / kPairs;
+  const int calls = std::clamp(static_cast<int>(0.02 / once), 3, 500);
+  const double seconds = seconds_of(*device, *stream, calls, call) / calls;
+  std::vector<std::byte> last(block.size_bytes());
+  device->copy(last.data(), to[0].data() + kBytes - last.size(), last.size(), *stream);
+  stream->wait(Deadline::after(std::chrono::seconds(60)));
+  const bool same = std::ranges::equal(last, std::span(block.data(), last.size()));
+  return {{"name", kCopy}, {"us", seconds * 1e6}, {"gb_s", 2 * kBytes / seconds / 1e9}, {"error", same ? 0 : 1}};
+}
+
 // One row on the device: operands in several copies, each repeated from one random block.
 class Row {
  public:
@@ -368,18 +412,8 @@ class Row {
                          Deadline::after(std::chrono::seconds(60)), early, resident});
   }
 
-  // Seconds of that many calls, which a recording holds so that starting them costs little.
   double run(int calls) {
-    const auto work = [&] {
-      for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i) % sets_, i > 0);
-    };
-    const auto recording = device_->record(*stream_, work);
-    recording->launch(*stream_);
-    stream_->wait(Deadline::after(std::chrono::seconds(60)));
-    const std::int64_t begin = monotonic_ns();
-    recording->launch(*stream_);
-    stream_->wait(Deadline::after(std::chrono::seconds(60)));
-    return static_cast<double>(monotonic_ns() - begin) / 1e9;
+    return seconds_of(*device_, *stream_, calls, [&](int i) { call(static_cast<std::size_t>(i) % sets_, i > 0); });
   }
 
   Tensor fetch(const std::byte* from, const Type& type) {
@@ -428,6 +462,7 @@ class Row {
 int main(int argc, char**) {
   const std::vector<Work> list = all_work();
   if (argc > 1) {
+    fmt::print("{}\n", kCopy);
     for (const Work& work : list) fmt::print("{}\n", work.name);
     return 0;
   }
@@ -436,8 +471,8 @@ int main(int argc, char**) {
     const auto work = std::ranges::find(list, name, &Work::name);
     Json answer = {{"name", name}};
     try {
-      if (work == list.end()) fail(ErrorCode::invalid_argument, "there is no row '{}'", name);
-      answer = Row(*work).measure(seen.insert(name).second);
+      if (work == list.end() && name != kCopy) fail(ErrorCode::invalid_argument, "there is no row '{}'", name);
+      answer = name == kCopy ? measure_copy() : Row(*work).measure(seen.insert(name).second);
     } catch (const Error& error) {
       answer["failed"] = error.what();
     }

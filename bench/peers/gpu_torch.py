@@ -54,6 +54,7 @@ def rotate(x, cos, sin):
 
 
 PEERS = {
+    "Copy of 1.07 GB": (lambda: (random(ROWS, LENGTH),), torch.clone),
     "LayerNorm": (lambda: (random(ROWS, LENGTH), random(LENGTH), random(LENGTH)), lambda x, w, b: F.layer_norm(x, (LENGTH,), w, b)),
     "RmsNorm": (lambda: (random(ROWS, LENGTH), random(LENGTH)), torch.compile(lambda x, w: F.rms_norm(x, (LENGTH,), w))),
     "AddRmsNorm": (lambda: (random(ROWS, LENGTH), random(ROWS, LENGTH), random(LENGTH)), torch.compile(add_rms_norm)),

@@ -370,6 +370,7 @@ class Bars(unittest.TestCase):
             ceilings(4.0, 676),
             bench_row("MatMul 8192 bf16", library_ratio=0.97),
             bench_row("LayerNorm", gb_s=3600),
+            bench_row("Softmax 512", gb_s=3600, copy_gb_s=4200),
             bench_row("Attention 8K", us=1),  # the peer gave no answer
             bench_row("enqueue of 200 kernels, replayed", "engines", p50_us=20, p99_us=61),
             bench_row("RmsNorm", "kernels", gb_s=9999),
@@ -377,6 +378,7 @@ class Bars(unittest.TestCase):
         found = {(bar.row, bar.what): verdict for bar, _, verdict in bars.verdicts(rows)}
         self.assertEqual(found["MatMul 8192 bf16", "cuBLASLt alone / ours"], "missed")
         self.assertEqual(found["LayerNorm", "of a copy of the same bytes"], "met")
+        self.assertEqual(found["Softmax 512", "of a copy of the same bytes"], "missed")  # of the copy beside it, not of the ceiling
         self.assertEqual(found["Attention 8K", "cuDNN through PyTorch / ours"], "not measured")
         self.assertEqual(found["RmsNorm", "of a copy of the same bytes"], "not run")
         self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, median"], "met")
@@ -421,6 +423,8 @@ class Bars(unittest.TestCase):
         for values, status in (({"error": 0.0}, "passed"), ({"error": 0.1}, "failed"), ({"error": -1}, "failed"), ({}, "failed")):
             row = timings.bench_row("Add", Answers(**values), Answers(), None)
             self.assertEqual((row.status, row.values["us"], row.values["ratio"]), (status, 2.0, 1.0), values)
+        row = timings.bench_row("LayerNorm", Answers(gb_s=5.0), Answers(), None)
+        self.assertEqual(row.values["copy_gb_s"], 5.0)
 
     def test_rows_are_those_of_the_benchmarks(self) -> None:
         text = "".join(
