@@ -5,6 +5,8 @@
 //                                    replays of 2, 20 and 200 kernels that follow each other
 //   gpu_engine memory                memory of the GPU after ten steps, against a bare CUDA context
 //   gpu_engine stream [GB]           a call of a stack of products whose weights are resident, or in parts come from the host in each run
+//   gpu_engine products              a server: reads names from stdin ("MatMul 2048x14336x4096 bf16 through an engine"), a line each, and
+//                                    answers each with a line: the time of a product in an engine of many
 //   gpu_engine write FILE [GB]       an engine of bf16 products with random weights, and FILE.expected: one row of its result by plain
 //                                    loops
 //   gpu_engine start FILE            its first output; whoever starts this process takes the time
@@ -14,8 +16,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
@@ -63,9 +67,10 @@ Array random_array(Shape shape, unsigned seed, float deviation) {
   return array_at(random_bf16(static_cast<std::size_t>(element_count(shape)), seed, deviation), 0, shape);
 }
 
-Engine built(const Network& network) {
+Engine built(const Network& network, bool timed = false) {
   BuildOptions options;
   options.device = "cuda";
+  options.timed = timed;
   return build(network, options);
 }
 
@@ -297,6 +302,115 @@ void measure_streaming(double gigabytes) {
   }
 }
 
+// As many products of one shape as caches do not hold, each with its own operand, weight and result, in an engine whose kernels were chosen
+// by time. Values are distributed as gpu_bench's are.
+class Products {
+ public:
+  explicit Products(const std::string& name) {
+    if (std::sscanf(name.c_str(), "MatMul %ldx%ldx%ld bf16", &m_, &k_, &n_) == 1) k_ = n_ = m_;
+    if (m_ < 1 || k_ < 1 || n_ < 1 || !name.ends_with(" bf16 through an engine"))
+      fail(ErrorCode::invalid_argument, "'{}' is no product through an engine, as \"MatMul 16x4096x4096 bf16 through an engine\"", name);
+    const double bytes = 2.0 * static_cast<double>(m_ * k_ + k_ * n_ + m_ * n_);
+    const auto count = static_cast<std::size_t>(std::clamp(std::ceil(2e9 / bytes), 2.0, 64.0));
+    const float deviation = 1 / std::sqrt(std::sqrt(static_cast<float>(k_)));
+    x_ = random_bf16(static_cast<std::size_t>(m_ * k_) + count * kShift, 1, deviation);
+    w_ = random_bf16(static_cast<std::size_t>(k_ * n_) + count * kShift, 1001, deviation);
+    Network network;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto x = network.input(fmt::format("x{}", i), DType::bf16, {m_, k_});
+      network.output(fmt::format("y{}", i),
+                     network.add("MatMul", {x, network.weight(fmt::format("w{}", i), array_at(w_, i * kShift, {k_, n_}))}));
+    }
+    const Engine engine = built(network, true);
+    const Json step = Json::parse(engine.describe())["steps"][0];
+    told_ = {{"kernel", step["kernel"]}, {"algorithm", step.value("algorithm", "")}, {"products", count}};
+    context_.emplace(engine);
+    gpu_.emplace(context_->gpu());
+    const std::size_t in = 2 * static_cast<std::size_t>(m_ * k_), out = 2 * static_cast<std::size_t>(m_ * n_);
+    for (std::size_t i = 0; i < count; ++i) {
+      memory_.push_back(gpu_->allocate(in));
+      gpu_->copy(memory_.back().get(), x_.get() + i * kShift, in);
+      inputs_.push_back(memory_.back().get());
+      memory_.push_back(gpu_->allocate(out));
+      outputs_.push_back(memory_.back().get());
+    }
+    gpu_->synchronize();
+    for (int call = 0; call < 3; ++call) run(1);  // prepares, records, replays
+  }
+
+  Json measure() {
+    const int calls = std::clamp(static_cast<int>(0.02 / run(1)), 3, 500);
+    run(calls);
+    Json answer = told_;
+    answer["us"] = run(calls) / calls / static_cast<double>(inputs_.size()) * 1e6;
+    return answer;
+  }
+
+  // Of a corner of the last product's result from plain loops, over the largest magnitude there.
+  double error() const {
+    const std::int64_t rows = std::min<std::int64_t>(m_, 4), columns = std::min<std::int64_t>(n_, 16);
+    const std::size_t last = inputs_.size() - 1;
+    std::vector<std::uint16_t> y(static_cast<std::size_t>(m_ * n_));
+    gpu_->copy(y.data(), outputs_[last], 2 * y.size());
+    gpu_->synchronize();
+    const std::uint16_t *x = x_.get() + last * kShift, *w = w_.get() + last * kShift;
+    double largest = 1e-6, worst = 0;
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < columns; ++j) {
+        double expected = 0;
+        for (std::int64_t k = 0; k < k_; ++k) expected += static_cast<double>(from_bf16(x[i * k_ + k])) * from_bf16(w[k * n_ + j]);
+        const double difference = std::fabs(from_bf16(y[static_cast<std::size_t>(i * n_ + j)]) - expected);
+        if (std::isnan(difference)) return 1e30;
+        largest = std::max(largest, std::fabs(expected));
+        worst = std::max(worst, difference);
+      }
+    return worst / largest;
+  }
+
+ private:
+  static constexpr std::size_t kShift = 4096;  // where the next product's values begin in the block of random ones
+
+  // Seconds of that many calls.
+  double run(int calls) {
+    const auto begin = Clock::now();
+    for (int call = 0; call < calls; ++call) context_->enqueue(inputs_, outputs_);
+    context_->synchronize();
+    return since(begin);
+  }
+
+  std::int64_t m_ = 0, k_ = 0, n_ = 0;
+  std::shared_ptr<std::uint16_t> x_, w_;
+  std::optional<Context> context_;
+  std::optional<Gpu> gpu_;
+  std::vector<std::shared_ptr<std::byte>> memory_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+  Json told_;
+};
+
+// An engine stays until another name is asked for: its memory is given back before the next one is built.
+void serve_products() {
+  std::optional<Products> products;
+  std::string held;
+  for (std::string name; std::getline(std::cin, name);) {
+    Json answer = {{"name", name}};
+    try {
+      const bool is_new = name != held;
+      if (is_new) {
+        held.clear();
+        products.reset();
+        products.emplace(name);
+        held = name;
+      }
+      answer.update(products->measure());
+      if (is_new) answer["error"] = products->error();
+    } catch (const Error& error) {
+      answer["failed"] = error.what();
+    }
+    print(answer);
+  }
+}
+
 // The difference from the plain loops, over the length of their row.
 double error_of(const std::vector<std::uint16_t>& y, const std::string& path) {
   std::vector<std::uint16_t> expected(kSize);
@@ -338,10 +452,11 @@ int main(int argc, char** argv) {
       measure_enqueue();
       for (const unsigned kernels : {2, 20, 200}) measure_replay(kernels);
     } else if (words == std::vector<std::string>{"memory"}) measure_memory();
+    else if (words == std::vector<std::string>{"products"}) serve_products();
     else if (!words.empty() && words.size() <= 2 && words[0] == "stream") measure_streaming(words.size() > 1 ? std::stod(words[1]) : 4);
     else if (words.size() >= 2 && words[0] == "write") write_stack(words[1], words.size() > 2 ? std::stod(words[2]) : 15);
     else if (words.size() == 2 && words[0] == "start") first_output(words[1]);
-    else fail(ErrorCode::invalid_argument, "gpu_engine enqueue | memory | stream [GB] | write FILE [GB] | start FILE");
+    else fail(ErrorCode::invalid_argument, "gpu_engine enqueue | memory | stream [GB] | products | write FILE [GB] | start FILE");
   } catch (const Error& error) {
     print({{"failed", error.what()}});
     return 1;

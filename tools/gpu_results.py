@@ -81,6 +81,7 @@ def engine_lines(rows: list[dict]) -> list[str]:
         else:
             got = f"{v['us']:.0f} µs" if "us" in v else f"{row['status']}: {row['text'][:120]}"
             against = f"torch.compile {v['peer_us']:.0f} µs, {v['ratio']:.2f} of ours" if "peer_us" in v else ""
+            against = f"cuBLASLt alone {v['library_us']:.1f} µs, {v['library_ratio']:.2f} of ours" if "library_us" in v else against
         lines.append(f"| {row['name']} | {got} | {against} | {number(v.get('error'), 4)} |")
     return ["", "| whole engines | measured | against | error |", "|---|---|---|---|", *lines] if lines else []
 

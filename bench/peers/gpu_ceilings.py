@@ -44,4 +44,5 @@ product = milliseconds(lambda: a @ b)
 print(json.dumps({"name": "product 8192 bf16", "ms": product, "tflop_s": 2 * 8192**3 / product / 1e9}))
 steady = milliseconds_on_end(lambda: a @ b)
 print(json.dumps({"name": "product 8192 bf16 on end", "ms": steady, "tflop_s": 2 * 8192**3 / steady / 1e9}))
-print(json.dumps({"name": "versions", "torch": torch.__version__, "device": torch.cuda.get_device_name()}))
+versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+print(json.dumps({"name": "versions", **versions, "device": torch.cuda.get_device_name()}))

@@ -368,7 +368,7 @@ class Bars(unittest.TestCase):
     def test_verdicts(self) -> None:
         rows = [
             ceilings(4.0, 676),
-            bench_row("MatMul 8192 bf16", library_ratio=0.97),
+            bench_row("MatMul 8192 bf16 through an engine", "engines", library_ratio=0.97),
             bench_row("LayerNorm", gb_s=3600),
             bench_row("Softmax 512", gb_s=3600, copy_gb_s=4200),
             bench_row("Attention 8K", us=1),  # the peer gave no answer
@@ -376,7 +376,7 @@ class Bars(unittest.TestCase):
             bench_row("RmsNorm", "kernels", gb_s=9999),
         ]
         found = {(bar.row, bar.what): verdict for bar, _, verdict in bars.verdicts(rows)}
-        self.assertEqual(found["MatMul 8192 bf16", "cuBLASLt alone / ours"], "missed")
+        self.assertEqual(found["MatMul 8192 bf16 through an engine", "cuBLASLt alone / ours"], "missed")
         self.assertEqual(found["LayerNorm", "of a copy of the same bytes"], "met")
         self.assertEqual(found["Softmax 512", "of a copy of the same bytes"], "missed")  # of the copy beside it, not of the ceiling
         self.assertEqual(found["Attention 8K", "cuDNN through PyTorch / ours"], "not measured")
@@ -417,12 +417,15 @@ class Bars(unittest.TestCase):
             def __init__(self, **values: float) -> None:
                 self.values = values
 
-            def ask(self, name: str) -> dict:
+            def ask(self, name: str, limit: float = 0) -> dict:
                 return {"name": name, "us": 2.0, **self.values}
 
         for values, status in (({"error": 0.0}, "passed"), ({"error": 0.1}, "failed"), ({"error": -1}, "failed"), ({}, "failed")):
             row = timings.bench_row("Add", Answers(**values), Answers(), None)
             self.assertEqual((row.status, row.values["us"], row.values["ratio"]), (status, 2.0, 1.0), values)
+        for values, status in (({"error": 0.0}, "passed"), ({}, "failed"), ({"error": 0.1}, "failed")):
+            row = timings.product_row("MatMul", Answers(**values), Answers())
+            self.assertEqual((row.stage, row.status, row.values["library_ratio"]), ("engines", status, 1.0), values)
         row = timings.bench_row("LayerNorm", Answers(gb_s=5.0), Answers(), None)
         self.assertEqual(row.values["copy_gb_s"], 5.0)
 
@@ -432,8 +435,11 @@ class Bars(unittest.TestCase):
             for file in ("peers/gpu_torch.py", "gpu_models.py", "gpu_engine.cpp")
         ) + (TOOLS / "gpu_checks/timings.py").read_text(encoding="utf-8")
         for bar in bars.BARS:
-            start = bar.row.partition(" batch ")[0].partition(",")[0].removesuffix(" f16").rpartition(" ")[0] or bar.row
-            self.assertIn(start, text, bar.row)
+            start = (
+                bar.row.removesuffix(" through an engine").partition(" batch ")[0].partition(",")[0].removesuffix(" f16").rpartition(" ")[0]
+                or bar.row
+            )
+            self.assertTrue(start in text, bar.row)
 
     def test_those_of_several_gpus_are_judged_on_four(self) -> None:
         values = {"us": 4.38, "peer": {"NCCL": 4.0, "NCCL windows": "this PyTorch has none"}}

@@ -42,7 +42,7 @@ def terabytes(values: dict, _: float | None) -> float | None:
     return values["gb_s"] / 1e3 if "gb_s" in values else None
 
 
-PRODUCTS = ("MatMul 8192 bf16", "MatMul 2048x14336x4096 bf16", "MatMul 16x4096x4096 bf16")
+PRODUCTS = tuple(f"MatMul {extents} bf16 through an engine" for extents in ("8192", "2048x14336x4096", "16x4096x4096"))
 ATTENTION = ("Attention 8K", "Attention 32K", "Attention 131K")
 STREAMS = ("LayerNorm", "RmsNorm", "Softmax 4096", "Softmax 512", "RotaryEmbedding", "Pointwise of six")
 VECTORS = (("MatMul 1x4096x28672 bf16", 4.2), ("MatMul 1x4096x7168 bf16", 3.9), ("MatMul 1x4096x1536 bf16", 2.9))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_checks.bars import STREAMS
+from gpu_checks.bars import PRODUCTS, STREAMS
 from gpu_checks.rows import ROOT, Check, Row, gpus
 
 
@@ -111,6 +111,32 @@ def bench_row(name: str, ours: Server, peer: Server, library: Server | None) -> 
     return Row("bench", name, "passed" if passed else "failed", time.monotonic() - begin, told, values)
 
 
+def products(check: Check) -> Iterator[Row]:
+    """Products through engines, and cuBLASLt alone, in turn."""
+    names = [name for name in PRODUCTS if ("engines", name) not in check.known]
+    if not names:
+        return
+    with Server(check, [check.program("gpu_engine"), "products"]) as ours, Server(check, [check.program("gpu_cublaslt")]) as alone:
+        for name in names:
+            yield product_row(name, ours, alone)
+
+
+def product_row(name: str, ours: Server, alone: Server) -> Row:
+    begin, mine, theirs, values = time.monotonic(), [], [], {}
+    for i in range(PAIRS):
+        answers = ours.ask(name, 120), alone.ask(name)
+        failed = [answer["failed"] for answer in answers if "us" not in answer]
+        if failed:
+            return Row("engines", name, "failed", time.monotonic() - begin, "; ".join(failed))
+        values = answers[0] if i == 0 else values
+        mine.append(answers[0]["us"])
+        theirs.append(answers[1]["us"])
+    us, library_us = statistics.median(mine), statistics.median(theirs)
+    values.pop("name")
+    values |= {"us": round(us, 2), "library_us": round(library_us, 2), "library_ratio": round(library_us / us, 3)}
+    return Row("engines", name, "passed" if values.get("error", 1) < MOST_ERROR else "failed", time.monotonic() - begin, "", values)
+
+
 def whole_models(check: Check) -> Iterator[Row]:
     """Engines of whole models through the Python package, and torch.compile with CUDA graphs, in turn. One side at a time has its model."""
     environment = {**check.environment, "PYTHONPATH": f"{check.unpacked / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
@@ -194,6 +220,7 @@ def engines(check: Check) -> Iterator[Row]:
     for part, bar in (("enqueue", "20 / 60 us"), ("memory", "200 MB"), ("stream", "")):
         if not check.group_is_known("engines", part):
             yield from engine_part(check, part, bar)
+    yield from products(check)
     if ("engines", FIRST_OUTPUT) not in check.known:
         yield first_output(check)
     yield from whole_models(check)
