@@ -92,13 +92,17 @@ class AttentionLse : public ::testing::Test {
   // `work(run)` launches on the default stream.
   template <typename Work>
   void expect_right(const Case& c, const Work& work) {
-    expect_results(c, work);
-    expect_sums(c, work);
+    expect_right(c, Inputs(c), work);
   }
 
   template <typename Work>
-  void expect_results(const Case& c, const Work& work) {
-    const Inputs in(c);
+  void expect_right(const Case& c, const Inputs& in, const Work& work) {
+    expect_results(c, in, work);
+    expect_sums(c, in, work);
+  }
+
+  template <typename Work>
+  void expect_results(const Case& c, const Inputs& in, const Work& work) {
     const OnDevice q(in.q), k(in.k), v(in.v), out(in.q.size_bytes()),
         lse(static_cast<std::size_t>(c.batch * c.heads * c.rows) * sizeof(float));
     cuda::AttentionRun run{};
@@ -117,8 +121,7 @@ class AttentionLse : public ::testing::Test {
 
   // The same as f32 numbers and, by line, the largest score and the sum of exponentials above it.
   template <typename Work>
-  void expect_sums(const Case& c, const Work& work) {
-    const Inputs in(c);
+  void expect_sums(const Case& c, const Inputs& in, const Work& work) {
     const Wanted wanted = wanted_of(c, in);
     const OnDevice q(in.q), k(in.k), v(in.v), sums(wanted.out.size() * sizeof(float)), lines(wanted.lse.size() * sizeof(float2));
     cuda::AttentionRun run{};
@@ -129,7 +132,7 @@ class AttentionLse : public ::testing::Test {
     std::vector<float2> got(wanted.lse.size());
     cuda_ok(cudaMemcpy(got.data(), lines.data, lines.bytes, cudaMemcpyDefault));
     for (std::size_t i = 0; i < got.size(); ++i) {
-      ASSERT_TRUE(!std::isinf(wanted.lse[i]) || got[i].y == 0) << "line " << i;
+      ASSERT_TRUE(wanted.lse[i] != -INFINITY || got[i].y == 0) << "line " << i;
       expect_lse(got[i].x + std::log(got[i].y), wanted.lse[i], i);
     }
     Tensor results(DType::f32, {in.q.count()});
@@ -150,14 +153,20 @@ class AttentionLse : public ::testing::Test {
   }
 
   static void expect_lse(float got, double wanted, std::size_t line) {
-    if (std::isinf(wanted)) ASSERT_EQ(got, wanted) << "line " << line;
+    if (wanted == -INFINITY) ASSERT_EQ(got, wanted) << "line " << line;
+    else if (!std::isfinite(wanted)) ASSERT_FALSE(std::isfinite(got)) << "line " << line;
     else ASSERT_NEAR(got, wanted, 2e-5 * std::max(1.0, std::fabs(wanted))) << "line " << line;
   }
 
   static void expect_values(const Case& c, const Tensor& results, const Wanted& wanted) {
     const double tolerance = c.type == DType::f32 ? 1e-5 : c.type == DType::f16 ? 2e-3 : 1.5e-2;  // weights are rounded to the type
-    for (std::int64_t i = 0; i < results.count(); ++i)
-      ASSERT_NEAR(results.at(i), wanted.out[static_cast<std::size_t>(i)], tolerance) << "line " << i / c.size << ", element " << i % c.size;
+    for (std::int64_t i = 0; i < results.count(); ++i) {
+      const double is = results.at(i), should = wanted.out[static_cast<std::size_t>(i)];
+      SCOPED_TRACE(::testing::Message() << "line " << i / c.size << ", element " << i % c.size);
+      if (std::isnan(should)) ASSERT_TRUE(std::isnan(is)) << is;
+      else if (std::isinf(should)) ASSERT_EQ(is, should);
+      else ASSERT_NEAR(is, should, tolerance);
+    }
   }
 
   static void decode(const cuda::AttentionRun& run, const cuda::DecodeSplit& split) {
@@ -231,10 +240,38 @@ TEST_F(AttentionLse, OfDecodingInEverySplit) {
   EXPECT_EQ(ran, limits_.clusters ? 80 : 16);
 }
 
+// Of q in one head, of k and v for all heads that share theirs; other heads are as ever.
+TEST_F(AttentionLse, OfDecodingWithNaNAndInfinityInEverySplit) {
+  for (const DType type : {DType::f16, DType::bf16})
+    for (const int columns : {140, 3000})
+      for (const double special : {static_cast<double>(NAN), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)})
+        for (Tensor Inputs::*const where : {&Inputs::q, &Inputs::k, &Inputs::v}) {
+          const Case c = {type, 1, 8, 2, 1, columns, 128, false};
+          Inputs in(c);
+          const std::int64_t place = where == &Inputs::q ? c.size + 3 : std::int64_t{100} * c.size + 5;
+          store_element(type, (in.*where).mutable_data(), place, special);
+          for (const int cluster : {1, 16})
+            for (const int parts : {1, 3}) {
+              if (cluster > 1 && !limits_.clusters) continue;
+              SCOPED_TRACE(::testing::Message() << columns << " columns, " << special << " in "
+                                                << "qkv"[where == &Inputs::k   ? 1
+                                                         : where == &Inputs::v ? 2
+                                                                               : 0]
+                                                << ", clusters of " << cluster << ", " << parts << " parts");
+              expect_right(c, in, [&](const cuda::AttentionRun& run) {
+                cuda::DecodeSplit split;
+                cuda_ok(cuda::prepare_decode_attention(run, limits_, split));
+                decode(run, {cluster, parts, split.warps});
+              });
+            }
+        }
+}
+
 TEST_F(AttentionLse, OfCudnn) {
   if (std::string why; !cuda::find_library(cuda::Which::cudnn, &why)) GTEST_SKIP() << why;
-  for (const bool causal : {false, true})
-    expect_results({DType::bf16, 2, 6, 2, 200, 328, 128, causal}, [&](const cuda::AttentionRun& run) {
+  for (const bool causal : {false, true}) {
+    const Case c = {DType::bf16, 2, 6, 2, 200, 328, 128, causal};
+    expect_results(c, Inputs(c), [&](const cuda::AttentionRun& run) {
       using Causal = cuda::CudnnAttentionShape::Causal;
       const auto steps_of = [](const cuda::AttentionSteps& s) { return attention::Steps{s.batch, s.head, s.row}; };
       const cuda::CudnnAttention attention({.dtype = run.type,
@@ -257,6 +294,7 @@ TEST_F(AttentionLse, OfCudnn) {
       attention.run(run.q, run.k, run.v, run.out, run.lse, workspace.data, nullptr);
       cuda_ok(cudaDeviceSynchronize());
     });
+  }
 }
 
 }  // namespace

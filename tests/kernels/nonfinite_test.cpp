@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/kernel_case.h"
+#include "ops/attention/operands.h"
 #include "ops/quantize/operands.h"
 
 namespace tandem::test {
@@ -141,6 +142,37 @@ TEST(NonFinite, RotaryEmbedding) {
       expect_all("RotaryEmbedding", {{"interleaved", interleaved}},
                  {spiked(dtype, {1, 2, 7, 64}), random_tensor(dtype, {1, 7, 32}, 2), random_tensor(dtype, {1, 7, 32}, 3)},
                  2 * tolerance_of(dtype));
+}
+
+// One query of each head, of which GPUs share the keys out; of 12000 over parts that a second kernel merges. q is special in one head, k
+// and v are for all heads that share theirs: at one place that the mask leaves out, if there is a mask.
+void expect_decoding(DType dtype, std::int64_t heads, std::int64_t kv_heads, std::int64_t columns, bool masked) {
+  constexpr std::int64_t kSize = 128, kPlace = 100;
+  const Tensor given[] = {random_tensor(dtype, {1, heads, 1, kSize}, 1), random_tensor(dtype, {1, kv_heads, columns, kSize}, 2),
+                          random_tensor(dtype, {1, kv_heads, columns, kSize}, 3)};
+  std::vector<std::int64_t> mask(static_cast<std::size_t>(columns), 1);
+  mask[kPlace] = 0;
+  for (const std::size_t special : {attention::kQ, attention::kK, attention::kV})
+    for (const double value : {static_cast<double>(NAN), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)}) {
+      SCOPED_TRACE(::testing::Message() << columns << " keys, " << value << " in operand " << special << (masked ? ", masked" : ""));
+      std::vector<std::optional<Tensor>> operands(std::begin(given), std::end(given));
+      const std::int64_t at = special == attention::kQ ? kSize + 3 : kPlace * kSize + 3;
+      const double before = operands[special]->at(at);  // copies share the memory
+      store_element(dtype, operands[special]->mutable_data(), at, value);
+      if (masked) operands.emplace_back(Tensor::of_ints(DType::boolean, {columns}, mask));
+      expect_all("Attention", {{"scale", 1 / std::sqrt(static_cast<double>(kSize))}}, operands, 2 * tolerance_of(dtype));
+      store_element(dtype, operands[special]->mutable_data(), at, before);
+    }
+}
+
+TEST(NonFinite, Decoding) {
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const bool masked : {false, true})
+      for (const std::int64_t columns : {140, 3000}) expect_decoding(dtype, 8, 2, columns, masked);
+}
+
+TEST(NonFinite, DecodingInParts) {
+  for (const bool masked : {false, true}) expect_decoding(DType::bf16, 2, 1, 12000, masked);
 }
 
 // A row that has no weight in a mixture is not seen.
