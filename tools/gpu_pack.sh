@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 from=build/pack/bin to=build/gpu contents=(bin lib)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench gpu_engine gpu_cublaslt gpu_cudnn_plans)
+programs=(tandem kernels_test gpu_tests gpu_group_tests peer_test attention_ranks_test gpu_bench gpu_ranks_bench gpu_groups_bench gpu_engine gpu_cublaslt gpu_cudnn gpu_cudnn_plans)
 
 most_mib=40
 

@@ -137,7 +137,7 @@ def page_of(result: dict) -> str:
         f"Ceilings in the same run, by PyTorch: {copy:.2f} TB/s for a copy of 8 GB on the device ({copy / DESIGN_COPY:.2f} of "
         f"the figure that bars go by), {product:.0f} TFLOP/s for {what}.",
         "",
-        "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | cuBLASLt / ours | largest error |",
+        "| row | kernel | µs | GB/s | of the copy | TFLOP/s | PyTorch µs | PyTorch / ours | library alone / ours | largest error |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -8,29 +8,25 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <sstream>
 
 #include "core/check.h"
+#include "gpu_alone.h"
 #include "ops/matmul/cublaslt_cuda.h"
 
 namespace {
 
 using namespace tandem;
 using namespace tandem::cuda;
+using alone::Memory, alone::require;
 
 constexpr int kMostAlgorithms = 64, kRounds = 5;
 constexpr std::size_t kWorkspace = 32 << 20;
-
-void require(cudaError_t status) {
-  if (status != cudaSuccess) fail(ErrorCode::internal, "CUDA: {}", cudaGetErrorString(status));
-}
 
 struct Shape3 {
   std::int64_t m = 0, k = 0, n = 0;
@@ -53,30 +49,6 @@ Shape3 shape_of(const std::string& name) {
   return shape;
 }
 
-// Memory of the GPU, freed with its owner.
-struct Memory {
-  explicit Memory(std::size_t bytes) { require(cudaMalloc(&data, bytes)); }
-  ~Memory() { cudaFree(data); }
-  Memory(const Memory&) = delete;
-  void* data = nullptr;
-};
-
-// One block of random values, again and again: normal ones of the deviation that gpu_bench gives the operands of a product, for what
-// multipliers draw depends on what they are given.
-void fill_random(void* to, std::size_t bytes, const Shape3& shape, unsigned seed) {
-  std::vector<std::byte> block(std::size_t{2} << 20);
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1 / std::sqrt(std::sqrt(static_cast<float>(shape.k))));
-  const std::size_t size = shape.dtype == DType::f32 ? 4 : 2;
-  for (std::size_t at = 0; at < block.size(); at += size) {
-    const auto bits = std::bit_cast<std::uint32_t>(normal(random));
-    const std::uint32_t value = shape.dtype == DType::bf16 ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits;
-    std::memcpy(block.data() + at, &value, size);
-  }
-  for (std::size_t at = 0; at < bytes; at += block.size())
-    require(cudaMemcpy(static_cast<std::byte*>(to) + at, block.data(), std::min(block.size(), bytes - at), cudaMemcpyHostToDevice));
-}
-
 class Product {
  public:
   explicit Product(const Shape3& shape)
@@ -87,10 +59,11 @@ class Product {
     const auto size = [&](std::int64_t rows, std::int64_t columns) { return bytes(shape.dtype, rows * columns); };
     const std::size_t sizes[] = {size(shape.m, shape.k), size(shape.k, shape.n), size(shape.m, shape.n)};
     const auto sets = static_cast<std::size_t>(std::clamp(std::ceil(1e9 / static_cast<double>(sizes[0] + sizes[1] + sizes[2])), 2.0, 64.0));
+    const float deviation = 1 / std::sqrt(std::sqrt(static_cast<float>(shape.k)));
     for (std::size_t set = 0; set < sets; ++set)
       for (std::size_t i = 0; i < 3; ++i) {
         memory_.push_back(std::make_unique<Memory>(sizes[i]));
-        if (i < 2) fill_random(memory_.back()->data, sizes[i], shape, static_cast<unsigned>(set * 2 + i));
+        if (i < 2) alone::fill_normal(memory_.back()->data, sizes[i], shape.dtype, deviation, static_cast<unsigned>(set * 2 + i));
       }
     require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
@@ -114,28 +87,7 @@ class Product {
 
   // Microseconds of one call, of `calls` in a graph.
   double time(const cublasLtMatmulHeuristicResult_t& chosen, int calls) {
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    for (int i = 0; i < 2; ++i) call(chosen, i);
-    require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < calls; ++i) call(chosen, i);
-    require(cudaStreamEndCapture(stream_, &graph));
-    require(cudaGraphInstantiate(&exec, graph, 0));
-    cudaEvent_t begin = nullptr, end = nullptr;
-    require(cudaEventCreate(&begin));
-    require(cudaEventCreate(&end));
-    require(cudaGraphLaunch(exec, stream_));
-    require(cudaEventRecord(begin, stream_));
-    require(cudaGraphLaunch(exec, stream_));
-    require(cudaEventRecord(end, stream_));
-    require(cudaEventSynchronize(end));
-    float ms = 0;
-    require(cudaEventElapsedTime(&ms, begin, end));
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
-    return ms * 1e3 / calls;
+    return alone::microseconds(stream_, calls, [&](int i) { call(chosen, i); });
   }
 
  private:

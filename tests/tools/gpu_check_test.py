@@ -379,7 +379,7 @@ class Bars(unittest.TestCase):
         self.assertEqual(found["MatMul 8192 bf16 through an engine", "cuBLASLt alone / ours"], "missed")
         self.assertEqual(found["LayerNorm", "of a copy of the same bytes"], "met")
         self.assertEqual(found["Softmax 512", "of a copy of the same bytes"], "missed")  # of the copy beside it, not of the ceiling
-        self.assertEqual(found["Attention 8K", "cuDNN through PyTorch / ours"], "not measured")
+        self.assertEqual(found["Attention 8K", "cuDNN alone / ours"], "not measured")
         self.assertEqual(found["RmsNorm", "of a copy of the same bytes"], "not run")
         self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, median"], "met")
         self.assertEqual(found["enqueue of 200 kernels, replayed", "µs of the host, 99 of 100"], "missed")

@@ -58,23 +58,32 @@ MOST_ERROR = 0.03  # of the largest magnitude of a result
 
 
 def bench(check: Check) -> Iterator[Row]:
-    """Ours and the peer in turn; times are medians, `ratio` the peer's time over ours: above 1 we are faster."""
+    """Ours, PyTorch and the library alone in turn; times are medians, `ratio` PyTorch's over ours, `library_ratio` the library's: above
+    1 we are faster."""
     status, text, _ = check.call([check.program("gpu_bench"), "--list"], 30)
     names = [name for name in text.splitlines() if ("bench", name) not in check.known]
     if not names:
         return
-    alone_program = check.program("gpu_cublaslt")
     with (
         Server(check, [check.program("gpu_bench")]) as ours,
         Server(check, [sys.executable, "bench/peers/gpu_torch.py"]) as peer,
-        Server(check, [alone_program]) if Path(alone_program).exists() else contextlib.nullcontext() as library,
+        alone(check, "gpu_cublaslt") as cublaslt,
+        alone(check, "gpu_cudnn") as cudnn,
     ):
         for name in names:
+            attends = name.startswith("Attention ") and "decode" not in name
+            library = cublaslt if name.startswith("MatMul") else cudnn if attends else None
             yield bench_row(name, ours, peer, library)
 
 
+def alone(check: Check, name: str) -> contextlib.AbstractContextManager[Server | None]:
+    """The program that runs a library alone; None where the pack has none."""
+    program = check.program(name)
+    return Server(check, [program]) if Path(program).exists() else contextlib.nullcontext()
+
+
 def bench_row(name: str, ours: Server, peer: Server, library: Server | None) -> Row:
-    begin, mine, theirs, alone, copies, values = time.monotonic(), [], [], [], [], {}
+    begin, mine, theirs, by_library, copies, values = time.monotonic(), [], [], [], [], {}
     for i in range(PAIRS):
         answer = ours.ask(name)
         values = answer if i == 0 else values
@@ -88,8 +97,11 @@ def bench_row(name: str, ours: Server, peer: Server, library: Server | None) -> 
             theirs.append(other["us"])
         else:
             values["peer"] = other["failed"]
-        if library and name.startswith("MatMul"):
-            alone += [answer["us"] for answer in [library.ask(name)] if "us" in answer]
+        if library:
+            other = library.ask(name, 120)
+            by_library += [other["us"]] if "us" in other else []
+            if "us" not in other:
+                values["library"] = other["failed"]
     values.pop("name", None)
     if not mine:
         return Row("bench", name, "failed", time.monotonic() - begin, values.get("failed", ""))
@@ -99,9 +111,10 @@ def bench_row(name: str, ours: Server, peer: Server, library: Server | None) -> 
     )
     if theirs:
         values.update(peer_us=round(statistics.median(theirs), 2), ratio=round(statistics.median(theirs) / statistics.median(mine), 3))
-    if alone:
+    if by_library:
         values.update(
-            library_us=round(statistics.median(alone), 2), library_ratio=round(statistics.median(alone) / statistics.median(mine), 3)
+            library_us=round(statistics.median(by_library), 2),
+            library_ratio=round(statistics.median(by_library) / statistics.median(mine), 3),
         )
     if copies:
         values.update(copy_gb_s=round(statistics.median(copies), 2))
@@ -116,15 +129,15 @@ def products(check: Check) -> Iterator[Row]:
     names = [name for name in PRODUCTS if ("engines", name) not in check.known]
     if not names:
         return
-    with Server(check, [check.program("gpu_engine"), "products"]) as ours, Server(check, [check.program("gpu_cublaslt")]) as alone:
+    with Server(check, [check.program("gpu_engine"), "products"]) as ours, alone(check, "gpu_cublaslt") as library:
         for name in names:
-            yield product_row(name, ours, alone)
+            yield product_row(name, ours, library) if library else Row("engines", name, "failed", 0, "the pack has no gpu_cublaslt")
 
 
-def product_row(name: str, ours: Server, alone: Server) -> Row:
+def product_row(name: str, ours: Server, library: Server) -> Row:
     begin, mine, theirs, values = time.monotonic(), [], [], {}
     for i in range(PAIRS):
-        answers = ours.ask(name, 120), alone.ask(name)
+        answers = ours.ask(name, 120), library.ask(name)
         failed = [answer["failed"] for answer in answers if "us" not in answer]
         if failed:
             return Row("engines", name, "failed", time.monotonic() - begin, "; ".join(failed))
