@@ -69,7 +69,12 @@ echo '{"name": "supervision 8 KB by nccl", "ranks": 2, "us": 8.1, "without_us": 
 [ ! -e @BAD@ ] || exit 1
 """
 LISTED_WHY = "lengths are counted over the whole sequence; it is for split='qkv'"
-TWO_GPUS = "#!/bin/sh\nprintf 'GPU 0: one (UUID: GPU-1a)\\nGPU 1: another (UUID: GPU-2b)\\n'\n"
+TWO_GPUS = """#!/bin/sh
+case "$1" in
+  -L) printf 'GPU 0: one (UUID: GPU-1a)\\nGPU 1: another (UUID: GPU-2b)\\n';;
+  *) printf 'one, 580.1, 345 MHz, GPU-1a\\nanother, 580.1, 345 MHz, GPU-2b\\n';;
+esac
+"""
 
 
 class Case(unittest.TestCase):
@@ -197,6 +202,9 @@ class Ranks(Case):
         self.assertEqual(self.rows(), {"on 2 GPUs": "skipped", "on 4 GPUs": "skipped"})
         self.assertEqual(told("GPU-2,0"), {("another and one", "GPU-2b,GPU-1a")})
         self.assertEqual(told("1,7,0"), {("another", "GPU-2b")})  # as CUDA takes it
+        self.check_on_two("probe")
+        rows = [json.loads(line) for line in (self.out / "rows.jsonl").read_text().splitlines()]
+        self.assertEqual(rows[0]["text"], "another, 580.1, 345 MHz, GPU-2b")
 
     def test_one_rank_that_fails_fails_the_row(self) -> None:
         self.bad.touch()

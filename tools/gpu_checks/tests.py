@@ -17,13 +17,14 @@ FOUR_RANKS = "tp=4+dp=2,tp=2+cp=2,tp=2"
 
 def probe(check: Check) -> Iterator[Row]:
     """Anew in each call, whose rows are judged beside it."""
-    visible = ["-i", check.uuid] if check.uuid else []
     for name, command in [
-        ("gpu", ["nvidia-smi", *visible, "--query-gpu=name,driver_version,memory.total,clocks.sm,uuid", "--format=csv,noheader"]),
+        ("gpu", ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,uuid", "--format=csv,noheader"]),
         ("doctor", [check.program("tandem"), "doctor"]),
         ("ceilings", [sys.executable, "bench/peers/gpu_ceilings.py"]),
     ]:
         status, text, seconds = check.call(command, 90)
+        if name == "gpu" and status == 0:  # of those that the machine has, the ones that this call can use
+            text = "\n".join(line for line in text.splitlines() if line.rpartition(", ")[2] in check.uuid.split(","))
         yield Row("probe", name, "passed" if status == 0 else "failed", seconds, text.strip()[-1500:])
 
 
