@@ -37,7 +37,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     const uint4 reduced = take_and_reduce<T, kSize, true, kSize, true>(view, word_lane(view, view.rank, lane, calls & 1) + place, kApart,
                                                                        own, Fold::sum, wait);
     x = Values<T>::of(reduced);
-    combine<true>(x, Values<T>::of(residual), Fold::sum);
+    const Values<T> more = Values<T>::of(residual);
+#pragma unroll
+    for (int k = 0; k < Values<T>::kCount; ++k) x.at[k] = x.at[k] + 0.0f + more.at[k];
     const uint4 stored = x.word();
     static_cast<uint4*>(n.sum)[at] = stored;
     x = Values<T>::of(stored);
@@ -48,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (has) {
     const Values<T> by = Values<T>::of(scale);
 #pragma unroll
-    for (int k = 0; k < Values<T>::kCount; ++k) x.at[k] = x.at[k] * factor * by.at[k];
+    for (int k = 0; k < Values<T>::kCount; ++k) x.at[k] = x.at[k] * factor * by.at[k] + 0.0f;
     static_cast<uint4*>(n.y)[at] = x.word();
   }
   if (column == 0) view.state->lanes[lane].calls = calls + 1;  // which all have read before the barrier in row_sum()
