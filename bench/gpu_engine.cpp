@@ -26,6 +26,7 @@
 #include <thread>
 
 #include "core/check.h"
+#include "peers/steady.h"
 #include "tandem/gpu.h"
 #include "tandem/tandem.h"
 
@@ -339,8 +340,10 @@ class Products {
   }
 
   Json measure() {
-    const int calls = std::clamp(static_cast<int>(0.02 / run(1)), 3, 500);
-    run(calls);
+    const double once = run(1);
+    const auto calls_in = [&](double seconds) { return static_cast<int>(std::ceil(seconds / once)); };
+    run(calls_in(bench::kWarmSeconds));
+    const int calls = calls_in(bench::kTimedSeconds);
     Json answer = told_;
     answer["us"] = run(calls) / calls / static_cast<double>(inputs_.size()) * 1e6;
     return answer;

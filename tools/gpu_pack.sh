@@ -32,7 +32,7 @@ fi
 find "$work" -type f \( -path "$work/bin/*" -o -name "*.so" \) -print0 | xargs -0 ldd | awk '/=> \//{print $3}' | sort -u | grep -Ev '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' |
   while read -r library; do strip -o "$work/lib/$(basename "$library")" "$library" 2>/dev/null || cp -L "$library" "$work/lib/"; done
 # The programs hold much alike, which a large dictionary finds.
-XZ_OPT="--lzma2=preset=3,dict=256MiB" tar -C "$work" -cJf "$to/pack.tar.xz" "${contents[@]}"
+XZ_OPT="--lzma2=preset=6,dict=256MiB" tar -C "$work" -cJf "$to/pack.tar.xz" "${contents[@]}"
 # Programs that were built from another commit, or from files that were not committed, are no better than a tree with changes.
 dirty=$(git status --porcelain --untracked-files=no | head -1)
 here=$(git describe --always --abbrev=12 --dirty=+ --exclude='*')

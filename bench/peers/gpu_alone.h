@@ -44,9 +44,10 @@ inline void fill_normal(void* to, std::size_t bytes, tandem::DType dtype, float 
     require(cudaMemcpy(static_cast<std::byte*>(to) + at, block.data(), std::min(block.size(), bytes - at), cudaMemcpyHostToDevice));
 }
 
-// Microseconds of one call, of `calls` in a graph: call(i) gives the i-th to the stream.
+// Microseconds of one call, of `calls` in a graph that is replayed `warm` times and then `timed` times: call(i) gives the i-th to the
+// stream.
 template <typename Call>
-double microseconds(cudaStream_t stream, int calls, const Call& call) {
+double microseconds(cudaStream_t stream, int calls, const Call& call, int warm = 1, int timed = 1) {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   for (int i = 0; i < 2; ++i) call(i);
@@ -57,9 +58,9 @@ double microseconds(cudaStream_t stream, int calls, const Call& call) {
   cudaEvent_t begin = nullptr, end = nullptr;
   require(cudaEventCreate(&begin));
   require(cudaEventCreate(&end));
-  require(cudaGraphLaunch(exec, stream));
+  for (int i = 0; i < warm; ++i) require(cudaGraphLaunch(exec, stream));
   require(cudaEventRecord(begin, stream));
-  require(cudaGraphLaunch(exec, stream));
+  for (int i = 0; i < timed; ++i) require(cudaGraphLaunch(exec, stream));
   require(cudaEventRecord(end, stream));
   require(cudaEventSynchronize(end));
   float ms = 0;
@@ -68,7 +69,7 @@ double microseconds(cudaStream_t stream, int calls, const Call& call) {
   cudaEventDestroy(end);
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
-  return static_cast<double>(ms) * 1e3 / calls;
+  return static_cast<double>(ms) * 1e3 / calls / timed;
 }
 
 }  // namespace alone

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (!one) own = never_empty(read_word<T>(a, a.in, begin + taken));
     write_word<T>(
         a, a.out, begin + taken,
-        take_and_reduce<T, kMost, kSums, 4, true>(view, arriving + static_cast<std::size_t>(taken) * kWord, apart, own, fold, wait));
+        take_and_reduce<T, kMost, kSums, 4, (kMost > 2)>(view, arriving + static_cast<std::size_t>(taken) * kWord, apart, own, fold, wait));
   }
   if (threadIdx.x == 0) view.state->lanes[lane].calls = turn.lane.calls + 1;
 }

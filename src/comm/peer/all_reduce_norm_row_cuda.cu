@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   float squares = 0;
   if (has) {
     Wait wait;
-    const uint4 reduced = take_and_reduce<T, kSize, true, kSize, true>(view, word_lane(view, view.rank, lane, calls & 1) + place, kApart,
-                                                                       own, Fold::sum, wait);
+    const uint4 reduced = take_and_reduce<T, kSize, true, kSize, (kSize > 2)>(view, word_lane(view, view.rank, lane, calls & 1) + place,
+                                                                              kApart, own, Fold::sum, wait);
     x = Values<T>::of(reduced);
     const Values<T> more = Values<T>::of(residual);
 #pragma unroll
