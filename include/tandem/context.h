@@ -45,8 +45,9 @@ class OutputAllocator {
   virtual ~OutputAllocator() = default;
   // `bytes` on the rank's device for output number `output`, aligned to kDeviceAlignment at best, to an element at least; it may be
   // `current`, what the caller gave to the run, if that is not null. Null where there is none. `stream` as given to enqueue(), else null.
+  // Of an output whose shape depends on data they are those of the largest shape.
   virtual void* reallocate(std::size_t output, void* current, std::size_t bytes, void* stream) = 0;
-  // What will be there.
+  // What will be there; of an output whose shape depends on data what is there, dense from the start, once the run has measured it.
   virtual void notify_shape(std::size_t output, const Shape& shape) = 0;
 };
 
@@ -85,16 +86,22 @@ class Context {
   // The same from the shape of this rank's part; every rank has a part of that size. Throws Error(invalid_argument) where that does not
   // say what the whole is.
   void set_local_input_shape(std::size_t input, const Shape& shape);
-  // Shapes of this rank's part. Throw what is wrong with the shapes set so far.
+  // Shapes of this rank's part; of an output whose shape depends on data the largest, before a run and after. Throw what is wrong with the
+  // shapes set so far.
   Shape input_shape(std::size_t input);
   Shape output_shape(std::size_t output);
+  // Per dimension of an output whether its extent depends on data, as behind NonZero.
+  std::vector<bool> measured_dims(std::size_t output) const;
+  // What the last run() or enqueue() wrote of this rank's part, dense from the start of the memory it was given. Where the shape depends on
+  // data Error(invalid_argument) before a run, and after one that failed.
+  Shape last_output_shape(std::size_t output);
 
   // All first-time work for the shapes that are set. With several ranks the first one after set_communicator() is collective.
   void prepare();
   // One pointer per input and output: dense, row-major, of this rank's part. Inputs are only read; outputs are written completely and
-  // may be used for intermediate values before, so they must not overlap inputs. Only what has no bytes may be null:
-  // Error(invalid_argument) else. Ranks that communicate must all call. Throws Error; after another rank's failure the group is of no more
-  // use.
+  // may be used for intermediate values before, so they must not overlap inputs. Of an output whose shape depends on data the memory is for
+  // output_shape(), and last_output_shape() says what was written. Only what has no bytes may be null: Error(invalid_argument) else. Ranks
+  // that communicate must all call. Throws Error; after another rank's failure the group is of no more use.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
   // The same with memory of the rank's device: gives the work to `stream` (a cudaStream_t of the caller's on that GPU, where CUDA's
   // default stream is cudaStreamLegacy; null: the context's own) and returns without waiting for it; on CPU ranks it is done by then. What
@@ -103,6 +110,8 @@ class Context {
   // also when the context is gone. It shares that with the context's own runs, against which its replays are not ordered: the caller sees
   // to it that neither begins before the other has ended. Contexts that communicate and share a GPU are to be given to one stream, or
   // ordered alike on all ranks: else each may wait on one GPU for what the other holds up on another, until their deadlines end both.
+  // Where extents depend on data it waits until they are measured, for the step deadline at most, and gives the steps behind then; within a
+  // recording of the caller's that is Error(unsupported).
   void enqueue(std::span<const void* const> inputs, std::span<void* const> outputs, void* stream = nullptr);
   // From now on each run asks for the memory of this output, before anything is computed, and what it is given for it may be null; null: as
   // before. Error(out_of_memory) where there is none.
@@ -126,8 +135,9 @@ class Context {
   // instead of from a recording, and each is named to tools that look from outside (NVTX; with TANDEM_NVTX=1 in the environment without a
   // profiler too). What a caller records into a graph of its own is not timed. On a GPU the times are the GPU's own.
   void set_profiler(StepProfiler profiler);
-  // Bytes of the device for activations and workspace that the shapes set need. Does their first-time work, as prepare() does, but runs
-  // nothing; with several ranks the first one is collective.
+  // Bytes of the device for activations and workspace that the shapes set need, but for the workspace of steps behind an extent that
+  // depends on data, which the context makes itself where it needs more. Does their first-time work, as prepare() does, but runs nothing;
+  // with several ranks the first one is collective.
   std::size_t device_memory_bytes();
   // The same for the largest shapes of an optimization profile, be it in use or not. Smaller ones mostly need less, but kernels may take
   // another workspace for them.
@@ -144,6 +154,7 @@ class Context {
 
  private:
   std::vector<void*> allocated(std::span<void* const> outputs, void* stream);
+  void notify_measured();
   struct Data;
   std::unique_ptr<Data> data_;
 };

@@ -75,6 +75,8 @@ struct MadeArray {
 MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape);
 // The same on the GPU of `place`, for use in its stream; DeviceArrays where the kind is not torch.
 MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape, const Place& place);
+// The first elements of a dense array as an array of `shape`, sharing the memory.
+nb::object narrowed(const nb::object& array, const Shape& shape);
 // `made` by make_array(numpy) as whatever library `like` comes from, sharing the memory; itself if that library cannot take it.
 nb::object converted_like(const nb::object& made, nb::handle like);
 

@@ -130,7 +130,25 @@ void bind_context(nb::module_& module) {
       .def(
           "output_shape",
           [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.output_shape(name)); }); },
-          "name"_a, nb::sig("def output_shape(self, name: str) -> tuple[int, ...]"), "The shape of this rank's part of an output.")
+          "name"_a, nb::sig("def output_shape(self, name: str) -> tuple[int, ...]"),
+          "The shape of this rank's part of an output; the largest where it depends on data, before a run and after.")
+      .def(
+          "last_output_shape",
+          [](PyContext& self, nb::handle name) { return self.turn([&](RankRunner& r) { return shape_tuple(r.last_output_shape(name)); }); },
+          "name"_a, nb::sig("def last_output_shape(self, name: str) -> tuple[int, ...]"),
+          "What the last run wrote of this rank's part of an output, dense from the start of its memory. Raises InvalidArgumentError "
+          "where that depends on data and no run has come to its end.")
+      .def(
+          "measured_dims",
+          [](PyContext& self, nb::handle name) {
+            return self.turn([&](RankRunner& r) {
+              nb::list dims;
+              for (const bool measured : r.measured_dims(name)) dims.append(measured);
+              return nb::tuple(dims);
+            });
+          },
+          "name"_a, nb::sig("def measured_dims(self, name: str) -> tuple[bool, ...]"),
+          "Per dimension of an output whether its extent depends on data, as behind NonZero.")
       .def(
           "prepare", [](PyContext& self) { self.turn([](RankRunner& r) { r.prepare(); }); },
           "All first-time work for the shapes that are set. The first one after set_communicator waits for all ranks.")

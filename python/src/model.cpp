@@ -76,14 +76,20 @@ class Ranks {
     int packed = 0;
     const RankArrays arrays = given.share(packed);
     std::map<std::string, std::vector<nb::object>> made;
+    std::map<std::string, std::vector<Shape>> offered;  // the largest shapes, where these depend on data
     const OutputMemory memory = [&](const std::string& name, DType type, const Shape& shape, int) {
       const nb::gil_scoped_acquire gil;
+      offered[name].push_back(shape);
       return output_memory(name, type, shape, kind, *wanted, made[name]);
     };
     Model& team = *team_;  // stays, also if close() lets go of it meanwhile
-    interrupt_->waiting([&] { team.run(arrays, memory); });
+    RankArrays written;
+    interrupt_->waiting([&] { written = team.run(arrays, memory); });
     learn(team.notices());
     copies_ = packed + team.last_copies();
+    for (auto& [name, list] : made)
+      for (std::size_t i = 0; i < list.size(); ++i)
+        if (const Shape& shape = written.at(name).at(i).shape; shape != offered[name].at(i)) list[i] = narrowed(list[i], shape);
     return results(made, kind, given.kind(), like);
   }
 

@@ -104,6 +104,16 @@ MadeArray make_array(ArrayKind kind, DType dtype, const Shape& shape, const Plac
   return {std::move(made), data};
 }
 
+nb::object narrowed(const nb::object& array, const Shape& shape) {
+  if (nb::isinstance<DeviceArray>(array)) {
+    DeviceArray part = nb::cast<DeviceArray&>(array);
+    part.shape = shape;
+    return nb::cast(std::move(part));
+  }
+  const nb::object first = array.attr("reshape")(-1)[nb::slice(nb::int_(0), nb::int_(element_count(shape)), nb::none())];
+  return first.attr("reshape")(shape_tuple(shape));
+}
+
 nb::object converted_like(const nb::object& made, nb::handle like) {
   const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(like.ptr())));
   const auto module = nb::cast<std::string>(nb::str(nb::getattr(type, "__module__", nb::str(""))));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "device_array.h"
 #include "progress.h"
 #include "tandem/error.h"
@@ -83,7 +85,12 @@ void RankRunner::set_shapes(const GivenArrays& given) {
                                                            to_string(given[i]->shape()), to_string(expected)));
   }
   std::vector<Shape> shapes;
-  for (std::size_t i = 0; i < outputs_.size(); ++i) shapes.push_back(context().output_shape(i));
+  measured_.clear();
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    shapes.push_back(context().output_shape(i));
+    const std::vector<bool> dims = context().measured_dims(i);
+    measured_.push_back(std::find(dims.begin(), dims.end(), true) != dims.end());
+  }
   for (std::size_t i = 0; i < inputs_.size(); ++i) shapes_[i] = given[i]->shape();
   output_shapes_ = std::move(shapes);
 }
@@ -141,7 +148,9 @@ nb::dict RankRunner::run(nb::handle inputs, nb::handle named, nb::handle outputs
   });
   copies_ = static_cast<int>(packed.size()) + ready.last_copies();
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const nb::object array = wanted[i] ? nb::borrow(wanted[i]->object()) : given_back(std::move(made[i]), given);
+    if (measured_[i] && !wanted[i]) made[i].object = narrowed(made[i].object, ready.last_output_shape(i));
+    nb::object array = wanted[i] ? nb::borrow(wanted[i]->object()) : given_back(std::move(made[i]), given);
+    if (measured_[i] && wanted[i]) array = narrowed(array, ready.last_output_shape(i));
     if (PyDict_SetItem(result.ptr(), outputs_.name(i).ptr(), array.ptr()) != 0) throw nb::python_error();
   }
   return result;

@@ -30,6 +30,8 @@ class RankRunner {
   void set_local_input_shape(nb::handle name, const Shape& shape);
   Shape input_shape(nb::handle name) { return context().input_shape(inputs_.find(name)); }
   Shape output_shape(nb::handle name) { return context().output_shape(outputs_.find(name)); }
+  Shape last_output_shape(nb::handle name) { return context().last_output_shape(outputs_.find(name)); }
+  std::vector<bool> measured_dims(nb::handle name) { return context().measured_dims(outputs_.find(name)); }
   void prepare();
   // Returns the notices about it.
   std::vector<std::string> set_communicator(std::shared_ptr<Group> group);
@@ -52,6 +54,7 @@ class RankRunner {
   std::vector<std::optional<Shape>> shapes_;  // of the arrays of the last run, per input
   std::vector<bool> whole_shape_set_;
   std::vector<Shape> output_shapes_;  // empty: not known for the shapes that are set
+  std::vector<bool> measured_;        // per output: its shape depends on data, and is at most that one
   int gpu_ = -1;
   int copies_ = 0;
   double seconds_ = 0;

@@ -23,7 +23,7 @@ LIST = Path(__file__).with_name("onnx_refused.txt")
 MODULES = (
     "abs add and_ argmax argmin attention averagepool batch_normalization cast ceil clip concat conv convtranspose cos cumsum div dropout einsum elu equal erf exp expand flatten floor gather gatherelements gathernd "
     "gelu gemm globalaveragepool globalmaxpool greater greater_or_equal groupnormalization hardsigmoid hardswish identity instance_normalization isinf isnan layernormalization leakyrelu less less_or_equal log logsoftmax matmul max maxpool "
-    "min mod mul neg not_ or_ pad pow reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax reducemean reducemin reduceprod reducesum "
+    "min mod mul neg nonzero not_ or_ pad pow reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax reducemean reducemin reduceprod reducesum "
     "reducesumsquare relu reshape resize rmsnormalization rotaryembedding round scatternd shape sigmoid sign sin size slice softmax softplus split sqrt squeeze sub "
     "sum swish tanh tile topk transpose trilu unsqueeze upsample where xor"
 ).split()

@@ -1,10 +1,11 @@
-"""tandem.tensorrt: optimization profiles and shapes that are not known."""
+"""tandem.tensorrt: optimization profiles and shapes that are not known, or known only after a run."""
 
 import numpy as np
 import pytest
 import tandem
 import tandem.tensorrt as trt
 from conftest import add_network
+from onnx import TensorProto, helper
 
 FLOAT = trt.DataType.FLOAT
 
@@ -93,3 +94,53 @@ def test_dynamic_shapes_of_a_context(builder, config):
     context.set_input_shape("b", (6, 3))
     with pytest.raises(tandem.Error, match="5"):
         context.get_tensor_shape("sum")
+
+
+class Allocated(trt.IOutputAllocator):
+    def __init__(self):
+        super().__init__()
+        self.memory, self.asked, self.shape = None, [], None
+
+    def reallocate_output_async(self, tensor_name, memory, size, alignment, stream):
+        self.asked.append((tensor_name, memory, size, stream))
+        self.memory = np.full(size, 0x5A, np.uint8)
+        return self.memory.ctypes.data
+
+    def notify_shape(self, tensor_name, shape):
+        self.shape = (tensor_name, tuple(shape))
+
+
+def test_output_allocator(builder, config):
+    network = builder.create_network()
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["x"], ["y"], name="find"), helper.make_node("Neg", ["x"], ["z"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [2, "n"]), helper.make_tensor_value_info("z", TensorProto.FLOAT, ["B", 3])],
+    )
+    parser = trt.OnnxParser(network, trt.Logger())
+    assert parser.parse(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString())
+    engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(builder.build_serialized_network(network, config))
+    assert engine.get_tensor_shape("y") == (2, -1)
+    context = engine.create_execution_context()
+    assert context.set_input_shape("x", (2, 3)) and context.get_tensor_shape("y") == (2, -1) and context.get_tensor_shape("z") == (2, 3)
+    x, z = np.array([[0, 1, 0], [2, 0, 3]], np.float32), np.zeros((2, 3), np.float32)
+    context.set_tensor_address("x", x.ctypes.data)
+    context.set_tensor_address("z", z.ctypes.data)
+    with pytest.raises(tandem.Error, match="y: no address was set"):
+        context.execute_async_v3(0)
+    room = np.zeros(12, np.int64)  # without an allocator: for the most
+    context.set_tensor_address("y", room.ctypes.data)
+    assert context.execute_async_v3(0)
+    np.testing.assert_array_equal(room[:6], np.stack(np.nonzero(x)).ravel())
+    outputs, other = Allocated(), Allocated()
+    assert context.set_output_allocator("y", outputs) and context.get_output_allocator("y") is outputs
+    assert context.set_output_allocator("z", other)
+    assert context.execute_async_v3(0)
+    assert outputs.asked == [("y", room.ctypes.data, 96, 0)] and outputs.shape == ("y", (2, 3))
+    np.testing.assert_array_equal(outputs.memory.view(np.int64)[:6], np.stack(np.nonzero(x)).ravel())
+    assert other.shape == ("z", (2, 3)) and context.get_tensor_shape("y") == (2, -1)
+    np.testing.assert_array_equal(other.memory.view(np.float32).reshape(2, 3), -x)
+    with pytest.raises(tandem.Error, match="no output 'x'"):
+        context.set_output_allocator("x", outputs)
+    assert context.set_output_allocator("y", None) and context.get_output_allocator("y") is None

@@ -8,6 +8,7 @@
 #include "build/code.h"
 #include "build/edges.h"
 #include "core/check.h"
+#include "plan/measured.h"
 
 namespace tandem {
 namespace {
@@ -45,6 +46,9 @@ class ProgramBuilder {
       add_node(*node);
     }
     for (const auto& output : graph_.outputs()) program_.outputs.push_back(binding(output.name, output.value));
+    std::size_t at = 0;
+    if (const std::string why = refuse_measured(plan_.device, program_, &at); !why.empty())
+      throw Error(ErrorCode::unsupported, why, fmt::format("{} \"{}\"", program_.steps[at].op, program_.steps[at].node));
     find_lifetimes();
     share_memory();
     if (options_.dependent_launch) find_edges(program_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "graph/measured.h"
 #include "ops/rule_cpu.h"
 
 namespace tandem {
@@ -18,6 +19,7 @@ KernelChooser::KernelChooser(const Graph& graph, std::size_t profile, const Mesh
       options_(options),
       symbols_(trial_symbols(graph.profiles.empty() ? Profile() : graph.profiles[profile], mesh)),
       timer_(options, options.tf32) {
+  bind_to_bounds(graph, symbols_);
   for (const std::string& name : options.kernels)
     if (!find_kernel(name)) fail(ErrorCode::invalid_argument, "no kernel is called '{}'", name);
 }

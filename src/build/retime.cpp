@@ -7,6 +7,7 @@
 #include "build/step_timer.h"
 #include "core/check.h"
 #include "ops/ops.h"
+#include "plan/measured.h"
 #include "plan/step_call.h"
 
 namespace tandem {
@@ -81,7 +82,9 @@ class Retimer {
       weights.push_back(v >= 0 && program.values[static_cast<std::size_t>(v)].kind == PlanValue::Kind::weight);
     OpCall bound;
     try {
-      bound = call.bound(trial_symbols(program.profiles.empty() ? Profile() : program.profiles[0], plan_.mesh));
+      SymbolValues symbols = trial_symbols(program.profiles.empty() ? Profile() : program.profiles[0], plan_.mesh);
+      bind_to_bounds(measured_of(program), symbols);
+      bound = call.bound(symbols);
     } catch (const Error&) {
       return false;  // a symbol without a typical value: the kernel stays
     }

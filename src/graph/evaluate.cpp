@@ -1,10 +1,13 @@
 #include "graph/evaluate.h"
 
 #include "core/check.h"
+#include "graph/measured.h"
 
 namespace tandem {
 
-NamedTensors evaluate(const Graph& graph, const NamedTensors& inputs, const SymbolValues& symbols) {
+NamedTensors evaluate(const Graph& graph, const NamedTensors& inputs, const SymbolValues& given) {
+  SymbolValues symbols = given;
+  bind_to_bounds(graph, symbols);
   std::map<const Value*, Tensor> values;
   for (const auto& input : graph.inputs()) values[input.get()] = inputs.at(input->name());
   for (const auto& weight : graph.weight_values()) values[weight.get()] = graph.module().weight_data(*weight->weight());
@@ -20,6 +23,7 @@ NamedTensors evaluate(const Graph& graph, const NamedTensors& inputs, const Symb
     for (const Value* v : node->operands()) operands.push_back(v ? values.at(v) : Tensor());
     const std::vector<Tensor> results = node->op().evaluate(call, operands);
     for (std::size_t i = 0; i < results.size(); ++i) values[node->result(i)] = results[i];
+    if (const auto extent = measured_extent(*node)) symbols[extent->symbol] = results.back().int_at(0);
     for (const Value* v : node->operands())
       if (v && --uses[v] == 0) values.erase(v);
   }

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "graph/measured.h"
 
 namespace tandem {
 
@@ -155,7 +156,7 @@ int Graph::erase_dead() {
     Node& node = **it;
     const bool used =
         std::any_of(node.results().begin(), node.results().end(), [&](const auto& r) { return !r->uses().empty() || is_output(r.get()); });
-    if (used) continue;
+    if (used || measures(node.attributes)) continue;  // extents may hold what it measures
     auto next = std::next(it);
     erase(node);
     it = next;

@@ -122,7 +122,7 @@ class Graph {
   void rename(Value& value, std::string wanted);  // made unique
   void erase(Node& node);                         // no result may be in use
   void move_before(Node& node, Node& before);
-  // Erases nodes nobody needs (keeps collectives out of it: they go too if unused). Returns how many.
+  // Erases nodes nobody needs (keeps collectives out of it: they go too if unused; nodes that measure a symbol stay). Returns how many.
   int erase_dead();
 
   const std::list<std::unique_ptr<Node>>& nodes() const { return nodes_; }

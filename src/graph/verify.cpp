@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "graph/graph.h"
+#include "graph/measured.h"
 #include "graph/text.h"
 
 namespace tandem {
@@ -21,6 +22,7 @@ class Verifier {
       for (const auto& [symbol, r] : p)
         require(0 <= r.min && r.min <= r.opt && r.opt <= r.max, "symbol '{}' ranges over {}:{}:{}, expected 0 ≤ min ≤ opt ≤ max", symbol,
                 r.min, r.opt, r.max);
+    measured(g);
     for (const auto& v : g.inputs()) define(*v);
     for (const auto& v : g.weight_values()) weight(*v), define(*v);
     for (const auto& n : g.nodes()) {
@@ -58,6 +60,7 @@ class Verifier {
 
   // From here on the value may be used; counts its uses from then.
   void define(const Value& v) {
+    for (const Dim& d : v.type.dims) extent(d, v.name());
     for (const Dim& d : v.type.dims)
       require(!d.is_constant() || d.constant() >= 0, "%{} has a negative extent: {}", v.name(), v.type.to_string());
     sharding(v);
@@ -99,6 +102,8 @@ class Verifier {
     operands(n);
     attributes(n);
     for (const auto& r : n.regions()) graph(*r);
+    if (const auto extent = measured_extent(n)) unmeasured_.erase(extent->symbol);
+    for (const AttributeValue& value : n.attributes.values()) attribute_extents(value);
     types(n);
     for (const auto& r : n.results()) {
       require(r->producer() == &n, "%{} names another producer", r->name());
@@ -123,6 +128,31 @@ class Verifier {
       require(listed == 1, "operand {} (%{}) is listed {} times among its uses", i, v->name(), listed);
       ++found->second;
     }
+  }
+
+  // Each measured symbol is measured once, and is the extent of no input.
+  void measured(const Graph& g) {
+    const SymbolRanges free = g.symbol_ranges();
+    for (const auto& n : g.nodes()) {
+      if (!measures(n->attributes)) continue;
+      const std::string& symbol = n->attributes.text("symbol");
+      require(!free.contains(symbol), "{} measures '{}', which has a range of its own", n->label(), symbol);
+      require(unmeasured_.insert(symbol).second, "{} measures '{}', which another node measures", n->label(), symbol);
+    }
+  }
+
+  void extent(const Dim& d, std::string_view what) const {
+    if (unmeasured_.empty()) return;
+    std::set<std::string> symbols;
+    d.collect_symbols(symbols);
+    for (const std::string& symbol : symbols)
+      require(!unmeasured_.contains(symbol), "{} holds '{}', which is measured only later", what, symbol);
+  }
+
+  void attribute_extents(const AttributeValue& value) const {
+    if (const auto* d = std::get_if<Dim>(&value)) extent(*d, "an attribute");
+    if (const auto* ds = std::get_if<std::vector<Dim>>(&value))
+      for (const Dim& d : *ds) extent(d, "an attribute");
   }
 
   static void attributes(const Node& n) {
@@ -158,6 +188,7 @@ class Verifier {
 
   const Module& module_;
   std::set<const Weight*> weights_;
+  std::set<std::string> unmeasured_;                    // symbols of nodes that are still to come
   std::unordered_map<const Value*, std::size_t> uses_;  // of the values visible now
 };
 

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "graph/measured.h"
 #include "ops/kernel.h"
 #include "ops/shape_rules.h"
 
@@ -38,6 +39,7 @@ class Plain final : public PreparedKernel {
 std::optional<std::string> refuse(const OpCall& call) {
   if (!call.op->evaluate) return "the op has no plain evaluator";
   if (call.op->collective) return "the op communicates";
+  if (measures(call.attributes)) return "the shape of what it gives depends on data";
   if (call.attributes.has("num_ranks") && call.attributes.integer("num_ranks") > 1) return "it is spread over several ranks";
   return std::nullopt;
 }

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "plan/measured.h"
 
 namespace tandem {
 namespace {
@@ -41,6 +42,7 @@ class ProgramCheck {
     for (const Profile& p : program_.profiles)
       for (const auto& [symbol, r] : p)
         require(0 <= r.min && r.min <= r.opt && r.opt <= r.max, "symbol '{}' ranges over {}:{}:{}", symbol, r.min, r.opt, r.max);
+    measured();
   }
 
  private:
@@ -160,6 +162,40 @@ class ProgramCheck {
     for (std::size_t i = 0; i < expected.size(); ++i)
       require(call.results[i] == expected[i], "{}: result {} is {}, expected {}", label, i, call.results[i].to_string(),
               expected[i].to_string());
+  }
+
+  // A measured symbol is no extent of an input and of nothing that is made before its step, and no two steps measure one.
+  void measured() const {
+    const MeasuredList list = measured_of(program_);
+    for (std::size_t m = 0; m < list.size(); ++m) {
+      const auto& [symbol, bound, step, value] = list[m];
+      const auto holds = [&](const std::vector<Dim>& dims) {
+        std::set<std::string> symbols;
+        for (const Dim& d : dims) d.collect_symbols(symbols);
+        return symbols.contains(symbol);
+      };
+      bool early = holds({bound});
+      for (const Binding& input : program_.inputs) early = early || holds(input.type.dims);
+      for (int s = 0; s < step; ++s) early = early || step_holds(program_.steps[static_cast<std::size_t>(s)], holds);
+      for (std::size_t other = 0; other < m; ++other) early = early || list[other].symbol == symbol;
+      for (const Profile& p : program_.profiles) early = early || p.contains(symbol);
+      require(!early, "program '{}': step {} measures '{}', which something before it or beside it gives", program_.name, step, symbol);
+    }
+    std::size_t at = 0;
+    const std::string why = refuse_measured(plan_.device, program_, &at);
+    require(why.empty(), "program '{}', step {}: {}", program_.name, at, why);
+  }
+
+  template <typename Holds>
+  bool step_holds(const Step& step, const Holds& holds) const {
+    const auto in_value = [&](int v) { return v >= 0 && holds(program_.values[static_cast<std::size_t>(v)].type.dims); };
+    const auto in_attribute = [&](const AttributeValue& value) {
+      if (const auto* d = std::get_if<Dim>(&value)) return holds({*d});
+      const auto* ds = std::get_if<std::vector<Dim>>(&value);
+      return ds && holds(*ds);
+    };
+    return std::ranges::any_of(step.operands, in_value) || std::ranges::any_of(step.results, in_value) ||
+           std::ranges::any_of(step.attributes.values(), in_attribute);
   }
 
   void bindings(const std::vector<Binding>& list, std::string_view what) const {

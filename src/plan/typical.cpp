@@ -2,6 +2,9 @@
 
 #include <set>
 
+#include "graph/measured.h"
+#include "plan/measured.h"
+
 namespace tandem {
 
 namespace {
@@ -22,14 +25,18 @@ SymbolValues typical_symbols(const Program& program) {
   std::set<std::string> names;
   for (const Binding& input : program.inputs)
     for (const Dim& dim : input.type.dims) dim.collect_symbols(names);
-  return typical(names, program.profiles);
+  SymbolValues symbols = typical(names, program.profiles);
+  bind_to_bounds(measured_of(program), symbols);
+  return symbols;
 }
 
 SymbolValues typical_symbols(const Graph& graph) {
   std::set<std::string> names;
   for (const auto& input : graph.inputs())
     for (const Dim& dim : input->type.dims) dim.collect_symbols(names);
-  return typical(names, graph.profiles);
+  SymbolValues symbols = typical(names, graph.profiles);
+  bind_to_bounds(graph, symbols);
+  return symbols;
 }
 
 }  // namespace tandem

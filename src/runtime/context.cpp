@@ -71,6 +71,7 @@ void RankContext::use_profile(std::size_t profile) {
   if (profile == profile_ && !direct_.empty()) return;
   profile_ = profile;
   direct_ = direct_outputs(program());
+  measures_ = measured_of(program());
   arguments_.clear();
   for (const Step& step : program().steps) {
     arguments_.insert(arguments_.end(), step.operands.begin(), step.operands.end());
@@ -168,7 +169,7 @@ Shape RankContext::input_shape(std::size_t index) {
 
 Shape RankContext::output_shape(std::size_t index) {
   require_bound();
-  return bound_dims(program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
+  return largest_dims(measures_, program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims, *symbols_);
 }
 
 // `typical`: the symbols of the shapes for which algorithms were timed.
@@ -178,14 +179,16 @@ bool RankContext::is_as_timed(std::size_t s, const OpCall& call, const SymbolVal
   return timed.operands == call.operands && timed.results == call.results;
 }
 
-// Of the launch just added. It starts early only after a step that launches something for these shapes: else it would be beside whatever
-// came before that, and what the plan calls resident might not be. Nor does a step that waits for its weights.
-void RankContext::set_edge(Bound& bound, const Step& step) const {
-  const std::size_t number = bound.launches.size() - 1;
-  Bound::Launch& launch = bound.launches.back();
-  const auto has_elements = [&](int value) { return bound.memory.size[static_cast<std::size_t>(value)] > 0; };
+// Of a launch of the steps from `first` on that are prepared together. It starts early only after a step of these that launches something
+// for these shapes: else it would be beside whatever came before that, and what the plan calls resident might not be. Nor does a step that
+// waits for its weights.
+void RankContext::set_edge(Launch& launch, std::size_t number, std::size_t first, const SymbolValues& symbols) const {
+  const Step& step = program().steps[number];
+  const auto has_elements = [&](int value) {
+    return element_count(bound_dims(program().values[static_cast<std::size_t>(value)].type.dims, symbols)) > 0;
+  };
   const bool waits = engine_->streaming() && engine_->streaming()->fetches_for(profile_, number);
-  launch.starts_early = step.starts_early && !waits && options_.dependent_launch && can_start_early(device_) && number > 0 &&
+  launch.starts_early = step.starts_early && !waits && options_.dependent_launch && can_start_early(device_) && number > first &&
                         engine_->kernel(profile_, number - 1).dependent &&
                         std::ranges::any_of(program().steps[number - 1].results, has_elements);
   for (const int operand : step.resident)
@@ -205,15 +208,24 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
   bound->memory = plan_memory(program(), symbols, outside);
   if (engine_->streaming() && !ring_)
     ring_ = std::make_shared<WeightRing>(engine_, make_memory(engine_->streaming()->residency.ring_bytes));
+  const std::size_t end = measures_.empty() ? program().steps.size() : static_cast<std::size_t>(measures_[0].step) + 1;
+  bound->workspace_bytes = prepare_steps(*bound, symbols, 0, end, bound->launches);
+  return bound;
+}
+
+// The steps from `first` to before `last`, added to `launches`; gives the workspace that they need.
+std::size_t RankContext::prepare_steps(const Bound& bound, const SymbolValues& symbols, std::size_t first, std::size_t last,
+                                       std::vector<Launch>& launches) {
+  std::size_t workspace = 0;
   SymbolValues typical = typical_symbols(program());
   typical.merge(coordinates(engine_->plan().mesh, engine_->rank()));
-  for (std::size_t s = 0; s < program().steps.size(); ++s) {
+  for (std::size_t s = first; s < last; ++s) {
     const Step& step = program().steps[s];
     try {
       const OpCall call = engine_->call(profile_, s).bound(symbols);
       std::vector<const std::byte*> weights;
       for (int v : step.operands) {
-        const int root = v < 0 ? -1 : bound->memory.root[static_cast<std::size_t>(v)];
+        const int root = v < 0 ? -1 : bound.memory.root[static_cast<std::size_t>(v)];
         const int weight = root < 0 ? -1 : program().values[static_cast<std::size_t>(root)].weight;
         weights.push_back(weight < 0 ? nullptr : engine_->weight_anywhere(static_cast<std::size_t>(weight)));
       }
@@ -225,16 +237,16 @@ std::shared_ptr<RankContext::Bound> RankContext::prepare_bound(const SymbolValue
                              &device_,
                              is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view(),
                              engine_->plan().tf32};
-      bound->launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
-                                 static_cast<std::uint32_t>(step.results.size()), step.communicates});
-      set_edge(*bound, step);
-      if (const auto at = packed_offset(s)) bound->launches.back().packed = ring_->data() + *at;
-      bound->workspace_bytes = std::max(bound->workspace_bytes, bound->launches.back().kernel->workspace_bytes());
+      launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
+                          static_cast<std::uint32_t>(step.results.size()), step.communicates});
+      set_edge(launches.back(), s, first, symbols);
+      if (const auto at = packed_offset(s)) launches.back().packed = ring_->data() + *at;
+      workspace = std::max(workspace, launches.back().kernel->workspace_bytes());
     } catch (const Error& error) {
       throw error.at_node(label(step));
     }
   }
-  return bound;
+  return workspace;
 }
 
 bool RankContext::is_prepared() {
@@ -337,17 +349,21 @@ void RankContext::interrupted(std::size_t step) {
   throw Error(ErrorCode::interrupted, "interrupted", label(program().steps[step]));
 }
 
-// Between two kernels everything is cold, so a step reads what lies one after the other: its launch and its pointers.
-void RankContext::run_steps(Bound& bound, Timing* timing) {
-  std::byte* workspace = arena_->data() + bound.memory.arena_bytes;
-  if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
-  std::byte* const* next = pointers_.data();
+void RankContext::failed(std::size_t step, const Error& error) {
+  const Error named = error.at_node(label(program().steps[step]));
+  if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
+  throw named;
+}
+
+// Between two kernels everything is cold, so a step reads what lies one after the other: its launch and, from `next` on, its pointers.
+void RankContext::run_launches(const std::vector<Launch>& launches, std::size_t first, std::byte* const* next, std::byte* workspace,
+                               Timing* timing) {
   const std::span<Stream* const> auxiliary = auxiliary_->streams();
   const bool host = device_.is_host();
   Device* const ranges = !host && (timing || named_ranges_) ? &device_ : nullptr;
-  const StreamedRun streamed(ring_.get(), profile_, *stream_);
-  for (std::size_t s = 0; s < bound.launches.size(); ++s) {
-    const Bound::Launch& launch = bound.launches[s];
+  for (std::size_t i = 0; i < launches.size(); ++i) {
+    const std::size_t s = first + i;
+    const Launch& launch = launches[i];
     const std::span<const std::byte* const> operands(next, launch.operands);
     const std::span<std::byte* const> results(next + launch.operands, launch.results);
     next += launch.operands + launch.results;
@@ -359,9 +375,7 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
       launch.kernel->run({operands, results, workspace, *stream_, Deadline::after(options_.step_deadline), launch.starts_early,
                           launch.resident, launch.packed, auxiliary});
     } catch (const Error& error) {
-      const Error named = error.at_node(label(program().steps[s]));
-      if (joined_->own || joined_->gpu) group_->abort(named.what());  // so that no peer waits for this rank
-      throw named;
+      failed(s, error);
     }
     __builtin_prefetch(&launch + 1);  // arrive while the step is marked as done
     __builtin_prefetch(next);
@@ -373,13 +387,21 @@ void RankContext::run_steps(Bound& bound, Timing* timing) {
   }
 }
 
+void RankContext::run_steps(Bound& bound, Timing* timing) {
+  if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
+  const StreamedRun streamed(ring_.get(), profile_, *stream_);
+  run_launches(bound.launches, 0, pointers_.data(), arena_->data() + bound.memory.arena_bytes, timing);
+  if (!measures_.empty()) run_tails(bound, timing);
+}
+
 void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> outputs) {
   copied_outputs_ = 0;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto v = static_cast<std::size_t>(program().outputs[i].value);
     const int direct = direct_[static_cast<std::size_t>(bound.memory.root[v])];
-    if (direct >= 0 || bound.memory.size[v] == 0) continue;
-    device_.copy(outputs[i], address_[v], bound.memory.size[v], *stream_);
+    const std::size_t size = output_bytes(bound, i);
+    if (direct >= 0 || size == 0) continue;
+    device_.copy(outputs[i], address_[v], size, *stream_);
     ++copied_outputs_;
   }
   if (consumed_ && last_read_ == static_cast<int>(bound.launches.size())) device_.record_event(consumed_, *stream_);

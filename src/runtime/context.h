@@ -13,6 +13,7 @@
 #include "comm/gpu_group.h"
 #include "comm/shm/call_log.h"
 #include "device/auxiliary_streams.h"
+#include "plan/measured.h"
 #include "runtime/memory.h"
 #include "runtime/rank_engine.h"
 #include "runtime/weight_ring.h"
@@ -62,9 +63,14 @@ class RankContext {
   void set_input_shape(const std::string& name, Shape shape);
   // Instead of shapes: the symbols as bind_symbols() gave them, the same on every rank; the profile is not looked at.
   void bind(const SymbolValues& symbols);
-  // Local shapes under the bound symbols.
+  // Local shapes under the bound symbols; of extents that are measured in a run the most they can be.
   Shape input_shape(std::size_t index);
   Shape output_shape(std::size_t index);
+  // What the last run gave, dense from the start of the output's memory. Throws Error(invalid_argument) where that run did not come so far.
+  Shape last_output_shape(std::size_t index);
+  // The measured symbols of the program in use, and those of the last run.
+  const MeasuredList& measures() const { return measures_; }
+  const SymbolValues& measured() const { return measured_; }
 
   // All first-time work for the bound shapes. With several ranks the first one is collective: groups are made and fingerprints compared.
   void prepare();
@@ -73,7 +79,8 @@ class RankContext {
   void run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   // The same with memory of the device: gives the work to `stream` (a cudaStream_t of the caller's; null: the context's own) and returns;
   // on the CPU it is done by then. The pointers stay valid until it is done. While the caller records its stream, the work becomes part of
-  // that, if prepare() was called before; what was recorded keeps the context's memory.
+  // that, if prepare() was called before; what was recorded keeps the context's memory. Where extents are measured, it waits for them, and
+  // in a recording it throws Error(unsupported) naming the step.
   void enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream = nullptr);
   // An event of the caller's (a cudaEvent_t, borrowed) that each run records once its inputs are not read any more; null: none. Throws
   // Error(unsupported) on the CPU.
@@ -120,7 +127,11 @@ class RankContext {
   void forget_recordings();
   void find_streamed();
   std::optional<std::size_t> packed_offset(std::size_t step) const;
-  void set_edge(Bound& bound, const Step& step) const;
+  struct Launch;
+  struct Tail;
+  std::size_t prepare_steps(const Bound& bound, const SymbolValues& symbols, std::size_t first, std::size_t last,
+                            std::vector<Launch>& launches);
+  void set_edge(Launch& launch, std::size_t step, std::size_t first, const SymbolValues& symbols) const;
   bool is_as_timed(std::size_t step, const OpCall& call, const SymbolValues& typical) const;
   void join_group();
   void leave_group();
@@ -149,6 +160,14 @@ class RankContext {
   void enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs);
   class Timing;
   void run_steps(Bound& bound, Timing* timing = nullptr);
+  void run_launches(const std::vector<Launch>& launches, std::size_t first, std::byte* const* next, std::byte* workspace, Timing* timing);
+  void require_no_recording();
+  void run_tails(Bound& bound, Timing* timing);
+  void run_tail(Bound& bound, const Measured& measured, std::size_t end, SymbolValues& symbols, Timing* timing);
+  const Tail& tail(Bound& bound, std::size_t first, std::size_t last, const SymbolValues& symbols);
+  std::int64_t read_extent(const Measured& measured, std::int64_t bound);
+  std::size_t output_bytes(const Bound& bound, std::size_t index) const;
+  [[noreturn]] void failed(std::size_t step, const Error& error);
   void run_timed(Bound& bound, std::span<std::byte* const> outputs);
   [[noreturn]] void interrupted(std::size_t step);
   void copy_outputs(const Bound& bound, std::span<std::byte* const> outputs);
@@ -165,9 +184,12 @@ class RankContext {
   bool fits_ = false;               // it is chosen for each set of shapes
   std::size_t agreed_profile_ = 0;  // what the ranks compared last
   std::vector<int> direct_;         // direct_outputs(program)
+  MeasuredList measures_;           // measured_of(program)
   std::vector<Shape> shapes_;
   std::vector<bool> shape_set_;
   std::optional<SymbolValues> symbols_;
+  SymbolValues measured_;                     // in the last run
+  SymbolValues ran_;                          // all symbols of it, where any is measured
   std::list<std::shared_ptr<Bound>> bounds_;  // most recently used first
   std::shared_ptr<DeviceMemory> arena_;
   bool lent_ = false;                 // it is the caller's

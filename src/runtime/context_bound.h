@@ -12,15 +12,24 @@ namespace tandem {
 
 inline std::string label(const Step& step) { return fmt::format("{} \"{}\"", step.op, step.node); }
 
+struct RankContext::Launch {
+  std::unique_ptr<PreparedKernel> kernel;
+  std::uint32_t operands = 0, results = 0;
+  bool communicates = false;
+  bool starts_early = false;
+  std::uint64_t resident = 0;  // RunArgs has them
+  const std::byte* packed = nullptr;
+};
+
+// The steps behind one that measures a symbol, to the next one that does, prepared for what was measured.
+struct RankContext::Tail {
+  std::size_t first = 0;
+  SymbolValues symbols;
+  std::vector<Launch> launches;
+  std::size_t workspace_bytes = 0;
+};
+
 struct RankContext::Bound {
-  struct Launch {
-    std::unique_ptr<PreparedKernel> kernel;
-    std::uint32_t operands = 0, results = 0;
-    bool communicates = false;
-    bool starts_early = false;
-    std::uint64_t resident = 0;  // RunArgs has them
-    const std::byte* packed = nullptr;
-  };
   std::size_t profile = 0;
   SymbolValues symbols;
   std::string shapes;   // the profile, where there are several, and those of the inputs, in words
@@ -28,7 +37,9 @@ struct RankContext::Bound {
   MemoryPlan memory;
   std::size_t workspace_bytes = 0;
   std::size_t needed_bytes() const { return memory.arena_bytes + workspace_bytes + kAlignment; }
-  std::vector<Launch> launches;  // per step
+  std::vector<Launch> launches;  // per step, to the first that measures a symbol
+  std::list<Tail> tails;         // most recently used first
+  DeviceMemory tail_workspace;   // for tails that need more than the arena has for the steps before
   // Where inputs and outputs of run() lie on a device that does not read the host's memory.
   DeviceMemory staging;
   std::vector<std::byte*> staged;  // inputs, then outputs
@@ -57,6 +68,8 @@ class RankContext::Timing {
     else clock.end_ns = monotonic_ns();
     if (communicates) clock.waited_ns += waited();
   }
+  // Before the run waits for what was given so far, which a watch may hold back: reads that, and begins anew.
+  void cut(Deadline deadline);
   // Waits until the work is done.
   std::vector<StepClock> read(Deadline deadline);
 
@@ -67,6 +80,7 @@ class RankContext::Timing {
   std::unique_ptr<Stopwatch> watch_;  // null on a CPU, whose kernels are done when they return
   std::vector<StepClock> clocks_;
   std::size_t count_ = 0;  // steps that have ended
+  std::size_t read_ = 0;   // of these, steps whose times are known
 };
 
 // Holds the RankContext for one call, in whose thread its device is the current one.

@@ -34,6 +34,7 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
   stream_->redirect(stream);
   guarded([&] {
     const Redirected back{*stream_};
+    require_no_recording();
     if (!is_prepared() && device_.is_recorded(*stream_))
       fail(ErrorCode::invalid_argument,
            "the stream that was given is being recorded, and these shapes were not prepared: call prepare() before the recording begins");
@@ -41,6 +42,17 @@ void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<st
     check_pointers(*ready, inputs, outputs);
     enqueue_bound(ready, inputs, outputs);
   });
+}
+
+// The steps behind one that measures are given when the host has read what it measured.
+void RankContext::require_no_recording() {
+  if (measures_.empty() || !device_.is_recorded(*stream_)) return;
+  const Measured& first = measures_.front();
+  throw Error(ErrorCode::unsupported,
+              fmt::format("the stream that was given is being recorded, and the extent '{}' is known only when this step has run: a run of "
+                          "the program cannot become part of a graph",
+                          first.symbol),
+              label(program().steps[static_cast<std::size_t>(first.step)]));
 }
 
 void RankContext::synchronize() {
@@ -74,7 +86,7 @@ void RankContext::run_staged(const std::shared_ptr<Bound>& bound, std::span<cons
   for (std::size_t i = 0; i < inputs.size(); ++i) device_.copy(to[i], inputs[i], size(program().inputs[i]), *stream_);
   enqueue_bound(bound, std::vector<const std::byte*>(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(inputs.size())), from);
   wait_for_stream();
-  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], size(program().outputs[i]), *stream_);
+  for (std::size_t i = 0; i < outputs.size(); ++i) device_.copy(outputs[i], from[i], output_bytes(*bound, i), *stream_);
   wait_for_stream();
 }
 
@@ -104,6 +116,7 @@ void RankContext::enqueue_bound(const std::shared_ptr<Bound>& bound, std::span<c
     done_->wait(*stream_);  // the arena is one
     const RecordsAtEnd done{*done_, *stream_};
     if (hook_) one_by_one([&] { run_timed(*bound, outputs); });
+    else if (!measures_.empty()) one_by_one(work);
     else give_recorded(*bound, inputs, outputs, work);
   } catch (...) {
     joined_->calls.undo();

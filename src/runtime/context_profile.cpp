@@ -13,14 +13,19 @@ std::int64_t RankContext::Timing::waited() const {
   return context_.group_->progress(context_.group_->rank()).waited_ns;
 }
 
-std::vector<RankContext::StepClock> RankContext::Timing::read(Deadline deadline) {
-  clocks_.resize(count_);
-  if (!watch_) return std::move(clocks_);
+void RankContext::Timing::cut(Deadline deadline) {
+  if (!watch_) return;
   const std::vector<std::int64_t> marks = watch_->read(deadline);
-  for (std::size_t i = 0; i < clocks_.size(); ++i) {
-    clocks_[i].begin_ns = marks[2 * i];
-    clocks_[i].end_ns = marks[2 * i + 1];
+  for (std::size_t i = 0; read_ < count_; ++i, ++read_) {
+    clocks_[read_].begin_ns = marks[2 * i];
+    clocks_[read_].end_ns = marks[2 * i + 1];
   }
+  watch_ = context_.device_.make_stopwatch();
+}
+
+std::vector<RankContext::StepClock> RankContext::Timing::read(Deadline deadline) {
+  cut(deadline);
+  clocks_.resize(count_);
   return std::move(clocks_);
 }
 

@@ -5,7 +5,7 @@
 
 #include "core/check.h"
 #include "core/stored_bytes.h"
-#include "runtime/symbols.h"
+#include "plan/measured.h"
 
 namespace tandem {
 
@@ -67,10 +67,11 @@ MemoryPlan plan_memory(const Program& program, const SymbolValues& symbols, cons
   plan.root = alias_roots(program);
   plan.offset.assign(count, 0);
   plan.size.resize(count);
+  const MeasuredList measured = measured_of(program);
   std::vector<std::size_t> order;
   for (std::size_t v = 0; v < count; ++v) {
     const PlanValue& value = program.values[v];
-    plan.size[v] = stored_bytes(value.type.dtype, element_count(bound_dims(value.type.dims, symbols)));
+    plan.size[v] = stored_bytes(value.type.dtype, element_count(largest_dims(measured, value.type.dims, symbols)));
     if (value.kind == PlanValue::Kind::temporary && plan.root[v] == static_cast<int>(v) && !outside[v]) order.push_back(v);
   }
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return plan.size[a] > plan.size[b]; });

@@ -18,7 +18,8 @@ struct MemoryPlan {
   std::size_t arena_bytes = 0;
 };
 
-// `outside[v]`: the root v lies in memory of the caller and gets no place.
+// Extents that are measured in a run count as the most they can be. `outside[v]`: the root v lies in memory of the caller and gets no
+// place.
 MemoryPlan plan_memory(const Program& program, const SymbolValues& symbols, const std::vector<bool>& outside);
 std::vector<int> alias_roots(const Program& program);
 // Temporaries that an output can be written to directly: roots of exactly one output. Per value: the output's number or -1.

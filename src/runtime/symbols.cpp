@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "plan/measured.h"
 
 namespace tandem {
 namespace {
@@ -53,15 +54,26 @@ SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shap
   SymbolValues symbols;
   for (std::size_t i = 0; i < shapes.size(); ++i) bind_plain(program.inputs[i], shapes[i], symbols);
   for (std::size_t i = 0; i < shapes.size(); ++i) check_expressions(program.inputs[i], shapes[i], symbols);
+  check_constraints(program, symbols);
+  bind_to_bounds(measured_of(program), symbols);
+  return symbols;
+}
+
+void check_constraints(const Program& program, const SymbolValues& symbols, const std::string& measured) {
+  const MeasuredList list = program.constraints.empty() ? MeasuredList() : measured_of(program);
   for (const Constraint& c : program.constraints) {
+    std::set<std::string> held;
+    c.left.collect_symbols(held);
+    c.right.collect_symbols(held);
+    const auto waits = [&](const Measured& m) { return held.contains(m.symbol) && !symbols.contains(m.symbol); };
+    if ((!measured.empty() && !held.contains(measured)) || std::ranges::any_of(list, waits)) continue;
     const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols);
     if (left != right)
-      throw Error(
-          ErrorCode::invalid_argument,
-          fmt::format("these input shapes give {} = {} where {} = {} is needed", c.left.to_string(), left, c.right.to_string(), right),
-          c.where);
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("these {} give {} = {} where {} = {} is needed", measured.empty() ? "input shapes" : "inputs",
+                              c.left.to_string(), left, c.right.to_string(), right),
+                  c.where);
   }
-  return symbols;
 }
 
 std::string misfit(const Program& program, const SymbolValues& symbols) {
@@ -120,17 +132,23 @@ SymbolValues largest_symbols(const Plan& plan, std::size_t profile) {
   SymbolValues symbols;
   if (program.profiles.empty()) return symbols;
   for (const auto& [name, range] : program.profiles[0]) symbols[name] = range.max;
-  for (const Constraint& c : program.constraints) {
+  const MeasuredList measured = measured_of(program);
+  std::vector<Constraint> constraints;  // of inputs alone
+  std::ranges::copy_if(program.constraints, std::back_inserter(constraints), [&](const Constraint& c) {
+    return !is_measured(measured, {c.left, c.right});
+  });
+  for (const Constraint& c : constraints) {
     const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols);
     if (left > right && c.left.is_symbol()) symbols[c.left.to_string()] = right;
     if (right > left && c.right.is_symbol()) symbols[c.right.to_string()] = left;
   }
-  for (const Constraint& c : program.constraints)
+  for (const Constraint& c : constraints)
     if (const std::int64_t left = c.left.evaluate(symbols), right = c.right.evaluate(symbols); left != right)
       throw Error(ErrorCode::invalid_argument,
                   fmt::format("the largest values of profile {} do not go together: {} = {}, but {} = {}", profile, c.left.to_string(),
                               left, c.right.to_string(), right),
                   c.where);
+  bind_to_bounds(measured_of(program), symbols);
   return symbols;
 }
 

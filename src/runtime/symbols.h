@@ -8,9 +8,13 @@
 
 namespace tandem {
 
-// One global shape per input. Throws Error(invalid_argument) naming the input, or the node of a broken constraint, with both values.
-// Whether an optimization profile holds the values is not looked at.
+// One global shape per input; measured symbols get their bounds. Throws Error(invalid_argument) naming the input, or the node of a broken
+// constraint, with both values. Whether an optimization profile holds the values is not looked at.
 SymbolValues bind_symbols(const Program& program, const std::vector<Shape>& shapes);
+
+// The program's constraints, but for those on measured symbols that `symbols` lack; with `measured`, those on that symbol alone. Throws
+// Error(invalid_argument) naming the node.
+void check_constraints(const Program& program, const SymbolValues& symbols, const std::string& measured = {});
 
 // Names an input, its extent and the range of the program's profile that this is outside of; empty where none is.
 std::string misfit(const Program& program, const SymbolValues& symbols);

@@ -39,6 +39,7 @@ struct RankReply {
   int copies = 0;                // outputs that the run copied, of threads
   std::string through_host;      // RankContext has it
   std::vector<TraceEvent> trace;
+  SymbolValues measured;  // extents that the run found
 };
 
 // What a rank needs to start. A thread takes plan and weights, a process the engine file.

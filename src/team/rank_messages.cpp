@@ -13,6 +13,7 @@ Json to_json(const RankReply& reply) {
                     {"rank", reply.error->rank()}};
   if (!reply.through_host.empty()) out["through_host"] = reply.through_host;
   for (const TraceEvent& event : reply.trace) out["trace"].push_back({event.step, event.begin_ns, event.end_ns, event.waited_ns});
+  for (const auto& [symbol, extent] : reply.measured) out["measured"][symbol] = extent;
   return out;
 }
 
@@ -26,6 +27,8 @@ RankReply reply_from_json(const Json& message) {
   }
   if (message.contains("trace"))
     for (const Json& event : message["trace"]) reply.trace.push_back({event[0], event[1], event[2], event[3]});
+  if (message.contains("measured"))
+    for (const auto& [symbol, extent] : message["measured"].items()) reply.measured[symbol] = extent.get<std::int64_t>();
   return reply;
 }
 

@@ -57,6 +57,7 @@ RankReply RankWorker::serve(const RankRequest& request) {
     into.nanoseconds = monotonic_ns() - begin;
     into.copies = context_->copied_outputs();
     into.through_host = context_->through_host();
+    into.measured = context_->measured();
   });
   context_->set_step_hook({});
   return reply;

@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/stored_bytes.h"
+#include "plan/measured.h"
 #include "team/blocks.h"
 #include "team/channel.h"
 #include "team/engine_image.h"
@@ -19,7 +20,7 @@ std::size_t padded(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlign
 
 std::size_t local_bytes(const Program& program, const Binding& binding, const SymbolValues& symbols) {
   const Type& type = program.values[static_cast<std::size_t>(binding.value)].type;
-  return stored_bytes(type.dtype, element_count(bound_dims(type.dims, symbols)));
+  return stored_bytes(type.dtype, element_count(largest_dims(measured_of(program), type.dims, symbols)));
 }
 
 int open_file(const std::filesystem::path& path) {
@@ -149,7 +150,8 @@ std::size_t Team::fitting_profile(const std::vector<SymbolValues>& symbols) cons
 Team::OutputArrays Team::make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const {
   OutputArrays arrays;
   const auto make = [&](const Binding& output, int rank, int of) {
-    OutputArray made{output.type.dtype, bound_dims(output.type.dims, symbols[static_cast<std::size_t>(rank)]), nullptr};
+    OutputArray made{output.type.dtype, largest_dims(measured_of(program(rank)), output.type.dims, symbols[static_cast<std::size_t>(rank)]),
+                     nullptr};
     if (memory) {
       made.memory = memory(output.name, made.dtype, made.shape, of);
     } else {
@@ -171,10 +173,11 @@ Team::OutputArrays Team::make_outputs(const std::vector<SymbolValues>& symbols, 
 
 namespace {
 
-// The rank's block where the caller has it, if it lies there in one piece; else null.
+// The rank's block where the caller has it, if it lies there in one piece; else null. Where that is hangs on what is measured.
 template <typename Byte>
-Byte* direct_block(const Binding& binding, const Mesh& mesh, int rank, const SymbolValues& symbols, Byte* whole) {
+Byte* direct_block(const Program& program, const Binding& binding, const Mesh& mesh, int rank, const SymbolValues& symbols, Byte* whole) {
   if (std::ranges::all_of(binding.sharding.dims, &DimSharding::empty)) return whole;
+  if (is_measured(measured_of(program), binding.type.dims)) return nullptr;
   const auto place = BlockMap(binding.type, binding.sharding, mesh, rank, symbols).place_in_whole();
   return place && whole ? whole + bytes(binding.type.dtype, *place) : nullptr;
 }
@@ -200,14 +203,14 @@ RankRequest Team::place(int rank, const TeamTensors& inputs, const OutputArrays&
   std::size_t total = 0;
   for (const Binding& input : p.inputs) {
     const Tensor& tensor = of_rank(inputs, input.name, rank);
-    request.inputs.push_back(link.direct() ? direct_block(input, mesh, rank, symbols, tensor.data()) : nullptr);
+    request.inputs.push_back(link.direct() ? direct_block(p, input, mesh, rank, symbols, tensor.data()) : nullptr);
     if (request.inputs.back()) request.held.push_back(tensor);
     else total += padded(local_bytes(p, input, symbols));
   }
   for (const Binding& output : p.outputs) {
     const OutputArray& array = of_rank(outputs, output.name, rank);
-    request.outputs.push_back(link.direct() && writes(output, mesh, rank) ? direct_block(output, mesh, rank, symbols, array.memory.get())
-                                                                          : nullptr);
+    const bool direct = link.direct() && writes(output, mesh, rank);
+    request.outputs.push_back(direct ? direct_block(p, output, mesh, rank, symbols, array.memory.get()) : nullptr);
     if (request.outputs.back()) request.held_outputs.push_back(array.memory);
     else total += padded(local_bytes(p, output, symbols));
   }
@@ -238,10 +241,26 @@ void Team::collect(int rank, const RankRequest& request, const SymbolValues& sym
     const OutputArray& array = of_rank(outputs, output.name, rank);
     if (element_count(array.shape) == 0 || !writes(output, mesh, rank)) continue;
     if (links_[static_cast<std::size_t>(rank)]->direct() &&
-        direct_block(output, mesh, rank, symbols, array.memory.get()) == request.outputs[i])
+        direct_block(p, output, mesh, rank, symbols, array.memory.get()) == request.outputs[i])
       continue;
     BlockMap(output.type, output.sharding, mesh, rank, symbols).gather(request.outputs[i], array.memory.get());
     ++copies_;
+  }
+}
+
+// What the ranks measured gives outputs their shapes.
+void Team::settle_outputs(const std::vector<RankReply>& replies, std::vector<SymbolValues>& symbols, OutputArrays& outputs) const {
+  for (int rank = 0; rank < size(); ++rank) {
+    const auto r = static_cast<std::size_t>(rank);
+    if (plans_.size() == 1 && replies[r].measured != replies[0].measured)
+      throw Error(ErrorCode::mismatch, "the rank measured other extents than rank 0, from values that are to be the same", {}, rank);
+    if (replies[r].measured.empty()) continue;
+    for (const auto& [symbol, extent] : replies[r].measured) symbols[r][symbol] = extent;
+    for (const Binding& output : program(rank).outputs) {
+      auto& list = outputs.at(output.name);
+      if (is_measured(measured_of(program(rank)), output.type.dims))
+        list[list.size() == 1 ? 0 : r].shape = bound_dims(output.type.dims, symbols[r]);
+    }
   }
 }
 
@@ -263,7 +282,7 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
   std::vector<SymbolValues> symbols;
   for (int rank = 0; rank < size(); ++rank) symbols.push_back(plans_.size() == 1 && rank > 0 ? symbols[0] : check_inputs(inputs, rank));
   const std::size_t profile = fitting_profile(symbols);
-  const OutputArrays arrays = make_outputs(symbols, memory);
+  OutputArrays arrays = make_outputs(symbols, memory);
   regroup();
   copies_ = 0;
   std::vector<RankRequest> requests;
@@ -276,6 +295,7 @@ TeamTensors Team::run(const TeamTensors& inputs, bool trace, TeamTimes* times, c
   for (int rank = 0; rank < size(); ++rank) region_->page(rank).step = -1;  // so that what is told is of this run
   for (std::size_t r = 0; r < links_.size(); ++r) links_[r]->send(requests[r]);
   std::vector<RankReply> replies = wait_for_all(settings_.step_deadline, true);
+  settle_outputs(replies, symbols, arrays);
   for (int rank = 0; rank < size(); ++rank)
     collect(rank, requests[static_cast<std::size_t>(rank)], symbols[static_cast<std::size_t>(rank)], arrays);
   if (times) {

@@ -44,7 +44,8 @@ struct TeamTimes {
 };
 
 // Asked before the ranks start for the memory of an output: all of it, or that of one rank (else −1) where each has its own. It is kept
-// as long as a rank may write to it.
+// as long as a rank may write to it. Of extents that are measured in a run the shape has the most they can be; what the run gives lies at
+// the start, dense.
 using OutputMemory = std::function<std::shared_ptr<std::byte>(const std::string& name, DType dtype, const Shape& shape, int rank)>;
 
 // Serves one thread at a time; a second concurrent call is Error(invalid_argument). An error that a rank reports ends the call and leaves
@@ -91,6 +92,7 @@ class Team {
   std::size_t fitting_profile(const std::vector<SymbolValues>& symbols) const;
   RankRequest place(int rank, const TeamTensors& inputs, const OutputArrays& outputs, const SymbolValues& symbols);
   OutputArrays make_outputs(const std::vector<SymbolValues>& symbols, const OutputMemory& memory) const;
+  void settle_outputs(const std::vector<RankReply>& replies, std::vector<SymbolValues>& symbols, OutputArrays& outputs) const;
   void collect(int rank, const RankRequest& request, const SymbolValues& symbols, const OutputArrays& outputs);
 
   // team_wait.cpp

@@ -406,6 +406,33 @@ TEST_F(TensorRt, OutputsAndTimesAreTakenWhenTheyAre) {
   EXPECT_EQ(thrown([&] { context->setInputConsumedEvent(reinterpret_cast<cudaEvent_t>(8)); }).code(), tandem::ErrorCode::unsupported);
 }
 
+TEST_F(TensorRt, ExtentsThatDependOnDataAreToldWhenTheyAreMeasured) {
+  tandem::Network network;
+  const auto x = network.input("x", tandem::DType::f32, {"B", 2});
+  network.output("y", network.add("GatherND", {x, network.add("Transpose", {network.add_all("NonZero", {x})[0]},
+                                                              {{"permutation", std::vector<std::int64_t>{1, 0}}})}));
+  const ICudaEngine engine(tandem::build(network), logger);
+  EXPECT_EQ(engine.getTensorShape("y").d[0], -1);
+  const auto context = owned(const_cast<ICudaEngine&>(engine).createExecutionContext());
+  EXPECT_EQ(context->getMaxOutputSize("y"), -1);
+  std::vector<float> in = {1, 0, 3, 4};
+  Outputs user;
+  context->setInputShape("x", Dims2(2, 2));
+  EXPECT_EQ(context->getMaxOutputSize("y"), 16);
+  EXPECT_EQ(context->getMaxOutputSize("x"), -1);
+  context->setTensorAddress("x", in.data());
+  context->setOutputAllocator("y", &user);
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(user.shape, "[3]");
+  EXPECT_EQ(user.values, (std::vector<float>{1, 3, 4, user.values[3]}));
+  EXPECT_EQ(context->getTensorShape("y").d[0], -1);
+  std::vector<float> room(4, -1);
+  context->setOutputAllocator("y", nullptr);
+  context->setTensorAddress("y", room.data());
+  EXPECT_TRUE(context->enqueueV3(nullptr));
+  EXPECT_EQ(std::vector<float>(room.begin(), room.begin() + 3), (std::vector<float>{1, 3, 4}));
+}
+
 TEST_F(TensorRt, Tf32IsNotSetFromTheStart) {
   EXPECT_FALSE(config->getFlag(BuilderFlag::kTF32));
   config->set_device("cpu");

@@ -15,6 +15,7 @@
 #include "comm/group.h"
 #include "core/check.h"
 #include "device/auxiliary_streams.h"
+#include "graph/measured.h"
 #include "ops/ops.h"
 #include "ops/shape_rules.h"
 
@@ -31,7 +32,8 @@ OpCall call_of(const KernelCase& c) {
     else call.operands.emplace_back(std::nullopt);
   }
   call.results = call.op->infer(call);
-  return call;
+  const auto measured = measured_extent(call);
+  return measured ? call.bound({{measured->symbol, measured->bound.constant()}}) : call;
 }
 
 std::optional<std::string> refusal_of(const KernelCase& c) { return refusal(*find_kernel(c.kernel), call_of(c)); }
@@ -82,6 +84,23 @@ std::size_t shift_of(DType dtype) {
   return std::getenv("TANDEM_TEST_UNALIGNED") ? static_cast<std::size_t>(std::max(8, bits(dtype))) / 8 : 0;
 }
 
+// Results of the extents that were measured, from the start of those that have room for the most.
+std::vector<Tensor> settled(const OpCall& call, std::vector<Tensor> results) {
+  const auto measured = measured_extent(call);
+  if (!measured) return results;
+  const SymbolValues symbols = {{measured->symbol, results.back().int_at(0)}};
+  const std::vector<Type> types = call.op->infer(call);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    Shape shape;
+    for (const Dim& d : types[i].dims) shape.push_back(d.evaluate(symbols));
+    Tensor part(types[i].dtype, shape);
+    check(part.size_bytes() <= results[i].size_bytes(), "no more is measured than there is room for");
+    if (part.size_bytes() != 0) std::memcpy(part.mutable_data(), results[i].data(), part.size_bytes());
+    results[i] = std::move(part);
+  }
+  return results;
+}
+
 // A kernel of a device: operands there, results back.
 std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, const OpCall& call) {
   const std::shared_ptr<Device> device = open_device(kernel.device, c.group ? c.group->rank() : 0);
@@ -127,7 +146,7 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
   prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20)), false, 0, nullptr, auxiliary.streams()});
   for (std::size_t i = 0; i < results.size(); ++i) device->copy(results[i].mutable_data(), outputs[i], results[i].size_bytes(), *stream);
   stream->wait(Deadline::after(std::chrono::seconds(20)));
-  return results;
+  return settled(call, std::move(results));
 }
 
 }  // namespace
@@ -176,7 +195,7 @@ std::vector<Tensor> run_kernel(const KernelCase& c) {
   Tensor workspace(DType::u8, {static_cast<std::int64_t>(prepared->workspace_bytes())});
   ThreadPool pool(c.threads);
   prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(20))});
-  return results;
+  return settled(call, std::move(results));
 }
 
 std::vector<Tensor> evaluate(const KernelCase& c) {

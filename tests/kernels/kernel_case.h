@@ -31,9 +31,10 @@ bool on_cuda();
 std::optional<std::string> refusal_of(const KernelCase& c);
 // KernelDef::algorithms of the kernel that the row names; none where it has none.
 std::vector<std::string> algorithms_of(const KernelCase& c);
-// Throws if the kernel refuses the call. With TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel
-// that a GPU would take for the op instead; at the end the program says how many of its rows fell back to the host. With
-// TANDEM_TEST_UNALIGNED as well, operands (not weights) and results lie one element past an aligned address.
+// Results have the extents that were measured, where an op measures any. Throws if the kernel refuses the call. With
+// TANDEM_TEST_DEVICE=cuda in the environment, the rows of CPU kernels are run by the kernel that a GPU would take for the op instead; at
+// the end the program says how many of its rows fell back to the host. With TANDEM_TEST_UNALIGNED as well, operands (not weights) and
+// results lie one element past an aligned address.
 std::vector<Tensor> run_kernel(const KernelCase& c);
 // The op's own evaluator.
 std::vector<Tensor> evaluate(const KernelCase& c);

@@ -192,6 +192,7 @@ std::vector<SmallShape> small_shapes() {
       {"GatherColumns", "cuda_gather", of("Gather", {random(f32, {9, 41}), ints({11}, 41)}, {{"axis", std::int64_t{1}}})},
       {"GatherElements", "cuda_gather_elements", of("GatherElements", {random(f16, {9, 40}), ints({5, 40}, 9)})},
       {"GatherND", "cuda_gather_nd", of("GatherND", {random(f32, {9, 40}), ints({5, 1}, 9)})},
+      {"NonZero", "cuda_nonzero", of("NonZero", {random(f16, {3, 40, 70})}, {{"symbol", std::string("n")}})},
       {"ScatterND", "cuda_scatter_nd", scatter(false)},
       {"ScatterNDRepeated", "cuda_scatter_nd", scatter(true)},
 

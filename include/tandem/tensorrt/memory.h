@@ -38,6 +38,7 @@ class IOutputAllocator {
   // May give `currentMemory`, what setTensorAddress() said; null where there is none.
   virtual void* reallocateOutputAsync(const char* tensorName, void* currentMemory, std::uint64_t size, std::uint64_t alignment,
                                       cudaStream_t stream) = 0;
+  // Of what is or will be there; where it depends on data, once the run has measured it.
   virtual void notifyShape(const char* tensorName, const Dims& dims) noexcept = 0;
 };
 

@@ -42,8 +42,12 @@ class IExecutionContext {
   std::int32_t getOptimizationProfile() const { return profile_; }
 
   inline bool setInputShape(const char* name, const Dims& dims);
-  // -1 for what the shapes set so far leave open.
+  // -1 for what the shapes set so far leave open, and, before a run and after, for extents that depend on data: an output allocator is told
+  // those.
   inline Dims getTensorShape(const char* name);
+  // Bytes that an output takes for the input shapes set, at most; -1 where these are not set, or it is no output.
+  inline std::int64_t getMaxOutputSize(const char* name);
+  // Of an output whose shape depends on data: memory of getMaxOutputSize() bytes.
   inline bool setTensorAddress(const char* name, void* address);
   inline bool setInputTensorAddress(const char* name, const void* address);
   void* getTensorAddress(const char* name) const {
@@ -62,7 +66,9 @@ class IExecutionContext {
   inline std::size_t updateDeviceMemorySizeForShapes();
   // Before the first use of the context, which keeps what it has; null: the runtime's.
   inline bool setTemporaryStorageAllocator(IGpuAllocator* allocator);
-  // Asked in each run, before anything is computed; null: the address that was set counts again. It must outlive its use.
+  // Asked in each run, before anything is computed; null: the address that was set counts again. It must outlive its use. Of an output
+  // whose shape depends on data it is asked for getMaxOutputSize() bytes, and told the shape when the run has measured it: enqueueV3()
+  // waits for that.
   inline bool setOutputAllocator(const char* name, IOutputAllocator* allocator);
   IOutputAllocator* getOutputAllocator(const char* name) const {
     const auto found = output_allocators_.find(name);
@@ -396,8 +402,31 @@ inline Dims IExecutionContext::getTensorShape(const char* name) {
     for (const tandem::Port& input : engine_.inputs_)
       if (is_open(getTensorShape(input.name.c_str()))) return fixed;
     for (std::size_t i = 0; i < engine_.outputs_.size(); ++i)
-      if (engine_.outputs_[i].name == name) return dims_of(bound().output_shape(i));
+      if (engine_.outputs_[i].name == name) {
+        Dims dims = dims_of(bound().output_shape(i));
+        const std::vector<bool> measured = bound().measured_dims(i);
+        for (std::size_t d = 0; d < measured.size(); ++d)
+          if (measured[d]) dims.d[d] = -1;
+        return dims;
+      }
     return fixed;
+  });
+}
+
+inline std::int64_t IExecutionContext::getMaxOutputSize(const char* name) {
+  return told(engine_.logger_, [&]() -> std::int64_t {
+    for (const tandem::Port& input : engine_.inputs_) {
+      const Dims dims = getTensorShape(input.name.c_str());
+      if (std::find(dims.d, dims.d + dims.nbDims, -1) != dims.d + dims.nbDims) return -1;
+    }
+    for (std::size_t i = 0; i < engine_.outputs_.size(); ++i)
+      if (engine_.outputs_[i].name == name) {
+        for (const tandem::Port& input : engine_.inputs_)
+          if (!shapes_.contains(input.name)) setInputShape(input.name.c_str(), getTensorShape(input.name.c_str()));
+        const std::int64_t count = tandem::element_count(bound().output_shape(i));
+        return (count * tandem::bits(engine_.outputs_[i].dtype) + 7) / 8;
+      }
+    return -1;
   });
 }
 

@@ -12,7 +12,7 @@ from . import enums as _enums
 from .builder import Builder
 from .closed import UnsupportedNameError
 from .config import IBuilderConfig
-from .context import IExecutionContext
+from .context import IExecutionContext, IOutputAllocator
 from .dtypes import DataType, Dims, Weights, bfloat16, bool, float16, float32, int8, int32, int64, nptype, uint8, volume
 from .enums import *  # noqa: F403
 from .inspector import EngineInspector
@@ -53,6 +53,7 @@ __all__ = [
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "IOutputAllocator",
     "IProgressMonitor",
     "ITensor",
     "ITimingCache",
@@ -83,7 +84,6 @@ _missing = {
     "IInt8Calibrator": "there is no calibration; import a model with Q and DQ nodes",
     "IAlgorithmSelector": "kernels are named in tandem.build(kernels=...)",
     "IGpuAllocator": "ranks on the CPU allocate host memory",
-    "IOutputAllocator": "get_tensor_shape tells the shape of every output before a run",
     "IProfiler": "`tandem run --trace` writes a timeline",
     "IErrorRecorder": "errors are exceptions; the logger hears them too",
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import Context, Group
-from ..errors import InvalidArgumentError, MismatchError
+from ..errors import InvalidArgumentError, MismatchError, OutOfMemoryError
 from .closed import Closed, unsupported
 from .dtypes import Dims, volume
 from .enums import TensorIOMode
@@ -17,7 +17,7 @@ from .logger import Logger, told
 if TYPE_CHECKING:
     from .runtime import ICudaEngine
 
-__all__ = ["IExecutionContext"]
+__all__ = ["IExecutionContext", "IOutputAllocator"]
 
 
 def stream_number(stream: object) -> int:
@@ -56,6 +56,21 @@ def checked_group(communicator: object, device: str) -> Group:
     raise InvalidArgumentError(f"{kind.__name__} is no communicator; a tandem.Group is expected, such as Group.from_env()")
 
 
+class IOutputAllocator:
+    """Derive from it to give the memory of outputs when a run is about to write them: IExecutionContext.set_output_allocator."""
+
+    def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+        """The address of `size` bytes; may be `memory`, what set_tensor_address said; 0 where there is none."""
+        return self.reallocate_output(tensor_name, memory, size, alignment)
+
+    def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
+        """The same without a stream."""
+        raise NotImplementedError(f"{type(self).__name__} has neither reallocate_output_async nor reallocate_output")
+
+    def notify_shape(self, tensor_name: str, shape: Dims) -> None:
+        """What is there, dense from the start."""
+
+
 class IExecutionContext(Closed):
     """Activations of one rank; ICudaEngine.create_execution_context makes one. Serves one thread at a time.
 
@@ -71,7 +86,6 @@ class IExecutionContext(Closed):
         "set_input_consumed_event": "when execute_async_v3 returns, inputs are consumed",
         "set_device_memory": "ranks on the CPU allocate host memory themselves",
         "device_memory": "ranks on the CPU allocate host memory themselves",
-        "set_output_allocator": "get_tensor_shape tells the shape of every output before a run",
         "temporary_allocator": "ranks on the CPU allocate host memory themselves",
         "persistent_cache_limit": "ranks on the CPU have no such cache",
         "nvtx_verbosity": "there is no NVTX on the CPU",
@@ -89,6 +103,7 @@ class IExecutionContext(Closed):
         self._profile = 0
         self._aux_streams: list[int] = []
         self._context: Context | None = None
+        self._allocators: dict[str, IOutputAllocator] = {}
 
     @property
     def engine(self) -> ICudaEngine:
@@ -184,7 +199,8 @@ class IExecutionContext(Closed):
         return True
 
     def get_tensor_shape(self, name: str) -> Dims:
-        """The shape of this rank's part of a tensor, by the input shapes set so far; -1 for what they leave open."""
+        """The shape of this rank's part of a tensor, by the input shapes set so far; -1 for what they leave open, and, before a run and
+        after, for extents that depend on data: an output allocator is told those."""
         static = self._engine.get_tensor_shape(name)
         if -1 not in static:
             return static
@@ -193,7 +209,9 @@ class IExecutionContext(Closed):
         if not self.all_binding_shapes_specified:
             return static
         with told(self._logger):
-            return Dims(self._bound().output_shape(name))
+            context = self._bound()
+            measured = context.measured_dims(name)
+            return Dims(-1 if depends else extent for extent, depends in zip(context.output_shape(name), measured, strict=True))
 
     def get_tensor_strides(self, name: str) -> Dims:
         """Elements from one index to the next, per dimension: dense and row-major."""
@@ -259,6 +277,34 @@ class IExecutionContext(Closed):
         self._engine._port(name)
         return self._addresses.get(name, 0)
 
+    def set_output_allocator(self, name: str, output_allocator: IOutputAllocator | None) -> bool:
+        """Whom each run asks for the memory of an output, before anything is computed; None: the address that was set counts again. Of an
+        output whose shape depends on data it is asked for what the largest takes, and told the shape when the run has measured it.
+        Returns True."""
+        with told(self._logger):
+            if self._engine.get_tensor_mode(name) != TensorIOMode.OUTPUT:
+                raise InvalidArgumentError(f"the engine has no output '{name}'; it has {', '.join(self._engine._output_names)}")
+            if output_allocator is None:
+                self._allocators.pop(name, None)
+            else:
+                self._allocators[name] = output_allocator
+        return True
+
+    def get_output_allocator(self, name: str) -> IOutputAllocator | None:
+        """The one that was set; None if none was."""
+        return self._allocators.get(name)
+
+    def _allocated(self, context: Context, stream: int) -> dict[str, int]:
+        """The addresses of tensors, with what allocators give."""
+        addresses = dict(self._addresses)
+        for name, allocator in self._allocators.items():
+            size = volume(context.output_shape(name)) * self._engine.get_tensor_dtype(name).itemsize
+            given = allocator.reallocate_output_async(name, self.get_tensor_address(name), size, 256, stream)
+            if not given and size:
+                raise OutOfMemoryError(f"{size} bytes are needed for output '{name}', its allocator has none")
+            addresses[name] = given or 0
+        return addresses
+
     def set_aux_streams(self, aux_streams: Sequence[object]) -> None:
         """Streams of the caller's for what runs beside the one given: exchanges beside attention over ranks. Those beyond
         engine.num_aux_streams are left alone, missing ones are the context's own. Raises InvalidArgumentError for the default stream, one
@@ -287,7 +333,11 @@ class IExecutionContext(Closed):
         with told(self._logger):
             self._check_stream(stream_handle)
             context = self._bound()
-            missing = [name for name in self._engine._ports if not self._addresses.get(name) and 0 not in self.get_tensor_shape(name)]
+            missing = [
+                name
+                for name in self._engine._ports
+                if not self._addresses.get(name) and name not in self._allocators and 0 not in self.get_tensor_shape(name)
+            ]
             if missing:
                 raise InvalidArgumentError(
                     f"{', '.join(missing)}: no address was set; call set_tensor_address() for every input and output"
@@ -297,7 +347,10 @@ class IExecutionContext(Closed):
                 raise InvalidArgumentError(
                     f"{', '.join(shapeless)}: no shape was set; call set_input_shape() for every input that needs one"
                 )
-            context.run_addresses(self._addresses, stream_number(stream_handle))
+            stream = stream_number(stream_handle)
+            context.run_addresses(self._allocated(context, stream), stream)
+            for name, allocator in self._allocators.items():
+                allocator.notify_shape(name, Dims(context.last_output_shape(name)))
         return True
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:

@@ -5,6 +5,7 @@
 #include "build/build.h"
 #include "core/check.h"
 #include "graph/builder.h"
+#include "graph/measured.h"
 
 namespace tandem {
 namespace {
@@ -96,6 +97,7 @@ void check_symbols(const Graph& graph, const std::vector<Type>& inputs, const Me
     used.clear();
     for (const AttributeValue& value : node->attributes.values()) collect(value, used);
     check_used(node->label());
+    if (measures(node->attributes)) known.insert(node->attributes.text("symbol"));
   }
 }
 

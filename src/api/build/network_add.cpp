@@ -6,6 +6,7 @@
 #include "api/build/op_attributes.h"
 #include "core/check.h"
 #include "core/collective.h"
+#include "graph/measured.h"
 #include "tandem/network.h"
 
 namespace tandem {
@@ -100,6 +101,8 @@ NamedAttributes checked_attributes(const NetworkState& state, const OpDef& op, c
   for (const auto& [name, value] : given) attributes.set(name, to_graph(field_of(op, name), value));
   settle_ranks(state, op, attributes, given.contains("num_ranks"));
   if (op.name == "Reshape") fill_hole(operands.at(0)->type, attributes);
+  if (measures(attributes) && attributes.text("symbol").empty())
+    attributes.set("symbol", fresh_measured_symbol(state.graph, op_info(std::string(op.name)).method));
   NamedAttributes named;
   for (std::size_t i = 0; i < op.fields.size(); ++i) named.emplace_back(op.fields[i].name, attributes.values()[i]);
   return named;

@@ -11,6 +11,7 @@
 #include "core/seconds.h"
 #include "core/stop.h"
 #include "device/upload.h"
+#include "plan/measured.h"
 #include "runtime/context.h"
 
 namespace tandem {
@@ -50,6 +51,8 @@ std::int64_t whole_extent(const Binding& input, int dim, std::int64_t local, con
   fail(ErrorCode::invalid_argument, "dimension {} of input '{}' is split in parts of parts; set the shape of the whole input", dim,
        input.name);
 }
+
+bool has(const std::vector<bool>& measured) { return std::ranges::find(measured, true) != measured.end(); }
 
 }  // namespace
 
@@ -125,6 +128,16 @@ void Context::set_local_input_shape(std::size_t input, const Shape& shape) {
 Shape Context::input_shape(std::size_t input) { return data_->context.input_shape(input); }
 Shape Context::output_shape(std::size_t output) { return data_->context.output_shape(output); }
 
+std::vector<bool> Context::measured_dims(std::size_t output) const {
+  const Program& program = data_->context.program();
+  std::vector<bool> measured;
+  for (const Dim& dim : program.values[static_cast<std::size_t>(program.outputs.at(output).value)].type.dims)
+    measured.push_back(is_measured(data_->context.measures(), {dim}));
+  return measured;
+}
+
+Shape Context::last_output_shape(std::size_t output) { return data_->context.last_output_shape(output); }
+
 void Context::prepare() {
   const StopScope scope(data_->options.stop);
   data_->context.prepare();
@@ -154,17 +167,24 @@ std::vector<void*> Context::allocated(std::span<void* const> outputs, void* stre
     given[output] = allocator->reallocate(output, given[output], needed, stream);
     if (!given[output] && needed > 0)
       fail(ErrorCode::out_of_memory, "{} bytes are needed for output '{}', its allocator has none", needed, binding.name);
-    allocator->notify_shape(output, shape);
+    if (!has(measured_dims(output))) allocator->notify_shape(output, shape);
   }
   return given;
+}
+
+// Of outputs whose shapes were not known before the run.
+void Context::notify_measured() {
+  for (const auto& [output, allocator] : data_->allocators)
+    if (has(measured_dims(output))) allocator->notify_shape(output, last_output_shape(output));
 }
 
 void Context::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   const StopScope scope(data_->options.stop);
   if (!data_->allocators.empty()) {
     const std::vector<void*> given = allocated(outputs, nullptr);
-    return data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
-                              {reinterpret_cast<std::byte* const*>(given.data()), given.size()});
+    data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                       {reinterpret_cast<std::byte* const*>(given.data()), given.size()});
+    return notify_measured();
   }
   data_->context.run({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
                      {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()});
@@ -174,8 +194,9 @@ void Context::enqueue(std::span<const void* const> inputs, std::span<void* const
   const StopScope scope(data_->options.stop);
   if (!data_->allocators.empty()) {
     const std::vector<void*> given = allocated(outputs, stream);
-    return data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
-                                  {reinterpret_cast<std::byte* const*>(given.data()), given.size()}, stream);
+    data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
+                           {reinterpret_cast<std::byte* const*>(given.data()), given.size()}, stream);
+    return notify_measured();
   }
   data_->context.enqueue({reinterpret_cast<const std::byte* const*>(inputs.data()), inputs.size()},
                          {reinterpret_cast<std::byte* const*>(outputs.data()), outputs.size()}, stream);

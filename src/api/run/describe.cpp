@@ -6,6 +6,7 @@
 #include "api/run/engine_data.h"
 #include "core/check.h"
 #include "core/stored_bytes.h"
+#include "plan/measured.h"
 #include "plan/typical.h"
 #include "runtime/memory.h"
 #include "runtime/symbols.h"
@@ -80,6 +81,7 @@ SymbolValues symbols_of(const Plan& plan, std::size_t profile, int rank, const S
   SymbolValues symbols = typical_symbols(plan.programs.at(profile));
   for (auto& [name, size] : symbols)
     if (const auto found = given.find(name); found != given.end()) size = found->second;
+  bind_to_bounds(measured_of(plan.programs.at(profile)), symbols);
   symbols.merge(coordinates(plan.mesh, rank));
   return symbols;
 }
@@ -170,11 +172,13 @@ std::size_t profile_for(const Plan& plan, const std::map<std::string, std::int64
 // Typical sizes, but for those that `at` gives.
 SymbolValues sizes(const Program& program, const std::map<std::string, std::int64_t>& at) {
   SymbolValues symbols = typical_symbols(program);
+  const MeasuredList measured = measured_of(program);
   for (const auto& [name, size] : at) {
     const auto found = symbols.find(name);
-    if (found == symbols.end()) {
+    if (found == symbols.end() || is_measured(measured, {Dim::symbol(name)})) {
       std::string known;
-      for (const auto& [symbol, typical] : symbols) known += (known.empty() ? "" : ", ") + symbol;
+      for (const auto& [symbol, typical] : symbols)
+        if (!is_measured(measured, {Dim::symbol(symbol)})) known += (known.empty() ? "" : ", ") + symbol;
       if (known.empty()) fail(ErrorCode::invalid_argument, "the engine has no size '{}': all its shapes are fixed", name);
       fail(ErrorCode::invalid_argument, "the engine has no size '{}', expected one of: {}", name, known);
     }
@@ -183,6 +187,7 @@ SymbolValues sizes(const Program& program, const std::map<std::string, std::int6
       fail(ErrorCode::invalid_argument, "{}={} is outside of what the engine was built for", name, size);
     found->second = size;
   }
+  bind_to_bounds(measured, symbols);
   return symbols;
 }
 

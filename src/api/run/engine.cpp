@@ -3,15 +3,21 @@
 
 #include "api/run/engine_data.h"
 #include "core/check.h"
+#include "plan/measured.h"
 #include "plan/typical.h"
 #include "runtime/symbols.h"
 
 namespace tandem {
 namespace {
 
+// A measured extent may be 0, and counts as the most that it can be otherwise.
 Shape extents_at(const Program& program, const std::vector<Dim>& dims, std::int64_t SymbolRange::*bound) {
   SymbolValues symbols;
   for (const auto& [name, range] : program.profiles.at(0)) symbols[name] = range.*bound;  // each program has one
+  const MeasuredList measured = measured_of(program);
+  bind_to_bounds(measured, symbols);
+  if (bound != &SymbolRange::min) return largest_dims(measured, dims, symbols);
+  for (const Measured& m : measured) symbols[m.symbol] = 0;
   return bound_dims(dims, symbols);
 }
 
