@@ -866,6 +866,17 @@ class NetworkOps(_core._Network):
         """
         return self._add("GatherND", [data, indices], {"batch_dims": batch_dims}, name)
 
+    def non_zero(self, x: Operand, symbol: str = "", *, name: str = "") -> tuple[Value, Value]:
+        """The indices of the elements that are not zero, in row-major order: column j of `indices` ([rank of x, number]) is the index of
+        the j-th of them; NaN is not zero, −0 is. The number is known only when the op has run: its extent is the measured symbol
+        `symbol`, at most the number of elements, and `count` holds it.
+
+        Args:
+            symbol: the name of that extent, which no other has; a network gives it one where it is empty.
+        """
+        r0, r1 = self._add_all("NonZero", [x], {"symbol": symbol}, name)
+        return r0, r1
+
     def scatter_nd(
         self,
         data: Operand,
