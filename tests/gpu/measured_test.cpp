@@ -59,18 +59,18 @@ struct Expected {
 };
 
 // Room for the most, on the GPU.
-struct Run {
+struct Caller {
   Context context;
   Buffer in{static_cast<std::size_t>(kRows * kColumns) * sizeof(float)};
   Buffer indices{static_cast<std::size_t>(2 * kRows * kColumns) * sizeof(std::int64_t)};
   Buffer doubled{static_cast<std::size_t>(kRows * kColumns) * sizeof(float)};
   cudaStream_t stream = nullptr;
 
-  explicit Run(const Engine& engine) : context(engine) {
+  explicit Caller(const Engine& engine) : context(engine) {
     context.set_input_shape(0, {kRows, kColumns});
     cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   }
-  ~Run() { cudaStreamDestroy(stream); }
+  ~Caller() { cudaStreamDestroy(stream); }
   void enqueue() {
     const void* const from[] = {in.data};
     void* const to[] = {indices.data, doubled.data};
@@ -93,7 +93,7 @@ struct Run {
 };
 
 TEST_F(MeasuredOnGpu, EnqueueGivesWhatLoopsGive) {
-  Run run(selection());
+  Caller run(selection());
   for (const unsigned in : {3u, 1u, 3u, 1000000000u, 100u, 3u, 3u}) {
     const std::vector<float> x = sparse(in, in);
     run.give(x);
@@ -130,7 +130,7 @@ TEST_F(MeasuredOnGpu, AnAllocatorIsToldTheShape) {
     }
     void notify_shape(std::size_t, const Shape& of) override { shape = of; }
   };
-  Run run(selection());
+  Caller run(selection());
   const auto outputs = std::make_shared<Outputs>();
   run.context.set_output_allocator(1, outputs);
   const std::vector<float> x = sparse(4, 2);
@@ -145,7 +145,7 @@ TEST_F(MeasuredOnGpu, AnAllocatorIsToldTheShape) {
 }
 
 TEST_F(MeasuredOnGpu, IsNoPartOfACapture) {
-  Run run(selection());
+  Caller run(selection());
   const std::vector<float> x = sparse(4, 2);
   run.give(x);
   run.enqueue();
@@ -163,7 +163,7 @@ TEST_F(MeasuredOnGpu, IsNoPartOfACapture) {
 }
 
 TEST_F(MeasuredOnGpu, StepsAreTimedWithoutWaitingForTheWatch) {
-  Run run(selection());
+  Caller run(selection());
   std::map<std::string, double> times;
   run.context.set_profiler([&](const StepTime& step) { times[step.op] = step.seconds; });
   const std::vector<float> x = sparse(4, 2);
