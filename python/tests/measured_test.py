@@ -47,9 +47,7 @@ def check(got, x):
     assert got["tuples"].dtype == np.int64
 
 
-@pytest.mark.parametrize(
-    ("mesh", "isolate"), [(None, "threads"), (None, "processes"), ({"dp": 2}, "threads"), ({"dp": 2}, "processes")]
-)
+@pytest.mark.parametrize(("mesh", "isolate"), [(None, "threads"), (None, "processes"), ({"dp": 2}, "threads"), ({"dp": 2}, "processes")])
 def test_models_give_arrays_of_the_real_shape(path, mesh, isolate):
     with tandem.load(tandem.build(path, mesh=mesh), isolate=isolate) as model:
         for x in samples():

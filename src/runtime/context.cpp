@@ -282,10 +282,12 @@ void RankContext::prepare() {
   device_.clear(ready->staging.data(), ready->staging.bytes(), *stream_);
   const std::span<std::byte* const> staged(ready->staged);
   const std::vector<const std::byte*> inputs(staged.begin(), staged.begin() + static_cast<std::ptrdiff_t>(program().inputs.size()));
+  const SymbolValues measured = measured_, ran = ran_;
   guarded([&] {
     enqueue_bound(ready, inputs, staged.subspan(inputs.size()));
     wait_for_stream();
   });
+  measured_ = measured, ran_ = ran;  // those of zeros are nobody's
 }
 
 std::size_t RankContext::memory_bytes() {
@@ -404,7 +406,7 @@ void RankContext::copy_outputs(const Bound& bound, std::span<std::byte* const> o
     device_.copy(outputs[i], address_[v], size, *stream_);
     ++copied_outputs_;
   }
-  if (consumed_ && last_read_ == static_cast<int>(bound.launches.size())) device_.record_event(consumed_, *stream_);
+  if (consumed_ && last_read_ == static_cast<int>(program().steps.size())) device_.record_event(consumed_, *stream_);
 }
 
 void RankContext::check_counts(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) const {
@@ -426,6 +428,7 @@ void RankContext::check_pointers(const Bound& bound, std::span<const std::byte* 
 
 void RankContext::run(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs) {
   const Turn turn(*this);
+  forget_measured();
   check_counts(inputs, outputs);
   const std::shared_ptr<Bound>& ready = bound();
   check_pointers(*ready, inputs, outputs);

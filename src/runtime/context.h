@@ -162,6 +162,7 @@ class RankContext {
   void run_steps(Bound& bound, Timing* timing = nullptr);
   void run_launches(const std::vector<Launch>& launches, std::size_t first, std::byte* const* next, std::byte* workspace, Timing* timing);
   void require_no_recording();
+  void forget_measured();
   void run_tails(Bound& bound, Timing* timing);
   void run_tail(Bound& bound, const Measured& measured, std::size_t end, SymbolValues& symbols, Timing* timing);
   const Tail& tail(Bound& bound, std::size_t first, std::size_t last, const SymbolValues& symbols);

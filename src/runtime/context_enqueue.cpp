@@ -26,6 +26,7 @@ struct RecordsAtEnd {
 
 void RankContext::enqueue(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, void* stream) {
   const Turn turn(*this);
+  forget_measured();
   check_counts(inputs, outputs);
   struct Redirected {
     ~Redirected() { stream.redirect(nullptr); }

@@ -160,7 +160,7 @@ void RankContext::make_parts(Joined& joined, Group& world) {
 }
 
 // A GPU is not told what another one does in a collective, so ranks compare theirs before shapes run for the first time, and then make what
-// they hold together.
+// they hold together. Steps behind a measured extent have no part in it: on GPUs none of these communicates (refuse_measured()).
 void RankContext::agree_on_collectives(Bound& bound) {
   if (bound.agreed || !others()) return;
   std::vector<std::pair<Group*, std::vector<std::string>>> lists;  // in the order of first use, as the groups were made

@@ -20,6 +20,11 @@ std::size_t first_argument(const Program& program, std::size_t step) {
 
 }  // namespace
 
+void RankContext::forget_measured() {
+  measured_.clear();
+  ran_.clear();
+}
+
 Shape RankContext::last_output_shape(std::size_t index) {
   const std::vector<Dim>& dims = program().values.at(static_cast<std::size_t>(program().outputs.at(index).value)).type.dims;
   if (measures_.empty()) return output_shape(index);
@@ -91,8 +96,6 @@ void RankContext::run_tail(Bound& bound, const Measured& measured, std::size_t e
 
 void RankContext::run_tails(Bound& bound, Timing* timing) {
   SymbolValues symbols = bound.symbols;
-  measured_.clear();
-  ran_.clear();
   for (const Measured& m : measures_) symbols.erase(m.symbol);  // not known yet
   for (std::size_t i = 0; i < measures_.size(); ++i) {
     const bool last = i + 1 == measures_.size();

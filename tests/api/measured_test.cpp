@@ -245,6 +245,31 @@ TEST(Measured, ContextsSayTheLargestShapeBeforeAndTheRealOneAfter) {
   }
 }
 
+// Whatever would be found: room for the most is asked for.
+TEST(Measured, ANullPointerIsRefusedWhereTheMostHasBytes) {
+  Network network;
+  network.output("indices", nonzero(network, network.input("x", DType::f32, {"B", 4})));
+  const Engine engine = build(network);
+  Context context(engine);
+  context.set_input_shape(0, {5, 4});
+  const std::vector<float> zeros(20, 0.0f);
+  std::vector<std::int64_t> indices(40);
+  const void* const in[] = {zeros.data()};
+  void* const out[] = {indices.data()};
+  void* const none[] = {nullptr};
+  context.run(in, out);
+  EXPECT_EQ(context.last_output_shape(0), (Shape{2, 0}));
+  for (const bool enqueue : {false, true}) {
+    const Error error = thrown([&] { enqueue ? context.enqueue(in, none) : context.run(in, none); });
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(error.message().find("output 'indices' is given as a null pointer, expected memory of 320 bytes"), std::string::npos);
+    EXPECT_EQ(thrown([&] { context.last_output_shape(0); }).code(), ErrorCode::invalid_argument);  // the last run failed
+  }
+  context.set_input_shape(0, {0, 4});
+  context.run(in, none);
+  EXPECT_EQ(context.last_output_shape(0), (Shape{2, 0}));
+}
+
 TEST(Measured, StepsAreTimed) {
   const Selection selection;
   Model model(build(selection.network), {.threads = 1});

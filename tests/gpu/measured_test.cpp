@@ -106,6 +106,7 @@ TEST_F(MeasuredOnGpu, AHostsArraysAndAPreparedContext) {
   Context context(selection());
   context.set_input_shape(0, {kRows, kColumns});
   context.prepare();
+  EXPECT_EQ(thrown([&] { context.last_output_shape(1); }).code(), ErrorCode::invalid_argument);  // nothing of the caller's has run
   const std::vector<float> x = sparse(5, 1);
   const Expected expected(x);
   std::vector<std::int64_t> indices(static_cast<std::size_t>(2 * kRows * kColumns), -1);
@@ -160,6 +161,35 @@ TEST_F(MeasuredOnGpu, IsNoPartOfACapture) {
   cudaGetLastError();
   run.enqueue();
   run.expect(x);
+}
+
+// An output that is the input is copied behind all steps. The event was last recorded behind what has not ended.
+TEST_F(MeasuredOnGpu, TheEventOfConsumedInputsIsRecordedBehindTheCopies) {
+  Network network;
+  const auto x = network.input("x", DType::f32, {"B", kColumns});
+  network.output("indices", network.add_all("NonZero", {x}, {}, "find").at(0));
+  network.output("same", x);
+  Caller run(build(network, {.device = "cuda"}));
+  const Flag stop;
+  cudaEvent_t consumed = nullptr;
+  cudaStream_t other = nullptr;
+  cuda(cudaEventCreateWithFlags(&consumed, cudaEventDisableTiming));
+  cuda(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+  run.context.set_inputs_consumed_event(consumed);
+  run.give(sparse(4, 2));
+  run.enqueue();
+  cuda(cudaStreamSynchronize(run.stream));
+  launch_spin(stop.word, kLongestSpin, other);
+  cuda(cudaEventRecord(consumed, other));
+  EXPECT_EQ(cudaEventQuery(consumed), cudaErrorNotReady);
+  run.enqueue();
+  cuda(cudaStreamSynchronize(run.stream));
+  EXPECT_EQ(cudaEventQuery(consumed), cudaSuccess);
+  *stop.word = 1;
+  cuda(cudaStreamSynchronize(other));
+  run.context.set_inputs_consumed_event(nullptr);
+  cuda(cudaEventDestroy(consumed));
+  cuda(cudaStreamDestroy(other));
 }
 
 TEST_F(MeasuredOnGpu, StepsAreTimedWithoutWaitingForTheWatch) {
