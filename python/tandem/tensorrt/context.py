@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -221,7 +222,7 @@ class IExecutionContext(Closed):
     def get_max_output_size(self, name: str) -> int:
         """Bytes that an output takes for the largest shapes of the profile in use."""
         largest = self._engine.get_tensor_profile_shape(name, self._profile)[2]
-        return int(volume(largest) * self._engine.get_tensor_dtype(name).itemsize)
+        return math.ceil(volume(largest) * self._engine.get_tensor_dtype(name).itemsize)
 
     def infer_shapes(self) -> list[str]:
         """Names of the inputs whose shapes are still missing; empty if all outputs have one."""
@@ -298,7 +299,7 @@ class IExecutionContext(Closed):
         """The addresses of tensors, with what allocators give."""
         addresses = dict(self._addresses)
         for name, allocator in self._allocators.items():
-            size = volume(context.output_shape(name)) * self._engine.get_tensor_dtype(name).itemsize
+            size = math.ceil(volume(context.output_shape(name)) * self._engine.get_tensor_dtype(name).itemsize)
             given = allocator.reallocate_output_async(name, self.get_tensor_address(name), size, 256, stream)
             if not given and size:
                 raise OutOfMemoryError(f"{size} bytes are needed for output '{name}', its allocator has none")
