@@ -26,6 +26,7 @@
 #include "gpu_supervision.h"
 #include "ops/norm/norm_cuda.h"
 #include "peers/nccl_window.h"
+#include "replays.h"
 
 namespace {
 
@@ -54,10 +55,9 @@ class Bench {
         filter_(std::move(filter)),
         stream_(device_->make_stream(1)),
         handle_(cuda::handle_of(*stream_)),
-        numbers_(64) {
+        numbers_(64),
+        replays_(control, *stream_, 2 * kLimit) {
     cuda::check(cudaMemset(numbers_.data, 0, 64), "clearing");
-    cuda::check(cudaEventCreate(&begin_), "making an event");
-    cuda::check(cudaEventCreate(&end_), "making an event");
   }
 
   void run(GpuGroup& group, const std::string& backend) {
@@ -183,37 +183,14 @@ class Bench {
   void time(const std::string& what, std::size_t bytes, const std::string& backend, const Call& call, const Check& is_right) {
     const std::string name = fmt::format("{} {} KB", what, bytes >> 10);
     if (name.find(filter_) == std::string::npos) return;
-    call(0);
-    stream_->wait(Deadline::after(2 * kLimit));
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    cuda::check(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal), "recording");
-    for (int i = 0; i < kCalls; ++i) call(i);
-    cuda::check(cudaStreamEndCapture(handle_, &graph), "recording");
-    cuda::check(cudaGraphInstantiate(&exec, graph, 0), "recording");
-    cuda::check(cudaGraphUpload(exec, handle_), "recording");
-    stream_->wait(Deadline::after(2 * kLimit));
+    const cudaGraphExec_t exec = replays_.record([&] { call(0); },
+                                                 [&] {
+                                                   for (int i = 0; i < kCalls; ++i) call(i);
+                                                 });
     std::vector<float> times;
-    for (int repeat = 0; repeat < kRepeats; ++repeat) {
-      control_.exchange({});
-      cuda::check(cudaEventRecord(begin_, handle_), "timing");
-      cuda::check(cudaGraphLaunch(exec, handle_), "replaying");
-      cuda::check(cudaEventRecord(end_, handle_), "timing");
-      stream_->wait(Deadline::after(2 * kLimit));
-      float milliseconds = 0;
-      cuda::check(cudaEventElapsedTime(&milliseconds, begin_, end_), "timing");
-      times.push_back(milliseconds * 1000 / kCalls);
-    }
+    for (int repeat = 0; repeat < kRepeats; ++repeat) times.push_back(replays_.replay(exec) / kCalls);
     cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
-    std::ranges::sort(times);
-    const float mine = times[kRepeats / 2];
-    float slowest = 0;
-    for (const auto& blob : control_.exchange(std::as_bytes(std::span(&mine, 1)))) {
-      float theirs = 0;
-      std::memcpy(&theirs, blob.data(), sizeof theirs);
-      slowest = std::max(slowest, theirs);
-    }
+    const float slowest = replays_.slowest(times);
     is_right();
     unsigned long long wrong = 1;
     stream_->wait(Deadline::after(2 * kLimit));
@@ -230,7 +207,7 @@ class Bench {
   std::shared_ptr<Stream> stream_;
   cudaStream_t handle_;
   Memory numbers_;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  bench::Replays replays_;
 };
 
 // Runs `work`, or says why this machine cannot.

@@ -19,6 +19,7 @@
 #include "gpu/peer_kernels_cuda.h"
 #include "ops/kernel.h"
 #include "ops/ops.h"
+#include "replays.h"
 
 namespace tandem::bench {
 namespace {
@@ -72,13 +73,12 @@ class Supervision {
         in_(device_, kMost * 2),
         out_(device_, kMost * 2),
         numbers_(device_, 16),
-        product_(device_, kChained / kWidth) {
+        product_(device_, kChained / kWidth),
+        replays_(control, *stream_, 2 * kLimit) {
     const std::uint32_t turn = 1;
     cuda::check(cudaMemset(numbers_.data(), 0, 16), "clearing");
     cuda::check(cudaMemcpy(numbers_.data() + 8, &turn, sizeof turn, cudaMemcpyDefault), "copying");
     testing::fill(in(), kMost, control.rank(), this->turn(), handle_);
-    cuda::check(cudaEventCreate(&begin_), "making an event");
-    cuda::check(cudaEventCreate(&end_), "making an event");
   }
 
   void run(const std::string& backend, const Reduce& with, const Reduce& without) {
@@ -108,45 +108,6 @@ class Supervision {
   unsigned long long* errors() const { return reinterpret_cast<unsigned long long*>(numbers_.data()); }
   const std::uint32_t* turn() const { return reinterpret_cast<const std::uint32_t*>(numbers_.data() + 8); }
 
-  cudaGraphExec_t record(const std::function<void()>& work) const {
-    work();  // what is loaded is loaded now
-    stream_->wait(Deadline::after(2 * kLimit));
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    cuda::check(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal), "recording");
-    work();
-    cuda::check(cudaStreamEndCapture(handle_, &graph), "recording");
-    cuda::check(cudaGraphInstantiate(&exec, graph, 0), "recording");
-    cudaGraphDestroy(graph);
-    cuda::check(cudaGraphUpload(exec, handle_), "recording");
-    stream_->wait(Deadline::after(2 * kLimit));
-    return exec;
-  }
-
-  // Microseconds of a replay that all ranks begin together.
-  float replay(cudaGraphExec_t exec) const {
-    control_.exchange({});
-    cuda::check(cudaEventRecord(begin_, handle_), "timing");
-    cuda::check(cudaGraphLaunch(exec, handle_), "replaying");
-    cuda::check(cudaEventRecord(end_, handle_), "timing");
-    stream_->wait(Deadline::after(2 * kLimit));
-    float milliseconds = 0;
-    cuda::check(cudaEventElapsedTime(&milliseconds, begin_, end_), "timing");
-    return milliseconds * 1000;
-  }
-
-  // The slower rank's median.
-  float slowest(std::vector<float>& times) const {
-    std::ranges::sort(times);
-    float most = 0;
-    for (const auto& blob : control_.exchange(std::as_bytes(std::span(&times[times.size() / 2], 1)))) {
-      float theirs = 0;
-      std::memcpy(&theirs, blob.data(), sizeof theirs);
-      most = std::max(most, theirs);
-    }
-    return most;
-  }
-
   void expect_sum(const std::string& name, std::int64_t count) const {
     testing::compare_sum(out(), count, control_.size(), turn(), errors(), handle_);
     stream_->wait(Deadline::after(2 * kLimit));
@@ -157,15 +118,15 @@ class Supervision {
 
   void row(const std::string& name, int calls, std::int64_t count, const std::function<void()>& with,
            const std::function<void()>& without) {
-    cudaGraphExec_t graphs[] = {record(with), record(without)};
+    cudaGraphExec_t graphs[] = {replays_.record(with, with), replays_.record(without, without)};
     std::vector<float> times[2];
     for (int i = 0; i < 2 * kTurns; ++i) {
       const int which = (i + i / 2) % 2;  // each goes first every second time
       if (i < 2) cuda::check(cudaMemsetAsync(out(), 0x5a, static_cast<std::size_t>(count) * 2, handle_), "what must be overwritten");
-      times[which].push_back(replay(graphs[which]));
+      times[which].push_back(replays_.replay(graphs[which]));
       if (i < 2) expect_sum(name, count);
     }
-    const float us = slowest(times[0]) / static_cast<float>(calls), bare = slowest(times[1]) / static_cast<float>(calls);
+    const float us = replays_.slowest(times[0]) / static_cast<float>(calls), bare = replays_.slowest(times[1]) / static_cast<float>(calls);
     if (control_.rank() == 0)
       fmt::print("{{\"name\": \"supervision {}\", \"ranks\": {}, \"us\": {:.3f}, \"without_us\": {:.3f}, \"cost\": {:.4f}}}\n", name,
                  control_.size(), us, bare, us / bare);
@@ -179,7 +140,7 @@ class Supervision {
   cudaStream_t handle_;
   DeviceMemory in_, out_, numbers_;
   Product product_;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  Replays replays_;
 };
 
 void over_peer_memory(Group& control, Device& device, Supervision& bench) {

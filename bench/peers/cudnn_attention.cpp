@@ -2,13 +2,6 @@
 // them by turns, on operands of the same distribution. Of Tandem only the opening of the library is used.
 //
 //   gpu_cudnn     reads names from stdin, a line each ("Attention 8K causal"); answers each with a line of JSON
-#define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
-#define CUDNN_FRONTEND_SKIP_JSON_LIB
-namespace cudnn_frontend {
-void* cudnn_dlhandle = nullptr;  // through which it calls cuDNN
-}
-#include <cudnn_frontend.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iostream>
@@ -19,9 +12,7 @@ void* cudnn_dlhandle = nullptr;  // through which it calls cuDNN
 #include <optional>
 #include <unordered_map>
 
-#include "core/check.h"
-#include "device/cuda/library.h"
-#include "gpu_alone.h"
+#include "cudnn_alone.h"
 
 namespace {
 
@@ -32,10 +23,6 @@ using alone::Memory, alone::require;
 constexpr std::int64_t kHeads = 24, kSize = 128;
 constexpr int kRounds = 3;
 enum Id : std::int64_t { kQ = 1, kK, kV, kOut };
-
-void require(fe::error_t status) {
-  if (status.is_bad()) fail(ErrorCode::unsupported, "cuDNN: {}", status.get_message());
-}
 
 // As many queries as keys, of one batch.
 std::int64_t rows_of(const std::string& name) {
@@ -133,29 +120,21 @@ class Attention {
 }  // namespace
 
 int main() {
-  cudnnHandle_t handle = nullptr;
-  cudaStream_t stream = nullptr;
+  std::optional<alone::Cudnn> cudnn;
   std::unique_ptr<Attention> attention;
-  std::string held, version;
+  std::string held;
   for (std::string name; std::getline(std::cin, name);) {
     nlohmann::json answer = {{"name", name}};
     try {
-      if (!handle) {
-        const cuda::Library& cudnn = cuda::library(cuda::Which::cudnn);
-        fe::cudnn_dlhandle = cudnn.handle();
-        version = cudnn.version();
-        require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-        if (fe::detail::create_handle(&handle) != CUDNN_STATUS_SUCCESS || fe::detail::set_stream(handle, stream) != CUDNN_STATUS_SUCCESS)
-          fail(ErrorCode::internal, "cuDNN does not start");
-      }
+      if (!cudnn) cudnn.emplace();
       if (name != held) {
         held.clear();
         attention.reset();  // before the next one takes memory
-        attention = std::make_unique<Attention>(name, handle, stream);
+        attention = std::make_unique<Attention>(name, cudnn->handle, cudnn->stream);
         held = name;
       }
       answer.update(attention->measure());
-      answer["cudnn"] = version;
+      answer["cudnn"] = cuda::library(cuda::Which::cudnn).version();
     } catch (const std::exception& error) {
       answer["failed"] = error.what();
     }

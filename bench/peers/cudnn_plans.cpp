@@ -3,13 +3,6 @@
 //
 //   gpu_cudnn_plans     reads convolutions from stdin, a line each: x as NxCxHxW, the weight as MxKxK, the stride, then what follows of
 //                       "bias", "residual", "relu" ("32x64x56x56 64x3x3 1 bias relu"); answers each plan with a line of JSON
-#define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
-#define CUDNN_FRONTEND_SKIP_JSON_LIB
-namespace cudnn_frontend {
-void* cudnn_dlhandle = nullptr;  // through which it calls cuDNN
-}
-#include <cudnn_frontend.h>
-
 #include <algorithm>
 #include <chrono>
 #include <iostream>
@@ -17,24 +10,17 @@ void* cudnn_dlhandle = nullptr;  // through which it calls cuDNN
 #include <set>
 #include <sstream>
 
-#include "core/check.h"
-#include "device/cuda/library.h"
+#include "cudnn_alone.h"
 
 namespace {
 
 using namespace tandem;
 namespace fe = cudnn_frontend;
+using alone::require;
 using Dims = std::vector<std::int64_t>;
 
 constexpr int kCalls = 20;  // in a graph
 enum Id : std::int64_t { kX = 1, kWeight, kResult, kBias, kResidual };
-
-void require(cudaError_t status) {
-  if (status != cudaSuccess) fail(ErrorCode::internal, "CUDA: {}", cudaGetErrorString(status));
-}
-void require(fe::error_t status) {
-  if (status.is_bad()) fail(ErrorCode::unsupported, "cuDNN: {}", status.get_message());
-}
 
 struct Convolution {
   Dims x, w, y;
@@ -92,42 +78,10 @@ class Plans : public fe::graph::Graph {
 };
 
 // Memory of the GPU, of zeros: none of the kernels looks at what it multiplies.
-struct Memory {
-  explicit Memory(std::size_t bytes) {
-    require(cudaMalloc(&data, std::max<std::size_t>(bytes, 256)));
-    require(cudaMemset(data, 0, bytes));
-  }
+struct Memory : alone::Memory {
+  explicit Memory(std::size_t bytes) : alone::Memory(bytes) { require(cudaMemset(data, 0, bytes)); }
   explicit Memory(const Dims& dims) : Memory(static_cast<std::size_t>(dims[0] * dims[1] * dims[2] * dims[3]) * 2) {}
-  ~Memory() { cudaFree(data); }
-  Memory(const Memory&) = delete;
-  void* data = nullptr;
 };
-
-// Microseconds of one call, of several in a graph.
-template <typename F>
-double time(cudaStream_t stream, const F& call) {
-  call();
-  require(cudaStreamSynchronize(stream));
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < kCalls; ++i) call();
-  require(cudaStreamEndCapture(stream, &graph));
-  require(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin = nullptr, end = nullptr;
-  require(cudaEventCreate(&begin));
-  require(cudaEventCreate(&end));
-  require(cudaGraphLaunch(exec, stream));
-  require(cudaEventRecord(begin, stream));
-  require(cudaGraphLaunch(exec, stream));
-  require(cudaEventRecord(end, stream));
-  require(cudaEventSynchronize(end));
-  float ms = 0;
-  require(cudaEventElapsedTime(&ms, begin, end));
-  cudaEventDestroy(begin), cudaEventDestroy(end);
-  cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
-  return ms * 1e3 / kCalls;
-}
 
 nlohmann::json measure(Plans& plans, std::int64_t place, const Convolution& c, cudnnHandle_t handle, cudaStream_t stream) {
   nlohmann::json answer;
@@ -141,7 +95,8 @@ nlohmann::json measure(Plans& plans, std::int64_t place, const Convolution& c, c
   std::unordered_map<std::int64_t, void*> pack = {{kX, x.data}, {kWeight, w.data}, {kResult, y.data}};
   if (c.finish.contains("bias")) pack[kBias] = bias.data;
   if (c.finish.contains("residual")) pack[kResidual] = residual.data;
-  answer["us"] = time(stream, [&] { require(plans.execute_plan_at_index(handle, pack, workspace.data, place)); });
+  answer["us"] =
+      alone::microseconds(stream, kCalls, [&](int) { require(plans.execute_plan_at_index(handle, pack, workspace.data, place)); });
   return answer;
 }
 
@@ -174,15 +129,10 @@ void answer_all(const std::string& line, cudnnHandle_t handle, cudaStream_t stre
 }  // namespace
 
 int main() {
-  cudnnHandle_t handle = nullptr;
-  cudaStream_t stream = nullptr;
   try {
-    fe::cudnn_dlhandle = cuda::library(cuda::Which::cudnn).handle();
-    require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    if (fe::detail::create_handle(&handle) != CUDNN_STATUS_SUCCESS || fe::detail::set_stream(handle, stream) != CUDNN_STATUS_SUCCESS)
-      fail(ErrorCode::internal, "cuDNN does not start");
+    const alone::Cudnn cudnn;
     for (std::string line; std::getline(std::cin, line);) try {
-        answer_all(line, handle, stream);
+        answer_all(line, cudnn.handle, cudnn.stream);
       } catch (const std::exception& error) {
         std::cout << nlohmann::json{{"conv", line}, {"failed", error.what()}}.dump() << std::endl;
       }

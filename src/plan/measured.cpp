@@ -58,9 +58,8 @@ std::string refuse_measured(std::string_view device, const Program& program, std
     *step = s;
     const Step& before = program.steps[static_cast<std::size_t>(first.step)];
     return fmt::format(
-        "it communicates after [{} \"{}\"], whose extent '{}' is known only when that has run: GPUs exchange no blocks behind it; build "
-        "for "
-        "one GPU, or for ranks on the CPU",
+        "it communicates after [{} \"{}\"], whose extent '{}' is known only when that has run: GPUs exchange no blocks behind it; "
+        "build for one GPU, or for ranks on the CPU",
         before.op, before.node, first.symbol);
   }
   return {};

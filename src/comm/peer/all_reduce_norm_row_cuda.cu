@@ -37,6 +37,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     const uint4 reduced = take_and_reduce<T, kSize, true, kSize, (kSize > 2)>(view, word_lane(view, view.rank, lane, calls & 1) + place,
                                                                               kApart, own, Fold::sum, wait);
     x = Values<T>::of(reduced);
+    // Zeros, as where the other kernel adds offset and bias: where a rank's memory is not aligned, that rank takes that one, which puts
+    // words in the same places, and all ranks have the same bits (−0 becomes 0).
     const Values<T> more = Values<T>::of(residual);
 #pragma unroll
     for (int k = 0; k < Values<T>::kCount; ++k) x.at[k] = x.at[k] + 0.0f + more.at[k];
