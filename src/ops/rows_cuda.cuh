@@ -65,8 +65,10 @@ __device__ __forceinline__ float group_reduce(float value, Op op, float (&shared
   const int lane = threadIdx.x % 32;
   if (lane == 0) shared[threadIdx.x / 32] = value;
   __syncthreads();
-  value = lane < group / 32 ? shared[lane] : Op::kNothing;
-  for (int step = 16; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
+  const int warps = group / 32, most = 1 << (32 - __clz(warps - 1));  // a power of two: lanes that many apart have the same
+  const int warp = lane & (most - 1);
+  value = warp < warps ? shared[warp] : Op::kNothing;
+  for (int step = most / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
   return value;
 }
 

@@ -206,6 +206,8 @@ std::vector<SmallShape> small_shapes() {
       {"PackedMatMulOddRows", "cuda_packed_matmul", product(bf16, 3, 1109, 37, true)},
       {"PackedMatMulInClusters", "cuda_packed_matmul", product(bf16, 9, 4096, 264, true)},
       {"CublasLt", "cublaslt_matmul", product(f16, 9, 64, 96)},
+      {"CublasLtTurned", "cublaslt_turned_matmul", product(f16, 9, 64, 96, true)},
+      {"CublasLtTurnedOddExtents", "cublaslt_turned_matmul", product(bf16, 9, 37, 65, true)},
       {"CublasLtOddColumns", "cublaslt_matmul", product(f32, 9, 64, 97)},
       {"DequantMatVec", "cuda_dequant_matmul", dequantised(DType::i8, 2, 256, 64)},
       {"DequantMatVecOf4Bits", "cuda_dequant_matmul", dequantised(DType::i4, 1, 256, 64)},

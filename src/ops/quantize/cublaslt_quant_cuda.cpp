@@ -11,9 +11,9 @@
 #include "ops/kernel.h"
 #include "ops/matmul/cublaslt_cuda.h"
 #include "ops/matmul/finish_cuda.h"
-#include "ops/packed_cuda.h"
 #include "ops/quantize/dequant_problem.h"
 #include "ops/quantize/quant_matmul_cuda.h"
+#include "ops/turned_cuda.h"
 
 namespace tandem::kernels {
 
@@ -193,35 +193,10 @@ class CublasLtQuantMatMul final : public PreparedKernel {
   Cut whole_, piece_;
 };
 
-// Where cuBLASLt has no algorithm: b as it was, for a kernel that reads it so.
-class TurnedBack final : public PreparedKernel {
- public:
-  explicit TurnedBack(const PrepareArgs& args) : p_(dequant_problem(args.call)), packed_(static_cast<const PackedBlock&>(*args.packed)) {
-    b_bytes_ = static_cast<std::size_t>(round_up(p_.k * p_.n, 256));
-    const std::vector<const std::byte*> weights(args.weights.size(), nullptr);
-    plain_ = cuda_quant_matmul.prepare({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device});
-  }
-
-  std::size_t workspace_bytes() const override { return b_bytes_ + plain_->workspace_bytes(); }
-
-  void run(const RunArgs& args) const override {
-    launch_transpose_codes(packed_.in(args), args.workspace, p_.n, p_.k, handle_of(args.stream));
-    check_launch("transposing a weight");
-    std::vector<const std::byte*> operands(args.operands.begin(), args.operands.end());
-    operands[kDequantB] = args.workspace;
-    plain_->run({.operands = operands,
-                 .results = args.results,
-                 .workspace = args.workspace + b_bytes_,
-                 .stream = args.stream,
-                 .deadline = args.deadline});
-  }
-
- private:
-  DequantProblem p_;
-  const PackedBlock& packed_;
-  std::size_t b_bytes_ = 0;
-  std::unique_ptr<PreparedKernel> plain_;
-};
+TurnedFormat format_of(const OpCall& call) {
+  const Shape b = shape_of(call.operand(kDequantB));
+  return {kDequantB, b[0], b[1], 1};
+}
 
 std::optional<std::string> refuse(const OpCall& call, bool floats) {
   std::string why;
@@ -242,19 +217,13 @@ bool is_able(const OpCall& call, int sm) {
 
 std::size_t packed_bytes(const OpCall& call, std::span<const std::byte* const> weights) {
   if (weights.size() <= kDequantB || !weights[kDequantB] || !is_able(call, current_sm())) return 0;
-  return static_cast<std::size_t>(element_count(shape_of(call.operand(kDequantB))));
+  return format_of(call).size_bytes();
 }
 
-// b as [n, k]. Other streams of the device may be recorded meanwhile, so only this thread's own is waited for.
+// b as [n, k].
 std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* const> weights) {
-  const std::size_t size = packed_bytes(call, weights);
-  if (size == 0) return nullptr;
-  const Shape b = shape_of(call.operand(kDequantB));
-  auto codes = std::make_unique<PackedBlock>(size);
-  launch_transpose_codes(weights[kDequantB], codes->data(), b[0], b[1], cudaStreamPerThread);
-  cuda::check_launch("transposing a weight");
-  cuda::finish(cudaStreamPerThread, "transposing a weight");
-  return codes;
+  if (packed_bytes(call, weights) == 0) return nullptr;
+  return turned(weights[kDequantB], format_of(call));
 }
 
 bool packs_operand(const OpCall&, std::size_t operand) { return operand == kDequantB; }
@@ -270,8 +239,10 @@ std::unique_ptr<CublasLtQuantMatMul> prepare_own(const PrepareArgs& args) {
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   if (auto kernel = prepare_own(args)) return kernel;
-  if (args.packed) return std::make_unique<TurnedBack>(args);
-  return cuda_quant_matmul.prepare(args);
+  if (!args.packed) return cuda_quant_matmul.prepare(args);
+  const std::vector<const std::byte*> weights(args.weights.size(), nullptr);
+  return turn_back(format_of(args.call), static_cast<const PackedBlock&>(*args.packed),
+                   cuda_quant_matmul.prepare({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device}));
 }
 
 std::vector<std::string> algorithms(const PrepareArgs& args) {

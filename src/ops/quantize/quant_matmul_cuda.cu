@@ -5,21 +5,7 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kThreads = 256, kTile = 32, kLines = 8;
-
-// A block of kTile × kLines threads turns a tile; the padding keeps its columns in different banks.
-__global__ void __launch_bounds__(kTile* kLines)
-    transpose_codes(const std::uint8_t* from, std::uint8_t* to, std::int64_t rows, std::int64_t columns) {
-  __shared__ std::uint8_t tile[kTile][kTile + 4];
-  const std::int64_t column_tiles = (columns + kTile - 1) / kTile;
-  const std::int64_t row = std::int64_t{blockIdx.x} / column_tiles * kTile, column = std::int64_t{blockIdx.x} % column_tiles * kTile;
-  const int x = threadIdx.x;
-  for (int y = threadIdx.y; y < kTile; y += kLines)
-    if (row + y < rows && column + x < columns) tile[y][x] = from[(row + y) * columns + column + x];
-  __syncthreads();
-  for (int y = threadIdx.y; y < kTile; y += kLines)
-    if (column + y < columns && row + x < rows) to[(column + y) * rows + row + x] = tile[x][y];
-}
+constexpr int kThreads = 256;
 
 // kVector elements a thread, of one row.
 template <typename S, typename T, int kVector>
@@ -55,13 +41,6 @@ void launch_finish_of(const CodeSums& f, cudaStream_t stream) {
 }
 
 }  // namespace
-
-void launch_transpose_codes(const void* from, void* to, std::int64_t rows, std::int64_t columns, cudaStream_t stream) {
-  if (rows == 0 || columns == 0) return;
-  const unsigned tiles = grid_for((rows + kTile - 1) / kTile * ((columns + kTile - 1) / kTile), 1);
-  const auto* codes = static_cast<const std::uint8_t*>(from);
-  transpose_codes<<<tiles, dim3(kTile, kLines), 0, stream>>>(codes, static_cast<std::uint8_t*>(to), rows, columns);
-}
 
 void launch_finish_codes(const CodeSums& f, cudaStream_t stream) {
   if (f.count == 0) return;

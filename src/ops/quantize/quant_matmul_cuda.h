@@ -9,9 +9,6 @@
 
 namespace tandem::cuda {
 
-// to[c][r] = from[r][c], of single bytes.
-void launch_transpose_codes(const void* from, void* to, std::int64_t rows, std::int64_t columns, cudaStream_t stream);
-
 // What follows sums of products of codes: y = activation(sums·scale_a·scale + bias) + residual, all [rows, columns].
 struct CodeSums {
   const void* sums;             // i32 or f32, aligned to 32 bytes
