@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (i < count) own = never_empty(read_word<T>(a, a.in, begin + i));
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
+  tell_begun(view, turn.begun);
   const unsigned slot = turn.lane.calls & 1;
   const bool one = count <= kThreads;
   Wait wait;
@@ -53,6 +54,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   begin_dependent();
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
+  tell_begun(view, turn.begun);
   const unsigned slot = turn.lane.calls & 1;
   const auto index_of = [&](int of, int i) { return static_cast<std::int64_t>(of) * part + begin + i; };
   const auto place = [&](int rank, int section, int i) {

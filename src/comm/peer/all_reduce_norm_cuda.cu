@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   load_row<T>(n, n.in, row_of(0), words, own);
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
+  tell_begun(view, turn.begun);
   const unsigned slot = turn.lane.calls & 1;
   const auto push = [&](int step, const uint4(&row)[kPer]) {
 #pragma unroll

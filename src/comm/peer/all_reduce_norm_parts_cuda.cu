@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   begin_dependent();
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
+  tell_begun(view, turn.begun);
   const int lane = static_cast<int>(blockIdx.x);
   const Parts<T, kMost, kPer> parts{view, n, words, steps, lane, turn.lane.calls & 1};
   Wait wait;

@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (has) own = never_empty(static_cast<const uint4*>(n.in)[at]);
   // Not all threads need see the same: who sends nothing because another has given up leaves the block's row to be worth nothing.
   const std::uint32_t calls = load_plain(&view.state->lanes[lane].calls);
+  const std::uint64_t begun = load_begun(view);
   if (load_plain(&view.state->ended) != 0) return;
-  count_begun(view);
   if (has && !n.resident) scale = static_cast<const uint4*>(n.scale)[column];
   if (has) residual = static_cast<const uint4*>(n.residual)[at];
   constexpr std::size_t kApart = kWordLane / kSize;
@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int k = 1; k < kSize; ++k) store_word(word_lane(view, (view.rank + k) % kSize, lane, calls & 1) + view.rank * kApart + place, own);
   }
+  tell_begun(view, begun);
   let_next_begin();
   Values<T> x{};
   float squares = 0;

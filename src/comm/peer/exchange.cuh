@@ -88,23 +88,32 @@ __device__ __forceinline__ std::uint32_t* arrival(const View& view, int rank, in
   return reinterpret_cast<std::uint32_t*>(view.slab[rank] + Slab::kArrivals + (lane * kMaxRanks + sender) * kArrivalStride);
 }
 
-// For the host, one more collective: in its first kernel, which all ranks run.
-__device__ __forceinline__ void count_begun(const View& view) {
-  if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0 && view.begun)
-    *reinterpret_cast<volatile std::uint64_t*>(view.begun_seen) = ++*view.begun;
+// For the host, one more collective, in its first kernel, which all ranks run: what was begun is read with the first that a block reads,
+// and one more told once that has come, so that nobody waits for it alone. Telling before a fence makes the fence wait for the host.
+__device__ __forceinline__ bool is_counting(const View& view) {
+  return blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0 && view.begun;
+}
+__device__ __forceinline__ std::uint64_t load_begun(const View& view) {
+  return is_counting(view) ? *static_cast<const volatile std::uint64_t*>(view.begun) : 0;
+}
+__device__ __forceinline__ void tell_begun(const View& view, std::uint64_t before) {
+  if (!is_counting(view)) return;
+  *static_cast<volatile std::uint64_t*>(view.begun_seen) = before + 1;
+  *static_cast<volatile std::uint64_t*>(view.begun) = before + 1;
 }
 
-// What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return.
+// What a block does first, all its threads together: the state of its lane; ended: it must send nothing and return, else tell_begun(begun).
 struct Turn {
   LaneState lane;
   bool ended;
+  std::uint64_t begun;
 };
 __device__ __forceinline__ Turn begin_turn(const View& view) {
   Turn turn;
+  turn.begun = load_begun(view);
   turn.lane.calls = load_plain(&view.state->lanes[blockIdx.x].calls);
   turn.lane.arrivals = load_plain(&view.state->lanes[blockIdx.x].arrivals);
   turn.ended = __syncthreads_or(load_plain(&view.state->ended) != 0);
-  count_begun(view);
   return turn;
 }
 

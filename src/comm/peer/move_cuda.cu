@@ -84,6 +84,7 @@ __device__ void in_steps(const View& view, std::int64_t per_lane, std::int64_t l
       push_piece(piece, peer, data_lane(view, peer, lane, step & 1) + view.rank * room);
     }
     signal_peers(view, lane, step);
+    if (at == begin) tell_begun(view, turn.begun);
     if (!await_peers(view, lane, step, wait)) return;
     take_pieces(piece, data_lane(view, view.rank, lane, step & 1), room);
   }

@@ -56,9 +56,10 @@ __device__ __forceinline__ void move_tile(const LineMove& m, const Tiling& t, st
 template <typename U, int kAtOnce>
 __global__ void __launch_bounds__(kThreads) move_lines(const __grid_constant__ peer::View view, const __grid_constant__ peer::RoomView room,
                                                        const __grid_constant__ LineMoves m, const __grid_constant__ Tilings tilings) {
-  if (m.begins) peer::count_begun(view);
+  const std::uint64_t begun = m.begins ? peer::load_begun(view) : 0;
   peer::Wait wait;
   if (__syncthreads_or(peer::load_plain(&view.state->ended) != 0)) return;
+  if (m.begins) peer::tell_begun(view, begun);
   for (int event = 0; event < m.awaited; ++event)
     if (!peer::await_event(view, room, m.awaits + event, wait)) return;
   for (int group = 0; group < m.groups; ++group) {
