@@ -18,10 +18,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   int i = static_cast<int>(threadIdx.x);
   begin_dependent();
   uint4 own{};
-  if (i < count) own = never_empty(read_word<T>(a, a.in, begin + i));
+  if (i < count) own = read_word<T>(a, a.in, begin + i);
   const Turn turn = begin_turn(view);
   if (turn.ended) return;
   tell_begun(view, turn.begun);
+  own = never_empty(own);  // not before: what begin_turn() reads would wait for it
   const unsigned slot = turn.lane.calls & 1;
   const bool one = count <= kThreads;
   Wait wait;

@@ -16,13 +16,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint4 scale{}, own{}, residual{};
   if (has && n.resident) scale = static_cast<const uint4*>(n.scale)[column];
   wait_for_previous();
-  if (has) own = never_empty(static_cast<const uint4*>(n.in)[at]);
+  // As a word, which the compiler leaves in its place: else it reads it once `ended` has come, and both ways to memory are waited for.
+  if (has) own = load_word(static_cast<const uint4*>(n.in) + at);
   // Not all threads need see the same: who sends nothing because another has given up leaves the block's row to be worth nothing.
   const std::uint32_t calls = load_plain(&view.state->lanes[lane].calls);
   const std::uint64_t begun = load_begun(view);
   if (load_plain(&view.state->ended) != 0) return;
   if (has && !n.resident) scale = static_cast<const uint4*>(n.scale)[column];
   if (has) residual = static_cast<const uint4*>(n.residual)[at];
+  own = never_empty(own);
   constexpr std::size_t kApart = kWordLane / kSize;
   const std::size_t place = static_cast<std::size_t>(column) * kWord;
   if (has) {
