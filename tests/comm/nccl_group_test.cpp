@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include "comm/gpu_wait.h"
 #include "comm/nccl_stub.h"
 #include "comm/rank_processes.h"
+#include "comm/ranks.h"
 #include "comm/shm/shm_group.h"
 #include "core/check.h"
 #include "core/stop.h"
@@ -300,6 +302,20 @@ TEST(NcclGroup, AnAbortThatDoesNotReturnIsLeftBehind) {
     check(monotonic_ns() - begin < 8'000'000'000, "the end of a group is bounded");
     check(stub().live == 1 && stub().misuses == 0, "it is left to NCCL");
   });
+}
+
+// As where other processes use the GPUs: NCCL takes seconds to give a communicator back, and main() has returned before.
+TEST(NcclGroup, AProcessEndsWhenItsCommunicatorsHaveBeenGivenBack) {
+  const auto life = [] {
+    std::atexit([] { _exit(stub().live == 0 && stub().destroyed == 2 ? 0 : 1); });  // where CUDA would be taken apart
+    stub().slow_ms = 4000;
+    run_ranks(2, [](Group& control) {
+      const std::unique_ptr<GpuGroup> group = make_group(control);
+      control.exchange({});
+    });
+    std::exit(2);
+  };
+  EXPECT_EXIT(life(), ::testing::ExitedWithCode(0), "");
 }
 
 std::shared_ptr<const DeviceMemory> some_memory() { return std::make_shared<DeviceMemory>(cpu_device(), 4096); }

@@ -96,6 +96,7 @@ bool waits() {
 
 void give_back(ncclComm* comm, std::atomic<int>& count) {
   while (stub().graphs > 0 || stub().stuck) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(stub().slow_ms));
   if (!comm->aborted && comm->registered > 0) ++stub().misuses;
   comm->alive = false;
   ++count;

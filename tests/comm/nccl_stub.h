@@ -14,6 +14,7 @@ struct NcclStub {
   std::atomic<bool> deaf{false};         // memory is not registered, without an error
   std::atomic<int> graphs{0};            // recordings that hold kernels: while there are any, none is given back
   std::atomic<bool> stuck{false};        // none is given back at all
+  std::atomic<int> slow_ms{0};           // that giving one back takes
   std::atomic<bool> busy{false};         // what is called stays in progress
   std::atomic<bool> hasty{false};        // says that a split is done while it is under way
   std::atomic<void*> split_to{nullptr};  // where the last split begun will write

@@ -1,5 +1,7 @@
 #include "comm/nccl/aside.h"
 
+#include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "tandem/deadline.h"
@@ -7,37 +9,53 @@
 namespace tandem::nccl {
 namespace {
 
-constexpr std::chrono::nanoseconds kAtTheEnd = std::chrono::seconds(2);  // of the process, for all of them together
+// Those that may still be running. Never destroyed, for some begin while the process ends: in destructors of the program's own statics,
+// which follow the end of ours.
+struct Running {
+  struct One {
+    std::shared_ptr<Aside> aside;
+    std::chrono::nanoseconds at_the_end;
+  };
 
-// Those that may still be running.
-class Running {
- public:
-  void add(const std::shared_ptr<Aside>& aside) {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(all_, [](const auto& other) { return other->wait({}); });
-    all_.push_back(aside);
-  }
-  ~Running() {
-    const Deadline deadline = Deadline::after(kAtTheEnd);
-    for (const auto& aside : all_) aside->wait(deadline.remaining());
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Aside>> all_;
+  std::mutex mutex;
+  std::vector<One> all;
+  bool end_waits = false;  // wait_at_the_end() is to be called
 };
+
+Running& running() {
+  static auto* one = new Running;
+  return *one;
+}
+
+void wait_at_the_end() {
+  std::vector<Running::One> left;
+  {
+    const std::lock_guard lock(running().mutex);
+    running().end_waits = false;
+    left.swap(running().all);
+  }
+  const std::int64_t begin = monotonic_ns();
+  for (const auto& one : left) one.aside->wait(one.at_the_end - std::chrono::nanoseconds(monotonic_ns() - begin));
+}
+
+void add(const std::shared_ptr<Aside>& aside, std::chrono::nanoseconds at_the_end) {
+  Running& known = running();
+  const std::lock_guard lock(known.mutex);
+  std::erase_if(known.all, [](const auto& other) { return other.aside->wait({}); });
+  known.all.push_back({aside, at_the_end});
+  if (!std::exchange(known.end_waits, true)) std::atexit(wait_at_the_end);
+}
 
 }  // namespace
 
-std::shared_ptr<Aside> Aside::begin(std::function<void()> work) {
-  static Running running;
+std::shared_ptr<Aside> Aside::begin(std::function<void()> work, std::chrono::nanoseconds at_the_end) {
   std::shared_ptr<Aside> aside(new Aside);
   // The thread owns what it writes to, for it may outlive this object.
   aside->thread_ = std::thread([work = std::move(work), promise = std::move(aside->promise_)]() mutable {
     work();
     promise.set_value();
   });
-  running.add(aside);
+  add(aside, at_the_end);
   return aside;
 }
 

@@ -10,11 +10,16 @@
 
 namespace tandem::nccl {
 
-// Thread-safe. Where the process ends while some are running, its end waits a short time for them: NCCL and CUDA must not be taken apart
-// under a thread that uses them.
+// What the end of the process waits for work that may be stuck, and for work that only is slow: taking a communicator apart takes seconds
+// where other processes use the GPUs.
+inline constexpr std::chrono::seconds kEndOfStuck{10}, kEndOfSlow{20};
+
+// Thread-safe. Where the process ends while some are running, its end waits for them: NCCL and CUDA must not be taken apart under a thread
+// that uses them. What then still runs is stuck in a wait of NCCL's for another rank, and calls nothing.
 class Aside {
  public:
-  static std::shared_ptr<Aside> begin(std::function<void()> work);
+  // `at_the_end`: at most so long does the end of the process wait. May be called while the process ends.
+  static std::shared_ptr<Aside> begin(std::function<void()> work, std::chrono::nanoseconds at_the_end = kEndOfStuck);
   ~Aside();
   Aside(const Aside&) = delete;
 

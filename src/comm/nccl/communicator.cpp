@@ -178,7 +178,7 @@ void name_the_dead(Group& control) {
 Communicator::~Communicator() {
   if (!comm_) return;
   if (!family_->remove(comm_)) family_->has_given_back();
-  else if (!borrowed_) Aside::begin([comm = comm_] { api().ncclCommDestroy(comm); })->wait(kTakeApart);
+  else if (!borrowed_) Aside::begin([comm = comm_] { api().ncclCommDestroy(comm); }, kEndOfSlow)->wait(kTakeApart);
 }
 
 ncclResult_t Communicator::state() {
