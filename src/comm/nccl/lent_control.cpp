@@ -10,6 +10,7 @@
 #include "core/readable.h"
 #include "core/stop.h"
 #include "device/cuda/runtime.h"
+#include "device/device.h"
 #include "tandem/nccl.h"
 
 namespace tandem {
@@ -23,7 +24,7 @@ namespace {
 // Memory of the GPU for one exchange.
 struct Room {
   explicit Room(std::size_t bytes) { cuda::check(cudaMalloc(&data, std::max<std::size_t>(bytes, 1)), "allocating memory"); }
-  ~Room() { cudaFree(data); }
+  ~Room() { cuda::free_device(data); }
   Room(const Room&) = delete;
   void* data = nullptr;
 };
@@ -68,25 +69,31 @@ void LentControl::check_device() const {
 }
 
 void LentControl::gather(const void* mine, std::size_t bytes, void* all, Deadline deadline) {
-  const std::size_t total = bytes * members_.size();
-  const Room in(bytes), out(total);
+  const std::size_t begin = aligned_size(bytes), total = bytes * members_.size();
+  auto room = std::make_shared<const Room>(begin + total);  // what is sent, then what comes
+  std::byte* const came = static_cast<std::byte*>(room->data) + begin;
   if (!stream_) cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-  cuda::check(cudaMemcpyAsync(in.data, mine, bytes, cudaMemcpyHostToDevice, stream_), "copying");
-  comm_->settle(api().ncclAllGather(in.data, out.data, bytes, ncclUint8, comm_->handle(), stream_), "exchange", *this, deadline.limit());
-  while (cudaStreamQuery(stream_) == cudaErrorNotReady) {
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-    try {
-      throw_if_failed();
-      if (StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted in exchange");
-      if (deadline.expired())
-        fail(ErrorCode::timeout, "exchange did not end within {:.1f} s; the communicator is no longer usable",
-             std::chrono::duration<double>(deadline.limit()).count());
-    } catch (const Error& error) {
-      abort(error.message());
-      throw;
-    }
+  try {
+    cuda::check(cudaMemcpyAsync(room->data, mine, bytes, cudaMemcpyHostToDevice, stream_), "copying");
+    comm_->settle(api().ncclAllGather(room->data, came, bytes, ncclUint8, comm_->handle(), stream_), "exchange", *this, deadline.limit());
+    await_stream(deadline);
+    cuda::check(cudaMemcpyAsync(all, came, total, cudaMemcpyDeviceToHost, stream_), "copying");
+    cuda::finish(stream_, "copying");
+  } catch (const Error& error) {
+    abort(error.message());
+    Aside::begin([room = std::move(room)]() mutable { room.reset(); });  // CUDA waits for the kernel, which the abort ends
+    throw;
   }
-  cuda::check(cudaMemcpy(all, out.data, total, cudaMemcpyDeviceToHost), "copying");
+}
+
+void LentControl::await_stream(Deadline deadline) {
+  for (; cudaStreamQuery(stream_) == cudaErrorNotReady; std::this_thread::sleep_for(std::chrono::microseconds(20))) {
+    throw_if_failed();
+    if (StopScope::wanted()) throw Error(ErrorCode::interrupted, "interrupted in exchange");
+    if (deadline.expired())
+      fail(ErrorCode::timeout, "exchange did not end within {:.1f} s; the communicator is no longer usable",
+           std::chrono::duration<double>(deadline.limit()).count());
+  }
 }
 
 std::vector<std::vector<std::byte>> LentControl::exchange(std::span<const std::byte> blob, std::optional<Deadline> deadline) {

@@ -38,6 +38,7 @@ class LentControl final : public Group {
 
  private:
   void gather(const void* mine, std::size_t bytes, void* all, Deadline deadline);
+  void await_stream(Deadline deadline);
   void check_device() const;
 
   std::shared_ptr<Communicator> comm_;

@@ -18,24 +18,21 @@ std::shared_ptr<ProgressWord> ProgressWord::of(Group& control) {
   void* const page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(&shared) / shm::kPage * shm::kPage);
   if (auto word = known[page].lock()) return word;
   std::shared_ptr<ProgressWord> made(new ProgressWord);
-  void* seen = nullptr;
-  if (cudaHostRegister(page, shm::kPage, cudaHostRegisterMapped | cudaHostRegisterPortable) != cudaSuccess) {
-    cudaGetLastError();
+  try {
+    made->page_ = std::make_shared<peer::ShownPages>(page, shm::kPage, shm->region());
+  } catch (const Error&) {
     return nullptr;
   }
-  made->page_ = page;
-  cuda::check(cudaHostGetDevicePointer(&seen, &shared, 0), "showing a rank's progress to its GPU");
-  made->word_ = static_cast<std::uint64_t*>(seen);
-  cuda::check(cudaMalloc(reinterpret_cast<void**>(&made->counter_), sizeof *made->counter_), "allocating memory");
+  made->word_ = static_cast<std::uint64_t*>(made->page_->on_gpu(&shared));
+  made->counter_ = peer::allocate_on_gpu<std::uint64_t>("allocating memory");
   const std::uint64_t begun = shared.load();
-  cuda::check(cudaMemcpy(made->counter_, &begun, sizeof begun, cudaMemcpyHostToDevice), "copying");
+  peer::copy_to_gpu(made->counter_.get(), &begun, sizeof begun, "copying");
   known[page] = made;
   return made;
 }
 
 ProgressWord::~ProgressWord() {
-  cudaFree(counter_);
-  if (page_) cudaHostUnregister(page_);
+  if (page_) cuda::drop_when_idle(page_->gpu(), std::move(page_));
 }
 
 // The collective goes into the graph first, so that what comes next after a node is the collective to whoever lays the graph out on queues.
@@ -43,7 +40,7 @@ void ProgressWord::count(cudaStream_t stream, const std::function<void()>& give)
   cuda::Capture at = cuda::capture_of(stream);
   const bool recorded = at.status == cudaStreamCaptureStatusActive;
   if (!recorded) {
-    launch_progress(counter_, word_, stream);
+    launch_progress(counter_.get(), word_, stream);
     cuda::check_launch("counting a collective");
   }
   give();
@@ -54,7 +51,7 @@ void ProgressWord::count(cudaStream_t stream, const std::function<void()>& give)
 void ProgressWord::count_beside(cuda::Capture at) {
   const std::lock_guard lock(mutex_);
   if (recording_ == at.id && counted_) at.after.push_back(counted_);
-  counted_ = add_progress(counter_, word_, at.graph, at.after);
+  counted_ = add_progress(counter_.get(), word_, at.graph, at.after);
   recording_ = at.id;
 }
 

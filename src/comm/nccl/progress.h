@@ -10,6 +10,7 @@
 #include <mutex>
 #include <span>
 
+#include "comm/peer/gpu_memory.h"
 #include "device/cuda/capture.h"
 
 namespace tandem {
@@ -30,16 +31,16 @@ class ProgressWord {
   // with it, but the collective does not wait for it, and it not for the collective. The GPU is the thread's current one.
   void count(cudaStream_t stream, const std::function<void()>& give);
   // For kernels that count by themselves: what they raise by one, in memory of the GPU, and where they then write it.
-  std::uint64_t* counter() const { return counter_; }
+  std::uint64_t* counter() const { return counter_.get(); }
   std::uint64_t* word() const { return word_; }
 
  private:
   ProgressWord() = default;
   void count_beside(cuda::Capture at);
 
-  void* page_ = nullptr;               // registered memory of the host
-  std::uint64_t* word_ = nullptr;      // in it, as the GPU sees it
-  std::uint64_t* counter_ = nullptr;   // on the GPU
+  std::shared_ptr<const peer::ShownPages> page_;
+  std::uint64_t* word_ = nullptr;  // in it, as the GPU sees it
+  std::unique_ptr<std::uint64_t, peer::FreeOnGpu> counter_;
   std::mutex mutex_;                   // of the following: groups of a rank may record in threads of their own
   unsigned long long recording_ = 0;   // the last one in which something was counted,
   cudaGraphNode_t counted_ = nullptr;  // and what counted there last

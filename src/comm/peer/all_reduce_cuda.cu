@@ -110,8 +110,8 @@ void launch_at_once_of(const View& view, const ReduceWords& work, cudaStream_t s
   const Start start(stream, work.early);
   const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
-    start_kernel(start, at_once<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
-  else start_kernel(start, at_once<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, words, per_block);
+    start_kernel(start, spinning<at_once<T, kMost, true>>(), grid, block, 0, view, work.arrays, work.fold, words, per_block);
+  else start_kernel(start, spinning<at_once<T, kMost, false>>(), grid, block, 0, view, work.arrays, work.fold, words, per_block);
 }
 
 template <typename T, int kMost>
@@ -121,8 +121,8 @@ void launch_by_parts_of(const View& view, const ReduceWords& work, cudaStream_t 
   const Start start(stream, work.early);
   const dim3 grid(static_cast<unsigned>(blocks)), block(kThreads);
   if (work.fold == Fold::sum || work.fold == Fold::avg)
-    start_kernel(start, by_parts<T, kMost, true>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
-  else start_kernel(start, by_parts<T, kMost, false>, grid, block, 0, view, work.arrays, work.fold, part, per_block);
+    start_kernel(start, spinning<by_parts<T, kMost, true>>(), grid, block, 0, view, work.arrays, work.fold, part, per_block);
+  else start_kernel(start, spinning<by_parts<T, kMost, false>>(), grid, block, 0, view, work.arrays, work.fold, part, per_block);
 }
 
 }  // namespace

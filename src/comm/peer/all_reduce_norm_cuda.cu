@@ -68,8 +68,8 @@ void launch_of(const View& view, const ReduceAndNorm& work, cudaStream_t stream)
   const Start start(stream, work.early);
   const dim3 grid(static_cast<unsigned>(blocks)),
       block(static_cast<unsigned>(rows.threads), static_cast<unsigned>(std::min(rows.height, per_block)));
-  if (rows.per == 1) start_kernel(start, reduce_and_norm<T, kMost, 1>, grid, block, 0, view, work, rows.words, per_block);
-  else start_kernel(start, reduce_and_norm<T, kMost, kMostPer>, grid, block, 0, view, work, rows.words, per_block);
+  if (rows.per == 1) start_kernel(start, spinning<reduce_and_norm<T, kMost, 1>>(), grid, block, 0, view, work, rows.words, per_block);
+  else start_kernel(start, spinning<reduce_and_norm<T, kMost, kMostPer>>(), grid, block, 0, view, work, rows.words, per_block);
 }
 
 }  // namespace

@@ -129,8 +129,10 @@ void launch_of(const View& view, const ReduceAndNorm& work, cudaStream_t stream)
   const Start start(stream, work.early);
   const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(rows.threads), static_cast<unsigned>(height));
   if (rows.per == 1)
-    start_kernel(start, reduce_and_norm_parts<T, kMost, 1>, grid, block, 0, view, work, rows.words, static_cast<int>(steps));
-  else start_kernel(start, reduce_and_norm_parts<T, kMost, kMostPer>, grid, block, 0, view, work, rows.words, static_cast<int>(steps));
+    start_kernel(start, spinning<reduce_and_norm_parts<T, kMost, 1>>(), grid, block, 0, view, work, rows.words, static_cast<int>(steps));
+  else
+    start_kernel(start, spinning<reduce_and_norm_parts<T, kMost, kMostPer>>(), grid, block, 0, view, work, rows.words,
+                 static_cast<int>(steps));
 }
 
 }  // namespace

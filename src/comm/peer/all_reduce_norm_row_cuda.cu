@@ -72,7 +72,7 @@ void launch_norm_of_rows(const View& view, const ReduceAndNorm& work, cudaStream
   const RowLayout rows = row_layout(work);
   const Start start(stream, work.early);
   with_type(work.dtype, view.size, [&](auto t, auto most) {
-    start_kernel(start, reduce_and_norm_rows<decltype(t), decltype(most)::value>, dim3(static_cast<unsigned>(work.rows)),
+    start_kernel(start, spinning<reduce_and_norm_rows<decltype(t), decltype(most)::value>>(), dim3(static_cast<unsigned>(work.rows)),
                  dim3(static_cast<unsigned>(rows.threads)), 0, view, work, rows.words);
   });
 }

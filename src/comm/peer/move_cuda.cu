@@ -1,6 +1,7 @@
 // Moves of any bytes, and reductions of what no word can be kept free of: pushed in pieces, each announced by a counter (see layout.h).
 #include "comm/peer/exchange.cuh"
 #include "comm/peer/launch.h"
+#include "comm/peer/spinning.h"
 #include "device/cuda/registers.cuh"
 
 #include <cuda_bf16.h>
@@ -224,8 +225,8 @@ void launch_reduce_of(const View& view, const Reduce& work, cudaStream_t stream)
   using Plain = std::conditional_t<
       sizeof(S) == 1, std::uint8_t,
       std::conditional_t<sizeof(S) == 2, std::uint16_t, std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>>>;
-  if (unit == 16) reduce<Codec, uint4><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
-  else reduce<Codec, Plain><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
+  if (unit == 16) spinning<reduce<Codec, uint4>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
+  else spinning<reduce<Codec, Plain>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
 }
 
 }  // namespace
@@ -235,11 +236,11 @@ void launch_move(const View& view, const Move& work, cudaStream_t stream) {
   for (int p = 0; p < view.size; ++p) unit = common_unit(work.out[p], common_unit(work.in[p], unit));
   const Lanes lanes = lanes_of(work.longest, work.blocks);
   switch (unit) {
-    case 16: move<uint4><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 8: move<std::uint64_t><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 4: move<std::uint32_t><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 2: move<std::uint16_t><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    default: move<std::uint8_t><<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
+    case 16: spinning<move<uint4>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
+    case 8: spinning<move<std::uint64_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
+    case 4: spinning<move<std::uint32_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
+    case 2: spinning<move<std::uint16_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
+    default: spinning<move<std::uint8_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
   }
 }
 

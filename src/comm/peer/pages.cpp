@@ -24,16 +24,14 @@ Pages::Pages(Group& group, Links& links, Deadline deadline) : rank_(group.rank()
       mappings_.push_back(memory.map(0, kBytes));
     }
     Page* mine = new (&page(rank_)) Page;
-    cuda::check(cudaHostRegister(mine, kBytes, cudaHostRegisterMapped | cudaHostRegisterPortable),
-                "letting the GPU see a page of the host");
-    shown_.reset(mine);
-    void* seen = nullptr;
-    cuda::check(cudaHostGetDevicePointer(&seen, mine, 0), "asking where the GPU sees a page of the host");
-    on_gpu_ = static_cast<HostPage*>(seen);
+    shown_ = std::make_shared<ShownPages>(mine, kBytes, mappings_[static_cast<std::size_t>(rank_)]);
+    on_gpu_ = static_cast<HostPage*>(shown_->on_gpu(mine));
   });
 }
 
-void Pages::HideFromGpu::operator()(Page* page) const { cudaHostUnregister(page); }
+Pages::~Pages() {
+  if (shown_) cuda::drop_when_idle(shown_->gpu(), std::move(shown_));
+}
 
 void Pages::end(ErrorCode code, int world_rank, std::string_view text) {
   for (int r = 0; r < static_cast<int>(mappings_.size()); ++r) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/peer/gpu_memory.h"
 #include "comm/peer/layout.h"
 #include "comm/peer/links.h"
 #include "core/shared_memory.h"
@@ -18,6 +19,7 @@ class Pages {
  public:
   // Collective; throws on all ranks or on none. The GPU is the thread's current one.
   Pages(Group& group, Links& links, Deadline deadline);
+  ~Pages();
   Pages(const Pages&) = delete;
 
   // This rank's, as its GPU addresses it.
@@ -39,15 +41,12 @@ class Pages {
     std::int32_t code = 0, rank = -1;
     char text[1000] = {};
   };
-  struct HideFromGpu {
-    void operator()(Page* page) const;
-  };
   Page& page(int rank) const { return *reinterpret_cast<Page*>(mappings_[static_cast<std::size_t>(rank)]->data()); }
   const volatile HostPage& volatile_page(int rank) const { return page(rank).gpu; }
 
   int rank_;
-  std::vector<std::unique_ptr<Mapping>> mappings_;  // by rank
-  std::unique_ptr<Page, HideFromGpu> shown_;        // this rank's, while the GPU sees it; goes before its mapping
+  std::vector<std::shared_ptr<Mapping>> mappings_;  // by rank
+  std::shared_ptr<const ShownPages> shown_;         // this rank's
   HostPage* on_gpu_ = nullptr;
 };
 

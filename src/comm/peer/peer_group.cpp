@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "comm/peer/spinning.h"
 #include "comm/shm/shm_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
@@ -106,10 +107,11 @@ void PeerGroup::set_up(Deadline deadline) {
         kilohertz > 0)
       clocks_per_second_ = kilohertz * 1e3;
     state_ = allocate_on_gpu<State>("allocating the state of a group");
-    cuda::check(cudaMemset(state_.get(), 0, sizeof(State)), "clearing the state of a group");
-    cuda::check(cudaMemset(window_->at(rank()) + Slab::kWords, 0xff, Slab::kData), "clearing the memory of a group");
-    cuda::check(cudaMemset(window_->at(rank()) + Slab::kArrivals, 0, Slab::kBytes - Slab::kArrivals), "clearing the memory of a group");
-    cuda::check(cudaDeviceSynchronize(), "clearing the memory of a group");
+    char* const mine = window_->at(rank());
+    fill_on_gpu(state_.get(), 0, sizeof(State), "clearing the state of a group");
+    fill_on_gpu(mine + Slab::kWords, 0xff, Slab::kData, "clearing the memory of a group");
+    fill_on_gpu(mine + Slab::kArrivals, 0, Slab::kBytes - Slab::kArrivals, "clearing the memory of a group");
+    if (size() > 1) load_spinning_kernels();
   });
   watcher_ = std::thread([this] { watch(); });
 }

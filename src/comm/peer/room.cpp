@@ -11,16 +11,6 @@ namespace {
 
 constexpr std::size_t kArrivalBytes = static_cast<std::size_t>(kRoomEvents) * kMaxRanks * kArrivalStride;
 
-// A stream of its own: others may hold kernels that wait.
-void clear(void* memory, std::size_t bytes) {
-  cudaStream_t stream = nullptr;
-  cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
-  const cudaError_t status = cudaMemsetAsync(memory, 0, bytes, stream);
-  const cudaError_t done = status == cudaSuccess ? cudaStreamSynchronize(stream) : status;
-  cudaStreamDestroy(stream);
-  cuda::check(done, "clearing memory for peers");
-}
-
 void check_sizes(Group& group, std::size_t there, std::size_t back, Deadline deadline) {
   const std::array<std::uint64_t, 2> mine = {there, back};
   const auto all = group.exchange(std::as_bytes(std::span(mine)), deadline);
@@ -42,9 +32,9 @@ Room::Room(Group& group, Device& device, std::size_t there, std::size_t back, De
   Links links(group, deadline);
   window_ = std::make_unique<Window>(group, links, device, there_ + back_ + kArrivalBytes, deadline);
   all_do(group, deadline, [&] {
-    clear(window_->at(group.rank()) + there_ + back_, kArrivalBytes);
+    fill_on_gpu(window_->at(group.rank()) + there_ + back_, 0, kArrivalBytes, "clearing memory for peers");
     state_ = allocate_on_gpu<RoomState>("allocating the state of a room");
-    clear(state_.get(), sizeof(RoomState));
+    fill_on_gpu(state_.get(), 0, sizeof(RoomState), "clearing memory for peers");
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "comm/peer/exchange.cuh"
 #include "comm/peer/launch.h"
+#include "comm/peer/spinning.h"
 #include "device/cuda/dependent.cuh"
 
 #include <cuda_bf16.h>

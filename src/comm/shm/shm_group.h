@@ -40,8 +40,9 @@ class ShmGroup final : public Group {
   [[noreturn]] void give_up(ErrorCode code, int world_rank, std::string_view reason);
   // For CallLog.
   Calls& calls(int rank) const { return cell(rank).calls; }
-  // Of this rank, for its GPU to write; in a page of its own.
+  // Of this rank, for its GPU to write; in a page of its own, in memory of the region.
   std::atomic<std::uint64_t>& gpu_sequence() const { return mine().gpu_sequence; }
+  const std::shared_ptr<ShmRegion>& region() const { return region_; }
 
  private:
   // shm_group.cpp

@@ -133,6 +133,15 @@ void check(cudaError_t status, const char* what) {
 
 void free_host(void* memory) noexcept { free_when_idle(kAllGpus, memory, cudaFreeHost); }
 
+void drop_when_idle(int ordinal, std::shared_ptr<const void> owner) noexcept {
+  using Owner = std::shared_ptr<const void>;
+  if (!owner) return;
+  free_when_idle(ordinal, new Owner(std::move(owner)), [](void* kept) {
+    delete static_cast<Owner*>(kept);
+    return cudaSuccess;
+  });
+}
+
 void free_device(void* memory) noexcept {
   const BesideRecordings allowed;
   cudaPointerAttributes found{};

@@ -25,6 +25,9 @@ void finish(cudaStream_t stream, const char* what);
 // Memory of the host that a GPU may use, and memory of a GPU: as free_when_idle() does.
 void free_host(void* memory) noexcept;
 void free_device(void* memory) noexcept;
+// The same for what else a GPU may use: ends `owner`, whose destructor must throw nothing, maybe later and in another thread. A null one is
+// nothing to do.
+void drop_when_idle(int ordinal, std::shared_ptr<const void> owner) noexcept;
 
 class CudaDevice;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/peer/room.cuh"
+#include "comm/peer/spinning.h"
 #include "ops/move_cuda.cuh"
 
 namespace tandem::cuda {
@@ -128,7 +129,7 @@ template <typename U, int kAtOnce>
 void launch_of(const peer::View& view, const peer::RoomView& room, const LineMoves& work, std::uint64_t unit, cudaStream_t stream) {
   const Tilings tilings = tilings_of(work, view.size, unit, kThreads * kAtOnce);
   const unsigned blocks = std::clamp(tilings.tiles, 1u, static_cast<unsigned>(work.blocks));
-  move_lines<U, kAtOnce><<<blocks, kThreads, 0, stream>>>(view, room, work, tilings);
+  peer::spinning<move_lines<U, kAtOnce>>()<<<blocks, kThreads, 0, stream>>>(view, room, work, tilings);
 }
 
 }  // namespace
@@ -147,7 +148,7 @@ void launch_line_moves(const peer::View& view, const peer::RoomView& room, const
 }
 
 void launch_await(const peer::View& view, const peer::RoomView& room, int event, cudaStream_t stream) {
-  await<<<1, 32, 0, stream>>>(view, room, event);
+  peer::spinning<await>()<<<1, 32, 0, stream>>>(view, room, event);
 }
 
 }  // namespace tandem::cuda
