@@ -2,6 +2,8 @@
 
 #include <cuda_bf16.h>
 
+#include "device/cuda/runtime.h"
+
 namespace tandem::testing {
 namespace {
 
@@ -81,6 +83,16 @@ void compare_gathered(const T* got, std::int64_t count, int ranks, const std::ui
 void next_turn(std::uint32_t* turn, cudaStream_t stream) { next_turn_kernel<<<1, 1, 0, stream>>>(turn); }
 void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream) {
   pause_kernel<<<1, 1, 0, stream>>>(rank, turn, most_ns);
+}
+
+void load_kernels() {
+  const auto load = [](auto... kernels) {
+    cudaFuncAttributes unused{};
+    for (const void* kernel : {reinterpret_cast<const void*>(kernels)...}) cuda::check(cudaFuncGetAttributes(&unused, kernel), "loading");
+  };
+  load(fill_kernel<float>, fill_kernel<__nv_bfloat16>, fill_kernel<std::int32_t>, compare_sum_kernel<float>,
+       compare_sum_kernel<__nv_bfloat16>, compare_sum_kernel<std::int32_t>, compare_gathered_kernel<float>,
+       compare_gathered_kernel<__nv_bfloat16>, compare_gathered_kernel<std::int32_t>, next_turn_kernel, pause_kernel);
 }
 
 #define TANDEM_TEST_TYPE(T)                                                                                           \

@@ -7,6 +7,9 @@
 
 namespace tandem::testing {
 
+// All of these, on the thread's current GPU: where ranks share it, none may be loaded while another waits.
+void load_kernels();
+
 // One of a rank's operands in turn `turn`: small whole numbers that a sum over ranks gives exactly, in f32 and bf16 alike.
 // turn counts in memory of the GPU, so that a replayed graph goes on with it.
 template <typename T>

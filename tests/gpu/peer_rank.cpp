@@ -1,5 +1,7 @@
 #include "gpu/peer_rank.h"
 
+#include <exception>
+
 namespace tandem::test {
 namespace {
 
@@ -8,7 +10,45 @@ constexpr DType kReducing[] = {DType::f32, DType::f16, DType::bf16, DType::f64, 
 constexpr DType kMoving[] = {DType::f32, DType::bf16, DType::f8e5m2, DType::i64, DType::boolean};
 constexpr Reduction kReductions[] = {Reduction::sum, Reduction::prod, Reduction::max, Reduction::min, Reduction::avg};
 
+constexpr std::size_t kArena = std::size_t{192} << 20;
+
 }  // namespace
+
+Arena::Arena() {
+  void* memory = nullptr;
+  cuda::check(cudaMalloc(&memory, kArena), "allocating memory");
+  memory_ = static_cast<std::byte*>(memory);
+  arena = this;
+}
+
+Arena::~Arena() {
+  arena = nullptr;
+  cudaFree(memory_);
+}
+
+std::byte* Arena::take(std::size_t bytes) {
+  const std::size_t begin = taken_;
+  taken_ += aligned_size(bytes);
+  check(taken_ <= kArena, "a rank's memory is large enough for the test");
+  ++users_;
+  return memory_ + begin;
+}
+
+PeerRank::PeerRank(Group& control, int threads)
+    : control(control),
+      device(open_device("cuda", control.rank())),
+      current(*device),
+      memory(shares_gpu() ? std::make_unique<Arena>() : nullptr),
+      stream(device->make_stream(threads)),
+      handle(cuda::handle_of(*stream)) {}
+
+PeerRank::~PeerRank() {
+  if (std::uncaught_exceptions() > 0) return;
+  try {
+    meet_if_shared();
+  } catch (const Error&) {  // the world has ended: no kernel waits any more
+  }
+}
 
 void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const Shape& shape, std::uint64_t seed, bool in_place,
                   bool shifted) {
@@ -28,7 +68,7 @@ void check_on_gpu(const PeerRank& rank, Group& group, CollectiveCall call, const
   group.run(call);
   rank.stream->wait(Deadline::after(2 * kPatience));
   group.throw_if_failed();
-  cuda::check(cudaMemcpy(out.mutable_data(), to.at(offset), out.size_bytes(), cudaMemcpyDefault), "copying");
+  rank.copy(out.mutable_data(), to.at(offset), out.size_bytes());
   check_output(call, group.rank(), inputs, out);
 }
 

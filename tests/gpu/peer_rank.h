@@ -49,17 +49,37 @@ class Peers : public ::testing::Test {
   }
 };
 
-// Memory of the current GPU; goes when what uses it has ended. cudaFree() may wait for all kernels of a GPU: where ranks share one,
-// another's may wait for the rank that frees, so memory is of a pool there.
+// Where ranks are threads that share a GPU, the kernels of one may wait for another rank whose next call of CUDA waits for all kernels of
+// the GPU: CUDA does so where it makes, maps and gives back memory, loads kernels and prepares recordings. So there each rank has all its
+// memory before any kernel can wait, all kernels are loaded by then, and the ranks meet before what is left of such calls.
+inline bool shares_gpu() { return rank_count() > peer_gpu_count(); }
+
+// A rank's memory where GPUs are shared. Given out again once nothing of it is in use.
+class Arena {
+ public:
+  Arena();
+  ~Arena();
+  Arena(const Arena&) = delete;
+  std::byte* take(std::size_t bytes);
+  void give_back() { taken_ = --users_ == 0 ? 0 : taken_; }
+
+ private:
+  std::byte* memory_ = nullptr;
+  std::size_t taken_ = 0;
+  int users_ = 0;
+};
+inline thread_local Arena* arena = nullptr;  // of the PeerRank that lives in this thread, if GPUs are shared
+
+// Memory of the current GPU; goes when what uses it has ended, before the PeerRank of the thread.
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes) : bytes_(bytes), of_pool_(rank_count() > peer_gpu_count()) {
+  explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     const std::size_t all = std::max<std::size_t>(bytes, 1) + 16;
-    cuda::check(of_pool_ ? cudaMallocAsync(&data_, all, cudaStreamPerThread) : cudaMalloc(&data_, all), "allocating memory");
-    if (of_pool_) cuda::check(cudaStreamSynchronize(cudaStreamPerThread), "allocating memory");
+    if (arena) data_ = arena->take(all);
+    else cuda::check(cudaMalloc(&data_, all), "allocating memory");
   }
   ~Buffer() {
-    if (of_pool_) cudaFreeAsync(data_, cudaStreamPerThread);
+    if (arena) arena->give_back();
     else cudaFree(data_);
   }
   Buffer(const Buffer&) = delete;
@@ -74,34 +94,47 @@ class Buffer {
  private:
   void* data_ = nullptr;
   std::size_t bytes_;
-  bool of_pool_;
 };
 
 // A rank of a group on GPUs, with a stream. Over peer memory, or by NCCL for the tests that are of both.
 struct PeerRank {
+  Group& control;
   std::shared_ptr<Device> device;
   OnDevice current;
-  std::unique_ptr<GpuGroup> group;
+  std::unique_ptr<Arena> memory;
   std::unique_ptr<Stream> stream;
+  std::unique_ptr<GpuGroup> group;
   cudaStream_t handle;
 
-  explicit PeerRank(Group& control, const PeerOptions& options = test_options())
-      : device(open_device("cuda", control.rank())), current(*device), stream(device->make_stream(1)), handle(cuda::handle_of(*stream)) {
+  // Collective.
+  explicit PeerRank(Group& control, const PeerOptions& options = test_options()) : PeerRank(control, 1) {
     std::string why;
     group = peer::make_peer_group(control, *device, Deadline::after(kRendezvousDeadline), &why, options);
     if (!group) fail(ErrorCode::unsupported, "no group over peer memory: {}", why);
   }
-  PeerRank(Group& control, std::string_view backend)
-      : device(open_device("cuda", control.rank())),
-        current(*device),
-        group(make_gpu_group(control, *device, {.backend = std::string(backend)}, nullptr)),
-        stream(device->make_stream(1)),
-        handle(cuda::handle_of(*stream)) {}
+  PeerRank(Group& control, std::string_view backend) : PeerRank(control, 1) {
+    group = make_gpu_group(control, *device, {.backend = std::string(backend)}, nullptr);
+  }
+  ~PeerRank();
+  PeerRank(const PeerRank&) = delete;
+
   PeerGroup& peers() const { return static_cast<PeerGroup&>(*group); }
   void wait() const {
     stream->wait(Deadline::after(2 * kPatience));
     group->throw_if_failed();
   }
+  // Behind what the stream holds; return when it is done.
+  void copy(void* to, const void* from, std::size_t bytes) const {
+    cuda::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle), "copying");
+    stream->wait(Deadline::after(2 * kPatience));
+  }
+  // Before a call of CUDA that waits for the kernels of all ranks on the GPU: until none of them waits for this rank.
+  void meet_if_shared() const {
+    if (memory) control.exchange({});
+  }
+
+ private:
+  PeerRank(Group& control, int threads);  // without a group
 };
 
 // Makes and checks a call on the GPU, as run_and_check() of the oracle does on the host. `shifted`: in memory that is aligned to an element

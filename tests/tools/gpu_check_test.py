@@ -54,13 +54,20 @@ GROUPS = """#!/bin/sh
 case "$1" in
   --gtest_list_tests) printf 'Peers.\n  Quick\n  Quick2\n  Quick3\n  TenThousandReplays\n  AProcessThatIsKilledIsNamed\n'; exit 0;;
 esac
-name=${1#--gtest_filter=*.}
+name=${1#--gtest_filter=Peers.}
 mkdir -p @RUNNING@; touch @RUNNING@/$$; before=$(ls @RUNNING@ | wc -l)
 sleep 0.3
 after=$(ls @RUNNING@ | wc -l); rm @RUNNING@/$$
 how=together
 [ $before != 1 ] || [ $after != 1 ] || how=alone
-echo "$name:${TANDEM_TEST_RANKS:-all}:${CUDA_DEVICE_MAX_CONNECTIONS:-8}:$how" >> @LOG@
+for one in $(echo "$name" | tr : ' '); do
+  one=${one#Peers.}
+  echo "$one:${TANDEM_TEST_RANKS:-all}:${CUDA_DEVICE_MAX_CONNECTIONS:-8}:$how" >> @LOG@
+  echo "[ RUN      ] Peers.$one"
+  echo '[ cuda ] 5 rows on peer'
+  [ ! -e @BAD@ ] || [ $one != Quick2 ] || exit 3
+  echo "[       OK ] Peers.$one (20 ms)"
+done
 """
 SUPERVISION = """#!/bin/sh
 echo "$1 $2" >> @LOG@
@@ -224,11 +231,19 @@ class Ranks(Case):
         ran = [line.split(":") for line in self.ran()]
         alone = ("AProcessThatIsKilledIsNamed", "TenThousandReplays")
         self.assertFalse([line for line in ran if line[0] in alone and line[3] == "together"])
-        self.assertGreater(sum(line[3] == "together" for line in ran), 6)
+        self.assertEqual(sum(line[3] == "together" for line in ran), 3)
         self.assertEqual({(count, connections) for _, count, connections, _ in ran}, {("all", "8"), ("3", "32"), ("4", "32"), ("8", "32")})
         for name, counts in ((alone[0], ["all"]), (alone[1], ["4", "all"]), ("Quick", ["3", "4", "8", "all"])):
             self.assertEqual(sorted({line[1] for line in ran if line[0] == name}), counts)
         self.assertEqual(self.rows()["Peers.Quick by 8 ranks"], "passed")
+        self.assertFalse([line for line in ran if line[1] != "all" and line[3] == "together"])
+
+    def test_ranks_that_share_gpus_are_one_process_and_go_on_behind_one_that_breaks_it(self) -> None:
+        self.bad.touch()
+        self.assertEqual(self.check_on_two("groups").returncode, 1)
+        rows = {name: status for name, status in self.rows().items() if name.endswith("by 3 ranks")}
+        wanted = {"Quick": "passed", "Quick2": "failed", "Quick3": "passed"}
+        self.assertEqual(rows, {f"Peers.{name} by 3 ranks": status for name, status in wanted.items()})
 
     def test_what_stays_alone(self) -> None:
         alone = (

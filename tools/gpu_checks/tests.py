@@ -82,8 +82,9 @@ GROUPS_ALONE = re.compile(
     r"|Peers\.(TenThousand|TwoGraphs|Processes|AProcess|ARankThatNeverCalls|AnAbort)"
 )
 SHARING = (3, 4, 8)  # ranks of peer_test, threads that share GPUs, so that kernels for so many run where there are fewer
-# A process of its own for a rank shares a GPU in time slices only, which takes too long; more replays than a few at one size only.
-NOT_SHARING = re.compile(r"PeerChild|Process|TwoRanksOnOneGpu")
+# A process of its own for a rank shares a GPU in time slices only, which takes too long; what knows no GPU, or shows in two ranks too.
+NOT_SHARING = re.compile(r"PeerChild|Process|TwoRanksOnOneGpu|RowsThatItDoesNotTake|ARankInTrouble")
+SHARING_ONCE = re.compile(r"TenThousand|NotANumber|ARankThatNeverCalls|AnAbort")  # by four ranks only
 
 
 def groups(check: Check) -> Iterator[Row]:
@@ -97,8 +98,32 @@ def groups(check: Check) -> Iterator[Row]:
     program = check.program("peer_test")
     yield from tests(check, "groups", program, check.jobs, alone=alone, limit=120)
     for ranks in [ranks for ranks in SHARING if count > 1 and ranks != count]:
-        wanted = lambda name, long=ranks == 4: not NOT_SHARING.search(name) and (long or "TenThousand" not in name)  # noqa: E731
-        yield from tests(check, "groups", program, check.jobs, wanted=wanted, alone=alone, limit=120, sharing=ranks)
+        left_out = NOT_SHARING if ranks == 4 else re.compile(f"{NOT_SHARING.pattern}|{SHARING_ONCE.pattern}")
+        names = [name for name in names_of(check, program) if not left_out.search(name)]
+        # Streams that share a connection to the GPU wait for one another, which ranks that wait for each other must not.
+        more = {"TANDEM_TEST_RANKS": str(ranks), "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+        yield from in_one_process(check, "groups", program, names, f" by {ranks} ranks", more, limit=120)
+
+
+def in_one_process(check: Check, stage: str, program: str, names: list[str], way: str, more: dict[str, str], limit: float) -> Iterator[Row]:
+    """A row for each test. Processes that share a GPU take turns on it, and kernels that wait use up theirs; so all tests that wait for
+    ranks on one GPU are one process, and nothing runs beside it. Where one fails the others go on in a new process."""
+    left = [name for name in names if (stage, name + way) not in check.known]
+    while left:
+        command = [program, "--gtest_filter=" + ":".join(left), "--gtest_fail_fast"]
+        status, text, seconds = check.call(command, limit, more)
+        begun = []
+        for part in text.split("[ RUN      ] ")[1:]:
+            name = part.split("\n", 1)[0].strip()
+            begun.append(name)
+            ended = re.search(r"\[ +(OK|FAILED|SKIPPED) +\] " + re.escape(name) + r"\b.*\((\d+) ms\)", part)
+            verdict = {"OK": "passed", "SKIPPED": "skipped"}.get(ended[1], "failed") if ended else "failed"
+            told = "" if verdict == "passed" else f"the process ended with {status}\n{part.strip()[:1200]}"
+            yield Row(stage, name + way, verdict, int(ended[2]) / 1e3 if ended else seconds, told, counts_of(part)[0])
+        if not begun:
+            yield from (Row(stage, name + way, "failed", seconds, text.strip()[-1200:]) for name in left)
+            return
+        left = [name for name in left if name not in begun]
 
 
 def rank_rows(check: Check) -> Iterator[Row]:
@@ -151,17 +176,13 @@ def tests(
     limit: float = 60,
     backend: str = "",
     processes: int = 0,
-    sharing: int = 0,
     unaligned: bool = False,
 ) -> Iterator[Row]:
     """A row for each test. `alone`: one at a time, when the others have ended. `backend`: what carries collectives. `processes`: so many
-    run the test together, each is a rank. `sharing`: so many ranks of peer_test, threads, on whatever GPUs there are. `unaligned` ones
-    are not counted by kernel: they are the same rows again."""
+    run the test together, each is a rank. `unaligned` ones are not counted by kernel: they are the same rows again."""
     way, more = "", {}
     if backend:
         way, more = f" by {backend}, {'processes' if processes else 'threads'}", {"TANDEM_GPU_GROUP": backend}
-    elif sharing:  # streams that share a connection to the GPU wait for one another, which ranks that wait for each other must not
-        way, more = f" by {sharing} ranks", {"TANDEM_TEST_RANKS": str(sharing), "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
     elif unaligned:
         way, more = " unaligned", {"TANDEM_TEST_UNALIGNED": "1"}
 
