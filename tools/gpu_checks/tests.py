@@ -83,7 +83,7 @@ GROUPS_ALONE = re.compile(
 )
 SHARING = (3, 4, 8)  # ranks of peer_test, threads that share GPUs, so that kernels for so many run where there are fewer
 # A process of its own for a rank shares a GPU in time slices only, which takes too long; what knows no GPU, or shows in two ranks too.
-NOT_SHARING = re.compile(r"PeerChild|Process|TwoRanksOnOneGpu|RowsThatItDoesNotTake|ARankInTrouble")
+NOT_SHARING = re.compile(r"PeerChild|Process|TwoRanksOnOneGpu|RowsThatItDoesNotTake|ARankInTrouble|AGroupLoads")
 SHARING_ONCE = re.compile(r"TenThousand|NotANumber|ARankThatNeverCalls|AnAbort")  # by four ranks only
 
 
