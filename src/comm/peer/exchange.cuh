@@ -1,5 +1,5 @@
-// Exchange between the GPUs of a group from inside kernels: put, signal, wait. For .cu files of any folder that have a View.
-//
+// Exchange between the GPUs of a group from inside kernels: put, signal, wait. For .cu files of any folder that have a View; they start
+// kernels that wait through spinning<kernel>() (spinning.h).
 // Waiting loops give up, and let their kernel fall through, once the group was aborted or the View's limit has passed; what the kernel then
 // leaves is worth nothing, and the group tells its host.
 #pragma once
