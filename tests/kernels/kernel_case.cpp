@@ -38,6 +38,11 @@ OpCall call_of(const KernelCase& c) {
 
 std::optional<std::string> refusal_of(const KernelCase& c) { return refusal(*find_kernel(c.kernel), call_of(c)); }
 
+bool is_for_ranks(const KernelDef& kernel) {
+  const OpDef* op = all_ops().find(kernel.op);
+  return kernel.sent_bytes || (op && op->collective);
+}
+
 bool on_cuda() {
   const char* device = std::getenv("TANDEM_TEST_DEVICE");
   return device && std::string_view(device) == "cuda";

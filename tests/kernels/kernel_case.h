@@ -29,6 +29,8 @@ OpCall call_of(const KernelCase& c);
 bool on_cuda();
 // Why the kernel that the row names cannot run it; null if it can.
 std::optional<std::string> refusal_of(const KernelCase& c);
+// Whether the kernel needs others of a group: its rows are among those of ranks.
+bool is_for_ranks(const KernelDef& kernel);
 // KernelDef::algorithms of the kernel that the row names; none where it has none.
 std::vector<std::string> algorithms_of(const KernelCase& c);
 // Results have the extents that were measured, where an op measures any. Throws if the kernel refuses the call. With
