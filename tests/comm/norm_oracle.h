@@ -31,6 +31,11 @@ inline ReducedNorm random_reduced_norm(int ranks, DType dtype, std::int64_t rows
   return given;
 }
 
+inline bool agrees(double got, double wanted, double allowed) {
+  if (std::isfinite(wanted)) return std::fabs(got - wanted) <= allowed;
+  return got == wanted || (std::isnan(got) && std::isnan(wanted));
+}
+
 // Throws Error(internal) naming the first element that is wrong. The norm is that of the sum as it was given. `roundings`: of the sum over
 // the ranks, one where that is done in f32.
 inline void check_reduced_norm(const ReducedNorm& given, const Tensor& y, const Tensor& sum, int roundings = 1) {
@@ -45,7 +50,7 @@ inline void check_reduced_norm(const ReducedNorm& given, const Tensor& y, const 
       double wanted = residual + offset, magnitude = std::fabs(residual) + std::fabs(offset);
       for (const Tensor& of_rank : given.x) wanted += of_rank.at(at(i)), magnitude += std::fabs(of_rank.at(at(i)));
       const double got = sum.at(at(i));
-      if (!(std::fabs(got - wanted) <= (roundings + (dtype == DType::f32 ? 2 : 1)) * unit * magnitude))
+      if (!agrees(got, wanted, (roundings + (dtype == DType::f32 ? 2 : 1)) * unit * magnitude))
         fail(ErrorCode::internal, "sum {} of row {} is {}, wanted {}", i, row, got, wanted);
       mean += got / static_cast<double>(length);
     }
@@ -55,7 +60,7 @@ inline void check_reduced_norm(const ReducedNorm& given, const Tensor& y, const 
       const double normed = (sum.at(at(i)) - mean) / std::sqrt(variance + 1e-5) * given.scale.at(i),
                    wanted = normed + (given.bias ? given.bias->at(i) : 0);
       const double got = y.at(at(i)), allowed = unit * std::fabs(wanted) + (dtype == DType::f32 ? 2e-5 : 1e-5) * (1 + std::fabs(normed));
-      if (!(std::fabs(got - wanted) <= allowed)) fail(ErrorCode::internal, "norm {} of row {} is {}, wanted {}", i, row, got, wanted);
+      if (!agrees(got, wanted, allowed)) fail(ErrorCode::internal, "norm {} of row {} is {}, wanted {}", i, row, got, wanted);
     }
   }
 }

@@ -22,6 +22,12 @@ KernelCase case_of(const ReducedNorm& given, int rank, int ranks, bool in_place)
   return c;
 }
 
+Tensor with(const Tensor& before, std::int64_t at, double value) {
+  std::vector<double> values = before.to_doubles();
+  values[static_cast<std::size_t>(at)] = value;
+  return Tensor::of(before.dtype(), before.shape(), values);
+}
+
 class AllReduceNormRanks : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(World, AllReduceNormRanks, testing::Values(2, 3, 4), testing::PrintToStringParamName());
 
@@ -45,6 +51,34 @@ TEST_P(AllReduceNormRanks, EveryTypeAndForm) {
               c.group = &group;
               check_results(given, c);
             }
+    return std::vector<Tensor>();
+  });
+}
+
+// In each operand in turn, of x on one rank, on all, and of both signs on two.
+TEST_P(AllReduceNormRanks, NaNAndInfinities) {
+  results_of_ranks(GetParam(), [](Group& group) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+      for (const bool centers : {false, true})
+        for (const double special : {static_cast<double>(NAN), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)}) {
+          const ReducedNorm finite = random_reduced_norm(group.size(), dtype, 9, 384, centers, true, 11);
+          const auto expect_with = [&](const std::function<void(ReducedNorm&)>& change) {
+            ReducedNorm given = finite;
+            change(given);
+            KernelCase c = case_of(given, group.rank(), group.size(), false);
+            c.group = &group;
+            check_results(given, c);
+          };
+          expect_with([&](ReducedNorm& g) { g.x[0] = with(g.x[0], 2 * 384 + 5, special); });
+          expect_with([&](ReducedNorm& g) {
+            for (Tensor& x : g.x) x = with(x, 8 * 384 + 383, special);
+          });
+          expect_with([&](ReducedNorm& g) { g.x[0] = with(g.x[0], 0, special), g.x[1] = with(g.x[1], 0, -special); });
+          expect_with([&](ReducedNorm& g) { g.residual = with(g.residual, 4 * 384, special); });
+          expect_with([&](ReducedNorm& g) { g.scale = with(g.scale, 7, special); });
+          expect_with([&](ReducedNorm& g) { g.offset = with(*g.offset, 7, special); });
+          if (centers) expect_with([&](ReducedNorm& g) { g.bias = with(*g.bias, 7, special); });
+        }
     return std::vector<Tensor>();
   });
 }

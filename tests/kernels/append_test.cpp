@@ -1,8 +1,10 @@
 // Append on ranks that are threads, against the joined rows.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/check.h"
-#include "kernels/kernel_case.h"
+#include "kernels/attention_ranks_case.h"
 #include "kernels/kernel_ranks.h"
 
 namespace tandem::test {
@@ -10,15 +12,21 @@ namespace {
 
 struct Sizes {
   std::int64_t outer = 3, past = 8, fresh = 1, inner = 5;
+  bool finite = true;  // else NaN and infinities lie among them
 };
 
-// Rows `begin` … of a value [outer, rows, inner] whose element says where it lies; rows that do not exist are −1.
+// Rows `begin` … of a value [outer, rows, inner] whose element says where it lies; rows that do not exist are `missing`.
 Tensor rows_of(DType dtype, const Sizes& s, std::int64_t begin, std::int64_t count, std::int64_t end, int missing) {
-  std::vector<std::int64_t> values;
+  const double specials[] = {NAN, INFINITY, -INFINITY};
+  std::vector<double> values;
   for (std::int64_t o = 0; o < s.outer; ++o)
     for (std::int64_t row = begin; row < begin + count; ++row)
-      for (std::int64_t i = 0; i < s.inner; ++i) values.push_back(row < end ? 1 + (7 * o + 3 * row + i) % 100 : missing);
-  return Tensor::of_ints(dtype, {s.outer, count, s.inner}, values);
+      for (std::int64_t i = 0; i < s.inner; ++i) {
+        const std::int64_t number = 1 + (7 * o + 3 * row + i) % 100;
+        const bool special = !s.finite && number % 4 != 0;
+        values.push_back(row >= end ? missing : special ? specials[number % 4 - 1] : static_cast<double>(number));
+      }
+  return Tensor::of(dtype, {s.outer, count, s.inner}, values);
 }
 
 std::int64_t block(std::int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
@@ -55,7 +63,7 @@ void expect_appended(const std::vector<Case>& cases, int ranks) {
       const std::string what = fmt::format("{} rows after {} on rank {} of {}, {}", s.fresh, s.past, r, ranks, to_string(cases[i].dtype));
       const Tensor& result = results[static_cast<std::size_t>(r)].at(i);
       ASSERT_EQ(result.shape(), expected.shape()) << what;
-      EXPECT_EQ(result.to_doubles(), expected.to_doubles()) << what;
+      EXPECT_TRUE(same_bits(result, expected)) << what;
     }
   }
 }
@@ -73,6 +81,12 @@ TEST_P(AppendRanks, GivesTheBlocksOfTheJoinedRows) {
 TEST_P(AppendRanks, CarriesEveryKindOfElement) {
   std::vector<Case> cases;
   for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i64, DType::u8}) cases.push_back({dtype, {.past = 9, .fresh = 4}});
+  expect_appended(cases, GetParam());
+}
+
+TEST_P(AppendRanks, CarriesNaNAndInfinities) {
+  std::vector<Case> cases;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) cases.push_back({dtype, {.past = 9, .fresh = 4, .finite = false}});
   expect_appended(cases, GetParam());
 }
 
