@@ -48,10 +48,11 @@ void add_reductions(std::vector<NonFiniteRow>& rows) {
 void add_attention(std::vector<NonFiniteRow>& rows) {
   for (const std::string causal : {"none", "upper_left"}) {
     const auto heads = [](std::int64_t count, unsigned seed) { return random_tensor(DType::f16, {1, count, 130, 64}, seed); };
-    rows.push_back({causal, "cudnn_attention", "cudnn_attention",
+    const std::string hidden = causal == "none" ? "" : "_causal";
+    rows.push_back({causal, "cudnn_attention" + hidden, "cudnn_attention",
                     of("Attention", {heads(4, 1), heads(2, 2), heads(2, 3)}, {{"scale", 0.125}, {"causal", causal}})});
     const Tensor packed = random_tensor(DType::f16, {1, 130, 4 * 3 * 64}, 4);
-    rows.push_back({causal, "cudnn_flat_attention", "cudnn_flat_attention",
+    rows.push_back({causal, "cudnn_flat_attention" + hidden, "cudnn_flat_attention",
                     of("FlatAttention", {packed, packed, packed},
                        {{"heads", std::int64_t{4}},
                         {"kv_heads", std::int64_t{4}},

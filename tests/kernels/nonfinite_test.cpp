@@ -5,6 +5,7 @@
 
 #include "kernels/kernel_case.h"
 #include "ops/attention/operands.h"
+#include "ops/ops.h"
 #include "ops/quantize/operands.h"
 
 namespace tandem::test {
@@ -134,6 +135,22 @@ TEST(NonFinite, Gated) {
   for (const DType dtype : kFloats)
     for (const std::string activation : {"none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid"})
       expect_all("Gated", {{"activation", activation}}, {spiked(dtype, {14, 66})}, 2 * tolerance_of(dtype));
+}
+
+// What is none beside what is none, and beside zeros of both signs.
+TEST(NonFinite, FunctionsOfTwo) {
+  const std::vector<double> values = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 1, -1, 0.5, 2, -3, 1e4};
+  const auto count = static_cast<std::int64_t>(values.size());
+  int seen = 0;
+  for (const OpDef* op : all_ops().all()) {
+    const bool logic = op->name == "And" || op->name == "Or" || op->name == "Xor";
+    if (!op->pointwise || op->max_operands != 2 || logic) continue;
+    ++seen;
+    for (const DType dtype : kFloats)
+      expect_all(std::string(op->name), {}, {Tensor::of(dtype, {count, 1}, values), Tensor::of(dtype, {count}, values)},
+                 2 * tolerance_of(dtype));
+  }
+  EXPECT_GE(seen, 12);
 }
 
 TEST(NonFinite, RotaryEmbedding) {
