@@ -1,4 +1,6 @@
 // All-reduce with residual and norm over peer memory: both ways of sending, every type, rows of all lengths, aligned and not, in place.
+#include <cmath>
+#include <cstring>
 #include <iostream>
 #include <vector>
 
@@ -18,6 +20,7 @@ struct NormCase {
   Way way = Way::chosen;
   bool shifted = false;   // in memory that is aligned to an element only, on this rank alone
   bool in_place = false;  // y lies where x did
+  double special = 0;     // NaN or an infinity, that lies in x of one rank, in the residual and in the scale; 0: none does
 };
 
 // What a case is made of, on the host and on the GPU.
@@ -26,6 +29,7 @@ class NormRun {
   NormRun(const PeerRank& rank, const NormCase& c, std::uint64_t seed)
       : rank_(rank), c_(c), sum_(c.dtype, {c.rows, c.length}), y_(c.dtype, {c.rows, c.length}) {
     given_ = random_reduced_norm(rank.group->size(), c.dtype, c.rows, c.length, c.centers, c.offset, seed);
+    if (c.special != 0) put_special();
     work_.in = on_gpu(given_.x[static_cast<std::size_t>(rank.group->rank())]);
     work_.residual = on_gpu(given_.residual);
     if (given_.offset) work_.offset = on_gpu(*given_.offset);
@@ -66,6 +70,12 @@ class NormRun {
 
  private:
   bool shifted() const { return c_.shifted && rank_.group->rank() == 0; }
+  // NaN also as all ones, which is what a word looks like that has not come.
+  void put_special() {
+    const auto put = [&](Tensor& t, std::int64_t at) { store_element(c_.dtype, t.mutable_data(), at, c_.special); };
+    put(given_.x[1], c_.length + 1), put(given_.residual, 3 * c_.length), put(given_.scale, c_.length - 1);
+    if (std::isnan(c_.special)) std::memset(given_.x[0].mutable_data(), 0xff, 16);
+  }
   std::byte* empty() {
     memory_.push_back(std::make_unique<Buffer>(sum_.size_bytes()));
     memory_.back()->poison(rank_.handle);
@@ -111,6 +121,24 @@ TEST_F(PeerNorm, EveryTypeLengthAndWay) {
             }
     check(cases > (shares_gpu() ? 75 : 150), "most cases fit into one launch");
     if (control.rank() == 0) std::cout << cases << " cases\n";
+  });
+}
+
+TEST_F(PeerNorm, NaNAndInfinities) {
+  run_ranks(rank_count(), [](Group& control) {
+    const PeerRank rank(control);
+    int cases = 0;
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+      for (const double special : {static_cast<double>(NAN), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)})
+        for (const bool centers : {false, true})
+          for (const Way way : {Way::chosen, Way::at_once, Way::by_parts}) {
+            NormRun run(
+                rank, {.dtype = dtype, .rows = 5, .length = 1024, .centers = centers, .offset = true, .way = way, .special = special}, 77);
+            if (!run.fits()) continue;
+            run.run();
+            ++cases;
+          }
+    check(cases >= 36, "most cases fit into one launch");
   });
 }
 

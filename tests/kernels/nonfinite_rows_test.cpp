@@ -25,8 +25,8 @@ const Without kWithout[] = {
     {"custom_cuda", "its code is the caller's"},
 };
 
-// Where an infinite operand promises less: `none` nothing, `finite` what is a number elsewhere, `which` that there is no number where there
-// should be none, though it may be another.
+// What is promised of rows: `which`, of infinities, that there is no finite number where there should be none, though it may be another;
+// `finite`, of infinities, what is finite elsewhere; `none` nothing, of NaN as well.
 enum class Promise { all, which, finite, none };
 struct Weaker {
   std::string_view op, kernel;  // every kernel of the op if empty
@@ -45,13 +45,15 @@ const Weaker kWeaker[] = {
 };
 
 Promise promise_of(const KernelDef& kernel, const KernelCase& row, std::size_t operand, double special) {
-  for (const Weaker& w : kWeaker)
-    if (w.op == row.op && (w.kernel.empty() || w.kernel == kernel.name) && w.operand == operand && std::isinf(special)) return w.promise;
+  for (const Weaker& w : kWeaker) {
+    const bool is_meant = w.op == row.op && (w.kernel.empty() || w.kernel == kernel.name) && w.operand == operand;
+    if (is_meant && (std::isinf(special) || w.promise == Promise::none)) return w.promise;
+  }
   return Promise::all;
 }
 
 bool takes(const KernelDef& kernel, const KernelCase& row) {
-  return (kernel.op == row.op || kernel.op.empty()) && !refusal(kernel, call_of(row));
+  return (kernel.op == row.op || kernel.op.empty()) && !is_for_ranks(kernel) && !refusal(kernel, call_of(row));
 }
 
 // On a GPU many kernels take a row that only one of them computes by itself.

@@ -299,7 +299,7 @@ const KernelDef cudnn_conv = {.name = "cudnn_conv",
                               .packed_bytes = packed_bytes,
                               .rank = -1,
                               .library = "cudnn",
-                              .weaker = "an infinite weight gives NaN where it meets padding, and a sum that is -infinity 0",
+                              .weaker = "a weight that is infinite or NaN gives NaN where it meets padding, and a sum that is -infinity 0",
                               .device = "cuda",
                               .algorithms = algorithms};
 
