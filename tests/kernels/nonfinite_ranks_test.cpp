@@ -63,12 +63,12 @@ TEST_P(NonFiniteRanks, Collectives) {
   });
 }
 
-// Those of all_spreadings() and those that are for some calls.
-std::vector<Spreading> spreadings(int ranks, bool causal) {
+// Those of all_spreadings() and those that are for some calls; then those that GPUs alone have.
+std::vector<Spreading> spreadings(int ranks, bool causal, bool of_gpus) {
   std::vector<Spreading> list = all_spreadings(ranks);
   list.push_back({"attention_parts", "contiguous", "kv", ranks, 1});
   if (causal) list.push_back({"attention_balanced", "contiguous", "qkv", ranks, 1});
-  if (!on_cuda()) return list;
+  if (!of_gpus) return list;
   list.push_back({"cuda_attention_all_gather_groups", "contiguous", "qkv", ranks, 1});
   for (const char* way : {"all_to_all", "all_gather", "all_gather_groups", "ring"})
     list.push_back({fmt::format("cuda_flat_attention_{}", way), "contiguous", "qkv", ranks, 1, true});
@@ -89,19 +89,20 @@ TEST_P(NonFiniteRanks, Attention) {
             store_element(dtype, (w.*where).mutable_data(), row * w.size + 3, special);
             cases.push_back(std::move(w));
           }
-    expect_right(cases, spreadings(n, causal));
+    expect_right(cases, spreadings(n, causal, on_cuda()));
   }
 }
 
 TEST(NonFiniteRank, RowsAreThereForEveryKernel) {
   std::set<std::string> covered = {"append", "all_reduce_add_layer_norm", "all_reduce_add_rms_norm"};
   for (const CollectiveInfo& collective : collectives()) covered.insert(fmt::format("group_{}", to_string(collective.kind)));
-  for (const Spreading& s : spreadings(2, true)) covered.insert(s.kernel);
-  for (const KernelDef* kernel : on_cuda() ? cuda_kernels() : cpu_kernels()) {
-    const std::string name(kernel->name);
-    const bool found = covered.contains(name) || (name.starts_with("cuda_") && covered.contains(name.substr(5)));
-    EXPECT_EQ(is_for_ranks(*kernel), found) << name;
-  }
+  for (const Spreading& s : spreadings(2, true, true)) covered.insert(s.kernel);
+  for (const auto& kernels : {cpu_kernels(), cuda_kernels()})
+    for (const KernelDef* kernel : kernels) {
+      const std::string name(kernel->name);
+      const bool found = covered.contains(name) || (name.starts_with("cuda_") && covered.contains(name.substr(5)));
+      EXPECT_EQ(is_for_ranks(*kernel), found) << name;
+    }
 }
 
 }  // namespace
