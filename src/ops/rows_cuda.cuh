@@ -56,19 +56,28 @@ struct Larger {
   __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-// Over the x-threads of a RowLaunch, to all of them. Every thread of the block takes part; `shared` is used by one reduction only.
+// Over the x-threads of a RowLaunch, to all of them. Every thread of the block takes part; `shared`, aligned to 16, is used by one
+// reduction only.
 template <typename Op>
 __device__ __forceinline__ float group_reduce(float value, Op op, float (&shared)[32]) {
   const int group = static_cast<int>(blockDim.x);
-  for (int step = min(group, 32) / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
-  if (group <= 32) return value;
+  if (group < 32) {
+    for (int step = group / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
+    return value;
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
+  if (group == 32) return value;
   const int lane = threadIdx.x % 32;
   if (lane == 0) shared[threadIdx.x / 32] = value;
   __syncthreads();
-  const int warps = group / 32, most = 1 << (32 - __clz(warps - 1));  // a power of two: lanes that many apart have the same
-  const int warp = lane & (most - 1);
-  value = warp < warps ? shared[warp] : Op::kNothing;
-  for (int step = most / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
+  if (group == 128) {  // what short rows have: fewer instructions, each of which has to come first
+    const float4 all = *reinterpret_cast<const float4*>(shared);
+    return op(op(all.x, all.y), op(all.z, all.w));
+  }
+  value = lane < group / 32 ? shared[lane] : Op::kNothing;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffff, value, step));
   return value;
 }
 

@@ -33,8 +33,19 @@ struct Weaker {
   std::size_t operand;
   Promise promise;
   std::string_view why;
+  bool causal = false;  // where later keys are hidden only
 };
+constexpr std::string_view kHidden = "KernelDef::weaker: v that is hidden",
+                           kRounded = "KernelDef::weaker: a weight that is rounded to zero";
 const Weaker kWeaker[] = {
+    {"Attention", "cudnn_attention", 2, Promise::none, kHidden, true},
+    {"Attention", "cudnn_attention", 2, Promise::which, kRounded},
+    {"FlatAttention", "cudnn_flat_attention", 0, Promise::none, kHidden, true},  // one tensor has q, k and v
+    {"FlatAttention", "cudnn_flat_attention", 1, Promise::none, kHidden, true},
+    {"FlatAttention", "cudnn_flat_attention", 2, Promise::none, kHidden, true},
+    {"FlatAttention", "cudnn_flat_attention", 0, Promise::which, kRounded},
+    {"FlatAttention", "cudnn_flat_attention", 1, Promise::which, kRounded},
+    {"FlatAttention", "cudnn_flat_attention", 2, Promise::which, kRounded},
     {"DequantMatMul", "", kDequantScale, Promise::which, "sums are scaled, of which each product would be infinite"},
     {"QuantMatMul", "", kDequantScale, Promise::which, "sums are scaled, of which each product would be infinite"},
     {"QuantMatMul", "", kQuantScaleA, Promise::which, "sums are scaled, of which each product would be infinite"},
@@ -44,9 +55,12 @@ const Weaker kWeaker[] = {
     {"Conv", "cudnn_conv", 3, Promise::finite, "KernelDef::weaker: a sum that is -infinity"},
 };
 
+bool hides_keys(const KernelCase& row) { return call_of(row).attributes.text("causal") != "none"; }
+
 Promise promise_of(const KernelDef& kernel, const KernelCase& row, std::size_t operand, double special) {
   for (const Weaker& w : kWeaker) {
-    const bool is_meant = w.op == row.op && (w.kernel.empty() || w.kernel == kernel.name) && w.operand == operand;
+    const bool is_meant =
+        w.op == row.op && (w.kernel.empty() || w.kernel == kernel.name) && w.operand == operand && (!w.causal || hides_keys(row));
     if (is_meant && (std::isinf(special) || w.promise == Promise::none)) return w.promise;
   }
   return Promise::all;

@@ -32,7 +32,9 @@ std::shared_ptr<ProgressWord> ProgressWord::of(Group& control) {
 }
 
 ProgressWord::~ProgressWord() {
-  if (page_) cuda::drop_when_idle(page_->gpu(), std::move(page_));
+  if (!page_) return;
+  const int gpu = page_->gpu();
+  cuda::drop_when_idle(gpu, std::move(page_));
 }
 
 // The collective goes into the graph first, so that what comes next after a node is the collective to whoever lays the graph out on queues.

@@ -30,7 +30,9 @@ Pages::Pages(Group& group, Links& links, Deadline deadline) : rank_(group.rank()
 }
 
 Pages::~Pages() {
-  if (shown_) cuda::drop_when_idle(shown_->gpu(), std::move(shown_));
+  if (!shown_) return;
+  const int gpu = shown_->gpu();
+  cuda::drop_when_idle(gpu, std::move(shown_));
 }
 
 void Pages::end(ErrorCode code, int world_rank, std::string_view text) {

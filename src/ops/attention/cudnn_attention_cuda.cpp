@@ -123,6 +123,9 @@ std::optional<std::string> refuse_flat(const OpCall& call) {
 
 }  // namespace
 
+constexpr std::string_view kWeaker =
+    "v that is infinite or NaN gives NaN where its weight is, or is rounded to, zero, hidden keys among them";
+
 extern const KernelDef cudnn_attention, cudnn_flat_attention;
 const KernelDef cudnn_attention = {.name = "cudnn_attention",
                                    .op = "Attention",
@@ -130,6 +133,7 @@ const KernelDef cudnn_attention = {.name = "cudnn_attention",
                                    .prepare = prepare,
                                    .rank = -1,
                                    .library = "cudnn",
+                                   .weaker = kWeaker,
                                    .device = "cuda"};
 const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
                                         .op = "FlatAttention",
@@ -137,6 +141,7 @@ const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
                                         .prepare = prepare_flat,
                                         .rank = -1,
                                         .library = "cudnn",
+                                        .weaker = kWeaker,
                                         .device = "cuda"};
 
 }  // namespace tandem::kernels

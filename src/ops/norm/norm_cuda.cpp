@@ -18,6 +18,7 @@ class Norm final : public PreparedKernel {
     const int axis = normalize_axis(call.attributes.integer("axis"), static_cast<int>(shape.size()));
     rows_.length = element_count({shape.begin() + axis, shape.end()});
     rows_.rows = rows_.length == 0 ? 0 : element_count(shape) / rows_.length;
+    rows_.share = 1.0f / static_cast<float>(rows_.length);
     rows_.epsilon = static_cast<float>(call.attributes.real("epsilon"));
     rows_.centers = operands_.centers;
     rows_.type = call.operand(0).dtype;

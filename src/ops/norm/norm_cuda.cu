@@ -35,19 +35,13 @@ struct Columns {
     for (int k = 0; k < kWidth; ++k) total += (to_float(x.at[k]) - mean) * (to_float(x.at[k]) - mean);
     return total;
   }
-  struct Affine {
-    V scale{}, bias{};
-  };
-  static __device__ Affine affine(const NormRows& r, std::int64_t column) {
-    Affine to;
-    to.scale = load(r.scale, column);
-    if (r.bias) to.bias = load(r.bias, column);
-    return to;
-  }
-  static __device__ V normalized(const Affine& to, V x, float mean, float factor) {
+  static __device__ V normalized(const NormRows& r, V x, float mean, float factor, std::int64_t column) {
+    const V scale = load(r.scale, column);
+    V bias{};
+    if (r.bias) bias = load(r.bias, column);
 #pragma unroll
     for (int k = 0; k < kWidth; ++k)
-      x.at[k] = from_float<T>((to_float(x.at[k]) - mean) * factor * to_float(to.scale.at[k]) + to_float(to.bias.at[k]));
+      x.at[k] = from_float<T>((to_float(x.at[k]) - mean) * factor * to_float(scale.at[k]) + to_float(bias.at[k]));
     return x;
   }
 };
@@ -56,14 +50,11 @@ template <typename T, int kWidth, int kPer, bool kCenters, bool kAdds>
 __global__ void __launch_bounds__(kRowThreads) norm(const NormRows r) {
   begin_dependent();
   using C = Columns<T, kWidth>;
-  __shared__ float shared[2][32];
+  __shared__ __align__(16) float shared[2][32];
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y, begin = row * r.length;
   const int length = static_cast<int>(r.length);
   const auto column = [](int i) { return static_cast<int>(i * blockDim.x + threadIdx.x) * kWidth; };
   const auto has = [&](int i) { return row < r.rows && column(i) < length; };
-  // Where rows are few, nothing else hides the time that scale and bias take to come.
-  typename C::Affine first;
-  if (kPer == 1 && has(0)) first = C::affine(r, column(0));
   typename C::V x[kPer];
 #pragma unroll
   for (int i = 0; i < kPer; ++i) x[i] = has(i) ? C::load(r.x, begin + column(i)) : typename C::V{};
@@ -82,18 +73,15 @@ __global__ void __launch_bounds__(kRowThreads) norm(const NormRows r) {
   if (kCenters) {
 #pragma unroll
     for (int i = 0; i < kPer; ++i) mean += C::sum(x[i]);
-    mean = group_reduce(mean, Add(), shared[0]) / static_cast<float>(length);
+    mean = group_reduce(mean, Add(), shared[0]) * r.share;
   }
 #pragma unroll
   for (int i = 0; i < kPer; ++i)
     if (has(i)) squares += C::squares(x[i], mean);
-  const float factor = 1.0f / sqrtf(group_reduce(squares, Add(), shared[1]) / static_cast<float>(length) + r.epsilon);
+  const float factor = rsqrtf(group_reduce(squares, Add(), shared[1]) * r.share + r.epsilon);
 #pragma unroll
   for (int i = 0; i < kPer; ++i)
-    if (has(i)) {
-      if constexpr (kPer > 1) first = C::affine(r, column(i));
-      C::store(r.y, begin + column(i), C::normalized(first, x[i], mean, factor));
-    }
+    if (has(i)) C::store(r.y, begin + column(i), C::normalized(r, x[i], mean, factor, column(i)));
 }
 
 // A block per row, which is read again from memory for each step. A thread always comes back to its own columns.
@@ -101,7 +89,7 @@ template <typename T, int kWidth, bool kCenters, bool kAdds>
 __global__ void __launch_bounds__(kLongThreads) norm_long(const NormRows r) {
   begin_dependent();
   using C = Columns<T, kWidth>;
-  __shared__ float shared[2][32];
+  __shared__ __align__(16) float shared[2][32];
   const std::int64_t begin = blockIdx.x * r.length;
   const auto each = [&](auto work) {
 #pragma unroll 4
@@ -115,13 +103,11 @@ __global__ void __launch_bounds__(kLongThreads) norm_long(const NormRows r) {
   float mean = 0, squares = 0;
   if (kCenters) {
     each([&](std::int64_t column) { mean += C::sum(C::load(x, begin + column)); });
-    mean = group_reduce(mean, Add(), shared[0]) / static_cast<float>(r.length);
+    mean = group_reduce(mean, Add(), shared[0]) * r.share;
   }
   each([&](std::int64_t column) { squares += C::squares(C::load(x, begin + column), mean); });
-  const float factor = 1.0f / sqrtf(group_reduce(squares, Add(), shared[1]) / static_cast<float>(r.length) + r.epsilon);
-  each([&](std::int64_t column) {
-    C::store(r.y, begin + column, C::normalized(C::affine(r, column), C::load(x, begin + column), mean, factor));
-  });
+  const float factor = rsqrtf(group_reduce(squares, Add(), shared[1]) * r.share + r.epsilon);
+  each([&](std::int64_t column) { C::store(r.y, begin + column, C::normalized(r, C::load(x, begin + column), mean, factor, column)); });
 }
 
 template <typename T, int kWidth, bool kCenters, bool kAdds>

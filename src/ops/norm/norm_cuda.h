@@ -17,6 +17,7 @@ struct NormRows {
   void* y;               // may be x
   void* sum;             // x + offset + residual, rounded to the type; the norm sees it so
   std::int64_t rows, length;
+  float share;  // 1 / length
   float epsilon;
   bool centers;  // LayerNorm, not RmsNorm
   DType type;

@@ -19,7 +19,7 @@ template <typename T, int kWidth, int kPer, bool kLogarithm>
 __global__ void __launch_bounds__(1024) softmax(const T* x, T* y, std::int64_t rows, int length) {
   begin_dependent();
   using V = Vector<T, kWidth>;
-  __shared__ float shared[2][32];
+  __shared__ __align__(16) float shared[2][32];
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y, begin = row * length;
   const auto column = [](int i) { return static_cast<int>(i * blockDim.x + threadIdx.x) * kWidth; };
   const auto has = [&](int i) { return row < rows && column(i) < length; };
@@ -59,7 +59,7 @@ template <typename T, int kWidth, bool kLogarithm>
 __global__ void __launch_bounds__(kLongThreads) softmax_long(const T* x, T* y, std::int64_t length) {
   begin_dependent();
   using V = Vector<T, kWidth>;
-  __shared__ float shared[2][32];
+  __shared__ __align__(16) float shared[2][32];
   const std::int64_t begin = blockIdx.x * length;
   const auto each = [&](auto work) {
 #pragma unroll 4
