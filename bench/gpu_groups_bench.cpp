@@ -81,9 +81,9 @@ class Bench {
                    .deadline = Deadline::after(kLimit)});
       };
       const auto norm = [&](const void* x, void* sum) {
-        cuda::launch_norm(
-            {x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1e-5f, false, DType::bf16},
-            static_cast<cuda::CudaDevice&>(*device_).multiprocessors(), handle_);
+        cuda::launch_norm({x, residual.data, nullptr, scale.data, nullptr, y.data, sum, count / kLength, kLength, 1.0f / kLength, 1e-5f,
+                           false, DType::bf16},
+                          static_cast<cuda::CudaDevice&>(*device_).multiprocessors(), handle_);
       };
       const auto is_sum = [&](const Memory& got) {
         testing::compare_sum(got.as<__nv_bfloat16>(), count, group.size(), turn((kCalls - 1) % kInputs), errors(), handle_);
