@@ -31,11 +31,6 @@ constexpr auto kLimit = std::chrono::seconds(5);
 // An all-reduce of that many bf16 from `in` to `out`.
 using Reduce = std::function<void(const __nv_bfloat16* in, __nv_bfloat16* out, std::int64_t count)>;
 
-// The ways that are compared, replayed by turns. `in_the_way` may be null.
-struct Ways {
-  Reduce with, without, in_the_way;
-};
-
 // [rows, kWidth] by a weight, as engines do it.
 class Product {
  public:
@@ -86,17 +81,21 @@ class Supervision {
     testing::fill(in(), kMost, control.rank(), this->turn(), handle_);
   }
 
-  void run(const std::string& backend, const Ways& ways) {
+  void run(const std::string& backend, const Reduce& with, const Reduce& without) {
     for (const std::int64_t kilobytes : {8, 64, 1024}) {
       const std::int64_t count = kilobytes * 512;
-      row(fmt::format("{} KB by {}", kilobytes, backend), kCalls, count, ways, [&](const Reduce& reduce) {
+      const auto calls = [&](const Reduce& reduce) {
         for (int i = 0; i < kCalls; ++i) reduce(in(), out(), count);
-      });
+      };
+      row(
+          fmt::format("{} KB by {}", kilobytes, backend), kCalls, count, [&] { calls(with); }, [&] { calls(without); });
     }
-    row(fmt::format("chain of {}, {} KB and a product by {}", kChain, kChained * 2 >> 10, backend), kChain, kChained, ways,
-        [&](const Reduce& reduce) {
-          for (int i = 0; i < kChain; ++i) reduce(in(), out(), kChained), product_.run(out(), *stream_);
-        });
+    const auto chain = [&](const Reduce& reduce) {
+      for (int i = 0; i < kChain; ++i) reduce(in(), out(), kChained), product_.run(out(), *stream_);
+    };
+    row(
+        fmt::format("chain of {}, {} KB and a product by {}", kChain, kChained * 2 >> 10, backend), kChain, kChained, [&] { chain(with); },
+        [&] { chain(without); });
   }
 
   cudaStream_t handle() const { return handle_; }
@@ -117,30 +116,22 @@ class Supervision {
     if (wrong != 0) fail(ErrorCode::internal, "supervision {}: {} elements are wrong", name, wrong);
   }
 
-  void row(const std::string& name, int calls, std::int64_t count, const Ways& ways, const std::function<void(const Reduce&)>& work) {
-    std::vector<cudaGraphExec_t> graphs;
-    for (const Reduce* way : {&ways.with, &ways.without, &ways.in_the_way})
-      if (*way) graphs.push_back(replays_.record([&] { work(*way); }, [&] { work(*way); }));
-    const std::size_t n = graphs.size();
-    std::vector<std::vector<float>> times(n);
-    for (std::size_t i = 0; i < n * kTurns; ++i) {
-      const std::size_t which = (i + i / n) % n;  // each goes first as often
-      if (i < n) cuda::check(cudaMemsetAsync(out(), 0x5a, static_cast<std::size_t>(count) * 2, handle_), "what must be overwritten");
+  void row(const std::string& name, int calls, std::int64_t count, const std::function<void()>& with,
+           const std::function<void()>& without) {
+    cudaGraphExec_t graphs[] = {replays_.record(with, with), replays_.record(without, without)};
+    std::vector<float> times[2];
+    for (int i = 0; i < 2 * kTurns; ++i) {
+      const int which = (i + i / 2) % 2;  // each goes first every second time
+      if (i < 2) cuda::check(cudaMemsetAsync(out(), 0x5a, static_cast<std::size_t>(count) * 2, handle_), "what must be overwritten");
       times[which].push_back(replays_.replay(graphs[which]));
-      if (i < n) expect_sum(name, count);
+      if (i < 2) expect_sum(name, count);
     }
-    std::vector<float> us;
-    for (auto& of_one : times) us.push_back(replays_.slowest(of_one) / static_cast<float>(calls));
-    if (control_.rank() == 0) print(name, us);
-    for (cudaGraphExec_t graph : graphs) cudaGraphExecDestroy(graph);
-  }
-
-  void print(const std::string& name, const std::vector<float>& us) const {
-    fmt::print("{{\"name\": \"supervision {}\", \"ranks\": {}, \"us\": {:.3f}, \"without_us\": {:.3f}, \"cost\": {:.4f}", name,
-               control_.size(), us[0], us[1], us[0] / us[1]);
-    if (us.size() > 2) fmt::print(", \"in_the_way_us\": {:.3f}, \"in_the_way_cost\": {:.4f}", us[2], us[2] / us[1]);
-    fmt::print("}}\n");
+    const float us = replays_.slowest(times[0]) / static_cast<float>(calls), bare = replays_.slowest(times[1]) / static_cast<float>(calls);
+    if (control_.rank() == 0)
+      fmt::print("{{\"name\": \"supervision {}\", \"ranks\": {}, \"us\": {:.3f}, \"without_us\": {:.3f}, \"cost\": {:.4f}}}\n", name,
+                 control_.size(), us, bare, us / bare);
     std::fflush(stdout);
+    for (cudaGraphExec_t graph : graphs) cudaGraphExecDestroy(graph);
   }
 
   Group& control_;
@@ -171,7 +162,7 @@ void over_peer_memory(Group& control, Device& device, Supervision& bench) {
       else peer::launch_by_parts(view, work, bench.handle());
     };
   };
-  bench.run("peer", {.with = by(counting), .without = by(bare), .in_the_way = nullptr});
+  bench.run("peer", by(counting), by(bare));
 }
 
 void over_nccl(Group& control, Supervision& bench) {
@@ -196,13 +187,7 @@ void over_nccl(Group& control, Supervision& bench) {
                  .deadline = Deadline::after(kLimit)});
     };
   };
-  const auto word = nccl::ProgressWord::of(control);
-  check(word != nullptr, "ranks of one host count what they begin");
-  const Reduce uncounted = by(bare), in_the_way = [&](const __nv_bfloat16* in, __nv_bfloat16* out, std::int64_t count) {
-    nccl::launch_progress(word->counter(), word->word(), bench.handle());
-    uncounted(in, out, count);
-  };
-  bench.run("nccl", {.with = by(counting), .without = uncounted, .in_the_way = in_the_way});
+  bench.run("nccl", by(counting), by(bare));
 }
 
 }  // namespace

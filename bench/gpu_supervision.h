@@ -9,8 +9,7 @@ namespace tandem::bench {
 
 // Collective, on ranks with a GPU each. The same recorded calls with and without the words of progress, replayed by turns: all-reduces of 8
 // KB, 64 KB and 1 MB, and a chain of 64 with a product after each. A line of JSON per row on rank 0: microseconds of one call with (`us`)
-// and without, medians of the slower rank, and `cost`, their ratio. By NCCL also `in_the_way_us` and its ratio: with a kernel before each
-// collective that counts it, as where calls are not recorded. Throws Error(internal) where a sum is wrong.
+// and without, medians of the slower rank, and `cost`, their ratio. Throws Error(internal) where a sum is wrong.
 void run_supervision(Group& control);
 
 }  // namespace tandem::bench

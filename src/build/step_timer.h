@@ -24,7 +24,8 @@ class StepTimer {
   StepTimer(const PlanOptions& options, bool tf32) : options_(options), tf32_(tf32) {}
 
   // Takes the fastest of `kernels`, which are among the candidates, with its algorithm; those that cannot be timed get a reason. Where none
-  // can the choice stays as it is. `call` is bound, `weights` and `ranks` are as in Trial. Throws Error(interrupted) only.
+  // can the choice stays as it is. They are in order: one that packs weights is taken before an earlier one only if it is 5 % faster.
+  // `call` is bound, `weights` and `ranks` are as in Trial. Throws Error(interrupted) only.
   void time(const OpCall& call, const std::vector<bool>& weights, int ranks, const std::vector<const KernelDef*>& kernels, Choice& choice);
 
  private:

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "build/build.h"
+#include "build/step_timer.h"
 #include "build/timing_cache.h"
 #include "core/check.h"
 #include "graph/builder.h"
@@ -59,6 +60,26 @@ TEST(TimingCache, ReadsFilesWithoutAlgorithmsAndRefusesOthers) {
     write(path, fmt::format(R"({{"tandem_timing_cache": 1, "microseconds": {{"a": 3}}, "algorithms": {}}})", algorithms));
     EXPECT_EQ(thrown([&] { TimingCache{path}; }).code(), ErrorCode::invalid_argument) << algorithms;
   }
+}
+
+TEST(StepTimer, AKernelThatPacksWeightsIsTakenWhereItIsFasterByMoreThanTimesDiffer) {
+  const auto pack = [](const OpCall&, std::span<const std::byte* const>) -> std::unique_ptr<Packed> { return nullptr; };
+  const KernelDef usual = {.name = "usual"}, packing = {.name = "packing", .pack = pack}, other = {.name = "other"};
+  const auto taken = [](const std::vector<const KernelDef*>& kernels, const std::vector<double>& times) {
+    PlanOptions options;
+    options.measure = [&](const Trial& trial) {
+      return Timing{times.at(static_cast<std::size_t>(std::ranges::find(kernels, &trial.kernel) - kernels.begin())), ""};
+    };
+    Choice choice;
+    for (const KernelDef* kernel : kernels) choice.candidates.push_back({std::string(kernel->name), 0, ""});
+    StepTimer(options, false).time({}, {}, 1, kernels, choice);
+    return choice.kernel->name;
+  };
+  EXPECT_EQ(taken({&usual, &packing}, {100, 96}), "usual");
+  EXPECT_EQ(taken({&usual, &packing}, {100, 95}), "packing");
+  EXPECT_EQ(taken({&usual, &other}, {100, 99}), "other");
+  EXPECT_EQ(taken({&packing, &usual}, {100, 101}), "packing");
+  EXPECT_EQ(taken({&usual, &packing, &other}, {100, 96, 97}), "other");
 }
 
 TEST(Chooser, TheFastestKernelWithItsAlgorithmIsInThePlanAndTimedOnce) {

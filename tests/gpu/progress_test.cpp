@@ -6,12 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
-#include <map>
 #include <memory>
 #include <thread>
 #include <vector>
 
-#include "comm/nccl/nccl_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 #include "gpu/context_rank.h"
@@ -74,51 +72,12 @@ class Recorded {
   }
   Recorded(const Recorded&) = delete;
   void launch() const { cuda::check(cudaGraphLaunch(exec_, stream_), "replaying"); }
-  cudaGraph_t graph() const { return graph_; }
 
  private:
   cudaStream_t stream_;
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t exec_ = nullptr;
 };
-
-// How many nodes there are, how many that nothing follows, and how many one after the other at most.
-struct Form {
-  std::size_t nodes = 0, ends = 0, longest = 0;
-};
-
-std::vector<cudaGraphNode_t> followers(cudaGraphNode_t node) {
-#if CUDART_VERSION >= 13000
-  constexpr auto kAsk = cudaGraphNodeGetDependentNodes;
-#else
-  constexpr auto kAsk = cudaGraphNodeGetDependentNodes_v2;
-#endif
-  std::size_t count = 0;
-  cuda::check(kAsk(node, nullptr, nullptr, &count), "reading a graph");
-  std::vector<cudaGraphNode_t> nodes(count);
-  std::vector<cudaGraphEdgeData> edges(count);
-  if (count > 0) cuda::check(kAsk(node, nodes.data(), edges.data(), &count), "reading a graph");
-  return nodes;
-}
-
-Form form_of(cudaGraph_t graph) {
-  Form form;
-  cuda::check(cudaGraphGetNodes(graph, nullptr, &form.nodes), "reading a graph");
-  std::vector<cudaGraphNode_t> nodes(form.nodes);
-  cuda::check(cudaGraphGetNodes(graph, nodes.data(), &form.nodes), "reading a graph");
-  std::map<cudaGraphNode_t, std::size_t> known;  // nodes from one on, with itself
-  const std::function<std::size_t(cudaGraphNode_t)> length = [&](cudaGraphNode_t node) {
-    if (const auto found = known.find(node); found != known.end()) return found->second;
-    std::size_t most = 0;
-    for (const cudaGraphNode_t next : followers(node)) most = std::max(most, length(next));
-    return known[node] = most + 1;
-  };
-  for (const cudaGraphNode_t node : nodes) {
-    form.ends += followers(node).empty() ? 1 : 0;
-    form.longest = std::max(form.longest, length(node));
-  }
-  return form;
-}
 
 std::uint64_t begun(const Group& control) { return control.progress(control.rank()).sequence; }
 
@@ -131,27 +90,6 @@ class Words : public testing::TestWithParam<const char*> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(By, Words, testing::Values("nccl", "peer"), [](const auto& info) { return std::string(info.param); });
-
-// By NCCL each call has one node more than without, which nothing follows but the next of its kind: what is longest is as long as without.
-TEST(WordsByNccl, StandBesideWhatIsRecorded) {
-  if (const int count = gpu_count(); count < 2) GTEST_SKIP() << "2 GPUs are needed, this machine has " << count;
-  run_gpu_ranks(Isolation::processes, 2, "nccl", [](GpuRank& rank) {
-    const Calls calls(rank);
-    const std::shared_ptr<nccl::Communicator> comm = nccl::Communicator::create(rank.control, Deadline::after(kLimit));
-    nccl::NcclGroup counting(rank.control, comm), bare(rank.control.split({{0, 1}}), nullptr, comm);
-    Form forms[2];
-    for (GpuGroup* group : {&counting, &bare, &counting, &bare}) {  // once for what NCCL does but the first time
-      calls.give(*group, 1);
-      wait(rank);
-      const Recorded recorded(cuda::handle_of(*rank.stream), [&] { calls.give(*group, kCalls); });
-      forms[group == &bare] = form_of(recorded.graph());
-    }
-    const auto& [with, without] = forms;
-    check(with.nodes == without.nodes + kCalls, fmt::format("{} nodes, without words {}", with.nodes, without.nodes));
-    check(with.ends == without.ends + 1, fmt::format("{} ends, without words {}", with.ends, without.ends));
-    check(with.longest == without.longest, fmt::format("{} nodes in a row, without words {}", with.longest, without.longest));
-  });
-}
 
 // Calls that are recorded are not counted, each replay counts all of them, in a recording of the library's and in one of the caller's.
 TEST_P(Words, EachReplayCountsItsCalls) {

@@ -187,11 +187,8 @@ void NcclGroup::enqueue(const CollectiveCall& call) {
     if (call.in != call.out) cuda::check(cudaMemcpyAsync(call.out, call.in, work.bytes, cudaMemcpyDeviceToDevice, work.stream), "copying");
     return;
   }
-  const auto give = [&] {
-    comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? call.deadline->limit() : kStepDeadline);
-  };
-  if (progress_) progress_->count(work.stream, give);
-  else give();
+  if (progress_) progress_->count(work.stream);
+  comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? call.deadline->limit() : kStepDeadline);
   if (work.cleared_after > 0)
     cuda::check(cudaMemsetAsync(call.out, 0, work.cleared_after, work.stream), "clearing the output of a rank that is not the root");
 }

@@ -37,24 +37,9 @@ ProgressWord::~ProgressWord() {
   cuda::drop_when_idle(gpu, std::move(page_));
 }
 
-// The collective goes into the graph first, so that what comes next after a node is the collective to whoever lays the graph out on queues.
-void ProgressWord::count(cudaStream_t stream, const std::function<void()>& give) {
-  cuda::Capture at = cuda::capture_of(stream);
-  const bool recorded = at.status == cudaStreamCaptureStatusActive;
-  if (!recorded) {
-    launch_progress(counter_.get(), word_, stream);
-    cuda::check_launch("counting a collective");
-  }
-  give();
-  if (recorded) count_beside(std::move(at));
-}
-
-// One count after the other, or a word could be overtaken by the one before.
-void ProgressWord::count_beside(cuda::Capture at) {
-  const std::lock_guard lock(mutex_);
-  if (recording_ == at.id && counted_) at.after.push_back(counted_);
-  counted_ = add_progress(counter_.get(), word_, at.graph, at.after);
-  recording_ = at.id;
+void ProgressWord::count(cudaStream_t stream) const {
+  launch_progress(counter_.get(), word_, stream);
+  cuda::check_launch("counting a collective");
 }
 
 }  // namespace tandem::nccl

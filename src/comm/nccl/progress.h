@@ -5,13 +5,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <mutex>
-#include <span>
 
 #include "comm/peer/gpu_memory.h"
-#include "device/cuda/capture.h"
 
 namespace tandem {
 class Group;
@@ -26,28 +22,23 @@ class ProgressWord {
   ~ProgressWord();
   ProgressWord(const ProgressWord&) = delete;
 
-  // Counts a collective that `give` gives to the stream: before it there; where the stream is recorded, by the caller too, beside it. Then
-  // a node of the graph counts, which follows what the collective follows and the count before it, and which nothing follows: a replay ends
-  // with it, but the collective does not wait for it, and it not for the collective. The GPU is the thread's current one.
-  void count(cudaStream_t stream, const std::function<void()>& give);
+  // Counts the collective that the stream is given next, by a kernel before it: also in each replay of what is recorded. (A node beside it
+  // in the graph, which it would not wait for, costs more: a fork takes 2 us, the kernel 1.2, on an H200.) The GPU is the thread's current
+  // one.
+  void count(cudaStream_t stream) const;
   // For kernels that count by themselves: what they raise by one, in memory of the GPU, and where they then write it.
   std::uint64_t* counter() const { return counter_.get(); }
   std::uint64_t* word() const { return word_; }
 
  private:
   ProgressWord() = default;
-  void count_beside(cuda::Capture at);
 
   std::shared_ptr<const peer::ShownPages> page_;
   std::uint64_t* word_ = nullptr;  // in it, as the GPU sees it
   std::unique_ptr<std::uint64_t, peer::FreeOnGpu> counter_;
-  std::mutex mutex_;                   // of the following: groups of a rank may record in threads of their own
-  unsigned long long recording_ = 0;   // the last one in which something was counted,
-  cudaGraphNode_t counted_ = nullptr;  // and what counted there last
 };
 
-// In progress_cuda.cu: the kernel that counts, of one thread, in a stream, or as a node of a graph that follows these.
+// In progress_cuda.cu: the kernel that counts, of one thread.
 void launch_progress(std::uint64_t* counter, std::uint64_t* word, cudaStream_t stream);
-cudaGraphNode_t add_progress(std::uint64_t* counter, std::uint64_t* word, cudaGraph_t graph, std::span<const cudaGraphNode_t> after);
 
 }  // namespace tandem::nccl
