@@ -65,14 +65,19 @@ TEST(TimingCache, ReadsFilesWithoutAlgorithmsAndRefusesOthers) {
 TEST(StepTimer, AKernelThatPacksWeightsIsTakenWhereItIsFasterByMoreThanTimesDiffer) {
   const auto pack = [](const OpCall&, std::span<const std::byte* const>) -> std::unique_ptr<Packed> { return nullptr; };
   const KernelDef usual = {.name = "usual"}, packing = {.name = "packing", .pack = pack}, other = {.name = "other"};
-  const auto taken = [](const std::vector<const KernelDef*>& kernels, const std::vector<double>& times) {
+  OpCall call;
+  call.op = all_ops().find("MatMul");
+  call.attributes = Attributes(&call.op->fields);
+  for (const std::int64_t rows : {4, 8}) call.operands.emplace_back(Type{DType::f32, {rows, 8}});
+  call.results = call.op->infer(call);
+  const auto taken = [&](const std::vector<const KernelDef*>& kernels, const std::vector<double>& times) {
     PlanOptions options;
     options.measure = [&](const Trial& trial) {
       return Timing{times.at(static_cast<std::size_t>(std::ranges::find(kernels, &trial.kernel) - kernels.begin())), ""};
     };
     Choice choice;
     for (const KernelDef* kernel : kernels) choice.candidates.push_back({std::string(kernel->name), 0, ""});
-    StepTimer(options, false).time({}, {}, 1, kernels, choice);
+    StepTimer(options, false).time(call, {false, true}, 1, kernels, choice);
     return choice.kernel->name;
   };
   EXPECT_EQ(taken({&usual, &packing}, {100, 96}), "usual");
