@@ -47,8 +47,11 @@ std::unique_ptr<PackedBlock> turned(const std::byte* from, const TurnedFormat& f
   return to;
 }
 
-std::unique_ptr<PreparedKernel> turn_back(const TurnedFormat& format, const PackedBlock& packed, std::unique_ptr<PreparedKernel> plain) {
-  return std::make_unique<TurnedBack>(format, packed, std::move(plain));
+std::unique_ptr<PreparedKernel> turn_back(const TurnedFormat& format, const PrepareArgs& args,
+                                          std::unique_ptr<PreparedKernel> (*plain)(const PrepareArgs&)) {
+  const std::vector<const std::byte*> weights(args.weights.size(), nullptr);  // none lies where `plain` could read it now
+  auto kernel = plain({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device});
+  return std::make_unique<TurnedBack>(format, static_cast<const PackedBlock&>(*args.packed), std::move(kernel));
 }
 
 }  // namespace tandem::kernels

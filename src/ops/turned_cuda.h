@@ -30,7 +30,9 @@ struct TurnedFormat {
 // `from`, which is on the thread's current GPU, as [n, k]. Waits until it is read.
 std::unique_ptr<PackedBlock> turned(const std::byte* from, const TurnedFormat& format);
 
-// What `plain` does, which reads the matrix as it was: turned back into the workspace for every run.
-std::unique_ptr<PreparedKernel> turn_back(const TurnedFormat& format, const PackedBlock& packed, std::unique_ptr<PreparedKernel> plain);
+// A kernel for the call of `args`, whose `packed` is the matrix turned: what `plain` prepares, which reads it as it was, after turning it
+// back into the workspace in every run.
+std::unique_ptr<PreparedKernel> turn_back(const TurnedFormat& format, const PrepareArgs& args,
+                                          std::unique_ptr<PreparedKernel> (*plain)(const PrepareArgs&));
 
 }  // namespace tandem::kernels

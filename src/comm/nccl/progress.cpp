@@ -31,11 +31,7 @@ std::shared_ptr<ProgressWord> ProgressWord::of(Group& control) {
   return made;
 }
 
-ProgressWord::~ProgressWord() {
-  if (!page_) return;
-  const int gpu = page_->gpu();
-  cuda::drop_when_idle(gpu, std::move(page_));
-}
+ProgressWord::~ProgressWord() { peer::hide(std::move(page_)); }
 
 void ProgressWord::count(cudaStream_t stream) const {
   launch_progress(counter_.get(), word_, stream);

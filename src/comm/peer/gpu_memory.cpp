@@ -38,4 +38,10 @@ void* ShownPages::on_gpu(void* at) const {
   return seen;
 }
 
+void hide(std::shared_ptr<const ShownPages> pages) noexcept {
+  if (!pages) return;
+  const int gpu = pages->gpu();  // before they are moved
+  cuda::drop_when_idle(gpu, std::move(pages));
+}
+
 }  // namespace tandem::peer

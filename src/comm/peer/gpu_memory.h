@@ -25,7 +25,7 @@ std::unique_ptr<T, FreeOnGpu> allocate_on_gpu(const char* what) {
 void fill_on_gpu(void* memory, int byte, std::size_t bytes, const char* what);
 void copy_to_gpu(void* to, const void* from, std::size_t bytes, const char* what);
 
-// Whole pages of the host's memory that the GPU sees. To be let go of through cuda::drop_when_idle().
+// Whole pages of the host's memory that the GPU sees. To be let go of by hide().
 class ShownPages {
  public:
   // `memory` is what the pages are of, kept as long as they are shown. Throws what CUDA says.
@@ -42,5 +42,7 @@ class ShownPages {
   void* pages_ = nullptr;
   int gpu_ = 0;
 };
+// As cuda::drop_when_idle(), of the GPU that sees them.
+void hide(std::shared_ptr<const ShownPages> pages) noexcept;
 
 }  // namespace tandem::peer

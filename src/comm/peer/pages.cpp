@@ -29,11 +29,7 @@ Pages::Pages(Group& group, Links& links, Deadline deadline) : rank_(group.rank()
   });
 }
 
-Pages::~Pages() {
-  if (!shown_) return;
-  const int gpu = shown_->gpu();
-  cuda::drop_when_idle(gpu, std::move(shown_));
-}
+Pages::~Pages() { hide(std::move(shown_)); }
 
 void Pages::end(ErrorCode code, int world_rank, std::string_view text) {
   for (int r = 0; r < static_cast<int>(mappings_.size()); ++r) {

@@ -1,6 +1,5 @@
 // Work recorded into CUDA graphs: ours, and the caller's that ours becomes part of.
 #include "core/check.h"
-#include "device/cuda/capture.h"
 #include "device/cuda/current.h"
 #include "device/cuda/fills.h"
 #include "device/cuda/runtime.h"
@@ -31,6 +30,23 @@ class Graph final : public Recording {
   int ordinal_;
   cudaGraphExec_t exec_ = nullptr;
 };
+
+struct CaptureInfo {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cudaGraph_t graph = nullptr;
+};
+
+CaptureInfo capture_of(Stream& stream) {
+  CaptureInfo info;
+#if CUDART_VERSION >= 13000
+  check(cudaStreamGetCaptureInfo(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr, nullptr),
+        "asking whether a stream is recorded");
+#else
+  check(cudaStreamGetCaptureInfo_v2(handle_of(stream), &info.status, nullptr, &info.graph, nullptr, nullptr),
+        "asking whether a stream is recorded");
+#endif
+  return info;
+}
 
 // A thread of the driver ends a graph's hold on this, and such threads may not call CUDA.
 struct Held {
@@ -69,10 +85,10 @@ std::unique_ptr<Recording> CudaDevice::record(Stream& stream, const std::functio
   return std::make_unique<Graph>(ordinal_, graph);
 }
 
-bool CudaDevice::is_recorded(Stream& stream) { return capture_of(handle_of(stream)).status != cudaStreamCaptureStatusNone; }
+bool CudaDevice::is_recorded(Stream& stream) { return capture_of(stream).status != cudaStreamCaptureStatusNone; }
 
 void CudaDevice::keep_with_recording(Stream& stream, std::shared_ptr<const void> needed) {
-  const Capture info = capture_of(handle_of(stream));
+  const CaptureInfo info = capture_of(stream);
   if (info.status != cudaStreamCaptureStatusActive)
     fail(ErrorCode::invalid_argument, "what records the stream that was given was broken before, by a call that it forbids");
   auto held = std::make_unique<Held>(Held{shared_from_this(), std::move(needed)});

@@ -40,11 +40,7 @@ std::unique_ptr<Packed> pack(const OpCall& call, std::span<const std::byte* cons
 }
 
 // For what cuBLASLt does not take.
-std::unique_ptr<PreparedKernel> prepare_back(const PrepareArgs& args) {
-  const std::vector<const std::byte*> weights(args.weights.size(), nullptr);
-  return turn_back(format_of(args.call), *packed_of(args),
-                   prepare_cuda_matmul({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device}));
-}
+std::unique_ptr<PreparedKernel> prepare_back(const PrepareArgs& args) { return turn_back(format_of(args.call), args, prepare_cuda_matmul); }
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   if (!args.packed) return cublaslt_matmul.prepare(args);

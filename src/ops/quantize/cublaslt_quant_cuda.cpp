@@ -239,10 +239,7 @@ std::unique_ptr<CublasLtQuantMatMul> prepare_own(const PrepareArgs& args) {
 
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   if (auto kernel = prepare_own(args)) return kernel;
-  if (!args.packed) return cuda_quant_matmul.prepare(args);
-  const std::vector<const std::byte*> weights(args.weights.size(), nullptr);
-  return turn_back(format_of(args.call), static_cast<const PackedBlock&>(*args.packed),
-                   cuda_quant_matmul.prepare({.call = args.call, .weights = weights, .threads = args.threads, .device = args.device}));
+  return args.packed ? turn_back(format_of(args.call), args, cuda_quant_matmul.prepare) : cuda_quant_matmul.prepare(args);
 }
 
 std::vector<std::string> algorithms(const PrepareArgs& args) {
