@@ -52,6 +52,9 @@ class GpuGroup : public Group {
   // check_call() has passed, and for no pointers.
   virtual std::optional<std::string> refusal(const CollectiveCall& call) const = 0;
   Group& control() const { return *control_; }
+  // Whether this rank's progress counts each collective that the GPU begins; else not each of a run (RunCount), and a rank that is late may
+  // have counted as many as the others.
+  virtual bool counts_each() const { return true; }
 
   // Collective: registers memory that the ranks use alike, that is, in whose calls operands lie equally far from its begin on all ranks.
   // That of all ranks is registered, or none, and then null is given, as where the group has no use for it. `before` is what the last call

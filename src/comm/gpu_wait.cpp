@@ -48,25 +48,45 @@ void GpuWait::look() {
   if (deadline_.counted_from(last_sign_ns_).expired()) time_out(last);
 }
 
+bool GpuWait::somebody_is_ahead_of(const Progress& laggard) const {
+  for (int r = 0; r < group_.size(); ++r)
+    if (group_.progress(r).sequence > laggard.sequence) return true;
+  return false;
+}
+
+bool GpuWait::counts_each() const {
+  const auto* gpu = dynamic_cast<const GpuGroup*>(&whole_);
+  return !gpu || gpu->counts_each();
+}
+
 void GpuWait::time_out(const Progress& last) {
   const double seconds = std::chrono::duration<double>(deadline_.limit()).count();
   const int me = group_.members()[static_cast<std::size_t>(group_.rank())], other = group_.members()[static_cast<std::size_t>(laggard_)];
   const Progress mine = group_.progress(group_.rank());
+  const bool each = counts_each(), known = mine.attached && (each || somebody_is_ahead_of(last));
   std::string text;
   if (!mine.attached) {
     text = fmt::format("{} did not end within {:.1f} s; which rank is late cannot be told, the ranks' communicator is no longer usable",
                        what_, seconds);
+  } else if (!known) {
+    text = fmt::format(
+        "{} did not end within {:.1f} s; which rank is late cannot be told: all have counted as many collectives, but of a "
+        "run's not each is counted",
+        what_, seconds);
   } else if (other == me) {
     text = fmt::format("{} did not end within {:.1f} s, though no other rank is behind", what_, seconds);
   } else {
     text = fmt::format("nothing came from it for {:.1f} s", seconds);
     text += last.step < 0 ? std::string("; it has completed no step") : fmt::format("; its last completed step is {}", last.step);
-    text += fmt::format(" and it has begun {} collectives; rank {} has begun {} and waits in {}", last.sequence, me, mine.sequence, what_);
+    const char* const counted = each ? "begun" : "counted";
+    text += fmt::format(" and it has {} {} collectives; rank {} has {} {} and waits in {}", counted, last.sequence, me, counted,
+                        mine.sequence, what_);
   }
   auto* shm = dynamic_cast<shm::ShmGroup*>(&group_);
-  if (shm) shm->give_up(ErrorCode::timeout, other, text);
+  const int named = known ? other : -1;
+  if (shm) shm->give_up(ErrorCode::timeout, named, text);
   group_.abort(text);
-  throw Error(ErrorCode::timeout, text, {}, mine.attached ? other : -1);
+  throw Error(ErrorCode::timeout, text, {}, named);
 }
 
 }  // namespace tandem

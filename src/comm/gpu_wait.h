@@ -20,6 +20,8 @@ class GpuWait {
 
  private:
   int find_laggard() const;
+  bool somebody_is_ahead_of(const Progress& laggard) const;
+  bool counts_each() const;
   [[noreturn]] void time_out(const Progress& last);
 
   Group& whole_;  // as it was given

@@ -51,6 +51,13 @@ __device__ __forceinline__ unsigned pack(float first, float second) {
 __device__ __forceinline__ void copy_beside(unsigned to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
 }
+// Asks for so many bytes, a multiple of 16, to be brought to the L2 cache. Nobody sees by that what they hold: so also before
+// wait_for_previous(), of what a kernel before may still write.
+__device__ __forceinline__ void bring_near(const void* from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+#endif
+}
 // Ends a group of this thread's copies; the thread waits until all but its last `kLeft` groups are there.
 __device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kLeft>

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "comm/run_count.h"
 #include "core/stop.h"
 #include "plan/typical.h"
 #include "runtime/context_bound.h"
@@ -390,6 +391,7 @@ void RankContext::run_launches(const std::vector<Launch>& launches, std::size_t 
 }
 
 void RankContext::run_steps(Bound& bound, Timing* timing) {
+  const RunCount counted;
   if (consumed_ && last_read_ < 0) device_.record_event(consumed_, *stream_);
   const StreamedRun streamed(ring_.get(), profile_, *stream_);
   run_launches(bound.launches, 0, pointers_.data(), arena_->data() + bound.memory.arena_bytes, timing);

@@ -9,6 +9,7 @@
 #include "comm/gpu_group.h"
 #include "comm/rank_processes.h"
 #include "comm/ranks.h"
+#include "comm/run_count.h"
 #include "comm/shm/shm_group.h"
 #include "core/check.h"
 #include "device/device.h"
@@ -51,6 +52,68 @@ TEST(GpuWait, SaysThatNobodyIsBehind) {
     EXPECT_EQ(error.code(), ErrorCode::timeout);
     EXPECT_NE(error.message().find("no other rank is behind"), std::string::npos) << error.what();
   });
+}
+
+// As NCCL's: of a run some collectives are counted.
+class CountsSome final : public GpuGroup {
+ public:
+  explicit CountsSome(Group& control) : GpuGroup(control) {}
+  std::string_view backend() const override { return "some"; }
+  std::unique_ptr<Group> split(const std::vector<std::vector<int>>&, std::optional<Deadline>) override { return nullptr; }
+  std::optional<std::string> refusal(const CollectiveCall&) const override { return std::nullopt; }
+  bool counts_each() const override { return false; }
+
+ protected:
+  void enqueue(const CollectiveCall&) override {}
+};
+
+TEST(GpuWait, NamesNobodyWhereNotEachIsCountedAndNobodyIsBehind) {
+  run_ranks(2, [](Group& group) {
+    begin(group, 5);
+    group.exchange({}, {});
+    CountsSome some(group);
+    const Error error = wait_for_ever(some, 100ms);
+    EXPECT_EQ(error.code(), ErrorCode::timeout);
+    EXPECT_EQ(error.rank(), -1) << error.what();
+    EXPECT_NE(error.message().find("which rank is late cannot be told"), std::string::npos) << error.what();
+  });
+}
+
+TEST(GpuWait, NamesTheRankThatHasCountedTheFewest) {
+  run_ranks(3, [](Group& group) {
+    begin(group, group.rank() == 2 ? 4 : 5);
+    group.exchange({}, {});
+    CountsSome some(group);
+    const Error error = wait_for_ever(some, 100ms);
+    EXPECT_EQ(error.rank(), 2) << error.what();
+    EXPECT_NE(error.message().find("it has counted 5 collectives"), std::string::npos)  // 4 and the exchange
+        << error.what();
+  });
+}
+
+TEST(RunCount, EachOutsideOfARunTheFirstOfEachAndThenEveryHalfMillisecond) {
+  const auto counted = [](int calls, std::size_t bytes) {
+    int count = 0;
+    for (int i = 0; i < calls; ++i) count += RunCount::counts(bytes);
+    return count;
+  };
+  EXPECT_EQ(counted(100, 8), 100);
+  for (int run = 0; run < 3; ++run) {
+    const RunCount scope;
+    EXPECT_TRUE(RunCount::counts(8)) << "the first of run " << run;
+    EXPECT_EQ(counted(60, 8), 0);  // some 430 us with the first
+    EXPECT_EQ(counted(20, 8), 1);  // 500 are passed
+    EXPECT_FALSE(RunCount::counts(std::size_t{1} << 27)) << "of 540 us, soon after that";
+    EXPECT_EQ(counted(10, std::size_t{1} << 27), 10);
+    EXPECT_EQ(counted(10, std::size_t{1} << 26), 5) << "of 275 us each";
+    std::thread([&] { EXPECT_EQ(counted(5, 8), 5) << "of another thread"; }).join();
+    {
+      const RunCount inner;
+      EXPECT_EQ(counted(3, 8), 1);
+    }
+    EXPECT_EQ(counted(3, 8), 1) << "goes on: two of 275 us were since the last";
+  }
+  EXPECT_EQ(counted(10, 8), 10);
 }
 
 TEST(GpuWait, AnotherRanksErrorEndsIt) {

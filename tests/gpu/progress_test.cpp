@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/shm/shm_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 #include "gpu/context_rank.h"
@@ -80,6 +81,9 @@ class Recorded {
 };
 
 std::uint64_t begun(const Group& control) { return control.progress(control.rank()).sequence; }
+
+// By this rank's GPU.
+std::uint64_t counted(Group& control) { return dynamic_cast<shm::ShmGroup&>(control).gpu_sequence(); }
 
 void wait(GpuRank& rank) { rank.stream->wait(Deadline::after(kLimit)); }
 
@@ -152,6 +156,23 @@ TEST_P(Words, ACollectiveThatWaitsIsCounted) {
     check(begun(rank.control) == before + 3, "in the end both have begun three");
     calls.check_sums();
   });
+}
+
+// A rank that runs step by step, as with other addresses, counts as much as one that replays: else one would seem behind for ever.
+TEST_P(Words, ARunCountsAsMuchAsItsReplay) {
+  setenv("TANDEM_GPU_GROUP", GetParam(), 1);
+  run_gpu_ranks(Isolation::processes, 2, GetParam(), [](GpuRank& gpu) {
+    ContextRank rank(gpu.control);
+    std::uint64_t first = 0;
+    for (int i = 0; i < 6; ++i) {  // at once, recorded, replayed
+      const std::uint64_t before = counted(gpu.control);
+      rank.run();
+      const std::uint64_t more = counted(gpu.control) - before;
+      if (i == 0) first = more;
+      check(more > 0 && more == first, fmt::format("run {} counts {}, the first one {}", i, more, first));
+    }
+  });
+  unsetenv("TANDEM_GPU_GROUP");
 }
 
 // A context in a stream that the caller records: every replay counts as much on both ranks, and gives what one rank gives.

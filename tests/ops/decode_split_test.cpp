@@ -35,7 +35,10 @@ TEST(DecodeSplit, AsMeasured) {
   for (const std::int64_t keys : {8192, 16384, 32768}) {
     EXPECT_EQ(split(8, keys).cluster, 1);
     EXPECT_EQ(split(8, keys).parts, 16);
+    EXPECT_TRUE(split(8, keys).asks_early) << keys;
   }
+  for (const std::int64_t keys : {1024, 65536}) EXPECT_FALSE(split(8, keys).asks_early) << keys;
+  EXPECT_FALSE(split(128, 1024).asks_early);
   EXPECT_EQ(split(128, 1024).cluster, 1);
 }
 

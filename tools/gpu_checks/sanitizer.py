@@ -1,5 +1,6 @@
 """NVIDIA's compute-sanitizer: memory, races and barriers over one small shape per kernel, then memory over all tests of kernels."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -60,5 +61,5 @@ def sanitizer(check: Check) -> Iterator[Row]:
     jobs = [(kind, name) for kind in TOOLS for name in small] + [
         ("memcheck", name) for name in names if not name.startswith((SMALL, SAME_SHAPES))
     ]
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(max(WORKERS, (os.cpu_count() or 1) // 2)) as pool:
         yield from pool.map(run, jobs)

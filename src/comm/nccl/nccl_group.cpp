@@ -6,6 +6,7 @@
 
 #include "comm/nccl/lent_control.h"
 #include "comm/nccl/registered.h"
+#include "comm/run_count.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
 
@@ -187,7 +188,7 @@ void NcclGroup::enqueue(const CollectiveCall& call) {
     if (call.in != call.out) cuda::check(cudaMemcpyAsync(call.out, call.in, work.bytes, cudaMemcpyDeviceToDevice, work.stream), "copying");
     return;
   }
-  if (progress_) progress_->count(work.stream);
+  if (progress_ && RunCount::counts(work.bytes)) progress_->count(work.stream);
   comm_->settle(work.run(), info(call.kind).name.data(), control(), call.deadline ? call.deadline->limit() : kStepDeadline);
   if (work.cleared_after > 0)
     cuda::check(cudaMemsetAsync(call.out, 0, work.cleared_after, work.stream), "clearing the output of a rank that is not the root");

@@ -26,6 +26,7 @@ class NcclGroup final : public GpuGroup {
   void throw_if_failed() override;
   void abort(std::string_view reason) override;
   std::optional<std::string> refusal(const CollectiveCall& call) const override;
+  bool counts_each() const override { return false; }
   std::shared_ptr<Registration> register_memory(std::shared_ptr<const DeviceMemory> memory, std::shared_ptr<Registration> before,
                                                 Deadline deadline) override;
 

@@ -1,5 +1,5 @@
-// ProgressWord: the collectives that a rank's GPU has begun, written by the GPU where the other ranks see it, also while a graph is
-// replayed and the host has no part in it.
+// ProgressWord: a count of the collectives that a rank's GPU has begun, written by the GPU where the other ranks see it, also while a graph
+// is replayed and the host has no part in it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -22,9 +22,9 @@ class ProgressWord {
   ~ProgressWord();
   ProgressWord(const ProgressWord&) = delete;
 
-  // Counts the collective that the stream is given next, by a kernel before it: also in each replay of what is recorded. (A node beside it
-  // in the graph, which it would not wait for, costs more: a fork takes 2 us, the kernel 1.2, on an H200.) The GPU is the thread's current
-  // one.
+  // Counts the collective that the stream is given next, by a kernel before it: also in each replay of what is recorded. The kernel
+  // costs 1 to 3.5 us on an H200, so that of a run not each is counted (RunCount); a node beside the collective, which that would not wait
+  // for, and a value that the stream writes cost more. The GPU is the thread's current one.
   void count(cudaStream_t stream) const;
   // For kernels that count by themselves: what they raise by one, in memory of the GPU, and where they then write it.
   std::uint64_t* counter() const { return counter_.get(); }

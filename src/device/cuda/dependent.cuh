@@ -2,7 +2,8 @@
 //
 // The rules, which are all that makes it right:
 // - Every block waits (wait_for_previous) before it ends, and before it touches global memory: it may read before only what the plan calls
-//   resident (RunArgs::resident), and writes nothing. Waiting ends when the kernel before is over, with all it wrote visible.
+//   resident (RunArgs::resident), and writes nothing; of anything it may ask for lines to come to the L2 cache, by which it sees nothing of
+//   them. Waiting ends when the kernel before is over, with all it wrote visible.
 // - A kernel lets the next one begin (let_next_begin) as early as it likes, also before it has waited: the next may then run beside the
 //   kernel before this one too, or beside earlier ones. It is right nevertheless, because each waits before it ends: that the kernel before
 //   is over means that all before that are.

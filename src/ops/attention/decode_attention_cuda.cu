@@ -12,6 +12,10 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kMostWarps = 4, kMostCluster = 16;  // clusters of more than 8 are for GPUs that can have them
+// Times 16 keys of a warp: asked for before the wait, and left when the next kernel may begin, where a call asks early. It then fetches its
+// first keys while this one merges and memory idles. Of what starts sooner, memory is taken from this one; later, or where there are many
+// keys, blocks that have ended make room for several of the next on one multiprocessor.
+constexpr int kStepsBefore = 4, kStepsBeside = 5;
 
 // What a block, and in the end its cluster, knows of the lines.
 template <typename F>
@@ -242,8 +246,8 @@ __device__ __forceinline__ void load_queries(const AttentionRun& p, const Line (
 }
 
 template <typename F>
-__global__ void __launch_bounds__(kMostWarps * 32, 2)
-    attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts, unsigned* arrived, int tiles, int cluster) {
+__global__ void __launch_bounds__(kMostWarps * 32, 2) attend_part(const __grid_constant__ AttentionRun p, const AttentionParts parts,
+                                                                  unsigned* arrived, int tiles, int cluster, bool asks_early) {
   const bool waits_first = p.row_counts.at || p.column_counts.at || p.past.at;  // what lines there are is known only then
   if (waits_first) wait_for_previous();
   using T = typename F::T;
@@ -271,17 +275,22 @@ __global__ void __launch_bounds__(kMostWarps * 32, 2)
   const KeyQueue<F> queue = {static_cast<const T*>(p.k) + batch * p.k_steps.batch + kv_head * p.k_steps.head,
                              static_cast<const T*>(p.v) + batch * p.v_steps.batch + kv_head * p.v_steps.head, shared_address(own_room)};
   const float factor = F::kMasked ? kLog2E : p.scale * kLog2E;
-  if (!waits_first) wait_for_previous();
+  int key = slice_begin + warp * kDecodeKeys;
+  if (!waits_first) {
+#pragma unroll 1
+    for (int i = 0; asks_early && i < kStepsBefore; ++i) queue.announce(p, key + i * step, slice_end);
+    wait_for_previous();
+  }
 
   load_queries(p, own, batch, rows);
-  int key = slice_begin + warp * kDecodeKeys;
 #pragma unroll 1
   for (int stage = 0; stage < kDecodeStages; ++stage) {
     if (key + stage * step < slice_end) queue.ask(p, stage, key + stage * step, slice_end);
     end_copies();
   }
   // Not before: of what starts earlier than the next kernel, blocks would crowd on few multiprocessors.
-  let_next_begin();
+  const int last_keys = asks_early ? slice_end - kStepsBeside * step : key;
+  if (key >= last_keys) let_next_begin();
 #pragma unroll 1
   for (int stage = 0; key < slice_end; key += step, stage = stage + 1 == kDecodeStages ? 0 : stage + 1) {
     wait_for_copies_but<kDecodeStages - 1>();
@@ -290,6 +299,7 @@ __global__ void __launch_bounds__(kMostWarps * 32, 2)
     __syncwarp();
     if (key + kDecodeStages * step < slice_end) queue.ask(p, stage, key + kDecodeStages * step, slice_end);
     end_copies();
+    if (key < last_keys && key + step >= last_keys) let_next_begin();
   }
 
   const int lines = min(kDecodeLines, lines_of(p) - first);
@@ -378,7 +388,7 @@ void launch_decode_attention(const AttentionRun& p, const DecodeSplit& split, co
   with_form(p, [&](auto form) {
     using F = decltype(form);
     start_kernel(first, attend_part<F>, blocks, split.warps * 32, room_bytes<F>(split.warps), p, parts, arrived,
-                 static_cast<int>(tiles_of(p)), split.cluster);
+                 static_cast<int>(tiles_of(p)), split.cluster, split.asks_early);
   });
 }
 

@@ -60,6 +60,13 @@ struct KeyQueue {
     ask(to, k, p.k_steps.row, first, end, p.size);
     ask(to + kArrayBytes, v, p.v_steps.row, first, end, p.value_size);
   }
+  // Brings the same rows to the L2 cache.
+  __device__ __forceinline__ void announce(const AttentionRun& p, int first, int end) const {
+    const int lane = threadIdx.x % 32, row = first + lane % kDecodeKeys;
+    if (row >= end) return;
+    if (lane < kDecodeKeys) bring_near(k + row * p.k_steps.row, p.size * static_cast<int>(sizeof(typename F::T)));
+    else bring_near(v + row * p.v_steps.row, p.value_size * static_cast<int>(sizeof(typename F::T)));
+  }
 };
 
 // scores[n] of keys 8·n + 2·(lane % 4) and the next, for line lane / 4: [0] and [1], for the line 8 later: [2] and [3].

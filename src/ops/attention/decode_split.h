@@ -11,6 +11,7 @@ namespace tandem::cuda {
 inline constexpr int kMostDecodeParts = 48;
 struct DecodeSplit {
   int cluster = 1, parts = 1, warps = 1;
+  bool asks_early = false;  // for its first keys, while the call before still merges; and lets the next one begin late enough for that
 };
 
 // A kind of block, and how many of it the GPU holds at once.
