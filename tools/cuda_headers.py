@@ -10,6 +10,7 @@ so that working trees which share one share both.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,14 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WANTED = [  # header, package, version
-    ("nvrtc.h", "nvidia-cuda-nvrtc", "13.0.88"),
-    ("cublasLt.h", "nvidia-cublas", "13.1.0.3"),
-    ("nccl.h", "nvidia-nccl-cu13", "2.28.9"),
-    ("cudnn.h", "nvidia-cudnn-cu13", "9.19.0.56"),
-    ("cudnn_frontend.h", "nvidia-cudnn-frontend", "1.32.0"),
-]
+FRONTEND = ("nvidia-cudnn-frontend", "1.32.0")
+WANTED = {  # header: package and version by the toolkit's major version, whose headers theirs include
+    "nvrtc.h": {12: ("nvidia-cuda-nvrtc-cu12", "12.9.86"), 13: ("nvidia-cuda-nvrtc", "13.0.88")},
+    "cublasLt.h": {12: ("nvidia-cublas-cu12", "12.9.1.4"), 13: ("nvidia-cublas", "13.1.0.3")},
+    "nccl.h": {12: ("nvidia-nccl-cu12", "2.28.9"), 13: ("nvidia-nccl-cu13", "2.28.9")},
+    "cudnn.h": {12: ("nvidia-cudnn-cu12", "9.19.0.56"), 13: ("nvidia-cudnn-cu13", "9.19.0.56")},
+    "cudnn_frontend.h": {12: FRONTEND, 13: FRONTEND},
+}
 
 
 def say(text: str) -> None:
@@ -34,6 +36,23 @@ def say(text: str) -> None:
 def toolkit_folders() -> list[Path]:
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"]
     return [Path(home) / "include" for home in homes if home]
+
+
+def toolkit_major() -> int:
+    """Of the toolkit that is there, else the newest that is known."""
+    for folder in toolkit_folders():
+        header = folder / "cuda_runtime_api.h"
+        if header.exists() and (found := re.search(r"#define CUDART_VERSION\s+(\d+)", header.read_text(encoding="utf-8"))):
+            return int(found[1]) // 1000
+    return max(WANTED["nvrtc.h"])
+
+
+def drop(package: str, base: Path) -> None:
+    stamp = base / f"{package}.stamp"
+    files = stamp.read_text(encoding="utf-8").splitlines()[1:] if stamp.exists() else []
+    stamp.unlink(missing_ok=True)
+    for file in files:
+        (base / "include" / file).unlink(missing_ok=True)
 
 
 def fetch(package: str, version: str, into: Path) -> list[str]:
@@ -65,7 +84,11 @@ def main() -> int:
     base = (ROOT / ".venv").resolve().parent / ".cache" / "cuda-headers"
     include = base / "include"
     include.mkdir(parents=True, exist_ok=True)
-    for header, package, version in WANTED:
+    major = toolkit_major()
+    for header, packages in WANTED.items():
+        if major not in packages:
+            sys.exit(f"[cuda] the toolkit is CUDA {major}; headers are known for {', '.join(map(str, packages))}")
+        package, version = packages[major]
         if not args.all and any((folder / header).exists() for folder in toolkit_folders()):
             continue
         # What is here of the package: its version, then its files. Other packages are left alone: other working trees may use them.
@@ -73,9 +96,8 @@ def main() -> int:
         have = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
         if have[:1] == [version] and (include / header).exists():
             continue
-        stamp.unlink(missing_ok=True)
-        for file in have[1:]:
-            (include / file).unlink(missing_ok=True)
+        for one, _ in packages.values():
+            drop(one, base)
         say(f"headers of {package} {version} (its wheel is downloaded, hundreds of MB, and deleted again)")
         files = fetch(package, version, include)
         if not (include / header).exists():
