@@ -21,6 +21,7 @@ struct Trial {
   std::vector<bool> weights;  // per operand: it is a weight, which a kernel may pack
   int ranks = 1;              // of its group; 1 for what does not communicate
   bool tf32 = false;          // PrepareArgs::tf32
+  bool exact = false;         // PrepareArgs::exact
 };
 
 // The time of one run on the slowest rank, with the fastest of the kernel's algorithms. Throws Error where that cannot be found out.

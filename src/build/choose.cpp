@@ -18,7 +18,7 @@ KernelChooser::KernelChooser(const Graph& graph, std::size_t profile, const Mesh
     : mesh_(mesh),
       options_(options),
       symbols_(trial_symbols(graph.profiles.empty() ? Profile() : graph.profiles[profile], mesh)),
-      timer_(options, options.tf32) {
+      timer_(options, options.tf32, options.exact) {
   bind_to_bounds(graph, symbols_);
   for (const std::string& name : options.kernels)
     if (!find_kernel(name)) fail(ErrorCode::invalid_argument, "no kernel is called '{}'", name);

@@ -15,7 +15,7 @@ namespace {
 
 class Retimer {
  public:
-  Retimer(Plan& plan, const PlanOptions& options) : plan_(plan), options_(options), timer_(options, plan.tf32) {}
+  Retimer(Plan& plan, const PlanOptions& options) : plan_(plan), options_(options), timer_(options, plan.tf32, plan.exact) {}
 
   int run() {
     std::size_t steps = 0, done = 0;

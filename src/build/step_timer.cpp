@@ -24,6 +24,7 @@ std::string key_of(const Trial& trial) {
     key += trial.call.has_operand(i) ? fmt::format(" {}{}", trial.weights[i] ? "w:" : "", trial.call.operand(i).to_string()) : " -";
   const auto is_f32 = [](const Type& type) { return type.dtype == DType::f32; };
   if (trial.tf32 && std::ranges::any_of(trial.call.results, is_f32)) key += " tf32";
+  if (trial.exact && trial.ranks > 1) key += " exact";  // attention over ranks has other kernels inside
   return key;
 }
 
@@ -45,7 +46,7 @@ void StepTimer::time(const OpCall& call, const std::vector<bool>& weights, int r
     Candidate& candidate = *std::ranges::find(choice.candidates, kernel->name, &Candidate::kernel);
     Timing timing;
     try {
-      timing = time_one({*kernel, call, weights, ranks, tf32_});
+      timing = time_one({*kernel, call, weights, ranks, tf32_, exact_});
     } catch (const Error& error) {
       if (error.code() == ErrorCode::interrupted) throw;
       candidate.reason = fmt::format("timing it failed: {}", error.what());

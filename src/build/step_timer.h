@@ -20,8 +20,8 @@ SymbolValues trial_symbols(const Profile& profile, const Mesh& mesh);
 
 class StepTimer {
  public:
-  // `options` has a Measure and outlives the timer. `tf32`: Plan::tf32 of the plan whose steps are timed.
-  StepTimer(const PlanOptions& options, bool tf32) : options_(options), tf32_(tf32) {}
+  // `options` has a Measure and outlives the timer. `tf32`, `exact`: those of the plan whose steps are timed.
+  StepTimer(const PlanOptions& options, bool tf32, bool exact) : options_(options), tf32_(tf32), exact_(exact) {}
 
   // Takes the fastest of `kernels`, which are among the candidates, with its algorithm; those that cannot be timed get a reason. Where none
   // can the choice stays as it is. They are in order: one that packs weights is taken before an earlier one only if it is 5 % faster.
@@ -32,7 +32,7 @@ class StepTimer {
   Timing time_one(const Trial& trial);
 
   const PlanOptions& options_;
-  bool tf32_;
+  bool tf32_, exact_;
   TimingCache memory_;  // where no cache is given
 };
 

@@ -38,6 +38,7 @@ struct PrepareArgs {
   Device* device = nullptr;         // on which weights and operands lie; null: the CPU
   std::string_view algorithm = {};  // one of algorithms(), found best for this call; one that is not there any more is no error
   bool tf32 = false;                // libraries of a GPU may round operands of f32 products and convolutions to TF32
+  bool exact = false;               // nothing that is weaker (KernelDef::weaker) may be taken inside either
 };
 
 // Memory of weights, and what the plan gives out, is aligned to 64; inputs and outputs of the program, which callers give, to an element

@@ -237,7 +237,8 @@ std::size_t RankContext::prepare_steps(const Bound& bound, const SymbolValues& s
                              step.communicates ? group_of(s) : nullptr,
                              &device_,
                              is_as_timed(s, call, typical) ? std::string_view(step.algorithm) : std::string_view(),
-                             engine_->plan().tf32};
+                             engine_->plan().tf32,
+                             engine_->plan().exact};
       launches.push_back({engine_->kernel(profile_, s).prepare(args), static_cast<std::uint32_t>(step.operands.size()),
                           static_cast<std::uint32_t>(step.results.size()), step.communicates});
       set_edge(launches.back(), s, first, symbols);

@@ -77,7 +77,7 @@ TEST(StepTimer, AKernelThatPacksWeightsIsTakenWhereItIsFasterByMoreThanTimesDiff
     };
     Choice choice;
     for (const KernelDef* kernel : kernels) choice.candidates.push_back({std::string(kernel->name), 0, ""});
-    StepTimer(options, false).time(call, {false, true}, 1, kernels, choice);
+    StepTimer(options, false, false).time(call, {false, true}, 1, kernels, choice);
     return choice.kernel->name;
   };
   EXPECT_EQ(taken({&usual, &packing}, {100, 96}), "usual");

@@ -170,6 +170,7 @@ KernelCase case_of(const Whole& w, const Spreading& s, Group& group) {
   c.op = "Attention";
   c.threads = s.threads;
   c.group = &group;
+  c.exact = w.exact;
   c.attributes = {{"scale", w.scale()},
                   {"causal", w.causal},
                   {"softcap", w.softcap},

@@ -17,6 +17,7 @@ struct Whole {
   std::int64_t batch = 1, heads = 4, kv_heads = 4, rows = 8, columns = 8, size = 8, value_size = 8;
   std::string causal = "none", empty_rows = "zero";
   double softcap = 0;
+  bool exact = false;  // KernelCase::exact
   std::int64_t past = 0;
   std::optional<Tensor> mask;
   std::vector<std::int64_t> row_counts, column_counts;

@@ -145,7 +145,8 @@ std::vector<Tensor> run_on_device(const KernelCase& c, const KernelDef& kernel, 
                                         .group = c.group,
                                         .device = device.get(),
                                         .algorithm = c.algorithm,
-                                        .tf32 = c.tf32});
+                                        .tf32 = c.tf32,
+                                        .exact = c.exact});
   std::byte* workspace = add(prepared->workspace_bytes(), 0);
   AuxiliaryStreams auxiliary(*device, kernel.auxiliary_streams);
   prepared->run({operands, outputs, workspace, *stream, Deadline::after(std::chrono::seconds(20)), false, 0, nullptr, auxiliary.streams()});
@@ -195,8 +196,8 @@ std::vector<Tensor> run_kernel(const KernelCase& c) {
     if (results[0].size_bytes() != 0) std::memcpy(outputs[0], operands[from], results[0].size_bytes());
     operands[from] = outputs[0];
   }
-  const auto prepared =
-      kernel->prepare({.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .tf32 = c.tf32});
+  const auto prepared = kernel->prepare(
+      {.call = call, .weights = weights, .packed = packed.get(), .threads = c.threads, .group = c.group, .tf32 = c.tf32, .exact = c.exact});
   Tensor workspace(DType::u8, {static_cast<std::int64_t>(prepared->workspace_bytes())});
   ThreadPool pool(c.threads);
   prepared->run({operands, outputs, workspace.mutable_data(), pool, Deadline::after(std::chrono::seconds(20))});

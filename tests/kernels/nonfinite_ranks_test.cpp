@@ -93,6 +93,20 @@ TEST_P(NonFiniteRanks, Attention) {
   }
 }
 
+// So many rows that cuDNN would attend to a rank's share, which feels what is hidden (its KernelDef::weaker); `exact` forbids it there too.
+TEST_P(NonFiniteRanks, ExactAttentionOfManyRows) {
+  const int n = GetParam();
+  std::vector<Whole> cases;
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const double special : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+      Whole w{.dtype = dtype, .heads = 2 * n, .kv_heads = n, .rows = 64 * n, .columns = 64 * n, .causal = "upper_left", .exact = true};
+      w.fill(static_cast<unsigned>(cases.size()));
+      store_element(dtype, w.v.mutable_data(), (w.columns - 9) * w.value_size + 3, special);
+      cases.push_back(std::move(w));
+    }
+  expect_right(cases, spreadings(n, true, on_cuda()));
+}
+
 TEST(NonFiniteRank, RowsAreThereForEveryKernel) {
   std::set<std::string> covered = {"append", "all_reduce_add_layer_norm", "all_reduce_add_rms_norm"};
   for (const CollectiveInfo& collective : collectives()) covered.insert(fmt::format("group_{}", to_string(collective.kind)));

@@ -119,7 +119,8 @@ class TrialRun {
                          used,
                          device_.get(),
                          {},
-                         trial.tf32};
+                         trial.tf32,
+                         trial.exact};
     };
     std::vector<std::string> algorithms;
     if (trial.kernel.algorithms) algorithms = trial.kernel.algorithms(args(0));

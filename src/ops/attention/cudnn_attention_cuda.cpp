@@ -148,10 +148,11 @@ const KernelDef cudnn_flat_attention = {.name = "cudnn_flat_attention",
 
 namespace tandem::attention {
 
-std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+std::unique_ptr<PreparedKernel> prepare_attention(const PrepareArgs& args, const OpCall& call, const AttentionProblem& problem,
                                                   Gives gives) {
+  cuda::CudaDevice& device = kernels::device_of(args);
   // Where a diagonal is given, call and problem do not say the same to cuDNN.
-  if (gives == Gives::sums || problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
+  if (args.exact || gives == Gives::sums || problem.diagonal != AttentionProblem::kNoDiagonal || kernels::refusal_of(call))
     return prepare_own_attention(device, call, problem, {}, gives);
   return kernels::prepare_as(device, call, problem, {}, gives);
 }

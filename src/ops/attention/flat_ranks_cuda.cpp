@@ -85,7 +85,8 @@ Dim sent_bytes(const OpCall& call) {
 template <const KernelDef& kInner>
 std::unique_ptr<PreparedKernel> prepare(const PrepareArgs& args) {
   const FlatProblem flat = flat_problem_of(args.call);
-  const PrepareArgs inner{flat.call, args.weights, nullptr, args.threads, args.group, args.device};
+  const PrepareArgs inner{
+      .call = flat.call, .weights = args.weights, .threads = args.threads, .group = args.group, .device = args.device, .exact = args.exact};
   if (&kInner == &cuda_attention_all_to_all)
     if (auto pushed = prepare_pushed_attention(inner, flat.problem, flat.begins)) return pushed;
   if (&kInner == &cuda_attention_all_gather_groups)

@@ -28,8 +28,9 @@ std::optional<std::string> own_attention_refusal(const OpCall& call);
 // call names, problem.diagonal. run() takes the call's operands and the memory of what it gives.
 std::unique_ptr<PreparedKernel> prepare_own_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
                                                       OperandBegins begins, Gives gives = Gives::result);
-// The same by cuDNN where it can and our own kernel would be slower; sums are always our own kernel's.
-std::unique_ptr<PreparedKernel> prepare_attention(cuda::CudaDevice& device, const OpCall& call, const AttentionProblem& problem,
+// The same by cuDNN where it can, `args` (of what attends over ranks) allow it and our own kernel would be slower; sums are always our own
+// kernel's.
+std::unique_ptr<PreparedKernel> prepare_attention(const PrepareArgs& args, const OpCall& call, const AttentionProblem& problem,
                                                   Gives gives = Gives::result);
 
 }  // namespace tandem::attention

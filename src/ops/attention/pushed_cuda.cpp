@@ -78,7 +78,7 @@ class Pushed final : public PreparedKernel {
     p_.kv_heads /= groups_;
     OpCall share = share_of(spread_.call, p_.heads, p_.kv_heads, p_.rows, p_.columns);
     if (mask_.present) describe_mask(share);
-    attention_ = prepare_attention(device, share, p_);
+    attention_ = prepare_attention(args, share, p_);
     for (int i = 0; i < schedule.streams; ++i) at_rest_.push_back(layout_.add(attention_->workspace_bytes()));
     takes_turns_ = schedule.streams > 1;
     back_bytes_ = static_cast<std::size_t>(p_.batch * local_.heads * spread_.rows.local * p_.value_size) * element_;

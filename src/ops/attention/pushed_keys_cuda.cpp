@@ -32,8 +32,7 @@ class PushedKeys final : public PreparedKernel {
     p.kv_heads /= groups_.count;
     heads_ = p.heads, kv_heads_ = p.kv_heads;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      shares_.push_back(
-          make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, Gives::result, static_cast<cuda::CudaDevice&>(*args.device)));
+      shares_.push_back(make_share(args, spread_, p, rows, {0, 0, spread_.columns.extent}, Gives::result));
       workspace_bytes_ = std::max(workspace_bytes_, shares_.back().attention->workspace_bytes());
     }
     out_bytes_ = bytes(local.dtype, element_count(shape_of(args.call.results[0])));

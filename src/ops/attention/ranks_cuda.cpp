@@ -46,7 +46,7 @@ class ByHeads final : public PreparedKernel {
     p_.out_steps = dense_steps(p_.heads, spread_.rows.padded(), p_.value_size);
     OpCall share = share_of(spread_.call, p_.heads, p_.kv_heads, p_.rows, p_.columns);
     if (mask_.present) describe_mask(share);
-    attention_ = prepare_attention(static_cast<cuda::CudaDevice&>(*args.device), share, p_);
+    attention_ = prepare_attention(args, share, p_);
     std::size_t staging = 0;
     for (std::size_t i = 0; i < 5; ++i) {
       if (!moves_[i]) continue;
@@ -118,8 +118,7 @@ class ByKeys final : public PreparedKernel {
     p.v_steps = dense_steps(p.kv_heads, spread_.columns.padded(), p.value_size);
     std::size_t workspace = 0;
     for (const Segment& rows : spread_.rows.of(spread_.rank)) {
-      shares_.push_back(
-          make_share(spread_, p, rows, {0, 0, spread_.columns.extent}, Gives::result, static_cast<cuda::CudaDevice&>(*args.device)));
+      shares_.push_back(make_share(args, spread_, p, rows, {0, 0, spread_.columns.extent}, Gives::result));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_staging_ = layout_.add(std::max(moves_[0]->staging_bytes(), moves_[1]->staging_bytes()));

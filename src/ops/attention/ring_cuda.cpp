@@ -18,8 +18,6 @@ namespace {
 using namespace attention;
 using cuda::Layout;
 
-cuda::CudaDevice& device_of(const PrepareArgs& args) { return static_cast<cuda::CudaDevice&>(*args.device); }
-
 // Memory for partial results of so many lines, as a share gives them.
 struct Room {
   Room(Gives gives, const AttentionProblem& p, std::int64_t lines)
@@ -51,7 +49,7 @@ struct Merged {
 
 class Ring final : public PreparedKernel {
  public:
-  explicit Ring(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(spread_)), rows_(spread_.rows.of(spread_.rank)) {
+  explicit Ring(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(args, spread_)), rows_(spread_.rows.of(spread_.rank)) {
     const AttentionProblem& p = spread_.problem;
     k_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.operand(kK))));
     v_bytes_ = bytes(p.dtype, element_count(shape_of(args.call.operand(kV))));
@@ -66,7 +64,7 @@ class Ring final : public PreparedKernel {
         for (const Segment& columns : spread_.columns.of((spread_.rank - step + spread_.ranks) % spread_.ranks)) {
           AttentionProblem part = p;
           part.out_steps = dense_steps(p.heads, rows.count, p.value_size);
-          Share share = make_share(spread_, part, rows, columns, gives_, device_of(args));
+          Share share = make_share(args, spread_, part, rows, columns, gives_);
           share.out_begin = 0;
           if (!share.sees_any) continue;
           workspace = std::max(workspace, share.attention->workspace_bytes());
@@ -170,7 +168,7 @@ class Ring final : public PreparedKernel {
 // Every rank attends to its own columns; all gather everyone's results and merge them in the same order.
 class Parts final : public PreparedKernel {
  public:
-  explicit Parts(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(spread_)) {
+  explicit Parts(const PrepareArgs& args) : spread_(args), gives_(given_to_merge(args, spread_)) {
     AttentionProblem p = spread_.problem;
     const Segment rows{0, 0, p.rows};
     lines_ = p.batch * p.heads * p.rows;
@@ -182,7 +180,7 @@ class Parts final : public PreparedKernel {
     columns.resize(static_cast<std::size_t>(parts_), {0, 0, 0});
     std::size_t workspace = 0;
     for (const Segment& some : columns) {
-      shares_.push_back(make_share(spread_, p, rows, some, gives_, device_of(args)));
+      shares_.push_back(make_share(args, spread_, p, rows, some, gives_));
       workspace = std::max(workspace, shares_.back().attention->workspace_bytes());
     }
     at_own_ = layout_.add(own_bytes());

@@ -49,8 +49,9 @@ void place_mask(AttentionProblem& problem, const Shape& dims) {
   problem.mask_column_step = step(kColumns);
 }
 
-Gives given_to_merge(const Spread& spread) {
+Gives given_to_merge(const PrepareArgs& args, const Spread& spread) {
   const OpCall& call = spread.call;
+  if (args.exact) return Gives::sums;
   for (std::size_t i = kMask; i < call.operands.size(); ++i)
     if (call.has_operand(i)) return Gives::sums;
   const bool many_rows = spread.rows.local >= 64;
@@ -68,7 +69,7 @@ OpCall share_of(const OpCall& call, std::int64_t heads, std::int64_t kv_heads, s
   return share;
 }
 
-Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, Gives gives, cuda::CudaDevice& device) {
+Share make_share(const PrepareArgs& args, const Spread& spread, AttentionProblem p, const Segment& rows, Segment columns, Gives gives) {
   OpCall call = spread.call;
   cut_causal(spread, rows, columns, call, p);
   p.rows = rows.count;
@@ -92,7 +93,7 @@ Share make_share(const Spread& spread, AttentionProblem p, const Segment& rows, 
     if (means[kColumns] != 1) means[kColumns] = p.columns;
     call.operands[kMask]->dims = {means.begin(), means.end()};
   }
-  share.attention = prepare_attention(device, call, p, gives);
+  share.attention = prepare_attention(args, call, p, gives);
   return share;
 }
 

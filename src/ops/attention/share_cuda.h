@@ -32,13 +32,13 @@ struct Share {
 
 // What shares give whose results are merged: sums by our own kernels; of what cuDNN may attend to faster, f16 and bf16 without masks and
 // lengths and of many rows, results of that type and logarithms. The same on all ranks.
-Gives given_to_merge(const Spread& spread);
+Gives given_to_merge(const PrepareArgs& args, const Spread& spread);
 
 // Rows of this rank's block against neighbouring columns; `problem` says how operands lie, `columns.local` where the columns begin there.
 // Where `problem` has fewer heads than the call, these are one group of them, whose run() is given
 // HeadsFrom.
-Share make_share(const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns, Gives gives,
-                 cuda::CudaDevice& device);
+Share make_share(const PrepareArgs& args, const Spread& spread, AttentionProblem problem, const Segment& rows, Segment columns,
+                 Gives gives);
 
 // What a run is given, from the head `first` on: q, a mask that differs by head, and the result. Keys and values stay as they are.
 struct HeadsFrom {
