@@ -47,10 +47,19 @@ def toolkit_major() -> int:
     return max(WANTED["nvrtc.h"])
 
 
+def stamp_of(package: str, base: Path) -> Path:
+    return base / f"{package}.stamp"
+
+
+def kept_of(package: str, base: Path) -> list[str]:
+    """What is here of a package: its version, then its files."""
+    stamp = stamp_of(package, base)
+    return stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
+
+
 def drop(package: str, base: Path) -> None:
-    stamp = base / f"{package}.stamp"
-    files = stamp.read_text(encoding="utf-8").splitlines()[1:] if stamp.exists() else []
-    stamp.unlink(missing_ok=True)
+    files = kept_of(package, base)[1:]
+    stamp_of(package, base).unlink(missing_ok=True)
     for file in files:
         (base / "include" / file).unlink(missing_ok=True)
 
@@ -91,18 +100,15 @@ def main() -> int:
         package, version = packages[major]
         if not args.all and any((folder / header).exists() for folder in toolkit_folders()):
             continue
-        # What is here of the package: its version, then its files. Other packages are left alone: other working trees may use them.
-        stamp = base / f"{package}.stamp"
-        have = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
-        if have[:1] == [version] and (include / header).exists():
+        if kept_of(package, base)[:1] == [version] and (include / header).exists():
             continue
-        for one, _ in packages.values():
+        for one, _ in packages.values():  # those of other libraries are left alone: other working trees may use them
             drop(one, base)
         say(f"headers of {package} {version} (its wheel is downloaded, hundreds of MB, and deleted again)")
         files = fetch(package, version, include)
         if not (include / header).exists():
             sys.exit(f"[cuda] {package} {version} holds no {header}")
-        stamp.write_text("\n".join([version, *files]) + "\n", encoding="utf-8")
+        stamp_of(package, base).write_text("\n".join([version, *files]) + "\n", encoding="utf-8")
     return 0
 
 

@@ -8,8 +8,8 @@ namespace tandem::cuda {
 namespace {
 
 // Where parts are merged, memory idles for long enough that the next call gains by asking for keys then: on an H200 9 % at 8192 keys, 6 %
-// at 16384, 3 % at 32768 (batch 1, 8 kv heads). With 64 steps of 16 keys for a warp it lost: blocks
-// then end at times too different. Not tried with clusters beside parts; those alone gain at some lengths and lose at others.
+// at 16384, 3 % at 32768 (batch 1, 8 kv heads). With 64 steps of 16 keys for a warp it lost: blocks then
+// end at times too different. Not tried with clusters beside parts; those alone gain at some lengths and lose at others.
 constexpr std::int64_t kMostEarlySteps = 32;
 
 // Bytes in a nanosecond: of one multiprocessor while all read, the most that a block gets, and that the blocks of a multiprocessor get;
