@@ -30,7 +30,7 @@ namespace {
 using namespace tandem;
 using Json = nlohmann::json;
 
-constexpr std::int64_t kHeads = 24, kSize = 128, kWidth = 4096;
+constexpr std::int64_t kHeads = 24, kSize = 128, kWidth = 4096;  // kHeads: of q, where a row does not say otherwise
 constexpr int kChained = 200;  // small collectives in one recording: as of a whole model, so that starting it does not show
 // Of the largest difference, relative to the largest magnitude: what bf16 allows of attention; of a chain, whose sums are rounded here and
 // there, and where a rank that adds its own words for another's in every call is off by 0.1 or more.
@@ -42,7 +42,7 @@ struct Work {
   std::int64_t length = 0;  // of the sequence; or rows of the reduction
   bool apart = false;       // the reduction and the norm as kernels of their own
   std::string form = {};    // of attention, as its kernels' names end; empty: the build's choice
-  std::int64_t kv_heads = kHeads;
+  std::int64_t kv_heads = kHeads, heads = kHeads;
 };
 
 std::vector<Work> all_work() {
@@ -56,6 +56,10 @@ std::vector<Work> all_work() {
         for (const char* form : {"all_to_all", "all_gather", "all_gather_groups", "ring"})
           list.push_back({fmt::format("Attention over ranks by {} {}K, {} kv heads{}", form, k, kv_heads, causal ? " causal" : ""), true,
                           causal, k * 1024, false, form, kv_heads});
+  // Half the heads: two GPUs have as much each as four have of all.
+  for (const bool causal : {false, true})
+    list.push_back({fmt::format("Attention over ranks 8K, half the heads{}", causal ? " causal" : ""), true, causal, 8192, false,
+                    "all_to_all", kHeads / 2, kHeads / 2});
   for (const std::int64_t kb : {8, 64, 512, 4096, 16384})
     for (const bool apart : {false, true})
       list.push_back({fmt::format("AllReduce + residual + RmsNorm{} {} KB", apart ? " apart" : "", kb), false, false,
@@ -88,19 +92,19 @@ Network network_of(const Work& work, int ranks) {
   Network network(fmt::format("cp={}", ranks));
   if (work.attention) {
     const std::int64_t local = work.length / ranks;
-    const bool alike = work.kv_heads == kHeads;
-    const Shape heads = alike ? Shape{3, kHeads} : Shape{kHeads + 2 * work.kv_heads};
+    const bool alike = work.kv_heads == work.heads;
+    const Shape heads = alike ? Shape{3, work.heads} : Shape{work.heads + 2 * work.kv_heads};
     Shape shape = {1, work.length};
     shape.insert(shape.end(), heads.begin(), heads.end());
     shape.push_back(kSize);
     const Network::Value qkv = network.input("qkv", DType::bf16, Extents(shape.begin(), shape.end()), "1:cp");
     std::vector<Network::Value> operands;
     for (std::int64_t i = 0, begin = 0; i < 3; ++i) {
-      const std::int64_t count = alike ? 1 : i == 0 ? kHeads : work.kv_heads;
+      const std::int64_t count = alike ? 1 : i == 0 ? work.heads : work.kv_heads;
       Network::Value part = network.add(
           "Slice", {qkv}, {{"axes", std::vector<std::int64_t>{2}}, {"starts", Extents{begin}}, {"ends", Extents{begin + count}}});
       begin += count;
-      if (alike) part = network.add("Reshape", {part}, {{"shape", Extents{1, local, kHeads, kSize}}});
+      if (alike) part = network.add("Reshape", {part}, {{"shape", Extents{1, local, work.heads, kSize}}});
       operands.push_back(network.add("Transpose", {part}, {{"permutation", std::vector<std::int64_t>{0, 2, 1, 3}}}));
     }
     AttentionOptions options{.causal = work.causal ? "upper_left" : "none", .axis = "cp"};
@@ -213,14 +217,13 @@ class Row {
   void compare_attention(const Compare& compare) const {
     const std::int64_t local = work_.length / world_.size();
     const Numbers& in = numbers_[0];
-    const std::int64_t ratio = kHeads / work_.kv_heads, all = kHeads + 2 * work_.kv_heads;
+    const std::int64_t heads = work_.heads, ratio = heads / work_.kv_heads, all = heads + 2 * work_.kv_heads;
     const auto element = [&](std::int64_t row, std::int64_t part, std::int64_t head, std::int64_t d) {
-      const std::int64_t at = part == 0 ? head : kHeads + (part - 1) * work_.kv_heads + head / ratio;
+      const std::int64_t at = part == 0 ? head : heads + (part - 1) * work_.kv_heads + head / ratio;
       return in.at((row * all + at) * kSize + d);
     };
     for (const std::int64_t mine : {std::int64_t{0}, local / 3, local - 1}) {
-      const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % kHeads,
-                         columns = work_.causal ? row + 1 : work_.length;
+      const std::int64_t row = world_.rank() * local + mine, head = (mine * 7 + 5) % heads, columns = work_.causal ? row + 1 : work_.length;
       std::vector<double> weights(static_cast<std::size_t>(columns));
       double top = -INFINITY, total = 0;
       for (std::int64_t j = 0; j < columns; ++j) {
@@ -232,7 +235,7 @@ class Row {
       for (std::int64_t d = 0; d < kSize; ++d) {
         double sum = 0;
         for (std::int64_t j = 0; j < columns; ++j) sum += weights[static_cast<std::size_t>(j)] * element(j, 2, head, d);
-        compare(static_cast<std::size_t>((mine * kHeads + head) * kSize + d), sum / total);
+        compare(static_cast<std::size_t>((mine * heads + head) * kSize + d), sum / total);
       }
     }
   }
@@ -287,8 +290,8 @@ Json answer_of(const std::vector<Work>& list, const std::string& name, bool comp
   const double seconds = row.measure() / (work->attention ? 1 : kChained);
   answer["us"] = seconds * 1e6;
   if (work->attention)
-    answer["tflop_s"] = 4.0 * static_cast<double>(kHeads * kSize) * static_cast<double>(work->length) * static_cast<double>(work->length) /
-                        (work->causal ? 2 : 1) / seconds / 1e12;
+    answer["tflop_s"] = 4.0 * static_cast<double>(work->heads * kSize) * static_cast<double>(work->length) *
+                        static_cast<double>(work->length) / (work->causal ? 2 : 1) / seconds / 1e12;
   return answer;
 }
 
