@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "comm/peer/spinning.h"
 #include "gpu/here.h"
 
 namespace tandem::cuda {
@@ -209,6 +210,7 @@ TEST(LineMoves, ARankThatSendsNothing) {
 // ends a call and by the one that goes on beside others; call after call, into the same memory.
 TEST_P(LineMovesOf, ExchangedByRanksOfOneGpu) {
   if (!testing::has_gpu()) GTEST_SKIP() << "this machine has no GPU";
+  peer::load_spinning_kernels();  // none may be loaded while another waits
   constexpr int kRanks = 3, kRows = 60, kCalls = 6;
   const int unit = GetParam(), bytes = unit * 24, part = kRows * bytes, all = kRanks * part;
   std::vector<std::unique_ptr<Ranks>> ranks;
