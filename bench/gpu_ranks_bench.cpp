@@ -2,7 +2,7 @@
 // peer in turn.
 //
 //   gpu_ranks_bench --list            the names of the rows that peers have too
-//   gpu_ranks_bench --forms           the names of further rows: attention by each of its kernels
+//   gpu_ranks_bench --forms           the names of further rows: attention by each of its kernels, and with half the heads
 //   gpu_ranks_bench RANKS             reads names from stdin, a line each; answers each with a line of JSON
 //
 // Calls are engines that are enqueued on each rank's own stream, replayed from its recording. The first time that a row is asked for, some

@@ -27,8 +27,6 @@ struct LineSteps {
 
 // Lines [batch, heads, rows] of `bytes` for each rank: those for (or of) rank p from from[p] to to[p].
 struct LineMove {
-  enum class With { all, peers, itself };  // of the ranks
-  With with = With::all;
   int batch = 0, heads = 0, rows = 0, bytes = 0;
   const char* from[peer::kMaxRanks] = {};
   char* to[peer::kMaxRanks] = {};
@@ -39,12 +37,13 @@ struct LineMove {
   std::int64_t from_jump[peer::kMaxRanks] = {}, to_jump[peer::kMaxRanks] = {};
 };
 
-// One kernel; what does not happen is −1 or 0. `count` moves are made for one group after the other, each followed by the announcement of
-// an event, `announces` and on. Then `awaited` events from `awaits` on are awaited, and the `after` moves behind the others are made.
+// One kernel; what does not happen is −1 or false. All blocks first await `awaited` events from `awaits` on, then move the lines of one
+// group after the other, each followed by the announcement of an event, `announces` and on.
 struct LineMoves {
   LineMove moves[3];
-  int count = 0, groups = 1, after = 0;
-  int announces = -1, awaits = 0, awaited = 0;
+  int count = 0, groups = 1;
+  bool own = true;  // this rank's among them
+  int awaits = 0, awaited = 0, announces = -1;
   bool begins = false, ends = false;  // a call of the room
   int blocks = 1;                     // at most
 };

@@ -22,15 +22,13 @@ constexpr std::int64_t kFewBytes = 4 << 20;
 // in two, where multiprocessors that are through with one group go on with the next.
 struct Schedule {
   int groups = 1, streams = 1;
-  int blocks = 4;      // of the pushes beside attention: enough to be ahead of it, and no more than a group leaves that fills the GPU once
-  bool apart = false;  // a kernel for the pushes of each group
+  int blocks = 4;  // of the pushes beside attention, which needs the other multiprocessors
 };
 
 // What the parts of an attention take, roughly, on an H200: rates per second.
 constexpr double kOperations = 650e12, kPushed = 300e9, kKernels = 12e-6;  // the last: seconds that one more group costs
-constexpr double kKernelsOnEnd = 4e-6;   // the same where a group starts on each multiprocessor that the one before leaves
-constexpr double kTwoAtOnce = 0.985;     // of the rate, for two groups that share caches
-constexpr std::int64_t kTileRows = 128;  // of the queries, that a block of cuDNN's kernels attends for
+constexpr double kTwoAtOnce = 0.985;                                       // of the rate, for two groups that share caches
+constexpr std::int64_t kTileRows = 128;                                    // of the queries, that a block of cuDNN's kernels attends for
 
 // `p`: of all heads of a rank.
 Schedule schedule_of(const AttentionProblem& p, bool causal, std::int64_t pushed_bytes, int multiprocessors) {
@@ -45,14 +43,14 @@ Schedule schedule_of(const AttentionProblem& p, bool causal, std::int64_t pushed
     for (int streams = 1; streams <= (groups > 1 ? 2 : 1); ++streams) {
       // Causal tiles are uneven: without others at the end of a group, multiprocessors wait for the longest.
       if (p.kv_heads % groups != 0 || (causal && groups > 1 && streams == 1)) continue;
-      const double some = tiles / static_cast<double>(groups);
-      const bool on_end = some <= at_once && streams == 2 && !causal;  // each multiprocessor has one tile of every group
-      const double rate = kOperations * (streams == 2 && !on_end ? kTwoAtOnce * filled(tiles) : filled(some));
+      const double rate = kOperations * (streams == 2 ? kTwoAtOnce * filled(tiles) : filled(tiles / static_cast<double>(groups)));
       const double seconds = operations / rate + static_cast<double>(pushed_bytes) / kPushed / static_cast<double>(groups) +
-                             (on_end ? kKernelsOnEnd : kKernels) * static_cast<double>(groups);
+                             kKernels * static_cast<double>(groups);
       if (seconds >= least) continue;
       least = seconds;
-      best = {static_cast<int>(groups), streams, streams == 2 && !on_end ? 8 : 4, on_end};
+      // Few enough to leave a group that fills the GPU once all the multiprocessors that it needs.
+      const bool once = tiles / static_cast<double>(groups) <= at_once;
+      best = {static_cast<int>(groups), streams, streams == 2 ? 12 : once ? 4 : 8};
     }
   return best;
 }
@@ -75,8 +73,6 @@ class Pushed final : public PreparedKernel {
     const std::int64_t pushed = static_cast<std::int64_t>(there_bytes_ + out_bytes_) / spread_.ranks * (spread_.ranks - 1);
     const Schedule schedule = schedule_of(p_, args.call.attributes.text("causal") != "none", pushed, device.multiprocessors());
     groups_ = schedule.groups;
-    came_ = std::make_unique<cuda::Moment[]>(static_cast<std::size_t>(groups_));
-    apart_ = schedule.apart;
     few_ = schedule.blocks;
     p_.heads /= groups_;
     p_.kv_heads /= groups_;
@@ -85,8 +81,7 @@ class Pushed final : public PreparedKernel {
     attention_ = prepare_attention(args, share, p_);
     for (int i = 0; i < schedule.streams; ++i) at_rest_.push_back(layout_.add(attention_->workspace_bytes()));
     takes_turns_ = schedule.streams > 1;
-    back_steps_ = dense_steps(local_.heads, spread_.rows.local, p_.value_size);
-    back_bytes_ = static_cast<std::size_t>(p_.batch * back_steps_.batch) * element_;
+    back_bytes_ = static_cast<std::size_t>(p_.batch * local_.heads * spread_.rows.local * p_.value_size) * element_;
   }
 
   std::size_t workspace_bytes() const override { return layout_.total(); }
@@ -103,16 +98,23 @@ class Pushed final : public PreparedKernel {
     if (spread_.rows.extent != spread_.rows.padded() && out_bytes_ > 0)
       cuda::check(cudaMemsetAsync(args.workspace, 0, out_bytes_, main), "clearing padding");
     const cudaStream_t beside = groups_ > 1 ? cuda::handle_of(*args.auxiliary[0]) : main;
+    Stream* const other = takes_turns_ ? args.auxiliary[1] : nullptr;
     if (groups_ > 1) beside_.begin(main, beside);
-    push_first_operands(turn, beside);
-    if (groups_ > 1) push_other_operands(turn, beside);
+    push_operands(turn, 0, 1, beside);
+    if (groups_ > 1) {
+      pushed_.mark(beside);
+      push_operands(turn, 1, groups_ - 1, beside);
+      pushed_.await(main);
+      if (other) pushed_.await(cuda::handle_of(*other));
+    }
     for (int g = 0; g < groups_; ++g) {
-      Stream& stream = takes_turns_ && g % 2 == 1 ? *args.auxiliary[1] : args.stream;
-      await_operands(turn, g, cuda::handle_of(stream));
+      Stream& stream = other && g % 2 == 1 ? *other : args.stream;
+      cuda::launch_await(turn.view, turn.room, g, cuda::handle_of(stream));
       attend(turn, g, stream);
       if (groups_ > 1) attended_.order(cuda::handle_of(stream), beside);
-      exchange_result(turn, g, beside);
+      push_result(turn, g, beside);
     }
+    take_results(turn, beside);
     if (groups_ > 1) beside_.end(main, beside);
     cuda::check_launch("attention over ranks");
   }
@@ -158,34 +160,8 @@ class Pushed final : public PreparedKernel {
   // The first and the last pushes have nothing to go on beside.
   int blocks_of(bool alone) const { return alone ? group_.blocks() : std::min(few_, group_.blocks()); }
 
-  // Those of the first group, from all ranks: attention to it may begin.
-  void push_first_operands(const cuda::Turn& turn, cudaStream_t stream) const {
-    cuda::LineMoves work = operands_of(turn, 0, 1);
-    work.begins = true;
-    work.awaits = 0, work.awaited = 1;
-    cuda::launch_line_moves(turn.view, turn.room, work, stream);
-    if (groups_ > 1) came_[0].mark(stream);
-  }
-
-  // One kernel for several groups keeps its multiprocessors: at its end, and before another began, attention would take them. Where it has
-  // no use for them, a kernel for each, behind which the peers' are awaited too, so that nothing waits between attentions.
-  void push_other_operands(const cuda::Turn& turn, cudaStream_t stream) const {
-    if (!apart_) return cuda::launch_line_moves(turn.view, turn.room, operands_of(turn, 1, groups_ - 1), stream);
-    for (int g = 1; g < groups_; ++g) {
-      cuda::LineMoves work = operands_of(turn, g, 1);
-      work.awaits = g, work.awaited = 1;
-      cuda::launch_line_moves(turn.view, turn.room, work, stream);
-      came_[g].mark(stream);
-    }
-  }
-
-  void await_operands(const cuda::Turn& turn, int g, cudaStream_t stream) const {
-    if (groups_ == 1) return;
-    if (apart_ || g < 2) came_[apart_ ? g : 0].await(stream);
-    if (!apart_ && g > 0) cuda::launch_await(turn.view, turn.room, g, stream);
-  }
-
-  cuda::LineMoves operands_of(const cuda::Turn& turn, int first, int count) const {
+  // One kernel for several groups keeps its multiprocessors: at its end, and before another began, attention would take them.
+  void push_operands(const cuda::Turn& turn, int first, int count, cudaStream_t stream) const {
     const Steps* from[] = {&local_.q_steps, &local_.k_steps, &local_.v_steps};
     const Steps* to[] = {&p_.q_steps, &p_.k_steps, &p_.v_steps};
     cuda::LineMoves work;
@@ -205,8 +181,9 @@ class Pushed final : public PreparedKernel {
       }
     }
     work.announces = first;
+    work.begins = first == 0;
     work.blocks = blocks_of(first == 0);
-    return work;
+    cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
   void attend(const cuda::Turn& turn, int g, Stream& stream) const {
@@ -223,58 +200,58 @@ class Pushed final : public PreparedKernel {
                      turn.args.deadline});
   }
 
-  // Rows of this rank's heads to their ranks, and then those of the peers' heads to where the result lies: by one kernel for both, which
-  // holds few multiprocessors while a peer is late.
-  void exchange_result(const cuda::Turn& turn, int g, cudaStream_t stream) const {
+  // At this rank straight into the result, at peers into memory that lies alike.
+  void push_result(const cuda::Turn& turn, int g, cudaStream_t stream) const {
     cuda::LineMoves work;
-    work.count = 2;
-    work.moves[0] = lines(spread_.rows, p_.heads, p_.value_size, p_.out_steps, back_steps_);
-    work.moves[0].with = cuda::LineMove::With::peers;
-    work.moves[1] = lines(spread_.rows, p_.heads, p_.value_size, p_.out_steps, local_.out_steps);
-    work.moves[1].with = cuda::LineMove::With::itself;
-    work.after = 1;
-    work.moves[2] = lines(spread_.rows, p_.heads, p_.value_size, back_steps_, local_.out_steps);
-    work.moves[2].with = cuda::LineMove::With::peers;
-    char* const result = reinterpret_cast<char*>(turn.args.results[0]);
+    work.count = 1;
+    cuda::LineMove& m = work.moves[0] = lines(spread_.rows, p_.heads, p_.value_size, p_.out_steps, local_.out_steps);
     const std::int64_t row = wide(p_.out_steps.row);
     for (int peer = 0; peer < spread_.ranks; ++peer) {
-      for (const int i : {0, 1}) {
-        work.moves[i].from[peer] =
-            reinterpret_cast<const char*>(turn.args.workspace) + group_head(p_.out_steps, g, false) + first_of(spread_.rows, peer) * row;
-        work.moves[i].from_jump[peer] = jump_of(spread_.rows, peer) * row;
-      }
-      work.moves[0].to[peer] = turn.room.back[peer] + result_head(back_steps_, spread_.rank, g);
-      work.moves[1].to[peer] = result + result_head(local_.out_steps, spread_.rank, g);
-      work.moves[2].from[peer] = turn.room.back[spread_.rank] + result_head(back_steps_, peer, g);
-      work.moves[2].to[peer] = result + result_head(local_.out_steps, peer, g);
+      m.from[peer] =
+          reinterpret_cast<const char*>(turn.args.workspace) + group_head(p_.out_steps, g, false) + first_of(spread_.rows, peer) * row;
+      m.from_jump[peer] = jump_of(spread_.rows, peer) * row;
+      m.to[peer] =
+          (peer == spread_.rank ? reinterpret_cast<char*>(turn.args.results[0]) : turn.room.back[peer]) + result_head(spread_.rank, g);
     }
     work.announces = groups_ + g;
-    work.awaits = groups_ + g, work.awaited = 1;
-    work.ends = g == groups_ - 1;
-    work.blocks = blocks_of(work.ends);
+    work.blocks = blocks_of(g == groups_ - 1);
+    cuda::launch_line_moves(turn.view, turn.room, work, stream);
+  }
+
+  // Of all groups, at the end: multiprocessors that wait for peers before would be missed.
+  void take_results(const cuda::Turn& turn, cudaStream_t stream) const {
+    cuda::LineMoves work;
+    work.count = 1;
+    cuda::LineMove& m = work.moves[0] = lines(spread_.rows, groups_ * p_.heads, p_.value_size, local_.out_steps, local_.out_steps);
+    for (int peer = 0; peer < spread_.ranks; ++peer) {
+      m.from[peer] = turn.room.back[spread_.rank] + result_head(peer, 0);
+      m.to[peer] = reinterpret_cast<char*>(turn.args.results[0]) + result_head(peer, 0);
+    }
+    work.own = false;
+    work.awaits = groups_;
+    work.awaited = groups_;
+    work.ends = true;
+    work.blocks = group_.blocks();
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
 
   // Bytes before the first of the heads that `rank` computes in a group.
-  std::int64_t result_head(const Steps& steps, int rank, int g) const { return wide((rank * groups_ + g) * p_.heads * steps.head); }
+  std::int64_t result_head(int rank, int g) const { return wide((rank * groups_ + g) * p_.heads * local_.out_steps.head); }
 
   peer::PeerGroup& group_;
   Spread spread_;
   MaskShape mask_;
   AttentionProblem local_;  // all heads, as this rank holds them
   AttentionProblem p_;      // a group of this rank's heads over whole sequences, by position
-  Steps back_steps_;        // of the results of peers' heads for this rank's rows
   OperandBegins begins_;
   std::unique_ptr<PreparedKernel> attention_;
   cuda::Layout layout_;  // the result of this rank's heads first
   std::size_t element_ = 0, at_[3] = {}, there_bytes_ = 0, back_bytes_ = 0, out_bytes_ = 0;
   int groups_ = 1, few_ = 1;
-  bool apart_ = false;
   std::vector<std::size_t> at_rest_;  // the attention's workspace, by stream
   bool takes_turns_ = false;          // every second group is attended to in another stream
   cuda::Beside beside_;               // of pushes
-  cuda::Moment attended_;
-  std::unique_ptr<cuda::Moment[]> came_;  // the operands of a group, where that is awaited beside attention
+  cuda::Moment pushed_, attended_;
   mutable std::shared_ptr<peer::Room> room_;
 };
 

@@ -56,7 +56,7 @@ class PushedKeys final : public PreparedKernel {
     pushed_.order(beside, main);  // attention would take the multiprocessors that the first push needs
     push(turn, 1, groups_.count - 1, beside);
     for (int g = 0; g < groups_.count; ++g) {
-      if (g > 0) cuda::launch_await(turn.view, turn.room, g, main);
+      cuda::launch_await(turn.view, turn.room, g, main);
       attend(turn, g);
     }
     end(turn, main);
@@ -97,7 +97,6 @@ class PushedKeys final : public PreparedKernel {
     }
     work.announces = first;
     work.begins = first == 0;
-    work.awaited = first == 0 ? 1 : 0;  // attention to the first group may begin once all have pushed it
     work.blocks = first == 0 ? group_.blocks() : std::min(groups_.blocks, group_.blocks());
     cuda::launch_line_moves(turn.view, turn.room, work, stream);
   }
@@ -111,13 +110,16 @@ class PushedKeys final : public PreparedKernel {
     for (const Share& share : shares_) share.run(from.run_args(turn.args), keys, values, from.results, turn.args.workspace);
   }
 
-  // This rank has read what came, and then the others have.
+  // Two kernels, for one waits before it announces.
   void end(const cuda::Turn& turn, cudaStream_t stream) const {
     cuda::LineMoves read;
-    read.announces = read.awaits = groups_.count;
-    read.awaited = 1;
-    read.ends = true;
+    read.announces = groups_.count;
     cuda::launch_line_moves(turn.view, turn.room, read, stream);
+    cuda::LineMoves all_read;
+    all_read.awaits = groups_.count;
+    all_read.awaited = 1;
+    all_read.ends = true;
+    cuda::launch_line_moves(turn.view, turn.room, all_read, stream);
   }
 
   peer::PeerGroup& group_;
