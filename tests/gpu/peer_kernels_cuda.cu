@@ -2,6 +2,8 @@
 
 #include <cuda_bf16.h>
 
+#include "device/cuda/dependent.cuh"
+#include "device/cuda/memory.cuh"
 #include "device/cuda/runtime.h"
 
 namespace tandem::testing {
@@ -51,38 +53,37 @@ __global__ void compare_gathered_kernel(const T* got, std::int64_t count, int ra
 
 __global__ void next_turn_kernel(std::uint32_t* turn) { ++*turn; }
 
-__device__ unsigned long long now_ns() {
-  unsigned long long now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  return now;
-}
-
 __global__ void pause_kernel(int rank, const std::uint32_t* turn, unsigned most_ns) {
-  const unsigned long long end = now_ns() + mixed(77, static_cast<unsigned>(rank), *turn) % (most_ns + 1);
-  while (now_ns() < end) {
+  const unsigned long long end = cuda::global_nanoseconds() + mixed(77, static_cast<unsigned>(rank), *turn) % (most_ns + 1);
+  while (cuda::global_nanoseconds() < end) {
   }
 }
 
-constexpr int kBlocks = 32, kThreads = 256;
+constexpr unsigned kBlocks = 32, kThreads = 256;
+
+template <typename Kernel, typename... Arguments>
+void start(Kernel* kernel, cudaStream_t stream, Arguments... arguments) {
+  cuda::start_kernel(stream, kernel, dim3(kBlocks), dim3(kThreads), 0, arguments...);
+}
 
 }  // namespace
 
 template <typename T>
 void fill(T* to, std::int64_t count, int rank, const std::uint32_t* turn, cudaStream_t stream) {
-  fill_kernel<<<kBlocks, kThreads, 0, stream>>>(to, count, rank, turn);
+  start(fill_kernel<T>, stream, to, count, rank, turn);
 }
 template <typename T>
 void compare_sum(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors, cudaStream_t stream) {
-  compare_sum_kernel<<<kBlocks, kThreads, 0, stream>>>(got, count, ranks, turn, errors);
+  start(compare_sum_kernel<T>, stream, got, count, ranks, turn, errors);
 }
 template <typename T>
 void compare_gathered(const T* got, std::int64_t count, int ranks, const std::uint32_t* turn, unsigned long long* errors,
                       cudaStream_t stream) {
-  compare_gathered_kernel<<<kBlocks, kThreads, 0, stream>>>(got, count, ranks, turn, errors);
+  start(compare_gathered_kernel<T>, stream, got, count, ranks, turn, errors);
 }
-void next_turn(std::uint32_t* turn, cudaStream_t stream) { next_turn_kernel<<<1, 1, 0, stream>>>(turn); }
+void next_turn(std::uint32_t* turn, cudaStream_t stream) { cuda::start_kernel(stream, next_turn_kernel, dim3(1), dim3(1), 0, turn); }
 void pause(int rank, const std::uint32_t* turn, unsigned most_ns, cudaStream_t stream) {
-  pause_kernel<<<1, 1, 0, stream>>>(rank, turn, most_ns);
+  cuda::start_kernel(stream, pause_kernel, dim3(1), dim3(1), 0, rank, turn, most_ns);
 }
 
 void load_kernels() {

@@ -109,7 +109,7 @@ TEST_F(PeerNorm, EveryTypeLengthAndWay) {
         for (const bool centers : {false, true})
           for (const bool offset : {false, true})
             for (const Way way : {Way::chosen, Way::at_once, Way::by_parts}) {
-              if (shares_gpu() && centers != offset) continue;  // what follows the sum is the same for all numbers of ranks
+              if (is_slow() && centers != offset) continue;  // what follows the sum is the same for all numbers of ranks
               NormRun run(rank, {dtype, rows, length, centers, offset, way, (rows + length) % 3 == 0, way == Way::by_parts || centers},
                           seed += 10);
               if (!run.fits()) continue;
@@ -119,7 +119,7 @@ TEST_F(PeerNorm, EveryTypeLengthAndWay) {
                                                    centers ? ", centered" : "", offset ? ", offset" : "", static_cast<int>(way)));
               ++cases;
             }
-    check(cases > (shares_gpu() ? 75 : 150), "most cases fit into one launch");
+    check(cases > (is_slow() ? 75 : 150), "most cases fit into one launch");
     if (control.rank() == 0) std::cout << cases << " cases\n";
   });
 }
@@ -149,7 +149,7 @@ TEST_F(PeerNorm, ManyRows) {
     std::uint64_t seed = 9000;
     using Extents = std::pair<std::int64_t, std::int64_t>;
     const std::vector<Extents> all = {{1031, 4096}, {20'011, 96}, {4099, 2048}}, of_fewer_blocks = {{517, 4096}, {5003, 96}};
-    for (const auto& [rows, length] : shares_gpu() ? of_fewer_blocks : all)
+    for (const auto& [rows, length] : is_slow() ? of_fewer_blocks : all)
       for (const Way way : {Way::chosen, Way::at_once, Way::by_parts}) {
         NormRun run(rank, {DType::bf16, rows, length, false, false, way}, seed += 10);
         if (run.fits()) run.run();

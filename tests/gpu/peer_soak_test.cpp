@@ -156,10 +156,11 @@ void soak(const PeerRank& rank, int rounds) {
 int long_soak() { return shares_gpu() ? 1500 : 6000; }
 
 TEST_F(Peers, TwoGraphsAndEagerCallsAlternate) {
-  run_ranks(rank_count(), [](Group& control) { soak(PeerRank(control), 200); });
+  run_ranks(rank_count(), [](Group& control) { soak(PeerRank(control), kEmulated ? 7 : 200); });
 }
 
 TEST_F(Peers, TenThousandReplays) {
+  if (kEmulated) GTEST_SKIP() << "emulated GPUs are too slow";
   run_ranks(rank_count(), [](Group& control) { soak(PeerRank(control), long_soak()); });
 }
 
@@ -294,7 +295,8 @@ TEST(PeerChild, IsARank) {
     const std::int64_t n = control->size();
     every_cell(rank, *rank.group, {n, 2 * n}, 7);
   } else if (what == std::string("soak")) {
-    soak(PeerRank(*control), peer_gpu_count() >= control->size() || std::getenv("CUDA_VISIBLE_DEVICES") ? 500 : 5);
+    const bool each_has_one = peer_gpu_count() >= control->size() || std::getenv("CUDA_VISIBLE_DEVICES");
+    soak(PeerRank(*control), each_has_one && !kEmulated ? 500 : 5);
   } else if (what == std::string("long")) {
     soak(PeerRank(*control), long_soak());
   } else if (what == std::string("long by nccl")) {
@@ -331,6 +333,7 @@ TEST_F(Peers, Processes) {
 
 // In processes that each have a GPU: on one that they share each round would wait for the others' turns.
 void expect_long_soak(const char* what) {
+  if (kEmulated) GTEST_SKIP() << "emulated GPUs are too slow";
   if (peer_gpu_count() < 2 || peer_gpu_count() < rank_count()) GTEST_SKIP() << "each of two ranks or more needs a GPU";
   for (const int code : wait_for(start_children(what, false), std::chrono::seconds(110))) EXPECT_EQ(code, 0) << what;
 }

@@ -49,7 +49,7 @@ TEST_F(Peers, SizesOfAllReduce) {
             check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::sum, .dtype = dtype}, {count}, ++seed,
                          in_place, shifted);
     // With fewer blocks, as kernels have that share a GPU, less takes several launches.
-    const std::int64_t large = shares_gpu() ? 1'300'001 : 5'000'001, gathered = shares_gpu() ? 300'001 : 1'000'001;
+    const std::int64_t large = is_slow() ? 1'300'001 : 5'000'001, gathered = is_slow() ? 300'001 : 1'000'001;
     check_on_gpu(rank, *rank.group, {.kind = Collective::all_reduce, .reduction = Reduction::avg, .dtype = DType::f16}, {large}, ++seed);
     check_on_gpu(rank, *rank.group, {.kind = Collective::all_gather, .dtype = DType::bf16}, {gathered}, ++seed);
     check_on_gpu(rank, *rank.group, {.kind = Collective::all_to_all, .dtype = DType::f32, .split_axis = 1, .concat_axis = 0},

@@ -1,4 +1,5 @@
 #include "comm/nccl/progress.h"
+#include "device/cuda/dependent.cuh"
 
 namespace tandem::nccl {
 namespace {
@@ -10,6 +11,8 @@ __global__ void count(std::uint64_t* counter, volatile std::uint64_t* word) {
 
 }  // namespace
 
-void launch_progress(std::uint64_t* counter, std::uint64_t* word, cudaStream_t stream) { count<<<1, 1, 0, stream>>>(counter, word); }
+void launch_progress(std::uint64_t* counter, std::uint64_t* word, cudaStream_t stream) {
+  cuda::start_kernel(stream, count, dim3(1), dim3(1), 0, counter, word);
+}
 
 }  // namespace tandem::nccl

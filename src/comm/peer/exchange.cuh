@@ -7,32 +7,21 @@
 #include <cuda_runtime.h>
 
 #include "comm/peer/layout.h"
+#include "device/cuda/memory.cuh"
 
 namespace tandem::peer {
 
+using cuda::load_acquire;
+using cuda::load_word;
+using cuda::store_release;
+using cuda::store_word;
+
 inline constexpr std::uint32_t kEmpty = 0xffffffffu;
 
-// 16 bytes, past the caches of this SM. Each 4 bytes arrive at once, the 16 need not.
-__device__ __forceinline__ uint4 load_word(const void* at) {
-  uint4 v;
-  asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
-  return v;
-}
-__device__ __forceinline__ void store_word(void* at, uint4 v) {
-  asm volatile("st.volatile.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
 __device__ __forceinline__ std::uint32_t load_plain(const std::uint32_t* at) {
   return *reinterpret_cast<const volatile std::uint32_t*>(at);
 }
 __device__ __forceinline__ void store_plain(std::uint32_t* at, std::uint32_t v) { *reinterpret_cast<volatile std::uint32_t*>(at) = v; }
-__device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* at) {
-  std::uint32_t v;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
-  return v;
-}
-__device__ __forceinline__ void store_release(std::uint32_t* at, std::uint32_t v) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
-}
 
 // Words of floats: all ones mean that nothing has come, so a sender writes another NaN instead.
 __device__ __forceinline__ bool is_empty(const uint4& v) { return v.x == kEmpty || v.y == kEmpty || v.z == kEmpty || v.w == kEmpty; }

@@ -2,6 +2,7 @@
 #include "comm/peer/exchange.cuh"
 #include "comm/peer/launch.h"
 #include "comm/peer/spinning.h"
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 
 #include <cuda_bf16.h>
@@ -216,6 +217,11 @@ Lanes lanes_of(std::int64_t longest, int blocks) {
   return {static_cast<int>((longest + per_lane - 1) / per_lane), per_lane};
 }
 
+template <typename Kernel, typename Work>
+void start_lanes(cudaStream_t stream, const Lanes& lanes, Kernel* kernel, const View& view, const Work& work) {
+  cuda::start_kernel(stream, kernel, dim3(static_cast<unsigned>(lanes.count)), dim3(kThreads), 0, view, work, lanes.bytes);
+}
+
 template <typename Codec>
 void launch_reduce_of(const View& view, const Reduce& work, cudaStream_t stream) {
   using S = typename Codec::Storage;
@@ -225,8 +231,8 @@ void launch_reduce_of(const View& view, const Reduce& work, cudaStream_t stream)
   using Plain = std::conditional_t<
       sizeof(S) == 1, std::uint8_t,
       std::conditional_t<sizeof(S) == 2, std::uint16_t, std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>>>;
-  if (unit == 16) spinning<reduce<Codec, uint4>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
-  else spinning<reduce<Codec, Plain>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
+  if (unit == 16) start_lanes(stream, lanes, spinning<reduce<Codec, uint4>>(), view, work);
+  else start_lanes(stream, lanes, spinning<reduce<Codec, Plain>>(), view, work);
 }
 
 }  // namespace
@@ -236,11 +242,11 @@ void launch_move(const View& view, const Move& work, cudaStream_t stream) {
   for (int p = 0; p < view.size; ++p) unit = common_unit(work.out[p], common_unit(work.in[p], unit));
   const Lanes lanes = lanes_of(work.longest, work.blocks);
   switch (unit) {
-    case 16: spinning<move<uint4>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 8: spinning<move<std::uint64_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 4: spinning<move<std::uint32_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    case 2: spinning<move<std::uint16_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes); return;
-    default: spinning<move<std::uint8_t>>()<<<lanes.count, kThreads, 0, stream>>>(view, work, lanes.bytes);
+    case 16: return start_lanes(stream, lanes, spinning<move<uint4>>(), view, work);
+    case 8: return start_lanes(stream, lanes, spinning<move<std::uint64_t>>(), view, work);
+    case 4: return start_lanes(stream, lanes, spinning<move<std::uint32_t>>(), view, work);
+    case 2: return start_lanes(stream, lanes, spinning<move<std::uint16_t>>(), view, work);
+    default: return start_lanes(stream, lanes, spinning<move<std::uint8_t>>(), view, work);
   }
 }
 
