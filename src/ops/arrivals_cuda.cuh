@@ -1,7 +1,7 @@
 // The last of several blocks goes on with what all of them have made. For *_cuda.cu files; the counters are those of arrivals_cuda.h.
 #pragma once
 
-#include <cuda_runtime.h>
+#include "device/cuda/memory.cuh"
 
 namespace tandem::cuda {
 
@@ -10,9 +10,7 @@ __device__ __forceinline__ bool is_last_to_arrive(unsigned* arrived, unsigned bl
   __shared__ bool is_last;
   __syncthreads();
   if (threadIdx.x == 0) {  // its order holds for the block, whose threads the barriers order with it
-    unsigned before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(__cvta_generic_to_global(arrived)) : "memory");
-    is_last = before + 1 == blocks;
+    is_last = count_in_order(arrived) + 1 == blocks;
     if (is_last) *arrived = 0;
   }
   __syncthreads();

@@ -35,18 +35,6 @@ __device__ __forceinline__ void load_transposed(unsigned (&to)[4], unsigned addr
                : "memory");
 }
 
-// Two floats rounded, the first in the low half.
-template <typename T>
-__device__ __forceinline__ unsigned pack(float first, float second) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(first, second);
-    return *reinterpret_cast<const unsigned*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    return *reinterpret_cast<const unsigned*>(&pair);
-  }
-}
-
 // 16 bytes to shared memory in the background: `bytes` of them from `from`, which is valid in any case, the rest zeros.
 __device__ __forceinline__ void copy_beside(unsigned to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");

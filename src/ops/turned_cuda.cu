@@ -1,5 +1,6 @@
 #include "ops/turned_cuda.h"
 
+#include "device/cuda/dependent.cuh"
 #include "ops/types_cuda.cuh"
 
 namespace tandem::cuda {
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(kTile* kLines) turn(const T* from, T* to, std:
 template <typename T>
 void launch_turn_of(const void* from, void* to, std::int64_t rows, std::int64_t columns, cudaStream_t stream) {
   const unsigned tiles = grid_for((rows + kTile - 1) / kTile * ((columns + kTile - 1) / kTile), 1);
-  turn<<<tiles, dim3(kTile, kLines), 0, stream>>>(static_cast<const T*>(from), static_cast<T*>(to), rows, columns);
+  start_kernel(stream, turn<T>, tiles, dim3(kTile, kLines), 0, static_cast<const T*>(from), static_cast<T*>(to), rows, columns);
 }
 
 }  // namespace

@@ -93,4 +93,16 @@ inline unsigned grid_for(std::int64_t count, std::int64_t block) {
   return static_cast<unsigned>(blocks);
 }
 
+// Two floats rounded, the first in the low half.
+template <typename T>
+__device__ __forceinline__ unsigned pack(float first, float second) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(first, second);
+    return *reinterpret_cast<const unsigned*>(&pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    return *reinterpret_cast<const unsigned*>(&pair);
+  }
+}
+
 }  // namespace tandem::cuda

@@ -3,11 +3,13 @@
 
 #include <vector_types.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <vector>
 
+#include "emulator/copies.h"
 #include "emulator/fibers.h"
 
 namespace tandem::emulator {
@@ -19,6 +21,11 @@ struct Grid {
 };
 
 inline constexpr unsigned kWarp = 32;
+inline constexpr std::size_t kMostShared = 163 << 10;  // bytes that a block may ask for
+
+// Shared memory as 32 bits tell it apart, and back.
+unsigned shared_number(const void* at);
+std::byte* shared_place(unsigned number);
 
 class Block {
  public:
@@ -31,11 +38,14 @@ class Block {
   const Grid& grid() const { return grid_; }
   uint3 index() const { return index_; }
   uint3 thread() const;
-  std::byte* shared() { return shared_.data(); }
+  std::byte* shared();
+  // Of the calling thread.
+  Copies& copies() { return copies_[static_cast<std::size_t>(Fibers::here().current())]; }
   bool meet(bool vote = false) { return Fibers::here().meet(all_, vote); }
   void meet_in_warp() { Fibers::here().meet(warp()); }
-  // The value that the thread `other` of the warp, counted from 0, gives.
-  std::uint64_t exchange(std::uint64_t mine, unsigned other);
+  // What all threads of the warp give, by lane; until the warp's next but one exchange.
+  using Given = std::array<std::uint64_t, 3>;
+  const Given* exchange(const Given& mine);
   unsigned lane() const { return static_cast<unsigned>(Fibers::here().current()) % kWarp; }
 
  private:
@@ -46,9 +56,9 @@ class Block {
   Meeting all_;
   std::vector<Meeting> warps_;
   // By thread: what it gives to its warp, in turn here and there, so that nobody overwrites what another has yet to read; and whose turn.
-  std::vector<std::uint64_t> given_[2];
+  std::vector<Given> given_[2];
   std::vector<char> turn_;
-  std::vector<std::byte> shared_;
+  std::vector<Copies> copies_;
 };
 
 }  // namespace tandem::emulator

@@ -12,6 +12,8 @@
 #include <type_traits>
 
 #include "emulator/block.h"
+#include "emulator/cuda_bits.h"
+#include "emulator/cuda_warps.h"
 
 // Read at each use: unsigned numbers, of the thread that reads.
 template <auto kGet>
@@ -32,26 +34,27 @@ inline constexpr EmulatedDims<[] { return tandem::emulator::Block::here().grid()
 inline constexpr EmulatedDims<[] { return tandem::emulator::Block::here().grid().blocks; }> gridDim{};
 
 #define __launch_bounds__(...)
+#define __noinline__
 // A block is played by one thread.
 #undef __shared__
-#define __shared__ static thread_local
+#define __shared__ thread_local
+
+namespace tandem::emulator {
+
+// In place of an array that is `extern __shared__`.
+template <typename T>
+T* dynamic_shared() {
+  return reinterpret_cast<T*>(Block::here().shared());
+}
+
+}  // namespace tandem::emulator
 
 inline void __syncthreads() { tandem::emulator::Block::here().meet(); }
 inline int __syncthreads_or(int vote) { return tandem::emulator::Block::here().meet(vote != 0); }
-inline void __syncwarp(unsigned = ~0u) { tandem::emulator::Block::here().meet_in_warp(); }
-
-template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask) {
-  tandem::emulator::Block& block = tandem::emulator::Block::here();
-  std::uint64_t mine = 0;
-  std::memcpy(&mine, &value, sizeof value);
-  const std::uint64_t theirs = block.exchange(mine, block.lane() ^ static_cast<unsigned>(mask));
-  std::memcpy(&value, &theirs, sizeof value);
-  return value;
-}
 
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline std::size_t __cvta_generic_to_shared(const void* at) { return tandem::emulator::shared_number(at); }
 template <typename T>
 T atomicAdd(T* at, std::type_identity_t<T> value) {
   return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
@@ -64,13 +67,50 @@ template <typename T>
 T __ldcg(const T* at) {
   return *at;
 }
-inline float __fdiv_rn(float a, float b) { return a / b; }
+
+template <typename T>
+T atomicMax(T* at, std::type_identity_t<T> value) {
+  T seen = __atomic_load_n(at, __ATOMIC_SEQ_CST);
+  while (seen < value && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+  }
+  return seen;
+}
+template <typename T>
+T atomicOr(T* at, std::type_identity_t<T> value) {
+  return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);
+}
+template <typename T>
+void __stwb(T* at, std::type_identity_t<T> value) {
+  *at = value;
+}
+
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+
+// What CUDA offers to nvcc alone.
+template <typename... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <typename... Parameters>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(Parameters...), int, std::size_t) {
+  *blocks = 2;
+  return cudaSuccess;
+}
+template <typename... Parameters>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, void (*)(Parameters...), const cudaLaunchConfig_t*) {
+  *clusters = 0;
+  return cudaSuccess;
+}
 
 // Who looks at the clock waits for others, and lets them go on.
 inline long long clock64() {
   tandem::emulator::Fibers::here().yield();
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
 }
+
+inline void __nanosleep(unsigned) { tandem::emulator::Fibers::here().yield(); }
 
 template <typename A, typename B>
 constexpr std::common_type_t<A, B> min(A a, B b) {

@@ -101,6 +101,26 @@ TEST_F(Emulator, StreamsGoOnSideBySide) {
   cudaStreamDestroy(other);
 }
 
+// An event that was recorded again, elsewhere and earlier, says nothing of what was waited for before.
+TEST_F(Emulator, EventsAreOfTheirLastRecord) {
+  std::uint32_t flag = 0, seen = 0;
+  cudaStream_t other = nullptr, third = nullptr;
+  cudaEvent_t event = nullptr;
+  for (cudaStream_t* stream : {&other, &third}) ASSERT_EQ(cudaStreamCreateWithFlags(stream, 0), cudaSuccess);
+  ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+  run({1}, {1}, wait_for_flag, &flag, &seen);
+  EXPECT_EQ(cudaEventRecord(event, stream_), cudaSuccess);
+  EXPECT_EQ(cudaStreamWaitEvent(third, event, 0), cudaSuccess);
+  EXPECT_EQ(cudaEventRecord(event, other), cudaSuccess);
+  while (cudaEventQuery(event) == cudaErrorNotReady) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(cudaStreamQuery(third), cudaErrorNotReady);
+  cuda::start_kernel(other, raise_flag, dim3(1), dim3(1), 0, &flag);
+  while (cudaStreamQuery(third) == cudaErrorNotReady) std::this_thread::yield();
+  EXPECT_EQ(seen, 1u);
+  cudaEventDestroy(event), cudaStreamDestroy(other), cudaStreamDestroy(third);
+}
+
 __global__ void append(int* list, int value) { list[++list[0]] = value; }
 
 // A graph that forks and joins again, replayed: the order that its events ask for, each time.

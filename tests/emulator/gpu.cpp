@@ -53,8 +53,9 @@ void Gpu::run(const Grid& grid) {
   Kernel kernel{grid, grid.blocks.x * grid.blocks.y * grid.blocks.z};
   if (kernel.count == 0) return;
   std::unique_lock lock(mutex_);
-  while (workers_.size() < kBlocksAtOnce) workers_.emplace_back([this] { work(); });
   kernels_.push_back(&kernel);
+  for (unsigned wanted = kernel.count; wanted > static_cast<unsigned>(idle_) && workers_.size() < kBlocksAtOnce; --wanted)
+    workers_.emplace_back([this] { work(); });
   changed_.notify_all();
   changed_.wait(lock, [&] { return kernel.ended == kernel.count; });
 }
@@ -62,7 +63,9 @@ void Gpu::run(const Grid& grid) {
 void Gpu::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
+    ++idle_;
     changed_.wait(lock, [&] { return !kernels_.empty(); });
+    --idle_;
     Kernel& kernel = *kernels_.front();
     const unsigned i = kernel.begun++;
     if (kernel.begun == kernel.count) kernels_.pop_front();
@@ -86,15 +89,15 @@ void Gpu::count(int tasks) {
   if (tasks_ == 0) changed_.notify_all();
 }
 
-void Passed::reach(std::uint64_t mark) {
-  const std::lock_guard lock(mutex);
-  passed = std::max(passed, mark);
-  changed.notify_all();
+void Moment::pass() {
+  const std::lock_guard lock(mutex_);
+  passed_ = true;
+  changed_.notify_all();
 }
 
-void Passed::await(std::uint64_t mark) {
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return passed >= mark; });
+void Moment::await() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return passed(); });
 }
 
 Queue::Queue(int gpu) : gpu_(gpu) {
@@ -130,7 +133,7 @@ void Queue::add(Task task) {
 }
 
 CUstream_st& stream_of(cudaStream_t stream) {
-  if (stream) return *stream;
+  if (stream && stream != cudaStreamLegacy && stream != cudaStreamPerThread) return *stream;
   static auto* defaults = new std::vector<std::unique_ptr<CUstream_st>>(static_cast<std::size_t>(gpu_count()));
   static std::mutex mutex;
   const std::lock_guard lock(mutex);

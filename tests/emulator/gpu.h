@@ -24,8 +24,8 @@ int number_of(int ordinal);
 int current_gpu();
 void choose_gpu(int ordinal);
 
-// Each has few multiprocessors, each of which runs two blocks at once: kernels that need more wait until others end.
-inline constexpr int kMultiprocessors = 8, kBlocksAtOnce = 2 * kMultiprocessors;
+// Each multiprocessor runs two blocks at once: kernels that need more wait until others end.
+inline constexpr int kMultiprocessors = 32, kBlocksAtOnce = 2 * kMultiprocessors;
 
 class Gpu {
  public:
@@ -42,22 +42,26 @@ class Gpu {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Kernel*> kernels_;  // with blocks that have not begun
-  std::vector<std::thread> workers_;
+  std::deque<Kernel*> kernels_;       // with blocks that have not begun
+  std::vector<std::thread> workers_;  // as many as were needed at once
+  int idle_ = 0;
   std::uint64_t seed_ = 0;
   int tasks_ = 0;
 };
 
 using Task = std::function<void()>;
 
-// What streams wait for: the number of times that a moment has passed.
-struct Passed {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::uint64_t marks = 0, passed = 0;  // asked for; reached
+// A moment in the work of a stream.
+class Moment {
+ public:
+  void pass();
+  void await();
+  bool passed() const { return passed_; }
 
-  void reach(std::uint64_t mark);
-  void await(std::uint64_t mark);
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::atomic<bool> passed_{false};
 };
 
 // Does its tasks one after the other; goes when it is closed and has done them.
@@ -109,7 +113,7 @@ struct CUstream_st {
 };
 
 struct CUevent_st {
-  std::shared_ptr<tandem::emulator::Passed> passed = std::make_shared<tandem::emulator::Passed>();
+  std::shared_ptr<tandem::emulator::Moment> last;      // that it was recorded for; null: none
   std::weak_ptr<tandem::emulator::Recorded> recorded;  // in which it was marked last
   int moment = -1;
 };

@@ -84,6 +84,7 @@ extern "C" {
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) { return allocate(memory, bytes, cudaMemoryTypeDevice); }
 cudaError_t cudaFree(void* memory) { return release(memory); }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) { return allocate(memory, bytes, cudaMemoryTypeHost); }
+cudaError_t cudaMallocHost(void** memory, std::size_t bytes) { return allocate(memory, bytes, cudaMemoryTypeHost); }
 cudaError_t cudaFreeHost(void* memory) { return release(memory); }
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned) {
   know(memory, bytes, cudaMemoryTypeHost, current_gpu());
@@ -131,6 +132,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   stream_of(stream).add([to, value, bytes] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemset2DAsync(void* to, std::size_t pitch, int value, std::size_t width, std::size_t height, cudaStream_t stream) {
+  stream_of(stream).add([=] {
+    for (std::size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(to) + row * pitch, value, width);
+  });
   return cudaSuccess;
 }
 

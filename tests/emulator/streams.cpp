@@ -18,22 +18,14 @@ namespace {
 
 thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
 
-void mark(CUstream_st& stream, const std::shared_ptr<Passed>& passed) {
-  std::uint64_t number = 0;
-  {
-    const std::lock_guard lock(passed->mutex);
-    number = ++passed->marks;
-  }
-  stream.queue.add([passed, number] { passed->reach(number); });
+std::shared_ptr<Moment> mark(CUstream_st& stream) {
+  auto moment = std::make_shared<Moment>();
+  stream.queue.add([moment] { moment->pass(); });
+  return moment;
 }
 
-void await(CUstream_st& stream, const std::shared_ptr<Passed>& passed) {
-  std::uint64_t number = 0;
-  {
-    const std::lock_guard lock(passed->mutex);
-    number = passed->marks;
-  }
-  if (number > 0) stream.queue.add([passed, number] { passed->await(number); });
+void await(CUstream_st& stream, const std::shared_ptr<Moment>& moment) {
+  if (moment) stream.queue.add([moment] { moment->await(); });
 }
 
 }  // namespace
@@ -73,16 +65,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const std::lock_guard lock(event->passed->mutex);
-  return event->passed->passed >= event->passed->marks ? cudaSuccess : cudaErrorNotReady;
-}
+cudaError_t cudaEventQuery(cudaEvent_t event) { return !event->last || event->last->passed() ? cudaSuccess : cudaErrorNotReady; }
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) { return cudaEventRecord(event, stream); }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t to) {
   CUstream_st& stream = stream_of(to);
   event->recorded.reset();
   if (!stream.recorder()) {
-    mark(stream, event->passed);
+    event->last = mark(stream);
     return cudaSuccess;
   }
   event->recorded = stream.recorded;
@@ -95,7 +84,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t to, cudaEvent_t event, unsigned) {
   const std::shared_ptr<Recorded> recorded = event->recorded.lock();
   if (!recorded || recorded->ended) {
     if (stream.recorder()) return report(cudaErrorStreamCaptureIsolation);
-    await(stream, event->passed);
+    await(stream, event->last);
     return cudaSuccess;
   }
   if (!stream.recorder()) {  // it forks
@@ -145,13 +134,12 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 // A branch begins where it first waits, and has been waited for by the first one before that ends: recordings are made so.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t to) {
   CUstream_st& first = stream_of(to);
-  std::vector<std::shared_ptr<Passed>> moments(static_cast<std::size_t>(exec->recorded->moments));
-  for (auto& moment : moments) moment = std::make_shared<Passed>();
+  std::vector<std::shared_ptr<Moment>> moments(static_cast<std::size_t>(exec->recorded->moments));
   for (const Node& node : exec->recorded->nodes) {
     CUstream_st& stream = node.branch == 0 ? first : *exec->branches[static_cast<std::size_t>(node.branch) - 1];
     switch (node.kind) {
       case Node::Kind::task: stream.queue.add(node.task); break;
-      case Node::Kind::mark: mark(stream, moments[static_cast<std::size_t>(node.moment)]); break;
+      case Node::Kind::mark: moments[static_cast<std::size_t>(node.moment)] = mark(stream); break;
       case Node::Kind::await: await(stream, moments[static_cast<std::size_t>(node.moment)]); break;
     }
   }

@@ -13,6 +13,7 @@
 #include "comm/peer/peer_group.h"
 #include "core/check.h"
 #include "device/cuda/runtime.h"
+#include "support/emulated.h"
 
 namespace tandem::test {
 
@@ -54,12 +55,6 @@ class Peers : public ::testing::Test {
 // memory before any kernel can wait, all kernels are loaded by then, and the ranks meet before what is left of such calls.
 inline bool shares_gpu() { return rank_count() > peer_gpu_count(); }
 
-// GPUs that threads of the CPU play (tests/emulator) take about a thousand times as long.
-#ifdef TANDEM_EMULATED_GPUS
-inline constexpr bool kEmulated = true;
-#else
-inline constexpr bool kEmulated = false;
-#endif
 // Then tests take fewer sizes.
 inline bool is_slow() { return kEmulated || shares_gpu(); }
 

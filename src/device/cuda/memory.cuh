@@ -24,6 +24,18 @@ __device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* at) {
 __device__ __forceinline__ void store_release(std::uint32_t* at, std::uint32_t v) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
 }
+// 16 bytes that nobody writes meanwhile, and nobody reads again soon.
+__device__ __forceinline__ uint4 load_once(const void* at) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  return v;
+}
+// What was there before. Orders what this thread does before and after it for the threads of this GPU.
+__device__ __forceinline__ unsigned count_in_order(unsigned* at) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(__cvta_generic_to_global(at)) : "memory");
+  return before;
+}
 // Of the same clock on all multiprocessors.
 __device__ __forceinline__ unsigned long long global_nanoseconds() {
   unsigned long long now;

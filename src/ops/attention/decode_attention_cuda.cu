@@ -23,7 +23,8 @@ struct Merged {
   float4 sums[kDecodeLines][F::kSize / 4];
   float tops[kDecodeLines], totals[kDecodeLines];
   float warp_tops[kMostWarps][kDecodeLines], warp_totals[kMostWarps][kDecodeLines];
-  unsigned careful;  // a bit per line whose result is no number
+  float result_tops[kDecodeLines];  // of their own: whoever merges still reads the others
+  unsigned careful;                 // a bit per line whose result is no number
 };
 
 // Where word w of a line lies among a warp's sums, in floats: four lines' lanes write at once, to different banks.
@@ -136,7 +137,7 @@ __device__ __forceinline__ void store_result(const AttentionRun& p, const Place&
   const float values[4] = {value(own.sum.x), value(own.sum.y), value(own.sum.z), value(own.sum.w)};
   if (chunk == 0) {
     store_total(p, batch, kv_head, at.first + line, own.top, own.total);
-    merged.warp_tops[0][line] = own.top;
+    merged.result_tops[line] = own.top;
   }
   if (4 * chunk >= p.value_size) return;
   if (p.sums)
@@ -312,7 +313,7 @@ __global__ void __launch_bounds__(kMostWarps * 32, 2) attend_part(const __grid_c
   else return;
   if (merged.careful == 0) return;
   for (int line = warp; line < lines; line += blockDim.x / 32)
-    if (merged.careful >> line & 1) careful_line<T>(p, batch, kv_head, first + line, merged.warp_tops[0][line]);
+    if (merged.careful >> line & 1) careful_line<T>(p, batch, kv_head, first + line, merged.result_tops[line]);
 }
 
 // Calls `work` with the form that a run takes.

@@ -4,6 +4,7 @@
 
 #include "comm/peer/room.cuh"
 #include "comm/peer/spinning.h"
+#include "device/cuda/dependent.cuh"
 #include "ops/move_cuda.cuh"
 
 namespace tandem::cuda {
@@ -129,7 +130,7 @@ template <typename U, int kAtOnce>
 void launch_of(const peer::View& view, const peer::RoomView& room, const LineMoves& work, std::uint64_t unit, cudaStream_t stream) {
   const Tilings tilings = tilings_of(work, view.size, unit, kThreads * kAtOnce);
   const unsigned blocks = std::clamp(tilings.tiles, 1u, static_cast<unsigned>(work.blocks));
-  peer::spinning<move_lines<U, kAtOnce>>()<<<blocks, kThreads, 0, stream>>>(view, room, work, tilings);
+  start_kernel(stream, peer::spinning<move_lines<U, kAtOnce>>(), blocks, kThreads, 0, view, room, work, tilings);
 }
 
 }  // namespace
@@ -148,7 +149,7 @@ void launch_line_moves(const peer::View& view, const peer::RoomView& room, const
 }
 
 void launch_await(const peer::View& view, const peer::RoomView& room, int event, cudaStream_t stream) {
-  peer::spinning<await>()<<<1, 32, 0, stream>>>(view, room, event);
+  start_kernel(stream, peer::spinning<await>(), 1, 32, 0, view, room, event);
 }
 
 }  // namespace tandem::cuda

@@ -1,5 +1,6 @@
 #include "ops/attention/merge_cuda.h"
 
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, kRoomBefore90) merge_parts(const __g
 void launch_merge_parts(const AttentionMerge& m, cudaStream_t stream) {
   if (m.lines == 0) return;
   const auto blocks = static_cast<unsigned>((m.lines + kWarps - 1) / kWarps);
-  with_float_type(m.type, [&](auto tag) { merge_parts<typename decltype(tag)::type><<<blocks, kThreads, 0, stream>>>(m); });
+  with_float_type(m.type, [&](auto tag) { start_kernel(stream, merge_parts<typename decltype(tag)::type>, blocks, kThreads, 0, m); });
 }
 
 }  // namespace tandem::cuda

@@ -1,5 +1,6 @@
 // FlashAttention's scheme in f32: a block takes 32 lines and walks over its part of the keys, 32 at a time, with a running maximum per
 // line. Of its 128 threads, 8 neighbours share a line's scores and sums, and each has two lines.
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/attention/lines_cuda.cuh"
 
@@ -285,7 +286,7 @@ int plain_attention_parts(const AttentionRun& p, const DeviceLimits& device) {
 void launch_plain_attention(const AttentionRun& p, const AttentionParts& parts, cudaStream_t stream) {
   const int tiles = (lines_of(p) + kTileLines - 1) / kTileLines;
   const unsigned blocks = grid_for(std::int64_t{tiles} * p.batch * p.kv_heads * parts.count, 1);
-  with_kernel(p, p.size, [&](auto* kernel, int bytes) { kernel<<<blocks, kThreads, bytes, stream>>>(p, parts, tiles); });
+  with_kernel(p, p.size, [&](auto* kernel, int bytes) { start_kernel(stream, kernel, blocks, kThreads, bytes, p, parts, tiles); });
   if (parts.count > 1) launch_merge_attention(p, parts, stream);
 }
 

@@ -1,6 +1,7 @@
 // FlashAttention's scheme on tensor cores, for f16 and bf16: a block of 4 warps takes 64 or 128 lines and walks over blocks of 64 or 32
 // keys, of which the next is copied while one is worked on. A warp has 16 or 32 lines, whose scores, weights and sums never leave its
 // registers. Weights are powers of 2 of scores times one factor, so that one costs a multiply-add and an ex2.
+#include "device/cuda/dependent.cuh"
 #include "ops/attention/lines_cuda.cuh"
 #include "ops/rows_cuda.cuh"
 #include "ops/tensor_cores_cuda.cuh"
@@ -332,7 +333,7 @@ void launch_tensor_attention(const AttentionRun& p, const DeviceLimits& device, 
   with_form(p, device, [&](auto form) {
     using F = decltype(form);
     const int tiles = tiles_of(p, F::kLines);
-    attend<F><<<grid_for(std::int64_t{tiles} * p.batch * p.kv_heads, 1), kThreads, F::kBytes, stream>>>(p, tiles);
+    start_kernel(stream, attend<F>, grid_for(std::int64_t{tiles} * p.batch * p.kv_heads, 1), kThreads, F::kBytes, p, tiles);
   });
 }
 

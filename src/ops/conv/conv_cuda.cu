@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/types_cuda.cuh"
 
@@ -144,12 +145,12 @@ void launch_conv(const ConvShape& shape, const ConvFinish& finish, const void* x
     if (shape.channels_last) {
       const std::int64_t windows = shape.batch * positions;
       const dim3 block(kLanes, kThreads / kLanes), grid(grid_for(channels, kLanes), rows_of_grid(grid_for(windows, block.y)));
-      conv_last<<<grid, block, 0, stream>>>(shape, finish, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y),
-                                            small(windows));
+      start_kernel(stream, conv_last<T>, grid, block, 0, shape, finish, static_cast<const T*>(x), static_cast<const T*>(w),
+                   static_cast<T*>(y), small(windows));
       return;
     }
-    conv<<<dim3(grid_for(positions, kThreads), rows_of_grid(rows)), kThreads, 0, stream>>>(
-        shape, finish, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y), small(rows), small(positions));
+    start_kernel(stream, conv<T>, dim3(grid_for(positions, kThreads), rows_of_grid(rows)), kThreads, 0, shape, finish,
+                 static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y), small(rows), small(positions));
   });
 }
 
@@ -159,8 +160,8 @@ void launch_conv_finish_channels_last(DType dtype, const ConvFinish& finish, con
   const dim3 grid(small(blocks * ((channels + kTileChannels - 1) / kTileChannels)), rows_of_grid(batch));
   with_float_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    finish_channels_last<<<grid, kThreads, 0, stream>>>(finish, static_cast<const T*>(sums), stride, static_cast<T*>(y), small(batch),
-                                                        small(channels), small(positions), small(blocks));
+    start_kernel(stream, finish_channels_last<T>, grid, kThreads, 0, finish, static_cast<const T*>(sums), stride, static_cast<T*>(y),
+                 small(batch), small(channels), small(positions), small(blocks));
   });
 }
 
@@ -169,7 +170,8 @@ void launch_conv_finish(DType dtype, const ConvFinish& finish, void* y, std::int
   const dim3 grid(grid_for(positions, kThreads), rows_of_grid(batch * channels));
   with_float_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    finish_in_place<<<grid, kThreads, 0, stream>>>(finish, static_cast<T*>(y), small(batch * channels), small(channels), small(positions));
+    start_kernel(stream, finish_in_place<T>, grid, kThreads, 0, finish, static_cast<T*>(y), small(batch * channels), small(channels),
+                 small(positions));
   });
 }
 void launch_conv_finish_last(DType dtype, const ConvFinish& finish, void* y, std::int64_t positions, std::int64_t channels,
@@ -179,7 +181,7 @@ void launch_conv_finish_last(DType dtype, const ConvFinish& finish, void* y, std
     constexpr int kVector = 16 / sizeof(T);
     const auto launch = [&](auto kernel, int vector) {
       const std::int64_t items = positions * channels / vector;
-      kernel<<<grid_for(items, kThreads), kThreads, 0, stream>>>(finish, static_cast<T*>(y), small(items), small(channels));
+      start_kernel(stream, kernel, grid_for(items, kThreads), kThreads, 0, finish, static_cast<T*>(y), small(items), small(channels));
     };
     if (channels % kVector == 0 && reinterpret_cast<std::uintptr_t>(y) % 16 == 0) launch(finish_last<T, kVector>, kVector);
     else launch(finish_last<T, 1>, 1);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/types_cuda.cuh"
 
@@ -179,15 +180,16 @@ void launch_pool(const PoolShape& shape, const void* x, void* y, cudaStream_t st
       constexpr int kVector = 16 / sizeof(T);
       const auto launch = [&](auto kernel, int vector) {
         const std::int64_t across = shape.channels / vector, items = positions * across;
-        kernel<<<dim3(grid_for(items, kThreads), rows_of_grid(shape.images)), kThreads, 0, stream>>>(
-            shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.images), small(items), small(across));
+        start_kernel(stream, kernel, dim3(grid_for(items, kThreads), rows_of_grid(shape.images)), kThreads, 0, shape,
+                     static_cast<const T*>(x), static_cast<T*>(y), small(shape.images), small(items), small(across));
       };
       const bool aligned = reinterpret_cast<std::uintptr_t>(x) % 16 == 0 && reinterpret_cast<std::uintptr_t>(y) % 16 == 0;
       if (shape.channels % kVector == 0 && aligned) launch(pool_last<T, kVector>, kVector);
       else launch(pool_last<T, 1>, 1);
       return;
     }
-    pool<<<grid, kThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.images), small(positions));
+    start_kernel(stream, pool<T>, grid, kThreads, 0, shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.images),
+                 small(positions));
   });
 }
 
@@ -198,8 +200,8 @@ void launch_group_norm(const GroupNormShape& shape, const void* x, const void* s
     constexpr int kVector = 16 / sizeof(T);
     const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
     const auto launch = [&](auto kernel) {
-      kernel<<<grid, kNormThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<const T*>(scale), static_cast<const T*>(bias),
-                                                static_cast<T*>(y));
+      start_kernel(stream, kernel, grid, kNormThreads, 0, shape, static_cast<const T*>(x), static_cast<const T*>(scale),
+                   static_cast<const T*>(bias), static_cast<T*>(y));
     };
     if (shape.image % kVector == 0 && aligned(x) && aligned(y)) launch(group_norm<T, kVector>);
     else launch(group_norm<T, 1>);
@@ -212,7 +214,8 @@ void launch_resize(const ResizeShape& shape, const void* x, void* y, cudaStream_
   const dim3 grid(grid_for(positions, kThreads), rows_of_grid(shape.outer));
   with_float_type(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    resize<<<grid, kThreads, 0, stream>>>(shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.outer), small(positions));
+    start_kernel(stream, resize<T>, grid, kThreads, 0, shape, static_cast<const T*>(x), static_cast<T*>(y), small(shape.outer),
+                 small(positions));
   });
 }
 

@@ -1,5 +1,6 @@
 // Three launches: what each tile has is counted, one block turns counts into places, and each tile writes from its place on. The order is
 // that of the elements whatever ran first.
+#include "device/cuda/dependent.cuh"
 #include "ops/gather/nonzero_cuda.h"
 #include "ops/types_cuda.cuh"
 
@@ -116,9 +117,9 @@ void launch_nonzero(const NonZeroLaunch& v, const void* from, std::int64_t* indi
     using U = typename decltype(element)::type;
     const auto* x = static_cast<const U*>(from);
     const unsigned grid = grid_for(v.count, kNonZeroTile);
-    if (grid > 0) count_nonzero<U><<<grid, kThreads, 0, stream>>>(v, x, starts);
-    scan_counts<<<1, kScanThreads, 0, stream>>>(tiles, starts, found);
-    if (grid > 0) write_indices<U><<<grid, kThreads, 0, stream>>>(v, x, starts, found, indices);
+    if (grid > 0) start_kernel(stream, count_nonzero<U>, grid, kThreads, 0, v, x, starts);
+    start_kernel(stream, scan_counts, 1, kScanThreads, 0, tiles, starts, found);
+    if (grid > 0) start_kernel(stream, write_indices<U>, grid, kThreads, 0, v, x, starts, found, indices);
   });
 }
 

@@ -1,5 +1,7 @@
 #include "ops/gather/index_cuda.cuh"
 
+#include "device/cuda/dependent.cuh"
+
 namespace tandem::cuda {
 namespace {
 
@@ -33,12 +35,12 @@ void launch_scatter_nd(const TupleView& view, const void* updates, const void* i
   with_index_type(view.index_dtype, [&](auto index) {
     using I = typename decltype(index)::type;
     const auto* at = static_cast<const I*>(indices);
-    if (winners) find_winners<I><<<grid_for(view.move.rows, kMoveThreads), kMoveThreads, 0, stream>>>(view, at, winners, fault);
+    if (winners) start_kernel(stream, find_winners<I>, grid_for(view.move.rows, kMoveThreads), kMoveThreads, 0, view, at, winners, fault);
     for_each_part(view, [&](const TupleView& part) {
       with_moved_bytes(part.move.bytes, [&](auto moved) {
         using U = typename decltype(moved)::type;
-        scatter_nd<U, I><<<grid_for(part.move.items, kMoveThreads), kMoveThreads, 0, stream>>>(part, static_cast<const U*>(updates), at,
-                                                                                               static_cast<U*>(out), winners, fault);
+        start_kernel(stream, scatter_nd<U, I>, grid_for(part.move.items, kMoveThreads), kMoveThreads, 0, part,
+                     static_cast<const U*>(updates), at, static_cast<U*>(out), winners, fault);
       });
     });
   });

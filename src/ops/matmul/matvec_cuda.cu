@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, kRoomFrom100) matvec(const __grid_co
     Vector<T, kVector> ring[kFlight][kThreads];
     float sums[kRows][kWarps][kColumns];
   };
-  __shared__ alignas(16) unsigned char memory[sizeof(Shared)];
+  __shared__ __align__(16) unsigned char memory[sizeof(Shared)];
   auto& ring = reinterpret_cast<Shared*>(memory)->ring;
   auto& shared = reinterpret_cast<Shared*>(memory)->sums;
   const std::int64_t column0 = std::int64_t{blockIdx.x} * kColumns, column = column0 + threadIdx.x % 32 * kVector;

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/packed_matmul_cuda.h"
 #include "ops/matmul/packed_rows_cuda.cuh"
 
@@ -85,8 +86,8 @@ void launch_pack_tiles(const void* b, void* words, int bits, std::int64_t k, std
                        cudaStream_t stream) {
   const std::int64_t tile_blocks = grid_for(n, kTileColumns * (kThreads / 32));
   const auto kernel = bits == 16 ? pack_tiles<16> : bits == 8 ? pack_tiles<8> : pack_tiles<4>;
-  kernel<<<grid_for(tile_blocks * words_of_tile, 1), kThreads, 0, stream>>>(b, static_cast<PackedWords*>(words), k, n, words_of_tile,
-                                                                            tile_blocks, flip);
+  start_kernel(stream, kernel, grid_for(tile_blocks * words_of_tile, 1), kThreads, 0, b, static_cast<PackedWords*>(words), k, n,
+               words_of_tile, tile_blocks, flip);
 }
 
 void launch_align_rows(const void* x, void* to, int m, int k, int pitch, const Start& start) {

@@ -1,6 +1,7 @@
 // One row times a matrix that is stored by columns, at the speed of memory. A column is shared by several warps, so that all loads of a
 // warp go out at once; they go out before the kernel waits for the one before it, so that reading goes on from kernel to kernel.
 #include "device/cuda/dependent.cuh"
+#include "device/cuda/memory.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/matmul/packed_matvec_cuda.h"
 
@@ -12,13 +13,9 @@ constexpr int kTile = 64;
 
 using Words = Vector<unsigned, 4>;  // eight elements
 
-// Words that are read once.
 __device__ __forceinline__ Words stream_load(const Words* from) {
-  Words w;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3])
-               : "l"(from));
-  return w;
+  const uint4 words = load_once(from);
+  return {words.x, words.y, words.z, words.w};
 }
 
 // x may begin anywhere.
@@ -141,8 +138,8 @@ void launch_packed_matvec(DType dtype, const PackedMatVec& p, const Start& start
 
 void launch_pack_columns(const void* b, void* packed, std::int64_t k, std::int64_t n, cudaStream_t stream) {
   const std::int64_t row_tiles = (k + kTile - 1) / kTile, column_tiles = (n + kTile - 1) / kTile;
-  pack_columns<<<grid_for(row_tiles * column_tiles, 1), kThreads, 0, stream>>>(static_cast<const std::uint16_t*>(b),
-                                                                               static_cast<std::uint16_t*>(packed), k, n, row_tiles);
+  start_kernel(stream, pack_columns, grid_for(row_tiles * column_tiles, 1), kThreads, 0, static_cast<const std::uint16_t*>(b),
+               static_cast<std::uint16_t*>(packed), k, n, row_tiles);
 }
 
 }  // namespace tandem::cuda

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/arrivals_cuda.cuh"
 #include "ops/matmul/finish_cuda.cuh"
@@ -135,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, kRows < 4 && !(kScalesLast && kBefor
     dequant_matvec(const __grid_constant__ DequantMatVec p) {
   using K = Cut<C, kRows>;
   constexpr int kRing = K::kFlight * kThreads * K::kBytes, kSums = kWarps * K::kBlockColumns * static_cast<int>(sizeof(float));
-  __shared__ alignas(16) unsigned char memory[kRing > kSums ? kRing : kSums];
+  __shared__ __align__(16) unsigned char memory[kRing > kSums ? kRing : kSums];
   auto* shared = reinterpret_cast<float*>(memory);
   const std::int64_t column0 = std::int64_t{blockIdx.x} * K::kBlockColumns, column = column0 + threadIdx.x % 32 * K::kColumns;
   const int columns = p.n - column0 < K::kBlockColumns ? static_cast<int>(p.n - column0) : K::kBlockColumns;
@@ -183,7 +184,7 @@ bool scales_last(const DequantMatVec& p) { return p.block >= p.k && !p.zero; }
 void launch_dequant_matvec(DType codes, const DequantMatVec& p, cudaStream_t stream) {
   with_kernel(codes, p.m, scales_last(p), [&](auto kernel, int columns) {
     const dim3 grid(grid_for(p.n, columns), static_cast<unsigned>(p.splits));
-    kernel<<<grid, kThreads, 0, stream>>>(p);
+    start_kernel(stream, kernel, grid, kThreads, 0, p);
   });
 }
 

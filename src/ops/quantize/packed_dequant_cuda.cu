@@ -1,4 +1,5 @@
 // Codes become 16-bit floats in registers without rounding, so that scales, in f32, follow the sums.
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/packed_rows_cuda.cuh"
 #include "ops/quantize/packed_dequant_cuda.h"
 
@@ -120,7 +121,7 @@ void launch_packed_dequant(const PackedDequant& form, const PackedRows& p, const
 
 void launch_pack_scales(const ScalesToPack& s, cudaStream_t stream) {
   const std::int64_t count = (s.n + kScaleColumns - 1) / kScaleColumns * s.groups * kScaleColumns;
-  pack_scales<<<grid_for(count, kThreads), kThreads, 0, stream>>>(s, count);
+  start_kernel(stream, pack_scales, grid_for(count, kThreads), kThreads, 0, s, count);
 }
 
 }  // namespace tandem::cuda

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/matmul/finish_cuda.cuh"
 #include "ops/quantize/codes_cuda.cuh"
 #include "ops/quantize/quant_matmul_cuda.h"
@@ -36,8 +37,8 @@ void launch_finish_of(const CodeSums& f, cudaStream_t stream) {
   constexpr int kWide = 8;
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % alignof(Vector<T, kWide>) == 0; };
   if (aligned(f.bias) && aligned(f.residual) && aligned(f.y))
-    finish_codes<S, T, kWide><<<grid_for(f.count / kWide, kThreads), kThreads, 0, stream>>>(f);
-  else finish_codes<S, T, 1><<<grid_for(f.count, kThreads), kThreads, 0, stream>>>(f);
+    start_kernel(stream, finish_codes<S, T, kWide>, grid_for(f.count / kWide, kThreads), kThreads, 0, f);
+  else start_kernel(stream, finish_codes<S, T, 1>, grid_for(f.count, kThreads), kThreads, 0, f);
 }
 
 }  // namespace

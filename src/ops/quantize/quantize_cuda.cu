@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "ops/move_cuda.cuh"
 #include "ops/quantize/codes_cuda.cuh"
 #include "ops/quantize/quantize_cuda.h"
@@ -164,10 +165,11 @@ bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 32
 template <typename F, typename T>
 void launch_dequantize_of(const Quantizing& q, cudaStream_t stream) {
   constexpr int kWide = 8;
-  if (is_aligned(q.x) && is_aligned(q.y)) return dequantize<F, T, kWide><<<grid_for(q.count, kThreads * kWide), kThreads, 0, stream>>>(q);
+  if (is_aligned(q.x) && is_aligned(q.y))
+    return start_kernel(stream, dequantize<F, T, kWide>, grid_for(q.count, kThreads * kWide), kThreads, 0, q);
   constexpr int kNarrow = kPerByte<F>;
-  if constexpr (kNarrow == 1) dequantize<F, T, 1><<<grid_for(q.count, kThreads), kThreads, 0, stream>>>(q);
-  else dequantize<F, T, 2><<<grid_for(q.count, kThreads * 2), kThreads, 0, stream>>>(q);
+  if constexpr (kNarrow == 1) start_kernel(stream, dequantize<F, T, 1>, grid_for(q.count, kThreads), kThreads, 0, q);
+  else start_kernel(stream, dequantize<F, T, 2>, grid_for(q.count, kThreads * 2), kThreads, 0, q);
 }
 
 }  // namespace
@@ -177,8 +179,8 @@ void launch_quantize(const Quantizing& q, cudaStream_t stream) {
     with_quantized_type(q.to, [&](auto to) {
       using F = typename decltype(from)::type;
       using T = typename decltype(to)::type;
-      if (is_aligned(q.x) && is_aligned(q.y)) quantize<F, T, 8><<<grid_for(q.count, kThreads * 8), kThreads, 0, stream>>>(q);
-      else quantize<F, T, 2><<<grid_for(q.count, kThreads * 2), kThreads, 0, stream>>>(q);
+      if (is_aligned(q.x) && is_aligned(q.y)) start_kernel(stream, quantize<F, T, 8>, grid_for(q.count, kThreads * 8), kThreads, 0, q);
+      else start_kernel(stream, quantize<F, T, 2>, grid_for(q.count, kThreads * 2), kThreads, 0, q);
     });
   });
 }

@@ -1,3 +1,4 @@
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/move_cuda.cuh"
 #include "ops/reduce/cum_sum_cuda.h"
@@ -112,8 +113,9 @@ template <typename T>
 void launch(const CumSumView& v, const void* from, void* to, cudaStream_t stream) {
   const auto* x = static_cast<const T*>(from);
   auto* y = static_cast<T*>(to);
-  if (v.lines >= kManyLines || v.extent <= kShortLine) sum_lines<T><<<grid_for(v.lines, kThreads), kThreads, 0, stream>>>(v, x, y);
-  else sum_tiles<T><<<static_cast<unsigned>(v.lines), kThreads, 0, stream>>>(v, x, y);
+  if (v.lines >= kManyLines || v.extent <= kShortLine)
+    start_kernel(stream, sum_lines<T>, grid_for(v.lines, kThreads), kThreads, 0, v, x, y);
+  else start_kernel(stream, sum_tiles<T>, static_cast<unsigned>(v.lines), kThreads, 0, v, x, y);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 // lost.
 #pragma once
 
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/move_cuda.cuh"
 #include "ops/reduce/reduce_cuda.h"
@@ -137,11 +138,13 @@ void launch_planned(const Op& op, const ReducePlan& p, const void* from, void* t
   auto* parts = static_cast<typename Op::Acc*>(workspace);
   if (p.outputs == 0) return;
   if (p.rows)
-    reduce_rows<Op, kVector>
-        <<<grid_for(std::int64_t{p.groups} * p.splits.by, kReduceThreads / p.team), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
-  else reduce_columns<Op, kVector><<<dim3(grid_for(p.groups, kColumnLanes), p.splits.by), kReduceThreads, 0, stream>>>(op, p, x, y, parts);
+    start_kernel(stream, reduce_rows<Op, kVector>, grid_for(std::int64_t{p.groups} * p.splits.by, kReduceThreads / p.team), kReduceThreads,
+                 0, op, p, x, y, parts);
+  else
+    start_kernel(stream, reduce_columns<Op, kVector>, dim3(grid_for(p.groups, kColumnLanes), p.splits.by), kReduceThreads, 0, op, p, x, y,
+                 parts);
   if (p.splits.by > 1)
-    join_parts<Op><<<grid_for(p.outputs, kReduceThreads / 32), kReduceThreads, 0, stream>>>(op, p.outputs, p.splits.by, parts, y);
+    start_kernel(stream, join_parts<Op>, grid_for(p.outputs, kReduceThreads / 32), kReduceThreads, 0, op, p.outputs, p.splits.by, parts, y);
 }
 
 }  // namespace tandem::cuda

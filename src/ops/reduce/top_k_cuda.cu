@@ -3,6 +3,7 @@
 // ties. They are then sorted by a bitonic network.
 #include <type_traits>
 
+#include "device/cuda/dependent.cuh"
 #include "device/cuda/registers.cuh"
 #include "ops/reduce/top_k_cuda.h"
 #include "ops/types_cuda.cuh"
@@ -218,8 +219,8 @@ void launch(const TopKPlan& plan, const void* from, void* to, std::int64_t* indi
   const auto* x = static_cast<const T*>(from);
   auto* values = static_cast<T*>(to);
   auto* held = plan.in_workspace ? static_cast<Held*>(workspace) : nullptr;
-  if (plan.sorts_all) top_k<T, true><<<plan.blocks, plan.threads, shared, stream>>>(plan, x, values, indices, held);
-  else top_k<T, false><<<plan.blocks, plan.threads, shared, stream>>>(plan, x, values, indices, held);
+  if (plan.sorts_all) start_kernel(stream, top_k<T, true>, plan.blocks, plan.threads, shared, plan, x, values, indices, held);
+  else start_kernel(stream, top_k<T, false>, plan.blocks, plan.threads, shared, plan, x, values, indices, held);
 }
 
 }  // namespace
