@@ -64,11 +64,6 @@ T atomicExch(T* at, std::type_identity_t<T> value) {
   return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
 template <typename T>
-T __ldcg(const T* at) {
-  return *at;
-}
-
-template <typename T>
 T atomicMax(T* at, std::type_identity_t<T> value) {
   T seen = __atomic_load_n(at, __ATOMIC_SEQ_CST);
   while (seen < value && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
@@ -78,6 +73,10 @@ T atomicMax(T* at, std::type_identity_t<T> value) {
 template <typename T>
 T atomicOr(T* at, std::type_identity_t<T> value) {
   return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);
+}
+template <typename T>
+T __ldcg(const T* at) {
+  return *at;
 }
 template <typename T>
 void __stwb(T* at, std::type_identity_t<T> value) {

@@ -134,6 +134,15 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
   stream_of(stream).add([to, value, bytes] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
+// These return when all is done.
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  return status == cudaSuccess ? cudaDeviceSynchronize() : status;
+}
+cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
+  const cudaError_t status = cudaMemsetAsync(to, value, bytes, nullptr);
+  return status == cudaSuccess ? cudaDeviceSynchronize() : status;
+}
 cudaError_t cudaMemset2DAsync(void* to, std::size_t pitch, int value, std::size_t width, std::size_t height, cudaStream_t stream) {
   stream_of(stream).add([=] {
     for (std::size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(to) + row * pitch, value, width);

@@ -36,6 +36,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new CUstream_st(current_gpu());
   return cudaSuccess;
 }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) { return cudaStreamCreateWithFlags(stream, flags); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
@@ -43,6 +44,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return stream_of(stream).queue.done() ? cudaSuccess : cudaErrorNotReady;  // nothing to keep
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  while (!stream_of(stream).queue.done()) std::this_thread::yield();
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  Gpu::of(current_gpu()).await_all();
+  return cudaSuccess;
 }
 cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* gpu) {
   *gpu = stream_of(stream).queue.gpu();

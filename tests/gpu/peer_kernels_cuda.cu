@@ -3,8 +3,8 @@
 #include <cuda_bf16.h>
 
 #include "device/cuda/dependent.cuh"
-#include "device/cuda/memory.cuh"
 #include "device/cuda/runtime.h"
+#include "gpu/clock_cuda.cuh"
 
 namespace tandem::testing {
 namespace {
@@ -54,8 +54,8 @@ __global__ void compare_gathered_kernel(const T* got, std::int64_t count, int ra
 __global__ void next_turn_kernel(std::uint32_t* turn) { ++*turn; }
 
 __global__ void pause_kernel(int rank, const std::uint32_t* turn, unsigned most_ns) {
-  const unsigned long long end = cuda::global_nanoseconds() + mixed(77, static_cast<unsigned>(rank), *turn) % (most_ns + 1);
-  while (cuda::global_nanoseconds() < end) {
+  const unsigned long long end = now_ns() + mixed(77, static_cast<unsigned>(rank), *turn) % (most_ns + 1);
+  while (now_ns() < end) {
   }
 }
 

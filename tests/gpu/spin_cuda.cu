@@ -1,14 +1,14 @@
 #include "gpu/spin_cuda.h"
 
 #include "device/cuda/dependent.cuh"
-#include "device/cuda/memory.cuh"
+#include "gpu/clock_cuda.cuh"
 
 namespace tandem::testing {
 namespace {
 
 __global__ void spin(const volatile int* stop, unsigned long long limit_ns) {
-  const unsigned long long begin = cuda::global_nanoseconds();
-  while (*stop == 0 && cuda::global_nanoseconds() - begin < limit_ns) __nanosleep(1000);
+  const unsigned long long begin = now_ns();
+  while (*stop == 0 && now_ns() - begin < limit_ns) __nanosleep(1000);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Memory and clocks of a GPU where C++ has no words for what is meant.
+// Memory of a GPU where C++ has no words for what is meant.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,12 +35,6 @@ __device__ __forceinline__ unsigned count_in_order(unsigned* at) {
   unsigned before;
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(__cvta_generic_to_global(at)) : "memory");
   return before;
-}
-// Of the same clock on all multiprocessors.
-__device__ __forceinline__ unsigned long long global_nanoseconds() {
-  unsigned long long now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  return now;
 }
 
 }  // namespace tandem::cuda

@@ -30,6 +30,5 @@ inline std::uint32_t load_acquire(const std::uint32_t* at) { return __atomic_loa
 inline void store_release(std::uint32_t* at, std::uint32_t v) { __atomic_store_n(at, v, __ATOMIC_RELEASE); }
 inline uint4 load_once(const void* at) { return *static_cast<const uint4*>(at); }
 inline unsigned count_in_order(unsigned* at) { return __atomic_fetch_add(at, 1u, __ATOMIC_ACQ_REL); }
-inline unsigned long long global_nanoseconds() { return static_cast<unsigned long long>(clock64()); }
 
 }  // namespace tandem::cuda
