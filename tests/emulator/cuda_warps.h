@@ -50,11 +50,16 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
 }
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, !vote) == 0; }
-inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+// Of int or unsigned.
+template <typename T>
+T __reduce_max_sync(unsigned mask, T value) {
   for (int step = 16; step > 0; step /= 2) {
-    const unsigned other = __shfl_xor_sync(~0u, value, step);
+    const T other = __shfl_xor_sync(mask, value, step);
     value = value < other ? other : value;
   }
   return value;
 }
-inline unsigned __reduce_min_sync(unsigned, unsigned value) { return ~__reduce_max_sync(~0u, ~value); }
+template <typename T>
+T __reduce_min_sync(unsigned mask, T value) {
+  return ~__reduce_max_sync(mask, ~value);
+}

@@ -126,9 +126,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   } else {
     mine.add([to, from, bytes] { std::memmove(to, from, bytes); });
   }
-  if (is_pageable(to) && !mine.recorder())
-    while (!mine.queue.done()) std::this_thread::yield();
-  return cudaSuccess;
+  return is_pageable(to) && !mine.recorder() ? cudaStreamSynchronize(stream) : cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   stream_of(stream).add([to, value, bytes] { std::memset(to, value, bytes); });
